@@ -1,0 +1,44 @@
+# make demo and make test need only Python 3.11 to 3.14, pip and make; each sets itself up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+KERAS_VENV := .venv-keras
+KERAS := $(KERAS_VENV)/installed
+
+# The real digits to measure on: Kaggle's train.csv and test.csv in this folder.
+DATA ?= .
+
+.PHONY: demo test check bench bench-tutorial clean
+
+demo: $(INSTALLED)
+	$(BIN)/imprint train digits
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_docstrings.py
+
+bench: bench-tutorial
+
+bench-tutorial: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(KERAS): benchmarks/keras-requirements.txt
+	$(PYTHON) -m venv $(KERAS_VENV)
+	$(KERAS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(KERAS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,47 @@
+"""Imprint teaches a machine to recognise images with convolutional networks."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imprint.classifier import Classifier as Classifier
+    from imprint.data import load as load
+    from imprint.errors import DataError as DataError
+    from imprint.errors import ImprintError as ImprintError
+    from imprint.errors import ModelFileError as ModelFileError
+    from imprint.errors import UsageError as UsageError
+    from imprint.evaluation import evaluate as evaluate
+    from imprint.images import LabelledImages as LabelledImages
+    from imprint.metrics import Score as Score
+    from imprint.predict import Predictions as Predictions
+    from imprint.recipe import RECIPES as RECIPES
+    from imprint.recipe import Recipe as Recipe
+    from imprint.training import Run as Run
+    from imprint.training import train as train
+
+__version__ = "0.1.0"
+
+# Read on first use, so that `imprint --help` need not wait for torch.
+_HOMES = {
+    "Classifier": "imprint.classifier",
+    "DataError": "imprint.errors",
+    "ImprintError": "imprint.errors",
+    "LabelledImages": "imprint.images",
+    "ModelFileError": "imprint.errors",
+    "Predictions": "imprint.predict",
+    "RECIPES": "imprint.recipe",
+    "Recipe": "imprint.recipe",
+    "Run": "imprint.training",
+    "Score": "imprint.metrics",
+    "UsageError": "imprint.errors",
+    "evaluate": "imprint.evaluation",
+    "load": "imprint.data",
+    "train": "imprint.training",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'imprint' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

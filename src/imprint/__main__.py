@@ -1,0 +1,5 @@
+"""`python -m imprint`, the same as `imprint`."""
+
+from imprint.cli import main
+
+main()

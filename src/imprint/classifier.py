@@ -1,0 +1,235 @@
+"""Classifier: what training returns and a model file holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+from torch import Tensor, nn
+
+from imprint.device import choose_device
+from imprint.images import LabelledImages
+from imprint.input_spec import InputSpec
+from imprint.model_file import broken, read_model_file, write_model_file
+from imprint.nets import NETS, Layer, build_net, summarise
+from imprint.predict import Predictions, predict_probabilities
+from imprint.recipe import Recipe
+
+MODEL_NAME = "model.safetensors"  # within a run folder
+LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained network with all that is needed to use it.
+
+    Parameters
+    ----------
+    net : nn.Sequential
+        From prepared pictures to logits.
+    class_names : tuple of str
+        As the labels stood in the training data.
+    spec : InputSpec
+        What it expects of a picture.
+    recipe : Recipe
+        How it was taught.
+    unsure_below : float
+        Predictions with less confidence than this are flagged unsure. Training sets it so
+        that 1 % of the validation pictures are flagged.
+    score : dict or None
+        How it did on the validation pictures, for information.
+
+    Examples
+    --------
+    >>> from imprint import load, train
+    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> len(model.predict(load("digits")))
+    1797
+    """
+
+    net: nn.Sequential
+    class_names: tuple[str, ...]
+    spec: InputSpec
+    recipe: Recipe
+    unsure_below: float
+    score: dict[str, Any] | None = None
+
+    def predict_proba(self, images: LabelledImages) -> Float32[ndarray, "n classes"]:
+        """Give each picture's probability of each class.
+
+        Parameters
+        ----------
+        images : LabelledImages
+            Pictures of the form that the model was taught with; labels are not looked at.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, classes)
+            Columns as in `class_names`; rows sum to 1.
+
+        Raises
+        ------
+        DataError
+            When the pictures have another form.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> digits = load("digits")
+        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.predict_proba(digits).shape
+        (1797, 10)
+        """
+        self.spec.check(images.shape, images.name)
+        return predict_probabilities(self.net, torch.from_numpy(images.pixels), self.spec)
+
+    def predict(self, images: LabelledImages) -> Predictions:
+        """Name each picture's class.
+
+        Parameters
+        ----------
+        images : LabelledImages
+            Pictures of the form that the model was taught with; labels are not looked at.
+
+        Returns
+        -------
+        Predictions
+            In the pictures' order; `write_csv` writes them.
+
+        Raises
+        ------
+        DataError
+            When the pictures have another form.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> digits = load("digits")
+        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> set(model.predict(digits).names) <= set(digits.class_names)
+        True
+        """
+        return Predictions(self.predict_proba(images), self.class_names, images.sources, self.unsure_below)
+
+    def summary(self) -> list[Layer]:
+        """List the network's layers as Keras would.
+
+        Returns
+        -------
+        list of Layer
+            Name, type, output shape and parameters of each.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.summary()[-1].output_shape
+        (None, 10)
+        """
+        return summarise(self.net, (self.spec.channels, *self.spec.input_size))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; it appears once it is whole, and replaces an older one.
+
+        Raises
+        ------
+        UsageError
+            When the file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> path = Path(tempfile.mkdtemp()) / "digits.safetensors"
+        >>> model.save(path)
+        >>> Classifier.load(path).class_names == model.class_names
+        True
+        """
+        facts = {
+            "class_names": list(self.class_names),
+            "input_spec": asdict(self.spec),
+            "recipe": self.recipe.to_dict(),
+            "unsure_below": self.unsure_below,
+            "score": self.score,
+        }
+        write_model_file(path, self.net.state_dict(), facts)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Classifier:
+        """Read a model.
+
+        Parameters
+        ----------
+        path : str or Path
+            A model file or run folder.
+        device : str, default="auto"
+            Where to compute.
+
+        Returns
+        -------
+        Classifier
+            As it was saved.
+
+        Raises
+        ------
+        ModelFileError
+            When the file is not a whole model.
+
+        Examples
+        --------
+        >>> Classifier.load("pyproject.toml")
+        Traceback (most recent call last):
+        imprint.errors.ModelFileError: model at pyproject.toml: ...
+        """
+        path = Path(path)
+        path = path / MODEL_NAME if path.is_dir() else path
+        tensors, facts = read_model_file(path)
+        try:
+            classifier = _from_facts(facts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise broken(path, f"its header does not hold together ({error})") from None
+        _fill(classifier.net, tensors, path)
+        classifier.net.to(choose_device(device)).eval()
+        return classifier
+
+
+def _from_facts(facts: dict[str, Any]) -> Classifier:
+    """Rebuild a classifier from a model file's facts, its weights not yet there."""
+    given = facts["input_spec"]
+    sizes = [tuple(int(side) for side in given[key]) for key in ("picture_size", "input_size")]
+    (height, width), (input_height, input_width) = sizes
+    spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width))
+    names = tuple(str(name) for name in facts["class_names"])
+    recipe = Recipe.from_dict(facts["recipe"])
+    if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
+        raise ValueError("channels or classes")
+    if min(spec.input_size) < NETS[recipe.net].smallest_side or min(spec.picture_size) < 1:
+        raise ValueError("pictures too small")
+    if max(*spec.input_size, *spec.picture_size) > LARGEST_SIDE:
+        raise ValueError("pictures too large")
+    with torch.device("meta"):
+        net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
+    return Classifier(net, names, spec, recipe, float(facts["unsure_below"]), facts.get("score"))
+
+
+def _fill(net: nn.Sequential, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put a file's tensors into a network whose own are only outlines, if every name, shape and number fits."""
+    outlines = net.state_dict()
+    if set(outlines) != set(tensors):
+        raise broken(path, f"its tensors are not those of the network ({', '.join(set(outlines) ^ set(tensors))})")
+    for name, tensor in tensors.items():
+        if tensor.shape != outlines[name].shape or tensor.dtype != outlines[name].dtype:
+            raise broken(path, f"tensor {name} has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {name} holds numbers that are not finite")
+    net.load_state_dict(tensors, assign=True)

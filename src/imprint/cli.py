@@ -1,0 +1,244 @@
+"""The command line: one function a verb, no logic of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from imprint.errors import ImprintError
+
+if TYPE_CHECKING:
+    from imprint.images import LabelledImages
+
+# What a verb needs is imported inside it: `imprint --help` must not wait for torch.
+
+app = typer.Typer(
+    help="Teach a machine to recognise images: labelled pictures in, a trained network and an honest score out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A .csv or .csv.gz, an IDX file, or digits (bundled).")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def show(
+    data: Data,
+    save: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw labelled pictures here.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the data is: count, size, channels, classes and first rows."""
+    from imprint.data import load
+    from imprint.tables import preview
+
+    images = load(data)
+    if as_json:
+        channels, height, width = images.shape
+        facts = {"images": len(images), "channels": channels, "height": height, "width": width}
+        _print_json(facts | {"classes": images.class_counts()})
+    else:
+        print(preview(images))
+    if save is not None:
+        from imprint.plots import save_samples
+
+        save_samples(images, save, count)
+        _say(f"wrote {save}")
+
+
+@app.command()
+def train(
+    data: Data,
+    recipe: Annotated[
+        str | None, typer.Option(help="tutorial, quick, or a run's recipe.json. Left out, the pictures decide.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe.")
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(metavar="SHARE|DATA", help="Share to hold out, or other data to validate with.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Predict this too: result.csv and predictions.png.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Teach a network; writes a new run folder with model, history, scores and curves."""
+    from imprint.data import load
+    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
+    from imprint.training import settle_recipe
+    from imprint.training import train as run_training
+
+    images = load(data)
+    settled = settle_recipe(images, recipe, settings or [], seed, _say)
+    tested = None if test is None else load(test)
+    if tested is not None:
+        _same_form(tested, images)
+    folder = new_run_folder(settled.name, run)
+    try:
+        done = run_training(images, settled, validation=_share_or_data(validation), device=device)
+        facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
+        write_run(done, folder, facts)
+    finally:
+        discard_empty(folder)
+    from imprint.plots import random_window, save_curves, save_predictions
+
+    save_curves(done.history, folder / "curves.png")
+    if tested is not None:
+        predictions = done.model.predict(tested)
+        predictions.write_csv(folder / "result.csv")
+        window = random_window(len(tested), settled.seed)
+        save_predictions(tested, predictions, folder / "predictions.png", window)
+    if as_json:
+        _print_json(facts)
+    else:
+        print(f"trained in {done.seconds:.1f} s")
+        if done.validation is not None:
+            print(f"validation accuracy {done.validation}")
+        for path in sorted(folder.iterdir()):
+            print(path)
+
+
+@app.command()
+def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
+    """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
+    from dataclasses import asdict
+
+    from imprint.classifier import Classifier
+    from imprint.data import load
+    from imprint.evaluation import evaluate as run_evaluation
+    from imprint.tables import score_table
+
+    result = run_evaluation(Classifier.load(model), load(data))
+    if as_json:
+        _print_json(asdict(result))
+    else:
+        print(score_table(result))
+
+
+@app.command()
+def predict(
+    model: Model,
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.csv", help="Write here instead of to stdout.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
+    from imprint.classifier import Classifier
+    from imprint.data import load
+
+    predictions = Classifier.load(model).predict(load(data))
+    if output is not None:
+        predictions.write_csv(output)
+        _say(f"wrote {len(predictions):,} predictions to {output}")
+    if as_json:
+        _print_json({"predictions": predictions.to_dicts()})
+    elif output is None:
+        predictions.write_to(sys.stdout)
+
+
+@app.command()
+def summary(
+    what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model file, run folder or recipe name.")],
+    as_json: AsJson = False,
+) -> None:
+    """List a network's layers, output shapes and parameters, as Keras does."""
+    from dataclasses import asdict
+
+    from imprint.classifier import Classifier
+    from imprint.nets import build_net, summarise
+    from imprint.recipe import RECIPES
+    from imprint.tables import summary_table
+
+    if what in RECIPES:
+        layers = summarise(build_net(RECIPES[what].net, 1, (28, 28), 10), (1, 28, 28))
+    else:
+        layers = Classifier.load(what).summary()
+    if as_json:
+        total, trainable = (sum(getattr(layer, key) for layer in layers) for key in ("parameters", "trainable"))
+        counts = {"total": total, "trainable": trainable, "non_trainable": total - trainable}
+        _print_json({"layers": [asdict(layer) for layer in layers], **counts})
+    else:
+        print(summary_table(what, layers))
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Teach a machine to recognise images: labelled pictures in, a trained network and an honest score out."""
+    if show_version:
+        from imprint import __version__
+
+        print(f"imprint {__version__}")
+        raise typer.Exit
+
+
+def _share_or_data(text: str | None) -> float | LabelledImages | None:
+    """Read --validation: a number is a share, anything else is data."""
+    from imprint.data import load
+
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return load(text)
+
+
+def _same_form(tested: LabelledImages, images: LabelledImages) -> None:
+    """Refuse test pictures before training if the model could not take them after."""
+    from imprint.input_spec import InputSpec
+
+    channels, height, width = images.shape
+    InputSpec(channels, (height, width), (height, width)).check(tested.shape, tested.name)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, ensure_ascii=False))
+
+
+def _fail(line: str, status: int = 2) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+def main() -> None:
+    """Run a command; turn every expected failure into one line on stderr and an exit status.
+
+    Examples
+    --------
+    >>> main()  # doctest: +SKIP
+    """
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        if os.environ.get("IMPRINT_TRACEBACK"):
+            raise
+        message = " ".join(error.format_message().split())
+        _fail(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
+    except ImprintError as error:
+        if os.environ.get("IMPRINT_TRACEBACK"):
+            raise
+        _fail(str(error))
+    if status == 130:
+        _fail("run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.", status)
+    sys.exit(status or 0)

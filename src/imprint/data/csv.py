@@ -1,0 +1,328 @@
+"""Reading pictures from a CSV of pixels, as Kaggle hands out."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import re
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars
+from jaxtyping import Shaped, UInt8
+from numpy import ndarray
+
+from imprint.errors import DataError
+from imprint.images import LabelledImages, encode_labels
+
+NUMBERED = re.compile(r"(?:pixel)?[ _-]?(\d+)", re.IGNORECASE)  # pixel0, pixel_0000, 0
+BY_PLACE = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)  # 1x1 … 28x28: row x column, from 1
+IGNORED = {"", "id", "imageid", "image_id", "unnamed: 0"}  # row numbers, as pandas and Kaggle add them
+NAME_IT = "Name the columns label, pixel0, pixel1, … as Kaggle does."
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table keeps its pictures.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Every column, in the file's order.
+    label : int or None
+        Position of the labels.
+    pixels : tuple of int
+        Positions of the pixels, in the order of the picture: row by row, a colour pixel's red,
+        green and blue side by side.
+    shape : tuple of int
+        Height, width and channels.
+
+    Examples
+    --------
+    >>> read_columns(["label", "pixel0", "pixel1", "pixel2", "pixel3"], "a.csv").shape
+    (2, 2, 1)
+    """
+
+    names: tuple[str, ...]
+    label: int | None
+    pixels: tuple[int, ...]
+    shape: tuple[int, int, int]
+
+
+def read_csv(path: Path) -> LabelledImages:
+    r"""Read a CSV with one picture a row, plain or gzipped.
+
+    Columns are recognised by name: ``label`` (may be missing) and ``pixel0…`` (or ``pixel1…``,
+    plain numbers, or ``1x1…28x28``), in any order. Pictures are square, grey or colour.
+    Commas, semicolons or tabs part the cells.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    LabelledImages
+        Sources are row numbers from 1, the header not counted.
+
+    Raises
+    ------
+    DataError
+        When a cell, row or column cannot be used; names the first one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "tiny.csv"
+    >>> _ = path.write_text("label,pixel0,pixel1,pixel2,pixel3\ncat,0,50,100,255\n")
+    >>> images = read_csv(path)
+    >>> images.class_names, images.pixels.tolist()
+    (('cat',), [[[[0, 50], [100, 255]]]])
+    """
+    text = _read_text(path)
+    header, _, body = text.partition(b"\n")
+    separator = max(b",;\t", key=lambda mark: header.count(mark))
+    columns = read_columns(_split_header(header, chr(separator), path.name), path.name)
+    pixels, names = _read_fast(body, chr(separator), columns) or _read_slowly(body, chr(separator), columns, path.name)
+    height, width, channels = columns.shape
+    stack = pixels.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    labels, class_names = (None, ()) if names is None else encode_labels(_checked_labels(names, path.name))
+    rows = np.arange(1, len(stack) + 1)
+    return LabelledImages(np.ascontiguousarray(stack), labels, class_names, rows, path.name)
+
+
+def _read_text(path: Path) -> bytes:
+    """Read a file as UTF-8 bytes without a mark, blank lines at its ends or carriage returns in its header."""
+    with open(path, "rb") as file:
+        text = file.read()
+    if text[:2] == b"\x1f\x8b":
+        try:
+            text = gzip.decompress(text)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                "gzip data", path.name, f"the file is cut short or damaged ({error})", "Download or pack it again."
+            ) from None
+    if text[:2] in UTF16_MARKS:
+        text = text.decode("utf-16", errors="replace").encode()
+    text = text.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").rstrip(b"\r\n")
+    if not text.strip():
+        raise DataError("no content", path.name, "the file is empty", NAME_IT)
+    if b"\n" not in text:
+        text = text.replace(b"\r", b"\n")  # line ends of old Macs
+    return text
+
+
+def _split_header(header: bytes, separator: str, where: str) -> list[str]:
+    try:
+        line = header.decode("utf-8")
+    except UnicodeDecodeError:
+        line = "\0"
+    if "\0" in line:
+        raise DataError("line 1", where, "it is not text", "Save the table as CSV in UTF-8.")
+    return next(csv.reader([line.rstrip("\r")], delimiter=separator, skipinitialspace=True))
+
+
+def read_columns(header: list[str], where: str) -> Columns:
+    """Recognise a table's columns by their names.
+
+    Parameters
+    ----------
+    header : list of str
+        The names as they stand in the file.
+    where : str
+        The file's name, for messages.
+
+    Returns
+    -------
+    Columns
+        Where labels and pixels stand.
+
+    Raises
+    ------
+    DataError
+        When a name is unknown or doubled, a pixel is missing, or the pictures are not square.
+
+    Examples
+    --------
+    >>> read_columns(["3", "2", "1", "0", "Label"], "a.csv").pixels
+    (3, 2, 1, 0)
+    """
+    names = tuple(name.strip() for name in header)
+    first_row_is_data = sum(name.lstrip("-").replace(".", "", 1).isdigit() for name in names) > 1 and any(
+        count > 1 for count in Counter(names).values()
+    )
+    if first_row_is_data:
+        raise DataError("line 1", where, "it holds numbers instead of column names", NAME_IT)
+    label, places = None, dict[int | tuple[int, int], int]()
+    for position, name in enumerate(names):
+        place = _place(name)
+        if place is not None:
+            if place in places:
+                raise _doubled(name, where)
+            places[place] = position
+        elif name.lower() == "label":
+            if label is not None:
+                raise _doubled(name, where)
+            label = position
+        elif name.lower() not in IGNORED:
+            raise DataError(f"column {name!r}", where, "it is neither a label nor a pixel", f"Remove it. {NAME_IT}")
+    if not places:
+        raise DataError("pixels", where, "no column is named pixel0, pixel1, …", NAME_IT)
+    return Columns(names, label, *_picture_order(places, where))
+
+
+def _place(name: str) -> int | tuple[int, int] | None:
+    """Tell which pixel a column holds: its number, or its row and column."""
+    if numbered := NUMBERED.fullmatch(name):
+        return int(numbered[1])
+    if placed := BY_PLACE.fullmatch(name):
+        return int(placed[1]), int(placed[2])
+    return None
+
+
+def _doubled(name: str, where: str) -> DataError:
+    return DataError(f"column {name}", where, "it is there twice", "Remove or rename one of the two.")
+
+
+def _picture_order(
+    places: dict[int | tuple[int, int], int], where: str
+) -> tuple[tuple[int, ...], tuple[int, int, int]]:
+    """Put the pixel columns into the picture's order and work out its shape."""
+    numbers = [place for place in places if isinstance(place, int)]
+    pairs = [place for place in places if isinstance(place, tuple)]
+    if numbers and pairs:
+        raise DataError("columns", where, f"pixels are named both like {numbers[0]} and {pairs[0]}", NAME_IT)
+    if pairs:
+        side = max(max(pair) for pair in pairs)
+        wanted: list[int | tuple[int, int]] = [(y, x) for y in range(1, side + 1) for x in range(1, side + 1)]
+        shape = side, side, 1
+    else:
+        first = min(1, *numbers, len(numbers))  # numbered from 0 or from 1
+        wanted = list(range(first, first + max(len(numbers), max(numbers) + 1 - first)))
+        shape = _shape_of(len(wanted))
+    for place in wanted if len(wanted) < 4 * len(places) + 4 else wanted[: 4 * len(places) + 4]:
+        if place not in places:
+            name = f"{place[0]}x{place[1]}" if isinstance(place, tuple) else f"pixel{place}"
+            raise DataError(f"column {name}", where, f"it is missing among {len(places)} pixels", "Add the column.")
+    if not shape[0]:
+        raise DataError(
+            f"{len(wanted)} pixels",
+            where,
+            "they make no square picture, neither grey (size × size) nor colour (3 × size × size)",
+            "Pad or scale the pictures to squares.",
+        )
+    return tuple(places[place] for place in wanted), shape
+
+
+def _shape_of(count: int) -> tuple[int, int, int]:
+    """Height, width and channels of a square picture with so many numbers; zeros if there is none."""
+    for channels in (1, 3):
+        side = math.isqrt(count // channels)
+        if side * side * channels == count:
+            return side, side, channels
+    return 0, 0, 0
+
+
+Table = tuple[UInt8[ndarray, "n pixels"], Shaped[ndarray, " n"] | None]
+
+
+def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
+    """Read all rows at once; None if any cell is not a plain whole number from 0 to 255."""
+    names = [f"{i}" for i in range(len(columns.names))]
+    schema: dict[str, type[polars.DataType]] = dict.fromkeys(names, polars.String)
+    schema |= {names[i]: polars.UInt8 for i in columns.pixels}
+    try:
+        table = polars.read_csv(body, has_header=False, separator=separator, schema=schema)
+    except polars.exceptions.PolarsError:
+        return None
+    pixels = table.select(names[i] for i in columns.pixels)
+    labels = None if columns.label is None else table[names[columns.label]]
+    if not len(table) or any(column.null_count() for column in pixels) or (labels is not None and labels.null_count()):
+        return None
+    return pixels.to_numpy(order="c"), None if labels is None else labels.to_numpy().astype(str)
+
+
+def _read_slowly(body: bytes, separator: str, columns: Columns, where: str) -> Table:
+    """Read row by row: takes what `_read_fast` does not (255.0, spaces), and names the first bad cell."""
+    try:
+        lines = io.StringIO(body.decode("utf-8"), newline="")
+    except UnicodeDecodeError as error:
+        row = body.count(b"\n", 0, error.start) + 1
+        raise DataError("text", f"{where} row {row}", "it is not UTF-8", "Save the table as CSV in UTF-8.") from None
+    pixels, labels = [], []
+    try:
+        for row, cells in enumerate(csv.reader(lines, delimiter=separator), start=1):
+            if len(cells) != len(columns.names):
+                raise _ragged(len(cells), len(columns.names), f"{where} row {row}")
+            pixels.append(_whole_numbers([cells[i] for i in columns.pixels], columns, f"{where} row {row}"))
+            labels.append("" if columns.label is None else cells[columns.label])
+    except csv.Error as error:
+        raise DataError(
+            "quotes", f"{where} row {len(pixels) + 1}", f"they do not match ({error})", "Remove stray quotes."
+        ) from None
+    if not pixels:
+        raise DataError("no pictures", where, "there is a header but no row", "Add rows of pixels below the header.")
+    return np.stack(pixels), None if columns.label is None else np.array(labels)
+
+
+def _ragged(cells: int, expected: int, where: str) -> DataError:
+    if not cells:
+        return DataError("no cells", where, "the line is empty", "Remove the line.")
+    return DataError(
+        f"{cells} cells", where, f"the header names {expected} columns", "Give each row one cell for each column."
+    )
+
+
+def _whole_numbers(cells: list[str], columns: Columns, where: str) -> UInt8[ndarray, " pixels"]:
+    """Turn one row's cells into pixels; name the first that is none."""
+    try:
+        values = np.array([float(cell) for cell in cells])
+        plain = (values >= 0) & (values <= 255) & (values == np.floor(values))
+        if plain.all() and not any("_" in cell for cell in cells):
+            return values.astype(np.uint8)
+    except ValueError:
+        pass
+    bad = next(i for i, cell in enumerate(cells) if not _is_pixel(cell))
+    place = f"{where}, column {columns.names[columns.pixels[bad]]}"
+    cell = cells[bad].strip()
+    if not cell:
+        raise DataError("empty cell", place, "a pixel is missing", "Fill the cell, or remove the row.")
+    shown = cell if len(cell) <= 24 else f"{cell[:24]}…"
+    remedy = "Divide or clip the column, then run again."
+    if _is_share(cell):
+        remedy = "Multiply pixels from 0 to 1 by 255 and round them, then run again."
+    raise DataError(f"pixel {shown}", place, "pixels are whole numbers from 0 to 255", remedy)
+
+
+def _is_pixel(cell: str) -> bool:
+    try:
+        return float(cell) in range(256) and "_" not in cell
+    except ValueError:
+        return False
+
+
+def _is_share(cell: str) -> bool:
+    try:
+        return 0 < float(cell) < 1
+    except ValueError:
+        return False
+
+
+def _checked_labels(names: Shaped[ndarray, " n"], where: str) -> Shaped[ndarray, " n"]:
+    """Strip labels and refuse those that are neither whole numbers nor words; 3.0 counts as 3."""
+    known, positions = np.unique(np.char.strip(names), return_inverse=True)
+    cleaned = [re.sub(r"^([+-]?\d+)\.0*$", r"\1", name) for name in known.tolist()]
+    for i, name in enumerate(cleaned):
+        place = f"{where} row {int(np.argmax(positions == i)) + 1}, column label"
+        if name.lower() in ("", "nan"):
+            raise DataError("label", place, "it is missing", "Fill in the label, or remove the row.")
+        if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", name.lower()):
+            raise DataError(f"label {name}", place, "labels are whole numbers or words", "Correct the label column.")
+    return np.array(cleaned)[positions]

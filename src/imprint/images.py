@@ -1,0 +1,197 @@
+"""LabelledImages: the record that every reader returns and every run takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+from numpy import ndarray
+from numpy.typing import ArrayLike
+
+from imprint.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Pictures in memory, with their labels where these are known.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (n, channels, height, width)
+        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue.
+    labels : ndarray of int64, shape (n,), or None
+        Positions in `class_names`; None when the labels are unknown.
+    class_names : tuple of str
+        The labels as they stood in the data: whole numbers in order of size, else words in
+        alphabetical order. Empty when the labels are unknown.
+    sources : ndarray, shape (n,)
+        Where each picture came from: whole numbers are rows of a CSV of pixels (the first
+        picture is row 1), anything else is text.
+    name : str
+        Where the data came from, for messages.
+
+    Raises
+    ------
+    DataError
+        When shapes or types do not fit together.
+
+    Examples
+    --------
+    >>> from imprint.data import load
+    >>> images = load("digits")
+    >>> len(images), images.pixels.shape, images.class_names[:3]
+    (1797, (1797, 1, 8, 8), ('0', '1', '2'))
+    """
+
+    pixels: UInt8[ndarray, "n c h w"]
+    labels: Int64[ndarray, " n"] | None
+    class_names: tuple[str, ...]
+    sources: Shaped[ndarray, " n"]
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
+            raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of pictures")
+        if self.labels is not None and self.labels.shape != (len(self),):
+            raise self._error("labels", f"{len(self.labels)} labels cannot belong to {len(self)} pictures")
+        if self.sources.shape != (len(self),):
+            raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} pictures")
+
+    def _error(self, what: str, cause: str) -> DataError:
+        return DataError(
+            what, self.name, cause, "Give uint8 pixels [n, channels, height, width], one label and source each."
+        )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, chosen: ArrayLike | slice) -> LabelledImages:
+        """Pick some of the pictures, in the order given; the classes stay as they are."""
+        picked = chosen if isinstance(chosen, slice) else np.asarray(chosen)
+        labels = None if self.labels is None else self.labels[picked]
+        return replace(self, pixels=self.pixels[picked], labels=labels, sources=self.sources[picked])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each picture, in pixels.
+
+        Returns
+        -------
+        tuple of int
+            ``(channels, height, width)``.
+
+        Examples
+        --------
+        >>> from imprint.data import load
+        >>> load("digits").shape
+        (1, 8, 8)
+        """
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def from_pixel_table(self) -> bool:
+        """Whether the pictures are the rows of a CSV of pixels, as Kaggle hands out.
+
+        Returns
+        -------
+        bool
+            True when `sources` are row numbers.
+
+        Examples
+        --------
+        >>> from imprint.data import load
+        >>> load("digits").from_pixel_table
+        False
+        """
+        return bool(self.sources.dtype.kind == "i")
+
+    def class_counts(self) -> dict[str, int]:
+        """Count the pictures of each class.
+
+        Returns
+        -------
+        dict of str to int
+            In the order of `class_names`; empty when the labels are unknown.
+
+        Examples
+        --------
+        >>> from imprint.data import load
+        >>> load("digits").class_counts()["0"]
+        178
+        """
+        if self.labels is None:
+            return {}
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def labels_among(self, class_names: tuple[str, ...]) -> Int64[ndarray, " n"]:
+        """Give the labels as positions in another list of classes, matched by name.
+
+        Parameters
+        ----------
+        class_names : tuple of str
+            The classes of a model.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            Positions in the given `class_names`.
+
+        Raises
+        ------
+        DataError
+            When the labels are unknown or one of them is no class of the model.
+
+        Examples
+        --------
+        >>> from imprint.data import load
+        >>> load("digits").labels_among(("9", *"012345678"))[:3]
+        array([1, 2, 3])
+        """
+        if self.labels is None:
+            raise DataError("labels", self.name, "there are none", "Use data that has labels.")
+        position = {name: i for i, name in enumerate(class_names)}
+        for i in np.unique(self.labels):
+            if self.class_names[i] not in position:
+                first = self.sources[np.argmax(self.labels == i)]
+                raise DataError(
+                    f"label {self.class_names[i]!r}",
+                    f"{self.name} {'row ' if self.from_pixel_table else ''}{first}",
+                    f"the model knows only {', '.join(class_names)}",
+                    "Correct the label, or train a model with that class.",
+                )
+        # A class that no picture has may be unknown to the model; it is never looked up.
+        table = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
+        return np.take(table, self.labels)
+
+
+def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
+    """Turn labels into numbers, one for each class.
+
+    Parameters
+    ----------
+    names : ndarray of str, shape (n,)
+        The labels as they stand in the data.
+
+    Returns
+    -------
+    labels : ndarray of int64, shape (n,)
+        Position of each label in `class_names`.
+    class_names : tuple of str
+        Each different label once: in order of size when all are whole numbers, else of the alphabet.
+
+    Examples
+    --------
+    >>> encode_labels(np.array(["10", "9", "10"]))
+    (array([1, 0, 1]), ('9', '10'))
+    """
+    found, positions = np.unique(names, return_inverse=True)
+    try:
+        order = np.argsort([int(name) for name in found], kind="stable")
+    except ValueError:
+        order = np.arange(len(found))
+    rank = np.empty(len(found), dtype=np.int64)
+    rank[order] = np.arange(len(found))
+    return rank[positions], tuple(str(found[i]) for i in order)

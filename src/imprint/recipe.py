@@ -1,0 +1,324 @@
+"""Recipe: everything that decides a training run, as one frozen record; and the named recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imprint.errors import UsageError
+
+CHOICES = {
+    "net": ("tutorial", "quick"),
+    "optimiser": ("rmsprop", "adamw"),
+    "schedule": ("plateau", "one-cycle"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run.
+
+    Parameters
+    ----------
+    name : str
+        What the run folder is named after.
+    net : {"tutorial", "quick"}
+        The network.
+    epochs : int
+        How many epochs to train.
+    batch_size : int
+        Pictures in a step.
+    optimiser : {"rmsprop", "adamw"}
+        Keras's RMSprop or AdamW.
+    learning_rate : float
+        The first rate of the plateau schedule, the highest of the one-cycle schedule.
+    schedule : {"plateau", "one-cycle"}
+        Keras's ReduceLROnPlateau on validation accuracy, or a rise and fall over the whole run.
+    validation_share : float
+        Share of the pictures held out to score epochs; 0 for none.
+    steps_per_epoch : int, default=0
+        Steps in an epoch; 0 means one pass through the training pictures.
+    min_steps : int, default=0
+        Small data sets get more epochs until training takes at least this many steps.
+    weight_decay : float, default=0
+        AdamW's decoupled decay.
+    plateau_factor : float, default=0.5
+        Multiply the rate by this when validation accuracy has stopped rising.
+    plateau_patience : int, default=3
+        After so many epochs without a rise.
+    plateau_min_delta : float, default=1e-4
+        A rise is more than this.
+    plateau_floor : float, default=1e-5
+        The rate never falls below this.
+    rotation : float, default=0
+        Turn training pictures by up to this many degrees either way.
+    zoom : float, default=0
+        Stretch height and width separately by up to this share.
+    shift : float, default=0
+        Move by up to this share of height and width.
+    label_smoothing : float, default=0
+        Share of the target spread evenly over all classes.
+    validation_seed : int, default=7
+        Which pictures are held out.
+    seed : int, default=7
+        Weights, order, augmentation and dropout.
+
+    Raises
+    ------
+    UsageError
+        When a value makes no sense.
+
+    Examples
+    --------
+    >>> dataclasses.replace(RECIPES["tutorial"], epochs=3).epochs
+    3
+    """
+
+    name: str
+    net: str
+    epochs: int
+    batch_size: int
+    optimiser: str
+    learning_rate: float
+    schedule: str
+    validation_share: float
+    steps_per_epoch: int = 0
+    min_steps: int = 0
+    weight_decay: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 3
+    plateau_min_delta: float = 1e-4
+    plateau_floor: float = 1e-5
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+    label_smoothing: float = 0.0
+    validation_seed: int = 7
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            self._require(key, getattr(self, key) in allowed, f"it is one of {', '.join(allowed)}")
+        for key in ("epochs", "batch_size", "plateau_patience"):
+            self._require(key, getattr(self, key) >= 1, "it is at least 1")
+        for key in ("steps_per_epoch", "min_steps", "weight_decay", "plateau_min_delta", "plateau_floor", "rotation"):
+            self._require(key, getattr(self, key) >= 0, "it is at least 0")
+        for key in ("zoom", "shift", "label_smoothing", "validation_share"):
+            self._require(key, 0 <= getattr(self, key) < 1, "it lies from 0 to below 1")
+        for key in ("seed", "validation_seed"):
+            self._require(key, 0 <= getattr(self, key) < 2**32, "it lies from 0 to 4294967295")
+        self._require("rotation", self.rotation <= 180, "it is at most 180 degrees")
+        self._require("learning_rate", 0 < self.learning_rate < 1000, "it is above 0 and below 1000")
+        self._require("plateau_factor", 0 < self.plateau_factor < 1, "it lies between 0 and 1")
+        safe = bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name)
+        self._require("name", safe, "it holds letters, digits, - and _ only")
+
+    def _require(self, key: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UsageError(
+                f"{key}={getattr(self, key)!r}", f"recipe {self.name}", rule, f"Change it with --set {key}=…."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, as recipe.json and model files hold them.
+
+        Returns
+        -------
+        dict
+            Field name to value.
+
+        Examples
+        --------
+        >>> RECIPES["tutorial"].to_dict()["batch_size"]
+        64
+        """
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Build a recipe from plain values.
+
+        Parameters
+        ----------
+        values : mapping
+            Field name to value; fields with a default may be left out.
+        where : str, default="recipe"
+            Where the values came from, for messages.
+
+        Returns
+        -------
+        Recipe
+            The recipe.
+
+        Raises
+        ------
+        UsageError
+            When a field is unknown, missing or of the wrong type.
+
+        Examples
+        --------
+        >>> Recipe.from_dict(RECIPES["quick"].to_dict()) == RECIPES["quick"]
+        True
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+        for name in sorted(required - set(values)):
+            raise UsageError(f"field {name}", where, "it is missing", "Start from a whole recipe.json.")
+        typed = {name: _typed(name, value, where) for name, value in values.items()}
+        return cls(**typed)
+
+    def with_settings(self, settings: Iterable[str]) -> Recipe:
+        """Change fields by `key=value` texts, as ``--set`` takes them.
+
+        Parameters
+        ----------
+        settings : iterable of str
+            For instance ``["epochs=3", "learning_rate=5e-4"]``.
+
+        Returns
+        -------
+        Recipe
+            A changed copy.
+
+        Raises
+        ------
+        UsageError
+            When a key is unknown or a value does not fit.
+
+        Examples
+        --------
+        >>> RECIPES["tutorial"].with_settings(["epochs=3"]).epochs
+        3
+        """
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals:
+                raise UsageError(setting, "--set", "it has no =", "Write --set key=value, such as --set epochs=3.")
+            changes[key.strip()] = _typed(key.strip(), text.strip(), "--set")
+        return dataclasses.replace(self, **changes)
+
+
+def _typed(key: str, value: Any, where: str) -> Any:
+    """Turn a text or JSON value into the type of its field."""
+    types = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    if key not in types:
+        raise UsageError(f"field {key!r}", where, "recipes have none of that name", f"Fields: {', '.join(types)}.")
+    kind = {"str": str, "int": int, "float": float}[str(types[key])]
+    try:
+        typed = kind(value)
+        if isinstance(value, bool) or (kind is int and not isinstance(value, str) and typed != value):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        wanted = {str: "a word", int: "a whole number", float: "a number"}[kind]
+        raise UsageError(f"{key}={value}", where, f"{key} is {wanted}", f"Write {key} as {wanted}.") from None
+    return typed
+
+
+# The classic Kaggle lesson, kept as it is; Keras's names and defaults (keras.io, version 3).
+# Evidence: see docs/LOG.md, "The lesson, whole".
+TUTORIAL = Recipe(
+    name="tutorial",
+    net="tutorial",
+    epochs=30,
+    steps_per_epoch=640,
+    batch_size=64,
+    optimiser="rmsprop",
+    learning_rate=1e-3,
+    schedule="plateau",
+    rotation=10.0,
+    zoom=0.1,
+    shift=0.1,
+    validation_share=0.08,
+)
+
+# The default on small grey pictures.
+QUICK = Recipe(
+    name="quick",
+    net="quick",
+    epochs=6,
+    min_steps=300,
+    batch_size=256,
+    optimiser="adamw",
+    learning_rate=1e-2,
+    weight_decay=0.01,
+    schedule="one-cycle",
+    rotation=10.0,
+    zoom=0.1,
+    shift=0.1,
+    label_smoothing=0.05,
+    validation_share=0.08,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Find a recipe by name, or read one from a recipe.json.
+
+    Parameters
+    ----------
+    name : str
+        One of `RECIPES`, or the path of a JSON file that a run wrote.
+
+    Returns
+    -------
+    Recipe
+        The recipe.
+
+    Raises
+    ------
+    UsageError
+        When there is no such recipe, or the file is not one.
+
+    Examples
+    --------
+    >>> find_recipe("tutorial").epochs
+    30
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    try:
+        values = json.loads(Path(name).read_text(encoding="utf-8")) if name.endswith(".json") else None
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"recipe {name!r}", "--recipe", f"it cannot be read ({error})", "Name the recipe.json of a run."
+        ) from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"recipe {name!r}",
+            "--recipe",
+            "there is no such recipe",
+            f"Use {', '.join(RECIPES)}, or the recipe.json of a run.",
+        )
+    return Recipe.from_dict(values, where=name)
+
+
+def choose_recipe(shape: tuple[int, int, int]) -> tuple[Recipe, str]:
+    """Choose a recipe for pictures of a given form, where nobody named one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels, height and width.
+
+    Returns
+    -------
+    recipe : Recipe
+        The choice.
+    reason : str
+        Why, in a few words.
+
+    Examples
+    --------
+    >>> choose_recipe((1, 28, 28))[1]
+    'the default for small grey pictures'
+    """
+    channels, height, width = shape
+    if channels == 1 and max(height, width) <= 64:
+        return QUICK, "the default for small grey pictures"
+    return QUICK, "the nearest there is for pictures of this form"

@@ -1,0 +1,192 @@
+"""The run folder: what a training run leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imprint.classifier import MODEL_NAME
+from imprint.errors import UsageError
+from imprint.files import written_whole
+from imprint.training import Run
+
+HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
+
+
+def new_run_folder(name: str, explicit: Path | None = None, parent: Path | None = None) -> Path:
+    """Make a new, empty run folder; an older one is never touched.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe.
+    explicit : Path or None, default=None
+        The folder to make; None numbers it: ``runs/0001-quick``.
+    parent : Path or None, default=None
+        Where numbered folders stand; None is ``runs`` in the current folder.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UsageError
+        When the folder exists and holds something, or cannot be made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> parent = Path(tempfile.mkdtemp())
+    >>> [new_run_folder("quick", parent=parent).name for _ in range(2)]
+    ['0001-quick', '0002-quick']
+    """
+    try:
+        if explicit is None:
+            return _numbered(name, parent or Path("runs"))
+        explicit.mkdir(parents=True, exist_ok=True)
+        if not any(explicit.iterdir()):
+            return explicit
+    except OSError as error:
+        raise UsageError(
+            "run folder",
+            str(explicit or parent or "runs"),
+            f"it cannot be made ({error.strerror or error})",
+            "Choose another with --run DIR.",
+        ) from None
+    raise UsageError("run folder", str(explicit), "it already holds something", "Choose a new one with --run DIR.")
+
+
+def _numbered(name: str, parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        taken = [int(match[0]) for entry in parent.iterdir() if (match := re.match(r"\d{4,}(?=-)", entry.name))]
+        folder = parent / f"{max(taken, default=0) + 1:04}-{name}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run took the number meanwhile
+            continue
+        return folder
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove a run folder that nothing was written to, as when bad input stopped the run.
+
+    Parameters
+    ----------
+    folder : Path
+        From `new_run_folder`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> discard_empty(folder)
+    >>> folder.exists()
+    False
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:
+    """Sum a run up, as metrics.json and ``train --json`` do.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    folder : Path
+        Its folder.
+    result : Path or None
+        The predictions it wrote, if any.
+
+    Returns
+    -------
+    dict
+        Plain JSON values.
+
+    Examples
+    --------
+    >>> from imprint import load, train
+    >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
+    >>> sorted(train_facts(run, Path("runs/0001-quick"), None))
+    ['epochs', 'interrupted', 'model', 'recipe', 'run', 'seconds', 'validation']
+    """
+    facts: dict[str, Any] = {
+        "run": str(folder),
+        "model": str(folder / MODEL_NAME),
+        "recipe": run.recipe.name,
+        "seconds": round(run.seconds, 3),
+        "epochs": len(run.history["loss"]),
+        "interrupted": run.interrupted,
+        "validation": run.model.score,
+    }
+    return facts if result is None else facts | {"result": str(result)}
+
+
+def write_run(run: Run, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write model, history, recipe and metrics into a run folder, each file whole.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    folder : Path
+        From `new_run_folder`.
+    facts : mapping
+        From `train_facts`.
+
+    Raises
+    ------
+    UsageError
+        When a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from imprint import load, train
+    >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_run(run, folder, train_facts(run, folder, None))
+    >>> sorted(path.name for path in folder.iterdir())
+    ['history.csv', 'metrics.json', 'model.safetensors', 'recipe.json']
+    """
+    run.model.save(folder / MODEL_NAME)
+    with written_whole(folder / "history.csv") as temporary, open(temporary, "w", newline="") as file:
+        columns = [key for key in HISTORY_COLUMNS if key in run.history]
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", *columns])
+        writer.writerows(history_rows(run.history, columns))
+    for name, content in (("recipe.json", run.recipe.to_dict()), ("metrics.json", facts)):
+        with written_whole(folder / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def history_rows(history: Mapping[str, list[float]], columns: list[str]) -> list[list[str]]:
+    """Turn a history of columns into rows that begin with the epoch.
+
+    Parameters
+    ----------
+    history : mapping of str to list of float
+        One value an epoch.
+    columns : list of str
+        Which to take, in order.
+
+    Returns
+    -------
+    list of list of str
+        One row an epoch, counted from 1.
+
+    Examples
+    --------
+    >>> history_rows({"loss": [0.5, 0.25]}, ["loss"])
+    [['1', '0.5'], ['2', '0.25']]
+    """
+    epochs = zip(*(history[column] for column in columns), strict=True)
+    return [[str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(epochs, start=1)]

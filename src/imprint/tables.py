@@ -1,0 +1,176 @@
+"""Tables of text for the command line: what data is, how a model scored, what a network is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from imprint.images import LabelledImages
+from imprint.input_spec import describe
+from imprint.metrics import Score
+from imprint.nets import Layer
+
+PREVIEW_ROWS = 5
+PREVIEW_PIXELS = 8  # half from each end of a row
+MOST_CLASSES = 30  # more make no readable table
+
+
+def preview(images: LabelledImages) -> str:
+    """Describe data: count, form, classes, and the first rows.
+
+    Parameters
+    ----------
+    images : LabelledImages
+        The data.
+
+    Returns
+    -------
+    str
+        Several lines.
+
+    Examples
+    --------
+    >>> from imprint.data import load
+    >>> print(preview(load("digits")).splitlines()[0])
+    digits: 1,797 pictures of 8×8 grey, 1 channel, 10 classes
+    """
+    counts = images.class_counts()
+    channels = images.shape[0]
+    classes = f"{len(counts)} classes" if counts else "no labels"
+    lines = [
+        f"{images.name}: {len(images):,} pictures of {describe(images.shape)}, "
+        f"{channels} channel{'s' if channels > 1 else ''}, {classes}"
+    ]
+    if counts:
+        shown = list(counts.items())[:MOST_CLASSES]
+        rows = [[name, f"{count:,}", f"{count / len(images):.1%}"] for name, count in shown]
+        lines += ["", table(["class", "pictures", "share"], rows)]
+        if len(counts) > len(shown):
+            lines.append(f"… and {len(counts) - len(shown)} more classes")
+    return "\n".join([*lines, "", _first_rows(images)])
+
+
+def _first_rows(images: LabelledImages) -> str:
+    """Show the first pictures as numbers, the way a data frame would."""
+    flat = images.pixels[:PREVIEW_ROWS].transpose(0, 2, 3, 1).reshape(min(PREVIEW_ROWS, len(images)), -1)
+    ends = np.arange(flat.shape[1])
+    if len(ends) > PREVIEW_PIXELS:
+        ends = np.r_[ends[: PREVIEW_PIXELS // 2], ends[-PREVIEW_PIXELS // 2 :]]
+    labels = ["?"] * len(flat) if images.labels is None else [images.class_names[i] for i in images.labels[:5]]
+    rows = [
+        [str(source), label, *(str(value) for value in pixels[ends]), f"{pixels.mean():.1f}"]
+        for source, label, pixels in zip(images.sources, labels, flat, strict=False)
+    ]
+    header = ["row" if images.from_pixel_table else "source", "label", *(f"pixel{i}" for i in ends), "mean"]
+    return table(header, rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: numbers to the right, words to the left.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Column names.
+    rows : sequence of sequence of str
+        Cells, one for each column.
+
+    Returns
+    -------
+    str
+        One line a row, the header first.
+
+    Examples
+    --------
+    >>> print(table(["class", "pictures"], [["cat", "10"], ["dog", "9"]]))
+    class  pictures
+    cat          10
+    dog           9
+    """
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    to_right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in columns]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, to_right, strict=True)
+        ).rstrip()
+        for row in (header, *rows)
+    ]
+    return "\n".join(lines)
+
+
+def score_table(result: Score) -> str:
+    """Describe a score: one line of accuracy, the other figures, and who was taken for whom.
+
+    Parameters
+    ----------
+    result : Score
+        From `evaluate`.
+
+    Returns
+    -------
+    str
+        Several lines.
+
+    Examples
+    --------
+    >>> from imprint.metrics import score
+    >>> two = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False]))
+    >>> print(score_table(two).splitlines()[0])
+    accuracy 1.0000 (95 % interval 0.3424 to 1.0000; 2 images; always the commonest class: 0.5000)
+    """
+    sure = result.unsure["accuracy_when_sure"]
+    lines = [
+        f"accuracy {result}",
+        f"log loss {result.log_loss:.4f}, calibration error {result.calibration_error:.4f}",
+        f"unsure of {result.unsure['share']:.1%}" + ("" if sure is None else f", accuracy on the rest {sure:.4f}"),
+    ]
+    if len(result.classes) <= MOST_CLASSES:
+        rows = [
+            [name, *(str(count) if count else "·" for count in counts)]
+            for name, counts in zip(result.classes, result.confusion, strict=True)
+        ]
+        lines += ["", "rows: true class, columns: predicted", table(["", *result.classes], rows)]
+    return "\n".join(lines)
+
+
+def summary_table(title: str, layers: Sequence[Layer]) -> str:
+    """Lay a network's layers out as Keras's `model.summary()` does.
+
+    Parameters
+    ----------
+    title : str
+        What is summarised.
+    layers : sequence of Layer
+        From `summarise`.
+
+    Returns
+    -------
+    str
+        A table and three totals.
+
+    Examples
+    --------
+    >>> print(summary_table("one", [Layer("dense", "Dense", (None, 10), 510, 510)]))
+    Model: one
+    Layer (type)   Output Shape  Param #
+    dense (Dense)  (None, 10)        510
+    <BLANKLINE>
+    Total params: 510
+    Trainable params: 510
+    Non-trainable params: 0
+    """
+    rows = [[f"{layer.name} ({layer.type})", str(layer.output_shape), f"{layer.parameters:,}"] for layer in layers]
+    total, trainable = sum(layer.parameters for layer in layers), sum(layer.trainable for layer in layers)
+    return "\n".join(
+        [
+            f"Model: {title}",
+            table(["Layer (type)", "Output Shape", "Param #"], rows),
+            "",
+            f"Total params: {total:,}",
+            f"Trainable params: {trainable:,}",
+            f"Non-trainable params: {total - trainable:,}",
+        ]
+    )
