@@ -13,7 +13,7 @@ DATA ?= .
 .PHONY: demo test check bench bench-tutorial clean
 
 demo: $(INSTALLED)
-	$(BIN)/imprint train digits
+	$(BIN)/imprint train digits --validation 0.2
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q

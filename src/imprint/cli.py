@@ -77,18 +77,19 @@ def train(
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
+    from imprint.plan import plan_training
+    from imprint.progress import Reporter
     from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
-    from imprint.training import settle_recipe
-    from imprint.training import train as run_training
+    from imprint.training import carry_out
 
-    images = load(data)
-    settled = settle_recipe(images, recipe, settings or [], seed, _say)
+    checked_by = _share_or_data(validation)
+    plan = plan_training(load(data), recipe, settings=settings or [], validation=checked_by, seed=seed, device=device)
     tested = None if test is None else load(test)
     if tested is not None:
-        _same_form(tested, images)
-    folder = new_run_folder(settled.name, run)
+        plan.spec.check(tested.shape, tested.name)
+    folder = new_run_folder(plan.recipe.name, run)
     try:
-        done = run_training(images, settled, validation=_share_or_data(validation), device=device)
+        done = carry_out(plan, Reporter())
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
     finally:
@@ -99,7 +100,7 @@ def train(
     if tested is not None:
         predictions = done.model.predict(tested)
         predictions.write_csv(folder / "result.csv")
-        window = random_window(len(tested), settled.seed)
+        window = random_window(len(tested), plan.recipe.seed)
         save_predictions(tested, predictions, folder / "predictions.png", window)
     if as_json:
         _print_json(facts)
@@ -148,7 +149,7 @@ def predict(
     if as_json:
         _print_json({"predictions": predictions.to_dicts()})
     elif output is None:
-        predictions.write_to(sys.stdout)
+        print(predictions.to_csv(), end="")
 
 
 @app.command()
@@ -198,14 +199,6 @@ def _share_or_data(text: str | None) -> float | LabelledImages | None:
         return float(text)
     except ValueError:
         return load(text)
-
-
-def _same_form(tested: LabelledImages, images: LabelledImages) -> None:
-    """Refuse test pictures before training if the model could not take them after."""
-    from imprint.input_spec import InputSpec
-
-    channels, height, width = images.shape
-    InputSpec(channels, (height, width), (height, width)).check(tested.shape, tested.name)
 
 
 def _say(line: str) -> None:

@@ -55,6 +55,8 @@ class LabelledImages:
             raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of pictures")
         if self.labels is not None and self.labels.shape != (len(self),):
             raise self._error("labels", f"{len(self.labels)} labels cannot belong to {len(self)} pictures")
+        if self.labels is not None and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            raise self._error("labels", f"they point outside the {len(self.class_names)} class names")
         if self.sources.shape != (len(self),):
             raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} pictures")
 

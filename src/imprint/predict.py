@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,37 +131,38 @@ class Predictions:
         keys = ("source", "label", "confidence", "unsure")
         return [dict(zip(keys, values, strict=True)) for values in facts]
 
-    def write_to(self, file: TextIO) -> None:
-        """Write the predictions as CSV: `ImageId,Label` for a CSV of pixels, ids from 1, else all four facts.
+    def to_csv(self) -> str:
+        """Lay the predictions out as CSV: `ImageId,Label` for a CSV of pixels, ids from 1, else all four facts.
 
-        Parameters
-        ----------
-        file : text file
-            Open for writing.
+        Returns
+        -------
+        str
+            A header and one line a picture, in the pictures' order.
 
         Examples
         --------
-        >>> import sys
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> Predictions(one, ("cat", "dog"), np.array([5]), 0.5).write_to(sys.stdout)
+        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), 0.5).to_csv())
         ImageId,Label
         1,cat
-        >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), 0.5).write_to(sys.stdout)
+        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), 0.5).to_csv())
         source,label,confidence,unsure
         a.png,cat,1.0000,no
         """
-        writer = csv.writer(file, lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         if self.sources.dtype.kind == "i":
             writer.writerow(["ImageId", "Label"])
             writer.writerows(enumerate(self.names, start=1))
-            return
+            return text.getvalue()
         writer.writerow(["source", "label", "confidence", "unsure"])
         for fact in self.to_dicts():
             confidence, unsure = f"{fact['confidence']:.4f}", "yes" if fact["unsure"] else "no"
             writer.writerow([fact["source"], fact["label"], confidence, unsure])
+        return text.getvalue()
 
     def write_csv(self, path: str | Path) -> None:
-        r"""Write the predictions to a file that appears once it is whole; see `write_to` for its form.
+        r"""Write the predictions to a file that appears once it is whole; see `to_csv` for its form.
 
         Parameters
         ----------
@@ -181,5 +183,5 @@ class Predictions:
         >>> path.read_text()
         'ImageId,Label\n1,cat\n'
         """
-        with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            self.write_to(file)
+        with written_whole(path) as temporary:
+            temporary.write_text(self.to_csv(), encoding="utf-8", newline="")

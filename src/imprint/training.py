@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from imprint.augment import random_affine
 from imprint.classifier import Classifier
-from imprint.data.split import split
-from imprint.device import choose_device, fast_layout, prepare_cpu
-from imprint.errors import DataError, UsageError
+from imprint.device import fast_layout, prepare_cpu
+from imprint.errors import UsageError
 from imprint.images import LabelledImages
-from imprint.input_spec import InputSpec, describe, normalise, scale
+from imprint.input_spec import normalise, scale
 from imprint.metrics import Score, log_loss, score
-from imprint.nets import build_net, input_size
+from imprint.nets import build_net
 from imprint.optim import build_optimiser, one_cycle, reduce_on_plateau
+from imprint.plan import Plan, plan_training
 from imprint.predict import predict_probabilities
 from imprint.progress import Reporter
-from imprint.recipe import Recipe, choose_recipe, find_recipe
+from imprint.recipe import Recipe
 
 UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence
+TOGETHER = 8  # batches augmented at once: small tensor operations take longer to start than to do
 History = dict[str, list[float]]
 
 
@@ -71,7 +73,7 @@ def train(
     recipe: str | Recipe | None = None,
     *,
     settings: Sequence[str] = (),
-    validation: float | LabelledImages | None = None,
+    validation: float | int | LabelledImages | None = None,
     seed: int | None = None,
     device: str = "auto",
     silent: bool = False,
@@ -116,88 +118,50 @@ def train(
     >>> run.model.class_names
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
-    reporter = Reporter(silent)
-    settled = settle_recipe(images, recipe, settings, seed, reporter.say)
-    if isinstance(validation, float | int):
-        settled = settled.with_settings([f"validation_share={validation}"])
-    chosen_device = choose_device(device)
-    if images.labels is None or len(np.unique(images.labels)) < 2:
-        raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
-    spec = InputSpec(images.shape[0], images.shape[1:], input_size(settled.net, images.shape[1:]))
-    held_out: LabelledImages | None
-    if isinstance(validation, LabelledImages):
-        spec.check(validation.shape, validation.name)
-        training, held_out = images, validation
-        settled = replace(settled, validation_share=0.0)
-    else:
-        training, held_out = split(images, settled.validation_share, settled.validation_seed)
-    prepare_cpu()
-    with torch.random.fork_rng([chosen_device] if chosen_device.type == "cuda" else []):
-        torch.manual_seed(settled.seed)
-        return _train(training, held_out, settled, spec, chosen_device, reporter)
+    plan = plan_training(images, recipe, settings=settings, validation=validation, seed=seed, device=device)
+    return carry_out(plan, Reporter(silent))
 
 
-def settle_recipe(
-    images: LabelledImages,
-    recipe: str | Recipe | None,
-    settings: Sequence[str],
-    seed: int | None,
-    say: Callable[[str], None],
-) -> Recipe:
-    """Find a recipe, or choose one by the pictures and say so; then apply changes.
+def carry_out(plan: Plan, reporter: Reporter) -> Run:
+    """Train as planned; torch's random numbers are the recipe's meanwhile, and the caller's again after.
 
     Parameters
     ----------
-    images : LabelledImages
-        What to train on.
-    recipe : str, Recipe or None
-        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
-    settings : sequence of str
-        Changes, such as ``"epochs=3"``.
-    seed : int or None
-        None keeps the recipe's.
-    say : callable
-        Takes the line that tells which recipe was chosen.
+    plan : Plan
+        From `plan_training`.
+    reporter : Reporter
+        Is told how far the run is.
 
     Returns
     -------
-    Recipe
-        The one to train by.
+    Run
+        The model, its history and its score.
 
     Raises
     ------
     UsageError
-        When there is no such recipe, or a change makes no sense.
+        When training diverges.
+    KeyboardInterrupt
+        When Ctrl-C comes before the first epoch has ended.
 
     Examples
     --------
     >>> from imprint import load
-    >>> settle_recipe(load("digits"), None, ["epochs=3"], 1, print).epochs
-    recipe quick: the default for small grey pictures
-    3
+    >>> plan = plan_training(load("digits"), settings=["epochs=1", "min_steps=1"])
+    >>> carry_out(plan, Reporter(silent=True)).interrupted
+    False
     """
-    if recipe is None:
-        settled, reason = choose_recipe(images.shape)
-        say(f"recipe {settled.name}: {reason}")
-    else:
-        settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
-    seeds = () if seed is None else (f"seed={seed}",)
-    return settled.with_settings([*settings, *seeds])
+    prepare_cpu()
+    with torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []):
+        torch.manual_seed(plan.recipe.seed)
+        return _loop(plan, reporter)
 
 
-def _train(
-    training: LabelledImages,
-    validation: LabelledImages | None,
-    recipe: Recipe,
-    spec: InputSpec,
-    device: torch.device,
-    reporter: Reporter,
-) -> Run:
-    """Run the loop; random numbers come from torch's seeded generator alone."""
-    if training.labels is None:
-        raise DataError("labels", training.name, "there are none", "Use data with labels.")
+def _loop(plan: Plan, reporter: Reporter) -> Run:
+    """Run the epochs, and score the model that they leave."""
+    training, validation, recipe, spec, device = plan.training, plan.validation, plan.recipe, plan.spec, plan.device
     pixels = scale(torch.from_numpy(training.pixels), spec).to(device)
-    labels = torch.from_numpy(training.labels).to(device)
+    labels = torch.from_numpy(training.labels_among(training.class_names)).to(device)
     if validation is not None:
         validation_pixels = torch.from_numpy(validation.pixels)
         validation_labels = validation.labels_among(training.class_names)
@@ -213,8 +177,8 @@ def _train(
 
     history: History = {"loss": [], "acc": [], "val_loss": [], "val_acc": [], "lr": [], "seconds": []}
     best_accuracy, best_weights, interrupted = -1.0, None, False
-    batches = _shuffled_batches(len(labels), batch_size, device)
-    reporter.say(_opening(training, validation, recipe, spec, device))
+    batches = _augmented_batches(pixels, labels, batch_size, recipe)
+    reporter.say(str(plan))
     started = time.perf_counter()
     try:
         with reporter.job("training", total=epochs * steps):
@@ -225,17 +189,16 @@ def _train(
                 rate = optimiser.param_groups[0]["lr"]
                 net.train()
                 for _ in reporter.steps(range(steps)):
-                    chosen = next(batches)
-                    batch = random_affine(normalise(pixels[chosen]), recipe.rotation, recipe.zoom, recipe.shift)
+                    batch, targets = next(batches)
                     logits = net(fast_layout(batch))
-                    loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing)
+                    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
                     optimiser.zero_grad()
                     loss.backward()
                     optimiser.step()
                     if cycle is not None:
                         cycle.step()
                     loss_sum += loss.detach()
-                    hits += (logits.argmax(dim=1) == labels[chosen]).sum()
+                    hits += (logits.argmax(dim=1) == targets).sum()
 
                 history["loss"].append(loss_sum.item() / steps)
                 history["acc"].append(hits.item() / (steps * batch_size))
@@ -275,30 +238,17 @@ def _train(
     return Run(model, recipe, kept, seconds, kept_score, interrupted)
 
 
-def _shuffled_batches(count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """Deal positions 0 to count - 1 in random order, pass after pass, without end."""
-    waiting = torch.empty(0, dtype=torch.int64, device=device)
+def _augmented_batches(
+    pixels: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], batch_size: int, recipe: Recipe
+) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
+    """Deal augmented pictures and labels in random order, pass after pass, without end."""
+    waiting = torch.empty(0, dtype=torch.int64, device=labels.device)
     while True:
-        while len(waiting) < batch_size:
-            waiting = torch.cat([waiting, torch.randperm(count, device=device)])
-        yield waiting[:batch_size]
-        waiting = waiting[batch_size:]
-
-
-def _opening(
-    training: LabelledImages,
-    validation: LabelledImages | None,
-    recipe: Recipe,
-    spec: InputSpec,
-    device: torch.device,
-) -> str:
-    """Say what is about to be trained on."""
-    line = f"training on {len(training):,} pictures of {describe(training.shape)}"
-    if spec.input_size != spec.picture_size:
-        line += f", enlarged to {spec.input_size[1]}×{spec.input_size[0]} for the {recipe.net} network"
-    line += f", {len(training.class_names)} classes; "
-    line += f"{len(validation):,} held out" if validation is not None else "none held out"
-    return f"{line}; recipe {recipe.name}, seed {recipe.seed}, {device.type}"
+        while len(waiting) < batch_size * TOGETHER:
+            waiting = torch.cat([waiting, torch.randperm(len(labels), device=labels.device)])
+        chosen, waiting = waiting[: batch_size * TOGETHER], waiting[batch_size * TOGETHER :]
+        augmented = random_affine(normalise(pixels[chosen]), recipe.rotation, recipe.zoom, recipe.shift)
+        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
 
 
 def _epoch_line(history: History, epochs: int) -> str:

@@ -9,6 +9,7 @@ import math
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,26 +200,28 @@ def _picture_order(
     pairs = [place for place in places if isinstance(place, tuple)]
     if numbers and pairs:
         raise DataError("columns", where, f"pixels are named both like {numbers[0]} and {pairs[0]}", NAME_IT)
+    wanted: Iterable[int | tuple[int, int]]
     if pairs:
         side = max(max(pair) for pair in pairs)
-        wanted: list[int | tuple[int, int]] = [(y, x) for y in range(1, side + 1) for x in range(1, side + 1)]
-        shape = side, side, 1
+        wanted = ((row, column) for row in range(1, side + 1) for column in range(1, side + 1))
     else:
-        first = min(1, *numbers, len(numbers))  # numbered from 0 or from 1
-        wanted = list(range(first, first + max(len(numbers), max(numbers) + 1 - first)))
-        shape = _shape_of(len(wanted))
-    for place in wanted if len(wanted) < 4 * len(places) + 4 else wanted[: 4 * len(places) + 4]:
+        first = min(1, *numbers)  # numbered from 0 or from 1
+        wanted = range(first, max(numbers) + 1)
+    order = []
+    for place in wanted:
         if place not in places:
             name = f"{place[0]}x{place[1]}" if isinstance(place, tuple) else f"pixel{place}"
             raise DataError(f"column {name}", where, f"it is missing among {len(places)} pixels", "Add the column.")
+        order.append(places[place])
+    shape = _shape_of(len(order))
     if not shape[0]:
         raise DataError(
-            f"{len(wanted)} pixels",
+            f"{len(order)} pixels",
             where,
             "they make no square picture, neither grey (size × size) nor colour (3 × size × size)",
             "Pad or scale the pictures to squares.",
         )
-    return tuple(places[place] for place in wanted), shape
+    return tuple(order), shape
 
 
 def _shape_of(count: int) -> tuple[int, int, int]:

@@ -1,0 +1,127 @@
+"""Plan: a training run settled and checked, before anything is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from imprint.data.split import split
+from imprint.device import choose_device
+from imprint.errors import DataError
+from imprint.images import LabelledImages
+from imprint.input_spec import InputSpec, describe
+from imprint.nets import input_size
+from imprint.recipe import Recipe, choose_recipe, find_recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A training run that can begin: everything in it has been checked.
+
+    Parameters
+    ----------
+    training : LabelledImages
+        What to learn from.
+    validation : LabelledImages or None
+        What to score epochs with.
+    recipe : Recipe
+        What decides the run.
+    reason : str
+        Why this recipe; empty where it was named.
+    spec : InputSpec
+        What the model will expect of a picture.
+    device : torch.device
+        Where to compute.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> plan = plan_training(load("digits"))
+    >>> plan.recipe.name, plan.spec.input_size, len(plan.validation)
+    ('quick', (28, 28), 144)
+    """
+
+    training: LabelledImages
+    validation: LabelledImages | None
+    recipe: Recipe
+    reason: str
+    spec: InputSpec
+    device: torch.device
+
+    def __str__(self) -> str:
+        line = f"training on {len(self.training):,} pictures of {describe(self.training.shape)}"
+        if self.spec.input_size != self.spec.picture_size:
+            height, width = self.spec.input_size
+            line += f", enlarged to {width}×{height} for the {self.recipe.net} network"
+        held_out = "none" if self.validation is None else f"{len(self.validation):,}"
+        line += f", {len(self.training.class_names)} classes; {held_out} held out; recipe {self.recipe.name}"
+        return line + (f" ({self.reason})" if self.reason else "") + f", seed {self.recipe.seed}, {self.device.type}"
+
+
+def plan_training(
+    images: LabelledImages,
+    recipe: str | Recipe | None = None,
+    *,
+    settings: Sequence[str] = (),
+    validation: float | int | LabelledImages | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+) -> Plan:
+    """Settle a training run and check all of it, before anything is spent on it.
+
+    Parameters
+    ----------
+    images : LabelledImages
+        At least two classes.
+    recipe : str, Recipe or None, default=None
+        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
+    settings : sequence of str, default=()
+        Changes to the recipe, such as ``"epochs=3"``.
+    validation : float, LabelledImages or None, default=None
+        Share to hold out, or other pictures to validate with; None does as the recipe says.
+    seed : int or None, default=None
+        Of weights, order, augmentation and dropout; None takes the recipe's.
+    device : str, default="auto"
+        Where to compute.
+
+    Returns
+    -------
+    Plan
+        For `carry_out`.
+
+    Raises
+    ------
+    DataError
+        When labels are missing or name only one class, or validation pictures do not fit.
+    UsageError
+        When the recipe, a setting or the device makes no sense.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> print(plan_training(load("digits"), "quick", device="cpu"))
+    training on 1,653 pictures of 8×8 grey, enlarged to 28×28 for the quick network, 10 classes;
+    144 held out; recipe quick, seed 7, cpu
+    """
+    settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
+    if settled is None:
+        settled, reason = choose_recipe(images.shape)
+    changes = [*settings, *(() if seed is None else (f"seed={seed}",))]
+    if isinstance(validation, float | int):
+        changes.append(f"validation_share={validation}")
+    settled = settled.with_settings(changes)
+
+    if images.labels is None or len(np.unique(images.labels)) < 2:
+        raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
+    channels, height, width = images.shape
+    spec = InputSpec(channels, (height, width), input_size(settled.net, (height, width)))
+    if isinstance(validation, LabelledImages):
+        spec.check(validation.shape, validation.name)
+        validation.labels_among(images.class_names)
+        settled = replace(settled, validation_share=0.0)
+        return Plan(images, validation, settled, reason, spec, choose_device(device))
+    training, held_out = split(images, settled.validation_share, settled.validation_seed)
+    return Plan(training, held_out, settled, reason, spec, choose_device(device))

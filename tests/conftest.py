@@ -1,0 +1,54 @@
+"""Small real data, and one model taught with it, for all tests."""
+
+import jaxtyping
+import pytest
+
+# The shapes in signatures are checked here, and only here.
+jaxtyping.install_import_hook("imprint", "beartype.beartype")
+
+import imprint  # noqa: E402
+from helpers import pixel_table  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return imprint.load("digits")
+
+
+@pytest.fixture(scope="session")
+def run(digits):
+    return imprint.train(digits, recipe="quick", settings=["epochs=12", "min_steps=0"], silent=True)
+
+
+@pytest.fixture(scope="session")
+def model(run):
+    return run.model
+
+
+@pytest.fixture(scope="session")
+def model_file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_csv(digits, tmp_path_factory):
+    """The first 600 bundled digits as train.csv, the next 100 as test.csv, in one folder."""
+    folder = tmp_path_factory.mktemp("csv")
+    (folder / "train.csv").write_text(pixel_table(digits[:600]))
+    (folder / "test.csv").write_text(pixel_table(digits[600:700], labelled=False))
+    (folder / "labelled.csv").write_text(pixel_table(digits[600:700]))
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a text or bytes as table.csv and give its path."""
+
+    def write(content, name="table.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

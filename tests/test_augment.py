@@ -1,0 +1,94 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import affine_transform
+
+from imprint.augment import affine_matrices, random_affine, warp
+
+
+def keras_warp(picture, theta, tx, ty, zx, zy):
+    """Keras's apply_affine_transform for one channel, restated from its formula: scipy samples it.
+
+    The matrix is rotation · shift · zoom about the centre; it maps output (row, column) to input.
+    """
+    rotation = np.array([[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]])
+    shift = np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
+    zoom = np.diag([zx, zy, 1])
+    height, width = picture.shape
+    to_centre = np.array([[1, 0, width / 2 - 0.5], [0, 1, height / 2 - 0.5], [0, 0, 1]])
+    matrix = to_centre @ rotation @ shift @ zoom @ np.linalg.inv(to_centre)
+    swap = [1, 0]  # scipy counts rows first
+    return affine_transform(picture, matrix[:2, :2][swap][:, swap], matrix[:2, 2][swap], order=1, mode="nearest")
+
+
+@pytest.mark.parametrize("side", [(28, 28), (20, 33)])
+def test_warp_is_keras_and_scipys(side):
+    generator = np.random.default_rng(0)
+    pictures = generator.random((40, *side)).astype(np.float32)
+    theta = generator.uniform(-math.radians(10), math.radians(10), 40)
+    tx, ty = generator.uniform(-3, 3, (2, 40))
+    zx, zy = generator.uniform(0.9, 1.1, (2, 40))
+    matrices = affine_matrices(*map(as_float, [theta]), (as_float(zx), as_float(zy)), (as_float(tx), as_float(ty)))
+    ours = warp(torch.from_numpy(pictures)[:, None], matrices)[:, 0].numpy()
+    for i in range(40):
+        assert np.abs(ours[i] - keras_warp(pictures[i], theta[i], tx[i], ty[i], zx[i], zy[i])).max() < 1e-4
+
+
+def as_float(values):
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def test_real_digits_are_warped_alike(digits):
+    pictures = digits.pixels[:30, 0].astype(np.float32)
+    theta = np.linspace(-0.17, 0.17, 30)
+    one, none = torch.ones(30), torch.zeros(30)
+    ours = warp(torch.from_numpy(pictures)[:, None], affine_matrices(as_float(theta), (one, one), (none, none)))
+    for i in range(30):
+        assert np.abs(ours[i, 0].numpy() - keras_warp(pictures[i], theta[i], 0, 0, 1, 1)).max() < 0.02
+
+
+def recovered(rotation, zoom, shift, count=20_000):
+    """Draw random maps over a picture of coordinates and read the amounts back from it."""
+    torch.manual_seed(0)
+    height, width = 21, 31
+    y, x = torch.meshgrid(torch.arange(height) - 10.0, torch.arange(width) - 15.0, indexing="ij")
+    warped = random_affine(torch.stack([x, y]).expand(count, 2, height, width).contiguous(), rotation, zoom, shift)
+    centre, right, below = warped[:, :, 10, 15], warped[:, :, 10, 16], warped[:, :, 11, 15]
+    return centre.numpy(), (right - centre).numpy(), (below - centre).numpy()
+
+
+def assert_uniform(values, low, high):
+    assert values.min() >= low - 1e-4
+    assert values.max() <= high + 1e-4
+    expected = np.linspace(low, high, 11)
+    assert np.abs(np.quantile(values, np.linspace(0, 1, 11)) - expected).max() < 0.02 * (high - low)
+
+
+def test_rotation_is_uniform():
+    _, right, _ = recovered(10.0, 0.0, 0.0)
+    assert_uniform(np.degrees(np.arctan2(right[:, 1], right[:, 0])), -10, 10)
+
+
+def test_zoom_is_uniform_and_drawn_for_each_axis():
+    _, right, below = recovered(0.0, 0.1, 0.0)
+    assert_uniform(right[:, 0], 0.9, 1.1)
+    assert_uniform(below[:, 1], 0.9, 1.1)
+    assert abs(np.corrcoef(right[:, 0], below[:, 1])[0, 1]) < 0.03
+
+
+def test_shift_is_uniform_and_a_share_of_each_side():
+    centre, _, _ = recovered(0.0, 0.0, 0.1)
+    assert_uniform(centre[:, 0], -3.1, 3.1)
+    assert_uniform(centre[:, 1], -2.1, 2.1)
+
+
+def test_beyond_the_edge_stands_the_nearest_pixel():
+    ones = torch.ones(8, 1, 28, 28)
+    assert torch.allclose(random_affine(ones, 10.0, 0.1, 0.1), ones, atol=1e-5)
+
+
+def test_nothing_asked_nothing_done():
+    pixels = torch.rand(2, 1, 5, 5)
+    assert random_affine(pixels, 0.0, 0.0, 0.0) is pixels

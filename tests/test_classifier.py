@@ -1,0 +1,104 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from imprint import Classifier, DataError, ModelFileError
+
+
+def test_a_saved_model_predicts_the_same(model, model_file, digits):
+    loaded = Classifier.load(model_file)
+    assert np.array_equal(loaded.predict_proba(digits), model.predict_proba(digits))
+    assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, model.recipe)
+    assert (loaded.unsure_below, loaded.score["accuracy"]) == (model.unsure_below, model.score["accuracy"])
+
+
+def test_a_run_folder_stands_for_its_model(model_file):
+    assert Classifier.load(model_file.parent).class_names == Classifier.load(model_file).class_names
+
+
+def test_everything_but_the_weights_is_json_in_the_header(model_file):
+    with safe_open(model_file, framework="np") as file:
+        assert list(file.metadata()) == ["imprint"]
+        facts = json.loads(file.metadata()["imprint"])
+    assert facts["format"] == 1
+    assert facts["class_names"] == list("0123456789")
+    assert facts["input_spec"] == {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28]}
+    assert facts["recipe"]["name"] == "quick"
+
+
+def test_pictures_of_another_form_are_refused(model, digits):
+    other = type(digits)(digits.pixels[:, :, :7], digits.labels, digits.class_names, digits.sources, "seven.csv")
+    with pytest.raises(DataError, match=r"pictures of 8×7 grey at seven\.csv: the model was taught with"):
+        model.predict(other)
+
+
+def with_facts(change):
+    def damage(path, content):
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["imprint"])
+        change(facts)
+        save_file(tensors, path, metadata={"imprint": json.dumps(facts)})
+
+    return damage
+
+
+def with_tensors(change):
+    def damage(path, content):
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        change(tensors)
+        save_file(tensors, path, metadata=metadata)
+
+    return damage
+
+
+def with_bytes(change):
+    return lambda path, content: path.write_bytes(change(content))
+
+
+DAMAGES = {
+    "empty": with_bytes(lambda content: b""),
+    "text": with_bytes(lambda content: b"label,pixel0\n" * 99),
+    "cut in the weights": with_bytes(lambda content: content[:-1]),
+    "cut in the header": with_bytes(lambda content: content[:200]),
+    "longer": with_bytes(lambda content: content + b"\0"),
+    "a header of 1 GB": with_bytes(lambda content: struct.pack("<Q", 2**30) + content[8:]),
+    "another program's": lambda path, content: save_file({"w": torch.ones(2)}, path),
+    "our key, no JSON": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "{"}),
+    "our key, a list": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "[]"}),
+    "another version": with_facts(lambda facts: facts.update(format=2)),
+    "no classes": with_facts(lambda facts: facts.update(class_names=[])),
+    "a class twice": with_facts(lambda facts: facts.update(class_names=["1"] * 10)),
+    "a missing fact": with_facts(lambda facts: facts.pop("input_spec")),
+    "an unknown net": with_facts(lambda facts: facts["recipe"].update(net="evil")),
+    "an enormous size": with_facts(lambda facts: facts["input_spec"].update(input_size=[10**9, 10**9])),
+    "a tiny size": with_facts(lambda facts: facts["input_spec"].update(input_size=[1, 1])),
+    "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
+    "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
+    "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
+    "weights that are not numbers": with_tensors(lambda tensors: tensors["dense.bias"].fill_(float("nan"))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_model_is_refused_in_one_line(model_file, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_file.read_bytes())
+    DAMAGES[damage](path, path.read_bytes())
+    with pytest.raises(ModelFileError) as caught:
+        Classifier.load(path)
+    assert str(caught.value).startswith(f"model at {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["missing.safetensors", "."])
+def test_a_missing_model_is_refused(tmp_path, place):
+    with pytest.raises(ModelFileError, match="No such file"):
+        Classifier.load(tmp_path / place)

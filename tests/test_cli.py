@@ -1,0 +1,294 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pexpect
+import pytest
+
+from helpers import pixel_table
+from imprint.cli import main
+
+IMPRINT = [sys.executable, "-m", "imprint"]
+FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
+
+
+def imprint(*arguments, cwd, status=0, **environment):
+    done = subprocess.run(
+        [*IMPRINT, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Run a command that must fail within this process, and give its one line."""
+
+    def run(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr("sys.argv", ["imprint", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert len(lines) == 1
+        assert re.fullmatch(r"error: .+ at .+: .+\. .+\.", lines[0])
+        assert not out or "--save" in arguments  # the table of the data comes before its picture
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def lesson(digits_csv):
+    """The whole lesson on small real data, once."""
+    arguments = ["train", "train.csv", "--recipe", "tutorial", "--set", "epochs=4", "--set", "steps_per_epoch=40"]
+    return imprint(*arguments, "--test", "test.csv", cwd=digits_csv)
+
+
+def test_the_run_folder(lesson, digits_csv):
+    folder = digits_csv / "runs" / "0001-tutorial"
+    names = "curves.png history.csv metrics.json model.safetensors predictions.png recipe.json result.csv"
+    assert sorted(path.name for path in folder.iterdir()) == names.split()
+    for name in names.split():
+        assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
+
+
+def test_epoch_lines_are_kerass(lesson):
+    epochs = [line for line in lesson.stderr.splitlines() if line.startswith("Epoch")]
+    number = r"\d+\.\d{4}"
+    form = (
+        rf"Epoch \d/4 - \d+\.\d+s - loss: {number} - acc: {number} - val_loss: {number} - val_acc: {number} - lr: 0.001"
+    )
+    assert len(epochs) == 4
+    assert all(re.fullmatch(form, line) for line in epochs)
+
+
+def test_the_score_has_interval_images_and_baseline(lesson):
+    interval = r"95 % interval 0\.\d{4} to [01]\.\d{4}"
+    form = rf"validation accuracy [01]\.\d{{4}} \({interval}; 48 images; always the commonest class: 0\.\d{{4}}\)"
+    assert any(re.fullmatch(form, line) for line in lesson.stdout.splitlines())
+
+
+def test_result_csv_is_what_kaggle_takes(lesson, digits_csv, digits):
+    with open(digits_csv / "runs/0001-tutorial/result.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["ImageId", "Label"]
+    assert [row[0] for row in rows[1:]] == [str(i) for i in range(1, 101)]
+    right = np.mean([int(row[1]) == label for row, label in zip(rows[1:], digits.labels[600:700], strict=True)])
+    assert right > 0.6  # guessing gives 0.1
+
+
+def test_predict_repeats_what_train_wrote(lesson, digits_csv, tmp_path):
+    imprint("predict", "runs/0001-tutorial", "test.csv", "-o", tmp_path / "again.csv", cwd=digits_csv)
+    written = (digits_csv / "runs/0001-tutorial/result.csv").read_bytes()
+    assert (tmp_path / "again.csv").read_bytes() == written
+    printed = imprint("predict", "runs/0001-tutorial/model.safetensors", "test.csv", cwd=digits_csv).stdout
+    assert printed.encode() == written
+
+
+def test_predict_json(lesson, digits_csv):
+    content = json.loads(imprint("predict", "runs/0001-tutorial", "test.csv", "--json", cwd=digits_csv).stdout)
+    assert len(content["predictions"]) == 100
+    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure"}
+    assert content["predictions"][4]["source"] == 5
+
+
+def test_predict_other_data_gives_all_facts(model_file, tmp_path):
+    lines = imprint("predict", model_file, "digits", cwd=tmp_path).stdout.splitlines()
+    assert lines[0] == "source,label,confidence,unsure"
+    assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
+    assert len(lines) == 1798
+
+
+def test_evaluate(lesson, digits_csv):
+    content = json.loads(imprint("evaluate", "runs/0001-tutorial", "labelled.csv", "--json", cwd=digits_csv).stdout)
+    keys = "images accuracy interval baseline log_loss calibration_error confusion classes unsure"
+    assert set(content) == set(keys.split())
+    assert content["images"] == np.sum(content["confusion"]) == 100
+    assert content["accuracy"] == np.trace(content["confusion"]) / 100
+    text = imprint("evaluate", "runs/0001-tutorial", "labelled.csv", cwd=digits_csv).stdout
+    assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
+
+
+def test_train_json_and_numbering(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--seed", "5", "--validation", "0.2", "--json"]
+    contents = [json.loads(imprint(*arguments, cwd=tmp_path).stdout) for _ in range(2)]
+    assert [content["run"] for content in contents] == ["runs/0001-quick", "runs/0002-quick"]
+    assert {"run", "model", "recipe", "seconds", "validation"} <= set(contents[0])
+    assert set(contents[0]["validation"]) == {"images", "accuracy", "interval", "baseline"}
+    assert contents[0]["validation"]["images"] == 120
+    assert contents[0]["validation"] == contents[1]["validation"]
+    models = [(tmp_path / content["model"]).read_bytes() for content in contents]
+    assert models[0] == models[1]
+
+
+def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
+    assert "100 held out" in imprint(*arguments, cwd=tmp_path).stderr
+    assert (tmp_path / "mine" / "model.safetensors").is_file()
+    line = refused(*arguments, cwd=tmp_path)
+    assert "run folder at mine: it already holds something" in line
+
+
+def test_a_runs_recipe_repeats_it(lesson, digits_csv, tmp_path):
+    recipe = digits_csv / "runs/0001-tutorial/recipe.json"
+    imprint("train", digits_csv / "train.csv", "--recipe", recipe, "--run", "again", cwd=tmp_path)
+    first = (digits_csv / "runs/0001-tutorial/model.safetensors").read_bytes()
+    assert (tmp_path / "again/model.safetensors").read_bytes() == first
+
+
+def test_show(digits_csv, tmp_path):
+    done = imprint("show", digits_csv / "train.csv", "--save", "five.png", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "train.csv: 600 pictures of 8×8 grey, 1 channel, 10 classes"
+    assert lines[-6].split()[:3] == ["row", "label", "pixel0"]
+    assert (tmp_path / "five.png").stat().st_size > 1000
+    content = json.loads(imprint("show", digits_csv / "test.csv", "--json", cwd=tmp_path).stdout)
+    assert content == {"images": 100, "channels": 1, "height": 8, "width": 8, "classes": {}}
+
+
+def test_summary(lesson, digits_csv):
+    text = imprint("summary", "tutorial", cwd=digits_csv).stdout
+    assert "Total params: 203,933" in text
+    assert imprint("summary", "runs/0001-tutorial", cwd=digits_csv).stdout.splitlines()[1:] == text.splitlines()[1:]
+    content = json.loads(imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
+    assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
+    assert len(content["layers"]) == 8
+
+
+BAD_COMMANDS = {
+    "no file": (["train", "missing.csv"], "No such file"),
+    "no verb": (["trian"], "No such command"),
+    "no argument": (["train"], "Missing argument"),
+    "no option": (["train", "train.csv", "--epochs", "3"], "No such option"),
+    "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
+    "a bad setting": (["train", "train.csv", "--set", "epochs=0"], "epochs=0"),
+    "a bad share": (["train", "train.csv", "--validation", "2"], "validation_share"),
+    "no labels": (["train", "test.csv"], "training needs at least two classes"),
+    "test of another form": (["train", "train.csv", "--test", "other.csv"], "pictures of 2×2 grey at other.csv"),
+    "a bad cell": (["train", "bad.csv"], "pixel 256 at bad.csv row 2, column pixel3"),
+    "a folder": (["show", "."], "folders of pictures cannot be read yet"),
+    "no model": (["predict", "train.csv", "test.csv"], "model at train.csv"),
+    "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
+    "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
+    "no such summary": (["summary", "fast"], "model at fast"),
+    "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_bad_input_gets_one_line(digits_csv, tmp_path, refused, case):
+    for path in digits_csv.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "other.csv").write_text("pixel0,pixel1,pixel2,pixel3\n0,0,0,0\n")
+    (tmp_path / "bad.csv").write_text("label,pixel0,pixel1,pixel2,pixel3\n1,0,0,0,0\n2,0,0,0,256\n")
+    before = sorted(tmp_path.rglob("*"))
+    arguments, words = BAD_COMMANDS[case]
+    assert words in refused(*arguments, cwd=tmp_path)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "runs"] == before
+
+
+def test_a_former_result_survives_a_failure(model_file, tmp_path, refused):
+    (tmp_path / "result.csv").write_text("former")
+    (tmp_path / "bad.csv").write_text("pixel0\n1\nx\n")
+    refused("predict", model_file, "bad.csv", "-o", "result.csv", cwd=tmp_path)
+    refused("predict", model_file, "missing.csv", "-o", "result.csv", cwd=tmp_path)
+    assert (tmp_path / "result.csv").read_text() == "former"
+
+
+def test_a_traceback_can_be_asked_for(tmp_path):
+    done = subprocess.run(
+        [*IMPRINT, "show", "no.csv"], cwd=tmp_path, capture_output=True, env=os.environ | {"IMPRINT_TRACEBACK": "1"}
+    )
+    assert b"Traceback" in done.stderr
+
+
+def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
+    with subprocess.Popen(
+        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped: the best epoch so far is kept" in err
+    facts = json.loads((tmp_path / "runs/0001-quick/metrics.json").read_text())
+    assert facts["interrupted"]
+    with open(tmp_path / "runs/0001-quick/history.csv") as file:
+        history = list(csv.DictReader(file))
+    assert len(history) == facts["epochs"] < 500
+    assert facts["validation"]["accuracy"] == pytest.approx(max(float(row["val_acc"]) for row in history), abs=1e-5)
+    assert len((tmp_path / "runs/0001-quick/result.csv").read_text().splitlines()) == 101
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_no_run(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--set", "steps_per_epoch=100000"]
+    with subprocess.Popen(
+        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("training on"):
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left(digits_csv, tmp_path):
+    arguments = ["-m", "imprint", "train", str(digits_csv / "train.csv"), *FAST, "--set", "steps_per_epoch=60"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    child = pexpect.spawn(sys.executable, arguments, cwd=tmp_path, env=environment, encoding="utf-8", timeout=300)
+    child.expect(r"training .*?%.*?left")
+    child.expect(r"Epoch 1/3 - ")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_help_is_light(tmp_path):
+    script = (
+        "import sys; sys.argv = ['imprint', '--help']\n"
+        "from imprint.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'polars', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    for verb in ("show", "train", "evaluate", "predict", "summary"):
+        assert verb in done.stdout
+
+
+def test_version(tmp_path):
+    assert re.fullmatch(r"imprint \d+\.\d+\.\d+\n", imprint("--version", cwd=tmp_path).stdout)
+
+
+def test_words_as_labels(digits, tmp_path):
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    spelled = type(digits)(digits.pixels[:300], digits.labels[:300], names, digits.sources[:300])
+    Path(tmp_path / "words.csv").write_text(pixel_table(spelled))
+    imprint("train", "words.csv", *FAST, "--test", "words.csv", cwd=tmp_path)
+    with open(tmp_path / "runs/0001-quick/result.csv") as file:
+        assert {row["Label"] for row in csv.DictReader(file)} <= set(names)

@@ -1,0 +1,183 @@
+import gzip
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from imprint import DataError, load
+
+HEADER = "label,pixel0,pixel1,pixel2,pixel3"
+
+
+def test_train_form(table):
+    images = load(table(f"{HEADER}\n7,0,1,2,3\n10,4,5,6,255\n7,9,9,9,9\n"))
+    assert images.pixels.dtype == np.uint8
+    assert images.pixels.tolist() == [[[[0, 1], [2, 3]]], [[[4, 5], [6, 255]]], [[[9, 9], [9, 9]]]]
+    assert images.class_names == ("7", "10")
+    assert images.labels.tolist() == [0, 1, 0]
+    assert images.sources.tolist() == [1, 2, 3]
+    assert images.name == "table.csv"
+
+
+def test_test_form_has_no_labels(table):
+    images = load(table("pixel0,pixel1,pixel2,pixel3\n0,1,2,3\n"))
+    assert images.labels is None
+    assert images.class_names == ()
+    assert images.pixels.tolist() == [[[[0, 1], [2, 3]]]]
+
+
+def test_real_digits_come_back_as_they_went(digits, digits_csv):
+    images = load(digits_csv / "train.csv")
+    assert np.array_equal(images.pixels, digits.pixels[:600])
+    assert np.array_equal(images.labels, digits.labels[:600])
+    assert images.class_names == digits.class_names
+
+
+def test_numpy_reads_the_same(digits_csv):
+    expected = np.loadtxt(digits_csv / "train.csv", delimiter=",", skiprows=1, dtype=int)
+    images = load(digits_csv / "train.csv")
+    assert np.array_equal(images.pixels.reshape(600, -1), expected[:, 1:])
+    assert np.array_equal(images.labels, expected[:, 0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{HEADER}\r\ncat,0,50,100,255\r\n",
+        f"\ufeff{HEADER}\ncat,0,50,100,255\n",
+        f"{HEADER}\ncat,0,50,100,255",
+        f"{HEADER}\ncat,0,50,100,255\n\n\n",
+        f"{HEADER}\rcat,0,50,100,255\r",
+        "label, pixel0 , pixel1,pixel2 ,pixel3\ncat,0,50,100,255\n",
+        "label;pixel0;pixel1;pixel2;pixel3\ncat;0;50;100;255\n",
+        "label\tpixel0\tpixel1\tpixel2\tpixel3\ncat\t0\t50\t100\t255\n",
+        '"label","pixel0","pixel1","pixel2","pixel3"\n"cat","0","50","100","255"\n',
+        "pixel3,pixel1,label,pixel0,pixel2\n255,50,cat,0,100\n",
+        "label,pixel1,pixel2,pixel3,pixel4\ncat,0,50,100,255\n",
+        "label,pixel0000,pixel0001,pixel0002,pixel0003\ncat,0,50,100,255\n",
+        "Label,PIXEL_0,PIXEL_1,PIXEL_2,PIXEL_3\ncat,0,50,100,255\n",
+        "label,0,1,2,3\ncat,0,50,100,255\n",
+        "label,1x1,1x2,2x1,2x2\ncat,0,50,100,255\n",
+        "id,label,pixel0,pixel1,pixel2,pixel3\n77,cat,0,50,100,255\n",
+        ",label,pixel0,pixel1,pixel2,pixel3\n0,cat,0,50,100,255\n",
+        f"{HEADER}\ncat,0.0,50.0,1e2,255\n",
+        f"{HEADER}\n cat , 0,50 , 100 ,255 \n",
+        gzip.compress(f"{HEADER}\ncat,0,50,100,255\n".encode()),
+        f"{HEADER}\ncat,0,50,100,255\n".encode("utf-16"),
+    ],
+)
+def test_read_rightly(table, content):
+    images = load(table(content))
+    assert images.pixels.tolist() == [[[[0, 50], [100, 255]]]]
+    assert images.class_names == ("cat",)
+
+
+def test_colour_pixels_stand_side_by_side(table):
+    header = ",".join(f"pixel{i}" for i in range(12))
+    images = load(table(f"{header}\n{','.join(map(str, range(12)))}\n"))
+    assert images.shape == (3, 2, 2)
+    assert images.pixels[0].tolist() == [[[0, 3], [6, 9]], [[1, 4], [7, 10]], [[2, 5], [8, 11]]]
+
+
+def test_gzipped_by_name(table):
+    assert len(load(table(gzip.compress(f"{HEADER}\n1,0,0,0,0\n".encode()), "train.csv.gz"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["2", "10", "-1"], ("-1", "2", "10")),
+        (["dog", "Cat", "2"], ("2", "Cat", "dog")),
+        (["3.0", "3", "4"], ("3", "4")),
+        (["ü b", "日本", "a"], ("a", "ü b", "日本")),
+        (["True", "False", "True"], ("False", "True")),
+    ],
+)
+def test_labels_keep_their_names(table, cells, names):
+    rows = "\n".join(f"{cell},0,0,0,0" for cell in cells)
+    images = load(table(f"{HEADER}\n{rows}\n"))
+    assert images.class_names == names
+    assert [images.class_names[i] for i in images.labels] == [cell.replace(".0", "") for cell in cells]
+
+
+GOOD = "1,0,0,0,0\n" * 16
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"{HEADER}\n{GOOD}1,0,0,0,256\n", "pixel 256 at table.csv row 17, column pixel3"),
+        (f"{HEADER}\n1,-5,0,0,0\n", "pixel -5 at table.csv row 1, column pixel0"),
+        (f"{HEADER}\n1,0,0.5,0,0\n", "pixel 0.5 at table.csv row 1, column pixel1"),
+        (f"{HEADER}\n1,0,0,NaN,0\n", "pixel NaN at table.csv row 1, column pixel2"),
+        (f"{HEADER}\n1,0,0,inf,0\n", "pixel inf"),
+        (f"{HEADER}\n1,0,0,1_0,0\n", "pixel 1_0"),
+        (f"{HEADER}\n1,0,0,x,0\n", "pixel x at table.csv row 1, column pixel2"),
+        (f"{HEADER}\n1,0,0,,0\n", "empty cell at table.csv row 1, column pixel2"),
+        (f"{HEADER}\n1,0,0,0,\n", "empty cell at table.csv row 1, column pixel3"),
+        (f"{HEADER}\n1,0,0,0\n", "4 cells at table.csv row 1: the header names 5 columns"),
+        (f"{HEADER}\n1,0,0,0,0,0\n", "6 cells at table.csv row 1"),
+        (f"{HEADER}\n1,0,0,0,0\n\n1,0,0,0,0\n", "table.csv row 2: the line is empty"),
+        (f"{HEADER}\n,0,0,0,0\n", "label at table.csv row 1, column label: it is missing"),
+        (f"{HEADER}\n1,0,0,0,0\nnan,0,0,0,0\n", "label at table.csv row 2, column label: it is missing"),
+        (f"{HEADER}\n0.5,0,0,0,0\n", "label 0.5 at table.csv row 1"),
+        (f"{HEADER}\n", "no pictures at table.csv: there is a header but no row"),
+        ("", "no content at table.csv: the file is empty"),
+        ("\n\n", "the file is empty"),
+        ("label,pixel0,pixel1,pixel3\n1,0,0,0\n", "column pixel2 at table.csv: it is missing"),
+        ("label,pixel0,pixel999999999\n1,0,0\n", "column pixel1 at table.csv: it is missing"),
+        ("label,pixel0,pixel1,pixel1,pixel2\n1,0,0,0,0\n", "column pixel1 at table.csv: it is there twice"),
+        ("label,pixel0,label,pixel1,pixel2\n1,0,0,0,0\n", "column label at table.csv: it is there twice"),
+        ("label,pixel0,pixel1\n1,0,0\n", "2 pixels at table.csv: they make no square picture"),
+        ("label,width,pixel0\n1,0,0\n", "column 'width' at table.csv"),
+        ("label\n1\n", "pixels at table.csv: no column is named pixel0"),
+        ("5,0,0,0,0\n4,0,0,0,0\n", "line 1 at table.csv: it holds numbers instead of column names"),
+        ("1x1,pixel0,pixel1\n0,0,0\n", "columns at table.csv: pixels are named both"),
+        (f"{HEADER}\n1,0,0,0,0\n".encode("utf-16-le"), "line 1 at table.csv: it is not text"),
+        (f"{HEADER}\n".encode() + b"\xff,0,0,0,0\n", "text at table.csv row 1: it is not UTF-8"),
+        (gzip.compress(GOOD.encode())[:-9], "gzip data at table.csv: the file is cut short"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "table.csv"),
+    ],
+)
+def test_refused_in_one_line(table, content, words):
+    with pytest.raises(DataError) as caught:
+        load(table(content))
+    line = str(caught.value)
+    assert words in line
+    assert "\n" not in line
+    assert line.endswith(".")
+
+
+def test_shares_get_their_own_remedy(table):
+    with pytest.raises(DataError, match="Multiply pixels from 0 to 1 by 255"):
+        load(table(f"{HEADER}\n1,0.0,0.25,1.0,0\n"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(-2, 258), min_size=3, max_size=5), min_size=1, max_size=4),
+    end=st.sampled_from(["\n", "\r\n"]),
+    mark=st.sampled_from([",", ";", "\t"]),
+)
+def test_any_small_table_is_read_rightly_or_refused(rows, end, mark, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "table.csv"
+    header = mark.join(f"pixel{i}" for i in range(4))
+    path.write_text(end.join([header, *(mark.join(map(str, row)) for row in rows), ""]), newline="")
+    good = all(len(row) == 4 and all(0 <= pixel <= 255 for pixel in row) for row in rows)
+    if good:
+        assert load(path).pixels.reshape(len(rows), 4).tolist() == rows
+    else:
+        with pytest.raises(DataError):
+            load(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "table.csv"
+    path.write_bytes(content)
+    try:
+        load(path)
+    except DataError as error:
+        assert "\n" not in str(error)

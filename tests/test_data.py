@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from imprint import DataError, UsageError, load
+from imprint.data.split import split
+
+
+def test_bundled_digits_are_scikit_learns():
+    bunch, images = load_digits(), load("digits")
+    assert np.array_equal(images.labels, bunch.target)
+    assert np.abs(images.pixels[:, 0] - bunch.images * 255 / 16).max() <= 0.5
+    assert images.sources[0] == "digits#1"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("missing.csv", "No such file"), ("", "folders"), ("notes.txt", "neither the name nor")]
+)
+def test_refused_in_one_line(tmp_path, name, words):
+    (tmp_path / "notes.txt").write_text("label,pixel0\n")
+    with pytest.raises(DataError, match=words):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.08, 7), (0.2, 1), (0.333, 0)])
+def test_split_is_scikit_learns(digits, share, seed):
+    training, validation = split(digits, share, seed)
+    expected = train_test_split(np.arange(len(digits)), test_size=share, random_state=seed)
+    assert np.array_equal(training.sources, digits.sources[expected[0]])
+    assert np.array_equal(validation.sources, digits.sources[expected[1]])
+    assert np.array_equal(validation.labels, digits.labels[expected[1]])
+
+
+def test_nothing_held_out(digits):
+    assert split(digits, 0.0, 7) == (digits, None)
+
+
+def test_holding_out_everything_is_refused(digits):
+    with pytest.raises(UsageError, match="none would be left"):
+        split(digits[:3], 0.9, 7)

@@ -1,0 +1,108 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from imprint import RECIPES
+from imprint.optim import KerasRMSprop, build_optimiser, one_cycle, reduce_on_plateau
+
+LESSON = RECIPES["tutorial"]
+
+
+def test_rmsprop_is_kerass_formula():
+    generator = np.random.default_rng(0)
+    shapes = [(5, 3), (3,), (2, 2, 2)]
+    weights = [generator.normal(size=shape) for shape in shapes]
+    velocities = [np.zeros(shape) for shape in shapes]
+    parameters = [nn.Parameter(torch.from_numpy(w.copy())) for w in weights]
+    optimiser = KerasRMSprop(parameters, lr=0.01)
+    for _ in range(20):
+        for i, parameter in enumerate(parameters):
+            gradient = generator.normal(size=shapes[i]) * 10.0 ** generator.integers(-6, 1)
+            parameter.grad = torch.from_numpy(gradient.copy())
+            velocities[i] = 0.9 * velocities[i] + 0.1 * gradient**2
+            weights[i] = weights[i] - 0.01 * gradient / np.sqrt(velocities[i] + 1e-7)
+        optimiser.step()
+    for parameter, weight in zip(parameters, weights, strict=True):
+        assert np.allclose(parameter.detach().numpy(), weight, rtol=1e-10)
+
+
+def test_epsilon_stands_inside_the_root():
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    weight.grad = torch.full((1,), 1e-6, dtype=torch.float64)
+    KerasRMSprop([weight], lr=1.0).step()
+    assert weight.item() == pytest.approx(-1e-6 / math.sqrt(1e-13 + 1e-7))
+
+
+def test_weights_without_gradient_stay():
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    used.grad = torch.ones(2)
+    KerasRMSprop([unused, used]).step()
+    assert unused.tolist() == [1, 1]
+    assert used[0] < 1
+
+
+def keras_plateau(accuracies, rate=1e-3):
+    """Keras's ReduceLROnPlateau with mode max, factor 0.5, patience 3, min_delta 1e-4, min_lr 1e-5, restated."""
+    best, wait, rates = -math.inf, 0, []
+    for accuracy in accuracies:
+        if accuracy > best + 1e-4:
+            best, wait = accuracy, 0
+        else:
+            wait += 1
+            if wait >= 3:
+                if rate > 1e-5:
+                    rate = max(rate * 0.5, 1e-5)
+                wait = 0
+        rates.append(rate)
+    return rates
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_plateau_is_kerass(seed):
+    generator = np.random.default_rng(seed)
+    accuracies = (0.99 + np.cumsum(generator.normal(scale=2e-4, size=80)) / 5).tolist()
+    optimiser = build_optimiser(LESSON, [nn.Parameter(torch.zeros(1))])
+    schedule = reduce_on_plateau(LESSON, optimiser)
+    rates = []
+    for accuracy in accuracies:
+        schedule.step(accuracy)
+        rates.append(optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx(keras_plateau(accuracies))
+    assert min(rates) >= 1e-5
+
+
+def test_plateau_stops_at_the_floor():
+    optimiser = build_optimiser(LESSON, [nn.Parameter(torch.zeros(1))])
+    schedule = reduce_on_plateau(LESSON, optimiser)
+    rates = []
+    for _ in range(40):
+        schedule.step(0.5)
+        rates.append(optimiser.param_groups[0]["lr"])
+    assert rates[:4] == [1e-3, 1e-3, 1e-3, 5e-4]
+    assert rates[-1] == 1e-5
+
+
+def test_a_rise_within_min_delta_is_none():
+    optimiser = build_optimiser(LESSON, [nn.Parameter(torch.zeros(1))])
+    schedule = reduce_on_plateau(LESSON, optimiser)
+    for accuracy in (0.99, 0.99005, 0.99009, 0.9901):
+        schedule.step(accuracy)
+    assert optimiser.param_groups[0]["lr"] == 5e-4
+
+
+def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
+    recipe = dataclasses.replace(RECIPES["quick"], learning_rate=0.01)
+    optimiser = build_optimiser(recipe, [nn.Parameter(torch.zeros(1))])
+    schedule = one_cycle(recipe, optimiser, steps=100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(0.01)
+    assert rates[0] < 0.001
+    assert rates[-1] < 1e-5

@@ -1,0 +1,61 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from imprint import Predictions, UsageError
+from imprint.input_spec import InputSpec, prepare
+from imprint.nets import build_net
+from imprint.predict import CPU_BATCH, predict_probabilities
+
+
+@pytest.mark.parametrize("net", ["tutorial", "quick"])
+@pytest.mark.parametrize("count", [1, CPU_BATCH, 2 * CPU_BATCH + 1])
+def test_batches_and_layout_do_not_show(digits, net, count):
+    torch.manual_seed(0)
+    built = build_net(net, 1, (28, 28), 10)
+    spec = InputSpec(1, (8, 8), (28, 28))
+    pixels = torch.from_numpy(digits.pixels[:count])
+    ours = predict_probabilities(built, pixels, spec)
+    with torch.no_grad():
+        expected = built.eval()(prepare(pixels, spec)).softmax(1).numpy()
+    assert np.abs(ours - expected).max() < 1e-6
+    assert np.abs(ours.sum(1) - 1).max() < 1e-5
+
+
+def test_training_mode_is_left_as_it_was():
+    built = build_net("quick", 1, (28, 28), 10).train()
+    before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+    predict_probabilities(built, torch.zeros(3, 1, 28, 28, dtype=torch.uint8), InputSpec(1, (28, 28), (28, 28)))
+    assert built.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
+
+
+def predictions(sources, names=("cat", "dog, big")):
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], dtype=np.float32)
+    return Predictions(probabilities, names, np.array(sources), unsure_below=0.7)
+
+
+def test_kaggles_form_counts_from_one_in_order(tmp_path):
+    path = tmp_path / "result.csv"
+    predictions([5, 9, 7]).write_csv(path)
+    assert path.read_bytes() == b'ImageId,Label\n1,cat\n2,"dog, big"\n3,"dog, big"\n'
+
+
+def test_other_data_get_all_facts():
+    text = predictions(["a.png", "b\n.png", "c.png"]).to_csv()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[1] == {"source": "b\n.png", "label": "dog, big", "confidence": "0.6000", "unsure": "yes"}
+    assert [row["unsure"] for row in rows] == ["no", "yes", "no"]
+
+
+def test_a_failed_write_leaves_the_former_result(tmp_path, monkeypatch):
+    path = tmp_path / "result.csv"
+    path.write_text("former")
+    monkeypatch.setattr("imprint.files.os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UsageError, match="No space left"):
+        predictions([1, 2, 3]).write_csv(path)
+    assert path.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [path]

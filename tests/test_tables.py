@@ -1,0 +1,27 @@
+from imprint.nets import summarise, tutorial
+from imprint.tables import preview, summary_table, table
+
+
+def test_preview_shows_first_rows(digits):
+    lines = preview(digits).splitlines()
+    assert lines[0] == "digits: 1,797 pictures of 8×8 grey, 1 channel, 10 classes"
+    assert "    3       183  10.2%" in lines
+    assert lines[-1].split()[:2] == ["digits#5", "4"]
+
+
+def test_preview_without_labels(digits):
+    unlabelled = type(digits)(digits.pixels, None, (), digits.sources, "test.csv")
+    text = preview(unlabelled)
+    assert "no labels" in text
+    assert "?" in text
+
+
+def test_columns_line_up():
+    lines = table(["a", "b"], [["x", "1"], ["long", "1,000"]]).splitlines()
+    assert [line.index(cell) + len(cell) for line, cell in zip(lines, ("b", "1", "1,000"), strict=True)] == [11] * 3
+
+
+def test_the_lessons_totals():
+    text = summary_table("tutorial", summarise(tutorial(1, 28, 28, 10), (1, 28, 28)))
+    assert "conv2d (Conv2D)               (None, 24, 24, 30)      780" in text
+    assert "Total params: 203,933\nTrainable params: 203,933\nNon-trainable params: 0" in text

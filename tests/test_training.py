@@ -1,0 +1,171 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import imprint
+from imprint import DataError, UsageError
+
+FAST = ["epochs=2", "min_steps=0"]
+
+
+def test_digits_are_learnt(run, digits):
+    # 12 epochs of 1,653 real digits; guessing gives 0.1.
+    assert run.validation.accuracy > 0.9
+    assert run.validation.images == 144
+    low, high = run.validation.interval
+    assert low < run.validation.accuracy < high
+
+
+def test_the_lesson_learns_too(digits):
+    run = imprint.train(digits, recipe="tutorial", settings=["epochs=3", "steps_per_epoch=50"], silent=True)
+    assert run.validation.accuracy > 0.8
+    assert run.model.spec.input_size == (28, 28)
+
+
+def test_history_is_kerass(run):
+    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds"}
+    assert {len(values) for values in run.history.values()} == {12}
+    assert run.history["val_acc"][-1] == run.validation.accuracy
+    assert run.history["val_loss"][-1] == pytest.approx(run.validation.log_loss)
+    assert run.history["loss"][-1] < run.history["loss"][0]
+
+
+def test_the_validation_score_is_of_pictures_that_were_held_out(run, digits):
+    _, held_out = imprint.data.split.split(digits, 0.08, 7)
+    assert imprint.evaluate(run.model, held_out) == run.validation
+
+
+def test_about_one_in_a_hundred_is_unsure(run):
+    assert 0 < run.validation.unsure["share"] <= 0.02
+
+
+def test_a_seed_decides_everything(digits):
+    runs = [imprint.train(digits, "quick", settings=FAST, seed=seed, silent=True) for seed in (1, 1, 2)]
+    weights = [run.model.net.state_dict() for run in runs]
+    same = [torch.equal(weights[0][name], weights[1][name]) for name in weights[0]]
+    assert all(same)
+    assert runs[0].history["loss"] == runs[1].history["loss"] != runs[2].history["loss"]
+
+
+def test_the_callers_random_numbers_are_left_alone(digits):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    imprint.train(digits, "quick", settings=["epochs=1", "min_steps=0"], silent=True)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_validation_may_be_given(digits):
+    run = imprint.train(digits[:1000], "quick", settings=FAST, validation=digits[1000:], silent=True)
+    assert run.validation.images == 797
+    assert run.model.score["images"] == 797
+
+
+def test_validation_labels_are_matched_by_name(digits):
+    names = tuple(reversed(digits.class_names))
+    turned = type(digits)(digits.pixels, 9 - digits.labels, names, digits.sources)
+    run = imprint.train(digits, "quick", settings=["epochs=12", "min_steps=0"], validation=turned, silent=True)
+    assert run.validation.accuracy > 0.9
+
+
+def test_without_validation_there_is_no_score(digits):
+    for recipe in ("quick", "tutorial"):
+        run = imprint.train(digits[:200], recipe, settings=["epochs=2", "steps_per_epoch=3"], validation=0, silent=True)
+        assert run.validation is None
+        assert "val_acc" not in run.history
+
+
+def test_pictures_smaller_than_a_batch(digits):
+    assert imprint.train(digits[:20], "quick", settings=FAST, silent=True).validation.images == 2
+
+
+def test_small_sets_get_more_epochs(digits):
+    run = imprint.train(digits[:100], "quick", settings=["epochs=1", "min_steps=5"], silent=True)
+    assert len(run.history["loss"]) == 5
+
+
+def test_colour_pictures(digits):
+    colour = type(digits)(np.repeat(digits.pixels, 3, axis=1), digits.labels, digits.class_names, digits.sources)
+    model = imprint.train(colour, "tutorial", settings=["epochs=1", "steps_per_epoch=5"], silent=True).model
+    assert model.predict_proba(colour[:5]).shape == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: (type(d)(d.pixels, None, (), d.sources), {}), "training needs at least two classes"),
+        (lambda d: (d[np.flatnonzero(d.labels == 1)], {}), "training needs at least two classes"),
+        (lambda d: (d[:3], {"validation": 0.9}), "none would be left to train on"),
+        (lambda d: (d, {"validation": type(d)(d.pixels, None, (), d.sources, "v")}), "labels at v"),
+        (lambda d: (d, {"device": "cuda:99"}), "device 'cuda:99' at --device"),
+        (lambda d: (d, {"device": "banana"}), "device 'banana' at --device"),
+        (lambda d: (d, {"recipe": "fast"}), "there is no such recipe"),
+        (lambda d: (d, {"settings": ["epochs=0"]}), "epochs=0"),
+    ],
+)
+def test_bad_input_is_refused_before_training(digits, change, words):
+    images, arguments = change(digits)
+    with pytest.raises((DataError, UsageError)) as caught:
+        imprint.train(images, silent=True, **arguments)
+    assert words in str(caught.value)
+
+
+def endless(net):
+    torch.nn.init.constant_(net.dense.weight, float("inf"))
+    return net
+
+
+def test_divergence_is_noticed_in_its_epoch(digits, monkeypatch):
+    nets = imprint.nets.NETS
+    broken = replace(nets["quick"], build=lambda *form: endless(nets["quick"].build(*form)))
+    monkeypatch.setitem(nets, "quick", broken)
+    with pytest.raises(UsageError, match="loss at epoch 1: it is no longer a number, training has diverged"):
+        imprint.train(digits, settings=FAST, silent=True)
+
+
+class StopAt:
+    """A reporter that presses Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, step):
+        self.left = step
+        self.lines = []
+
+    def steps(self, items):
+        for item in items:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            yield item
+
+
+def press_ctrl_c(monkeypatch, step):
+    stop = StopAt(step)
+    monkeypatch.setattr("imprint.progress.Reporter.steps", lambda self, items: stop.steps(items))
+
+
+def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
+    press_ctrl_c(monkeypatch, step=7 * 6 + 3)
+    run = imprint.train(digits, "quick", settings=["epochs=30"], silent=True)
+    assert run.interrupted
+    assert {len(values) for values in run.history.values()} == {7}
+    assert run.validation.accuracy == max(run.history["val_acc"])
+    assert run.model.predict(digits).names
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_nothing(digits, monkeypatch):
+    press_ctrl_c(monkeypatch, step=3)
+    with pytest.raises(KeyboardInterrupt):
+        imprint.train(digits, "quick", silent=True)
+
+
+def test_words_go_to_stderr(digits, capsys):
+    imprint.train(digits, settings=FAST)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert not out
+    assert lines[0].startswith("training on 1,653 pictures of 8×8 grey, enlarged to 28×28 for the quick network")
+    assert "recipe quick (the default for small grey pictures), seed 7" in lines[0]
+    assert lines[1].startswith("Epoch 1/2 - ")
+    assert " - val_acc: 0." in lines[2]
