@@ -118,9 +118,9 @@ def endless(net):
 
 
 def test_divergence_is_noticed_in_its_epoch(digits, monkeypatch):
-    nets = imprint.nets.NETS
-    broken = replace(nets["quick"], build=lambda *form: endless(nets["quick"].build(*form)))
-    monkeypatch.setitem(nets, "quick", broken)
+    quick = imprint.nets.NETS["quick"]
+    broken = replace(quick, build=lambda *form: endless(quick.build(*form)))
+    monkeypatch.setitem(imprint.nets.NETS, "quick", broken)
     with pytest.raises(UsageError, match="loss at epoch 1: it is no longer a number, training has diverged"):
         imprint.train(digits, settings=FAST, silent=True)
 

@@ -175,7 +175,7 @@ def _loop(plan: Plan, reporter: Reporter) -> Run:
     cycle = one_cycle(recipe, optimiser, epochs * steps) if recipe.schedule == "one-cycle" else None
     plateau = reduce_on_plateau(recipe, optimiser) if recipe.schedule == "plateau" else None
 
-    history: History = {"loss": [], "acc": [], "val_loss": [], "val_acc": [], "lr": [], "seconds": []}
+    history: History = {}
     best_accuracy, best_weights, interrupted = -1.0, None, False
     batches = _augmented_batches(pixels, labels, batch_size, recipe)
     reporter.say(str(plan))
@@ -200,33 +200,30 @@ def _loop(plan: Plan, reporter: Reporter) -> Run:
                     loss_sum += loss.detach()
                     hits += (logits.argmax(dim=1) == targets).sum()
 
-                history["loss"].append(loss_sum.item() / steps)
-                history["acc"].append(hits.item() / (steps * batch_size))
-                history["lr"].append(rate)
+                epoch = {"loss": loss_sum.item() / steps, "acc": hits.item() / (steps * batch_size)}
                 if validation is not None:
                     probabilities = predict_probabilities(net, validation_pixels, spec)
-                    history["val_loss"].append(log_loss(probabilities, validation_labels))
-                    history["val_acc"].append(float((probabilities.argmax(1) == validation_labels).mean()))
-                history["seconds"].append(time.perf_counter() - epoch_started)
-                reporter.say(_epoch_line(history, epochs))
-                _stop_if_diverged(history)
+                    epoch["val_loss"] = log_loss(probabilities, validation_labels)
+                    epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
+                epoch |= {"lr": rate, "seconds": time.perf_counter() - epoch_started}
 
-                accuracy = (history["val_acc"] or history["acc"])[-1]
-                if plateau is not None:
-                    plateau.step(accuracy)
+                accuracy = epoch.get("val_acc", epoch["acc"])
                 if accuracy > best_accuracy:
                     best_accuracy = accuracy
                     best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+                if plateau is not None:
+                    plateau.step(accuracy)
+                history = {key: [*history.get(key, []), value] for key, value in epoch.items()}
+                reporter.say(_epoch_line(history, epochs))
+                _stop_if_diverged(history)
     except KeyboardInterrupt:
-        if best_weights is None:
+        if best_weights is None or not history:
             raise
         interrupted = True
         net.load_state_dict(best_weights)
-        history = _whole_epochs(history)
         reporter.say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
     seconds = time.perf_counter() - started
 
-    kept = {key: values for key, values in history.items() if values}
     unsure_below, kept_score = 0.5, None
     if validation is not None:
         probabilities = predict_probabilities(net, validation_pixels, spec)
@@ -235,7 +232,7 @@ def _loop(plan: Plan, reporter: Reporter) -> Run:
         kept_score = score(probabilities, validation_labels, training.class_names, unsure)
     facts = None if kept_score is None else kept_score.facts()
     model = Classifier(net.eval(), training.class_names, spec, recipe, unsure_below, facts)
-    return Run(model, recipe, kept, seconds, kept_score, interrupted)
+    return Run(model, recipe, history, seconds, kept_score, interrupted)
 
 
 def _augmented_batches(
@@ -253,17 +250,11 @@ def _augmented_batches(
 
 def _epoch_line(history: History, epochs: int) -> str:
     """Describe the latest epoch as Keras does."""
-    last = {key: values[-1] for key, values in history.items() if values}
+    last = {key: values[-1] for key, values in history.items()}
     line = f"Epoch {len(history['loss'])}/{epochs} - {last['seconds']:.1f}s"
     for key in ("loss", "acc", "val_loss", "val_acc"):
         line += f" - {key}: {last[key]:.4f}" if key in last else ""
     return f"{line} - lr: {last['lr']:.4g}"
-
-
-def _whole_epochs(history: History) -> History:
-    """Drop what an interrupted epoch had begun to note."""
-    epochs = len(history["seconds"])
-    return {key: values[:epochs] for key, values in history.items()}
 
 
 def _stop_if_diverged(history: History) -> None:
