@@ -6,6 +6,8 @@ import torch
 
 import imprint
 from imprint import DataError, UsageError
+from imprint.data.split import split
+from imprint.nets import NETS
 
 FAST = ["epochs=2", "min_steps=0"]
 
@@ -33,7 +35,7 @@ def test_history_is_kerass(run):
 
 
 def test_the_validation_score_is_of_pictures_that_were_held_out(run, digits):
-    _, held_out = imprint.data.split.split(digits, 0.08, 7)
+    _, held_out = split(digits, 0.08, 7)
     assert imprint.evaluate(run.model, held_out) == run.validation
 
 
@@ -118,9 +120,9 @@ def endless(net):
 
 
 def test_divergence_is_noticed_in_its_epoch(digits, monkeypatch):
-    quick = imprint.nets.NETS["quick"]
+    quick = NETS["quick"]
     broken = replace(quick, build=lambda *form: endless(quick.build(*form)))
-    monkeypatch.setitem(imprint.nets.NETS, "quick", broken)
+    monkeypatch.setitem(NETS, "quick", broken)
     with pytest.raises(UsageError, match="loss at epoch 1: it is no longer a number, training has diverged"):
         imprint.train(digits, settings=FAST, silent=True)
 

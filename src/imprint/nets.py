@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -70,6 +71,20 @@ class Flatten(nn.Module):
         return _dense(activations).flatten(1)
 
 
+class ReLU(nn.Module):
+    """Set negative activations to zero; in place where no gradient will ask for them again.
+
+    Examples
+    --------
+    >>> ReLU()(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+
+    def forward(self, activations: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Give `max(activations, 0)`."""
+        return F.relu(activations, inplace=not torch.is_grad_enabled())
+
+
 class Dense(nn.Module):
     """Multiply by a matrix and add a bias, as `nn.Linear`, with the matrix the way Keras holds it.
 
@@ -126,15 +141,15 @@ def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequent
     net = nn.Sequential()
     net.add_module("conv2d", nn.Conv2d(channels, 30, 5))
     net.add_module("max_pooling2d", nn.MaxPool2d(2))
-    net.add_module("relu", nn.ReLU())
+    net.add_module("relu", ReLU())
     net.add_module("conv2d_1", nn.Conv2d(30, 15, 3))
-    net.add_module("relu_1", nn.ReLU())
+    net.add_module("relu_1", ReLU())
     net.add_module("dropout", Dropout(0.2))
     net.add_module("flatten", Flatten())
     net.add_module("dense", Dense(features, 128))
-    net.add_module("relu_2", nn.ReLU())
+    net.add_module("relu_2", ReLU())
     net.add_module("dense_1", Dense(128, 50))
-    net.add_module("relu_3", nn.ReLU())
+    net.add_module("relu_3", ReLU())
     net.add_module("dense_2", Dense(50, classes))
     return glorot_uniform(net)
 
@@ -164,17 +179,17 @@ def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     net.add_module("conv2d", nn.Conv2d(channels, 16, 5, bias=False))
     net.add_module("max_pooling2d", nn.MaxPool2d(2))
     net.add_module("batch_normalization", nn.BatchNorm2d(16))
-    net.add_module("relu", nn.ReLU())
+    net.add_module("relu", ReLU())
     net.add_module("conv2d_1", nn.Conv2d(16, 32, 3, bias=False))
     net.add_module("batch_normalization_1", nn.BatchNorm2d(32))
-    net.add_module("relu_1", nn.ReLU())
+    net.add_module("relu_1", ReLU())
     net.add_module("conv2d_2", nn.Conv2d(32, 32, 3, bias=False))
     net.add_module("max_pooling2d_1", nn.MaxPool2d(2))
     net.add_module("batch_normalization_2", nn.BatchNorm2d(32))
-    net.add_module("relu_2", nn.ReLU())
+    net.add_module("relu_2", ReLU())
     net.add_module("conv2d_3", nn.Conv2d(32, 64, 3, bias=False))
     net.add_module("batch_normalization_3", nn.BatchNorm2d(64))
-    net.add_module("relu_3", nn.ReLU())
+    net.add_module("relu_3", ReLU())
     net.add_module("flatten", Flatten())
     net.add_module("dense", Dense(64 * rows * columns, classes))
     return glorot_uniform(net)
