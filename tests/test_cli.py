@@ -281,6 +281,16 @@ def test_help_is_light(tmp_path):
         assert verb in done.stdout
 
 
+def test_no_verb_prints_the_help(tmp_path):
+    done = imprint(cwd=tmp_path, status=2)
+    assert "Usage: imprint" in done.stdout
+    assert not done.stderr
+
+
+def test_letters_that_the_terminal_lacks_are_spelled(tmp_path):
+    assert "8\\xd78" in imprint("show", "digits", cwd=tmp_path, PYTHONIOENCODING="ascii").stdout
+
+
 def test_version(tmp_path):
     assert re.fullmatch(r"imprint \d+\.\d+\.\d+\n", imprint("--version", cwd=tmp_path).stdout)
 

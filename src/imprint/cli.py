@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -215,18 +216,18 @@ def _fail(line: str, status: int = 2) -> NoReturn:
 
 
 def main() -> None:
-    """Run a command; turn every expected failure into one line on stderr and an exit status.
-
-    Examples
-    --------
-    >>> main()  # doctest: +SKIP
-    """
+    """Run a command; turn every expected failure into one line on stderr and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or a label's letters
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
         message = " ".join(error.format_message().split())
+        if not message:  # no verb: the help has been printed
+            sys.exit(2)
         _fail(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
     except ImprintError as error:
         if os.environ.get("IMPRINT_TRACEBACK"):

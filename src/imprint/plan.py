@@ -124,4 +124,6 @@ def plan_training(
         settled = replace(settled, validation_share=0.0)
         return Plan(images, validation, settled, reason, spec, choose_device(device))
     training, held_out = split(images, settled.validation_share, settled.validation_seed)
+    if training.labels is None or len(np.unique(training.labels)) < 2:
+        raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
     return Plan(training, held_out, settled, reason, spec, choose_device(device))

@@ -88,6 +88,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cat          10
     dog           9
     """
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]  # a label may hold line ends
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     to_right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in columns]
