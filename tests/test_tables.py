@@ -1,4 +1,5 @@
-from imprint.nets import summarise, tutorial
+from imprint.nets import tutorial
+from imprint.summary import summarise
 from imprint.tables import preview, summary_table, table
 
 

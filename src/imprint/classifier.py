@@ -15,9 +15,10 @@ from imprint.device import choose_device
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.model_file import broken, read_model_file, write_model_file
-from imprint.nets import NETS, Layer, build_net, summarise
+from imprint.nets import NETS, build_net
 from imprint.predict import Predictions, predict_probabilities
 from imprint.recipe import Recipe
+from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
 LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed

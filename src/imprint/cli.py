@@ -162,8 +162,9 @@ def summary(
     from dataclasses import asdict
 
     from imprint.classifier import Classifier
-    from imprint.nets import build_net, summarise
+    from imprint.nets import build_net
     from imprint.recipe import RECIPES
+    from imprint.summary import summarise
     from imprint.tables import summary_table
 
     if what in RECIPES:

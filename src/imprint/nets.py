@@ -1,9 +1,8 @@
-"""The networks. Each is a flat `nn.Sequential` whose layers bear Keras's names, so that a summary reads as in Keras."""
+"""The networks. Each is a flat `nn.Sequential` whose layers bear Keras's names, as `summary.py` lists them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -315,83 +314,3 @@ def glorot_uniform(net: nn.Sequential) -> nn.Sequential:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return net
-
-
-KERAS_TYPES: dict[type[nn.Module], str] = {
-    nn.Conv2d: "Conv2D",
-    nn.MaxPool2d: "MaxPooling2D",
-    nn.BatchNorm2d: "BatchNormalization",
-    Dropout: "Dropout",
-    Flatten: "Flatten",
-    Dense: "Dense",
-}  # ReLU is part of the layer before it, as in Keras's activation="relu"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One line of a network's summary.
-
-    Parameters
-    ----------
-    name, type : str
-        As Keras calls them.
-    output_shape : tuple
-        None for the number of pictures, then rows, columns and channels, or features.
-    parameters : int
-        Numbers that the layer holds.
-    trainable : int
-        Those of them that training changes by gradient.
-
-    Examples
-    --------
-    >>> summarise(tutorial(1, 28, 28, 10), (1, 28, 28))[0]
-    Layer(name='conv2d', type='Conv2D', output_shape=(None, 24, 24, 30), parameters=780, trainable=780)
-    """
-
-    name: str
-    type: str
-    output_shape: tuple[int | None, ...]
-    parameters: int
-    trainable: int
-
-
-def summarise(net: nn.Sequential, shape: tuple[int, int, int]) -> list[Layer]:
-    """List the layers of a network.
-
-    Parameters
-    ----------
-    net : nn.Sequential
-        The network.
-    shape : tuple of int
-        Channels, height and width of its input.
-
-    Returns
-    -------
-    list of Layer
-        One for each layer that Keras would list.
-
-    Examples
-    --------
-    >>> [layer.parameters for layer in summarise(tutorial(1, 28, 28, 10), (1, 28, 28))]
-    [780, 0, 4065, 0, 0, 192128, 6450, 510]
-    """
-    layers = []
-    activations = torch.zeros(1, *shape, device=next(net.parameters()).device)
-    was_training = net.training
-    net.eval()
-    with torch.no_grad():
-        for name, layer in net.named_children():
-            activations = layer(activations)
-            if type(layer) in KERAS_TYPES:
-                # Keras writes channels last.
-                sides = activations.shape[2:], activations.shape[1:2]
-                output_shape = (None, *sides[0], *sides[1])
-                trainable = _count(layer.parameters())
-                held = trainable + _count(b for b in layer.buffers() if b.is_floating_point())
-                layers.append(Layer(name, KERAS_TYPES[type(layer)], output_shape, held, trainable))
-    net.train(was_training)
-    return layers
-
-
-def _count(tensors: Iterable[Tensor]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors)

@@ -9,7 +9,7 @@ import numpy as np
 from imprint.images import LabelledImages
 from imprint.input_spec import describe
 from imprint.metrics import Score
-from imprint.nets import Layer
+from imprint.summary import Layer
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
