@@ -220,7 +220,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
 
 
 # The classic Kaggle lesson, kept as it is; Keras's names and defaults (keras.io, version 3).
-# Evidence: see docs/LOG.md, "The lesson, whole".
+# Evidence: 0.9942 ± 0.0005 on 3,360 held-out digits of Kaggle's 42,000, 3 seeds, 116 to 159 s on
+# two virtual Zen 4 cores, torch 2.13.0; Keras 0.9939 ± 0.0006 (docs/LOG.md, "The lesson, whole").
 TUTORIAL = Recipe(
     name="tutorial",
     net="tutorial",
@@ -236,7 +237,8 @@ TUTORIAL = Recipe(
     validation_share=0.08,
 )
 
-# The default on small grey pictures.
+# The default on small grey pictures; a first version, not yet tuned. Evidence: 0.9944 on 360 held-out
+# bundled digits, 1 run, 6 s on the same machine (make demo).
 QUICK = Recipe(
     name="quick",
     net="quick",
