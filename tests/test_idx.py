@@ -36,6 +36,8 @@ def pair(tmp_path, digits):
 def test_pictures_find_their_labels(pair, digits, images, labels, packed):
     loaded = load(pair(images, labels, packed))
     assert np.array_equal(loaded.pixels, digits.pixels[:50])
+    assert loaded.pixels.flags.writeable
+    assert loaded.pixels.flags.c_contiguous
     assert [loaded.class_names[i] for i in loaded.labels] == [digits.class_names[i] for i in digits.labels[:50]]
     assert loaded.sources[0].endswith("#1")
     assert not loaded.from_pixel_table

@@ -68,7 +68,7 @@ def read_idx(path: Path) -> LabelledImages:
             )
         labels, class_names = encode_labels(numbers.astype(str))
     sources = np.array([f"{path.name}#{i}" for i in range(1, len(array) + 1)])
-    pixels = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+    pixels = array.transpose(0, 3, 1, 2).copy()  # the file's own bytes cannot be written to, which torch minds
     return LabelledImages(pixels, labels, class_names, sources, path.name)
 
 
