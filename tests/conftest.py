@@ -1,7 +1,13 @@
 """Small real data, and one model taught with it, for all tests."""
 
+import os
+import tempfile
+
 import jaxtyping
 import pytest
+
+# What the tests keep must not depend on, or change, what this machine's user keeps.
+os.environ["IMPRINT_CACHE"] = tempfile.mkdtemp(prefix="imprint-tests-")
 
 # The shapes in signatures are checked here, and only here.
 jaxtyping.install_import_hook("imprint", "beartype.beartype")

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, map_coordinates
 
-from imprint.augment import affine_matrices, random_affine, warp
+from imprint.augment import affine_matrices, mirrored, random_bend, random_warp, shifted, warp
 
 
 def keras_warp(picture, theta, tx, ty, zx, zy):
@@ -54,7 +54,7 @@ def recovered(rotation, zoom, shift, count=20_000):
     torch.manual_seed(0)
     height, width = 21, 31
     y, x = torch.meshgrid(torch.arange(height) - 10.0, torch.arange(width) - 15.0, indexing="ij")
-    warped = random_affine(torch.stack([x, y]).expand(count, 2, height, width).contiguous(), rotation, zoom, shift)
+    warped = random_warp(torch.stack([x, y]).expand(count, 2, height, width).contiguous(), rotation, zoom, shift)
     centre, right, below = warped[:, :, 10, 15], warped[:, :, 10, 16], warped[:, :, 11, 15]
     return centre.numpy(), (right - centre).numpy(), (below - centre).numpy()
 
@@ -86,9 +86,41 @@ def test_shift_is_uniform_and_a_share_of_each_side():
 
 def test_beyond_the_edge_stands_the_nearest_pixel():
     ones = torch.ones(8, 1, 28, 28)
-    assert torch.allclose(random_affine(ones, 10.0, 0.1, 0.1), ones, atol=1e-5)
+    assert torch.allclose(random_warp(ones, 10.0, 0.1, 0.1), ones, atol=1e-5)
 
 
 def test_nothing_asked_nothing_done():
     pixels = torch.rand(2, 1, 5, 5)
-    assert random_affine(pixels, 0.0, 0.0, 0.0) is pixels
+    assert random_warp(pixels, 0.0, 0.0, 0.0) is pixels
+
+
+def test_bending_is_what_scipy_samples(digits):
+    torch.manual_seed(0)
+    pictures = torch.from_numpy(digits.pixels[:10].astype(np.float32))
+    one, none = torch.ones(10), torch.zeros(10)
+    bend = random_bend(10, (8, 8), 2.0, torch.device("cpu"))
+    ours = warp(pictures, affine_matrices(none, (one, one), (none, none)), bend)
+    y, x = np.mgrid[:8, :8]
+    for i in range(10):
+        moved = [y + bend[i, 1].numpy(), x + bend[i, 0].numpy()]
+        expected = map_coordinates(pictures[i, 0].numpy(), moved, order=1, mode="nearest")
+        assert np.abs(ours[i, 0].numpy() - expected).max() < 1e-3
+
+
+def test_bends_are_smooth_and_of_the_size_that_was_asked():
+    torch.manual_seed(0)
+    bend = random_bend(2000, (28, 56), 0.7, torch.device("cpu"))
+    corners = bend[:, :, ::27, ::55]  # four of the 25 points, where nothing is interpolated
+    assert corners[:, 0].std().item() == pytest.approx(1.4, rel=0.05)
+    assert corners[:, 1].std().item() == pytest.approx(0.7, rel=0.05)
+    assert bend.diff(dim=2).abs().max() < 0.28 * bend.abs().max()
+
+
+def test_views_are_moved_and_mirrored_pictures():
+    pixels = torch.rand(2, 1, 28, 28)
+    views = shifted(pixels)
+    assert len(views) == 8
+    assert torch.equal(views[1][:, :, 1:], pixels[:, :, :-1])
+    assert torch.equal(views[6][:, :, :-1], pixels[:, :, 1:])
+    assert torch.equal(shifted(torch.rand(1, 1, 56, 56).round())[0].unique(), torch.tensor([0.0, 1.0]))
+    assert torch.equal(mirrored(pixels)[0][..., 0], pixels[..., -1])

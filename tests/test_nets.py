@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from imprint import DataError
-from imprint.device import fast_layout
-from imprint.nets import Dropout, build_net, input_size, tutorial
+from imprint.arithmetic import BLOCKED, CHANNELS_LAST, Arithmetic
+from imprint.layers import Dropout
+from imprint.nets import build_net, input_size, tutorial
 
 
 def test_initial_weights_are_glorot_uniform():
@@ -46,14 +47,15 @@ def test_dropout_rests_when_predicting():
     assert Dropout(0.9).eval()(pixels) is pixels
 
 
+@pytest.mark.parametrize("layout", [BLOCKED, CHANNELS_LAST])
 @pytest.mark.parametrize("net", ["tutorial", "quick"])
-def test_fast_layout_changes_no_output_and_no_gradient(net):
+def test_layout_changes_no_output_and_no_gradient(net, layout):
     torch.manual_seed(0)
     built = build_net(net, 1, (28, 28), 10)
     if net == "tutorial":
         built.dropout = torch.nn.Identity()
     pixels = torch.rand(16, 1, 28, 28)
-    for batch in (pixels, fast_layout(pixels)):
+    for batch in (pixels, Arithmetic("float32", layout, 2, 1.0, 0.0).lay_out(pixels)):
         built.zero_grad()
         logits = built(batch)
         logits.square().sum().backward()

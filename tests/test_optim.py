@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from imprint import RECIPES
-from imprint.optim import KerasRMSprop, build_optimiser, one_cycle, reduce_on_plateau
+from imprint.nets import build_net
+from imprint.optim import KerasRMSprop, Muon, build_optimisers, one_cycle, orthogonal, reduce_on_plateau
 
 LESSON = RECIPES["tutorial"]
 
@@ -65,7 +66,7 @@ def keras_plateau(accuracies, rate=1e-3):
 def test_plateau_is_kerass(seed):
     generator = np.random.default_rng(seed)
     accuracies = (0.99 + np.cumsum(generator.normal(scale=2e-4, size=80)) / 5).tolist()
-    optimiser = build_optimiser(LESSON, [nn.Parameter(torch.zeros(1))])
+    (optimiser,) = build_optimisers(LESSON, nn.Linear(1, 1))
     schedule = reduce_on_plateau(LESSON, optimiser)
     rates = []
     for accuracy in accuracies:
@@ -76,7 +77,7 @@ def test_plateau_is_kerass(seed):
 
 
 def test_plateau_stops_at_the_floor():
-    optimiser = build_optimiser(LESSON, [nn.Parameter(torch.zeros(1))])
+    (optimiser,) = build_optimisers(LESSON, nn.Linear(1, 1))
     schedule = reduce_on_plateau(LESSON, optimiser)
     rates = []
     for _ in range(40):
@@ -87,7 +88,7 @@ def test_plateau_stops_at_the_floor():
 
 
 def test_a_rise_within_min_delta_is_none():
-    optimiser = build_optimiser(LESSON, [nn.Parameter(torch.zeros(1))])
+    (optimiser,) = build_optimisers(LESSON, nn.Linear(1, 1))
     schedule = reduce_on_plateau(LESSON, optimiser)
     for accuracy in (0.99, 0.99005, 0.99009, 0.9901):
         schedule.step(accuracy)
@@ -95,9 +96,9 @@ def test_a_rise_within_min_delta_is_none():
 
 
 def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
-    recipe = dataclasses.replace(RECIPES["quick"], learning_rate=0.01)
-    optimiser = build_optimiser(recipe, [nn.Parameter(torch.zeros(1))])
-    schedule = one_cycle(recipe, optimiser, steps=100)
+    recipe = dataclasses.replace(RECIPES["quick"], optimiser="adamw", learning_rate=0.01)
+    (optimiser,) = build_optimisers(recipe, nn.Linear(1, 1))
+    schedule = one_cycle(optimiser, steps=100)
     rates = []
     for _ in range(100):
         rates.append(optimiser.param_groups[0]["lr"])
@@ -106,3 +107,39 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
     assert max(rates) == pytest.approx(0.01)
     assert rates[0] < 0.001
     assert rates[-1] < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16), (5, 5)])
+def test_orthogonal_keeps_singular_vectors_and_levels_singular_values(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) * 100
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    levelled = left.mT @ orthogonal(matrix) @ right.mT
+    values = levelled.diagonal()
+    assert ((values > 0.6) & (values < 1.3)).all()
+    assert (levelled - values.diag()).abs().max() < 1e-3
+
+
+def test_muon_is_torchs_own_on_matrices():
+    torch.manual_seed(0)
+    start, gradients = torch.randn(8, 20), torch.randn(5, 8, 20)
+    ours, theirs = nn.Parameter(start.view(8, 5, 2, 2).clone()), nn.Parameter(start.clone())
+    optimisers = [
+        Muon([ours], lr=0.1, momentum=0.9, weight_decay=0.01),
+        torch.optim.Muon([theirs], lr=0.1, momentum=0.9, weight_decay=0.01),
+    ]
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.view(8, 5, 2, 2), gradient.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    # torch's iterates in bfloat16.
+    assert (ours.view(8, 20) - theirs).norm() < 0.03 * (theirs - start).norm()
+
+
+def test_every_weight_has_one_optimiser():
+    net = build_net("quick", 1, (28, 28), 10)
+    adamw, muon = build_optimisers(RECIPES["quick"], net)
+    filters, others = ({id(w) for w in o.param_groups[0]["params"]} for o in (muon, adamw))
+    assert filters == {id(w) for w in (net.conv2d_1.weight, net.conv2d_2.weight, net.conv2d_3.weight)}
+    assert filters | others == {id(w) for w in net.parameters()}
+    assert not filters & others

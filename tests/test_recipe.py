@@ -5,7 +5,7 @@ import pytest
 
 from imprint import RECIPES, Recipe, UsageError
 from imprint.nets import NETS
-from imprint.recipe import CHOICES, choose_recipe, find_recipe
+from imprint.recipe import NET_KINDS, choose_recipe, find_recipe
 
 
 def test_the_lesson_is_the_lesson():
@@ -19,7 +19,7 @@ def test_the_lesson_is_the_lesson():
 
 
 def test_every_named_net_can_be_built():
-    assert set(CHOICES["net"]) == set(NETS)
+    assert set(NET_KINDS) == set(NETS)
 
 
 def test_settings_take_the_type_of_their_field():
@@ -38,7 +38,9 @@ def test_settings_take_the_type_of_their_field():
         ("rotation=-1", "it is at least 0"),
         ("rotation=nan", "it is at least 0"),
         ("zoom=1", "it lies from 0 to below 1"),
-        ("net=resnet", "it is one of tutorial, quick"),
+        ("net=resnet", "it is tutorial, quick, or some joined by +"),
+        ("net=", "or some joined by +"),
+        ("net=quick+", "or some joined by +"),
         ("learning_rate=0", "it is above 0"),
         ("learning_rate=inf", "below 1000"),
         ("validation_share=1.5", "it lies from 0 to below 1"),

@@ -8,6 +8,10 @@ import imprint
 from imprint import DataError, UsageError
 from imprint.data.split import split
 from imprint.nets import NETS
+from imprint.plan import plan_training
+from imprint.predict import predict_probabilities
+from imprint.progress import Reporter
+from imprint.training import carry_out
 
 FAST = ["epochs=2", "min_steps=0"]
 
@@ -29,8 +33,7 @@ def test_the_lesson_learns_too(digits):
 def test_history_is_kerass(run):
     assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds"}
     assert {len(values) for values in run.history.values()} == {12}
-    assert run.history["val_acc"][-1] == run.validation.accuracy
-    assert run.history["val_loss"][-1] == pytest.approx(run.validation.log_loss)
+    assert abs(run.history["val_acc"][-1] - run.validation.accuracy) < 0.03  # the last is scored without views
     assert run.history["loss"][-1] < run.history["loss"][0]
 
 
@@ -83,9 +86,58 @@ def test_pictures_smaller_than_a_batch(digits):
     assert imprint.train(digits[:20], "quick", settings=FAST, silent=True).validation.images == 2
 
 
-def test_small_sets_get_more_epochs(digits):
-    run = imprint.train(digits[:100], "quick", settings=["epochs=1", "min_steps=5"], silent=True)
-    assert len(run.history["loss"]) == 5
+def test_small_sets_get_longer_epochs(digits):
+    taken = []
+    plan = plan_training(digits[:100], "quick", settings=["epochs=3", "min_steps=5"])
+
+    class Counting(Reporter):
+        def steps(self, items):
+            taken.append(0)
+            for item in items:
+                taken[-1] += 1
+                yield item
+
+    carry_out(plan, Counting(silent=True))
+    assert taken == [5, 5, 5]
+
+
+def test_later_epochs_take_their_share(digits):
+    taken = []
+
+    class Counting(Reporter):
+        def steps(self, items):
+            taken.append([])
+            for item in items:
+                taken[-1].append(item[2])
+                yield item
+
+    settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_share=0.25", "hard_share=0.6"]
+    carry_out(plan_training(digits, "quick", settings=settings), Counting(silent=True))
+    sizes = [len(torch.cat(epoch)) for epoch in taken]
+    assert sizes == [52 * 32, 13 * 32, 13 * 32]
+    assert len(torch.cat(taken[1]).unique()) == 13 * 32
+
+
+def test_views_are_taken_where_the_model_hesitates(run, digits):
+    model = run.model
+    plain = predict_probabilities(model.net, torch.from_numpy(digits.pixels), model.spec)
+    final = model.predict_proba(digits)
+    hesitant = plain.max(axis=1) < model.views_below
+    assert 0 < hesitant.mean() < 0.2
+    assert np.array_equal(final[~hesitant], plain[~hesitant])
+    assert not np.allclose(final[hesitant], plain[hesitant], atol=1e-4)
+    assert np.abs(final.sum(axis=1) - 1).max() < 1e-5
+
+
+def test_several_networks_make_one_model(digits, tmp_path):
+    settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=4"]
+    run = imprint.train(digits, "quick", settings=settings, silent=True)
+    assert len(run.history["loss"]) == 6
+    run.model.save(tmp_path / "m.safetensors")
+    again = imprint.Classifier.load(tmp_path / "m.safetensors")
+    assert np.array_equal(again.predict_proba(digits[:50]), run.model.predict_proba(digits[:50]))
+    names = [layer.name for layer in again.summary()]
+    assert {"1/conv2d", "2/conv2d", "3/dense"} <= set(names)
 
 
 def test_colour_pictures(digits):
@@ -149,12 +201,21 @@ def press_ctrl_c(monkeypatch, step):
 
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
-    press_ctrl_c(monkeypatch, step=7 * 6 + 3)
+    press_ctrl_c(monkeypatch, step=7 * 36 + 3)
     run = imprint.train(digits, "quick", settings=["epochs=30"], silent=True)
     assert run.interrupted
     assert {len(values) for values in run.history.values()} == {7}
     assert run.validation.accuracy == max(run.history["val_acc"])
     assert run.model.predict(digits).names
+
+
+def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):
+    press_ctrl_c(monkeypatch, step=2 * 6 + 9)
+    settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=6"]
+    run = imprint.train(digits, "quick", settings=settings, silent=True)
+    assert run.interrupted
+    assert run.recipe.net == run.model.recipe.net == "quick"
+    assert len(run.model.predict(digits[:3]).names) == 3
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(digits, monkeypatch):

@@ -10,11 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def warp(pixels: Float[Tensor, "n c h w"], matrices: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """Resample each picture through its own affine map.
+def warp(
+    pixels: Float[Tensor, "n c h w"],
+    matrices: Float[Tensor, "n 2 3"],
+    bend: Float[Tensor, "n 2 h w"] | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Resample each picture through its own affine map, bent where wanted.
 
-    Output pixel (x, y) takes the input at ``matrix @ (x, y, 1)``, in pixels from the picture's
-    centre; between pixels bilinear, beyond the edge the nearest pixel.
+    Output pixel (x, y) takes the input at ``matrix @ (x, y, 1) + bend(x, y)``, in pixels from the
+    picture's centre; between pixels bilinear, beyond the edge the nearest pixel.
 
     Parameters
     ----------
@@ -22,6 +26,8 @@ def warp(pixels: Float[Tensor, "n c h w"], matrices: Float[Tensor, "n 2 3"]) -> 
         Pictures.
     matrices : Tensor of float, shape (n, 2, 3)
         Rows for x (along columns) and y (along rows); the last column shifts, in pixels.
+    bend : Tensor of float, shape (n, 2, h, w) or None, default=None
+        Added along x and y, in pixels.
 
     Returns
     -------
@@ -46,15 +52,18 @@ def warp(pixels: Float[Tensor, "n c h w"], matrices: Float[Tensor, "n 2 3"]) -> 
         along_row = a[:, None, None] * x
         along_column = b[:, None, None] * y[:, None] + shift[:, None, None]
         torch.add(along_row, along_column, out=grid[..., axis])
+        if bend is not None:
+            grid[..., axis].add_(bend[:, axis], alpha=to_unit)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def random_affine(
-    pixels: Float[Tensor, "n c h w"], rotation: float, zoom: float, shift: float
+def random_warp(
+    pixels: Float[Tensor, "n c h w"], rotation: float, zoom: float, shift: float, elastic: float = 0.0
 ) -> Float[Tensor, "n c h w"]:
-    """Turn, stretch and move each picture by its own random amounts, as Keras's ImageDataGenerator does.
+    """Turn, stretch, move and bend each picture by its own random amounts.
 
-    The map from output to input is rotation · shift · zoom; every amount is uniform.
+    Without bending that is what Keras's ImageDataGenerator does: the map from output to input is
+    rotation · shift · zoom, every amount uniform.
 
     Parameters
     ----------
@@ -66,6 +75,8 @@ def random_affine(
         Width and height are each stretched by their own factor from 1 - zoom to 1 + zoom.
     shift : float
         Largest move, as a share of width and of height.
+    elastic : float, default=0
+        Standard deviation of the displacements at 5×5 points, bicubic between them, in 28ths of the side.
 
     Returns
     -------
@@ -74,15 +85,16 @@ def random_affine(
 
     References
     ----------
-    keras/src/legacy/preprocessing/image.py, `get_random_transform` and `apply_affine_transform`.
+    keras/src/legacy/preprocessing/image.py, `get_random_transform` and `apply_affine_transform`;
+    Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003.
 
     Examples
     --------
     >>> pixels = torch.rand(2, 1, 28, 28)
-    >>> random_affine(pixels, rotation=10.0, zoom=0.1, shift=0.1).shape
+    >>> random_warp(pixels, rotation=10.0, zoom=0.1, shift=0.1).shape
     torch.Size([2, 1, 28, 28])
     """
-    if not (rotation or zoom or shift):
+    if not (rotation or zoom or shift or elastic):
         return pixels
     count, _, height, width = pixels.shape
     draws = torch.rand(5, count, device=pixels.device) * 2 - 1
@@ -92,7 +104,37 @@ def random_affine(
         zooms=(1 + zoom * draws[1], 1 + zoom * draws[2]),
         shifts=(shift * width * draws[3], shift * height * draws[4]),
     )
-    return warp(pixels, matrices)
+    return warp(pixels, matrices, random_bend(count, (height, width), elastic, pixels.device) if elastic else None)
+
+
+def random_bend(count: int, size: tuple[int, int], elastic: float, device: torch.device) -> Float[Tensor, "n 2 h w"]:
+    """Draw smooth displacements for `warp`.
+
+    Parameters
+    ----------
+    count : int
+        Pictures.
+    size : tuple of int
+        Their height and width in pixels.
+    elastic : float
+        Standard deviation at 5×5 points, in 28ths of the side.
+    device : torch.device
+        Where they are needed.
+
+    Returns
+    -------
+    Tensor of float, shape (count, 2, height, width)
+        Along x and y, in pixels.
+
+    Examples
+    --------
+    >>> random_bend(3, (28, 28), 0.5, torch.device("cpu")).shape
+    torch.Size([3, 2, 28, 28])
+    """
+    height, width = size
+    sides = torch.tensor([width, height], device=device).view(2, 1, 1)
+    points = torch.randn(count, 2, 5, 5, device=device) * (elastic / 28 * sides)
+    return F.interpolate(points, size=size, mode="bicubic", align_corners=True)
 
 
 def affine_matrices(
@@ -128,3 +170,52 @@ def affine_matrices(
     to_x = torch.stack([cos * zoom_x, -sin * zoom_y, cos * shift_x - sin * shift_y], dim=1)
     to_y = torch.stack([sin * zoom_x, cos * zoom_y, sin * shift_x + cos * shift_y], dim=1)
     return torch.stack([to_x, to_y], dim=1)
+
+
+def shifted(pixels: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n c h w"]]:
+    """Move pictures by a 28th of their height and width, at least a pixel, in the eight directions.
+
+    Parameters
+    ----------
+    pixels : Tensor of float, shape (n, c, h, w)
+        Pictures.
+
+    Returns
+    -------
+    list of Tensor of float, shape (n, c, h, w)
+        Eight batches; what comes in at an edge repeats it.
+
+    Examples
+    --------
+    >>> shifted(torch.tensor([[[[1.0, 2.0, 3.0]]]]))[3]
+    tensor([[[[1., 1., 2.]]]])
+    """
+    height, width = pixels.shape[2:]
+    down, across = max(1, round(height / 28)), max(1, round(width / 28))
+    padded = F.pad(pixels, (across, across, down, down), mode="replicate")
+    moves = [(y, x) for y in (-down, 0, down) for x in (-across, 0, across) if (y, x) != (0, 0)]
+    return [padded[:, :, down + y :, across + x :][:, :, :height, :width] for y, x in moves]
+
+
+def mirrored(pixels: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n c h w"]]:
+    """Turn left and right about.
+
+    Parameters
+    ----------
+    pixels : Tensor of float, shape (n, c, h, w)
+        Pictures.
+
+    Returns
+    -------
+    list of Tensor of float, shape (n, c, h, w)
+        One batch.
+
+    Examples
+    --------
+    >>> mirrored(torch.tensor([[[[1.0, 2.0, 3.0]]]]))
+    [tensor([[[[3., 2., 1.]]]])]
+    """
+    return [pixels.flip(3)]
+
+
+VIEWS = {"shifts": shifted, "mirror": mirrored}

@@ -15,7 +15,7 @@ from imprint.device import choose_device
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.model_file import broken, read_model_file, write_model_file
-from imprint.nets import NETS, build_net
+from imprint.nets import build_net, smallest_side
 from imprint.predict import Predictions, predict_probabilities
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
@@ -30,7 +30,7 @@ class Classifier:
 
     Parameters
     ----------
-    net : nn.Sequential
+    net : nn.Module
         From prepared pictures to logits.
     class_names : tuple of str
         As the labels stood in the training data.
@@ -41,6 +41,9 @@ class Classifier:
     unsure_below : float
         Predictions with less confidence than this are flagged unsure. Training sets it so
         that 1 % of the validation pictures are flagged.
+    views_below : float
+        Pictures that the network is less sure of than this are looked at again in the recipe's
+        other views. Training sets it so that 5 % of the validation pictures are.
     score : dict or None
         How it did on the validation pictures, for information.
 
@@ -52,11 +55,12 @@ class Classifier:
     1797
     """
 
-    net: nn.Sequential
+    net: nn.Module
     class_names: tuple[str, ...]
     spec: InputSpec
     recipe: Recipe
     unsure_below: float
+    views_below: float
     score: dict[str, Any] | None = None
 
     def predict_proba(self, images: LabelledImages) -> Float32[ndarray, "n classes"]:
@@ -86,7 +90,8 @@ class Classifier:
         (1797, 10)
         """
         self.spec.check(images.shape, images.name)
-        return predict_probabilities(self.net, torch.from_numpy(images.pixels), self.spec)
+        pixels = torch.from_numpy(images.pixels)
+        return predict_probabilities(self.net, pixels, self.spec, self.recipe.views, self.views_below)
 
     def predict(self, images: LabelledImages) -> Predictions:
         """Name each picture's class.
@@ -161,6 +166,7 @@ class Classifier:
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
             "unsure_below": self.unsure_below,
+            "views_below": self.views_below,
             "score": self.score,
         }
         write_model_file(path, self.net.state_dict(), facts)
@@ -214,16 +220,17 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     recipe = Recipe.from_dict(facts["recipe"])
     if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError("channels or classes")
-    if min(spec.input_size) < NETS[recipe.net].smallest_side or min(spec.picture_size) < 1:
+    if min(spec.input_size) < smallest_side(recipe.net) or min(spec.picture_size) < 1:
         raise ValueError("pictures too small")
     if max(*spec.input_size, *spec.picture_size) > LARGEST_SIDE:
         raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    return Classifier(net, names, spec, recipe, float(facts["unsure_below"]), facts.get("score"))
+    thresholds = float(facts["unsure_below"]), float(facts["views_below"])
+    return Classifier(net, names, spec, recipe, *thresholds, facts.get("score"))
 
 
-def _fill(net: nn.Sequential, tensors: dict[str, Tensor], path: Path) -> None:
+def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Put a file's tensors into a network whose own are only outlines, if every name, shape and number fits."""
     outlines = net.state_dict()
     if set(outlines) != set(tensors):

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and the folder for what can be made again."""
 
 import os
 from collections.abc import Iterator
@@ -55,3 +55,21 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Tell where Imprint keeps what it can make again; the folder need not exist yet.
+
+    Returns
+    -------
+    Path
+        ``$IMPRINT_CACHE``, else ``$XDG_CACHE_HOME/imprint``, else ``~/.cache/imprint``.
+
+    Examples
+    --------
+    >>> cache_folder().is_absolute()
+    True
+    """
+    if named := os.environ.get("IMPRINT_CACHE"):
+        return Path(named).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "imprint"

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
@@ -62,30 +63,121 @@ class KerasRMSprop(Optimizer):
                 weight.addcdiv_(weight.grad, (velocity + group["epsilon"]).sqrt_(), value=-group["lr"])
 
 
-def build_optimiser(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build the optimiser that a recipe names.
+class Muon(Optimizer):
+    """Momentum whose every step is made orthogonal: all directions of a filter bank learn at one speed.
+
+    A convolution's gradient counts as a matrix with a row for each filter. Five Newton-Schulz
+    iterations bring the singular values of its momentum near 1.
+
+    Parameters
+    ----------
+    filters : iterable of nn.Parameter
+        Weights of convolutions, shape (out, in, rows, columns).
+    lr : float
+        Learning rate.
+    momentum : float, default=0.9
+        Share of the past in the running mean of gradients; Nesterov's form.
+    weight_decay : float, default=0
+        Decoupled decay.
+
+    References
+    ----------
+    Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024,
+    kellerjordan.github.io/posts/muon, with its coefficients.
+
+    Examples
+    --------
+    >>> weight = nn.Parameter(torch.zeros(2, 2, 1, 1))
+    >>> weight.grad = torch.tensor([[3.0, 0.0], [0.0, 0.5]]).view(2, 2, 1, 1)
+    >>> Muon([weight], lr=0.1).step()
+    >>> bool(((weight.detach().squeeze() + 0.1 * torch.eye(2)).abs() < 0.04).all())
+    True
+    """
+
+    def __init__(
+        self, filters: Iterable[nn.Parameter], lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(filters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take one step along the orthogonal momentum."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                if "momentum" not in self.state[weight]:
+                    self.state[weight]["momentum"] = torch.zeros_like(weight)
+                momentum = self.state[weight]["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
+                # Taller than wide, a matrix of singular values 1 has small entries; see the source.
+                rate = group["lr"] * max(1, ahead.shape[0] / ahead.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(orthogonal(ahead).view(weight.shape), alpha=-rate)
+
+
+def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Move a matrix's singular values near 1 (0.7 to 1.2) by five Newton-Schulz iterations.
+
+    Parameters
+    ----------
+    matrix : Tensor of float, shape (rows, columns)
+        Of any scale.
+
+    Returns
+    -------
+    Tensor of float, shape (rows, columns)
+        With the same singular vectors.
+
+    References
+    ----------
+    Jordan et al., "Muon", 2024, whose coefficients trade exactness for speed.
+
+    Examples
+    --------
+    >>> values = torch.linalg.svdvals(orthogonal(torch.tensor([[2.0, 1.0], [0.0, 1.0]])))
+    >>> bool(((values > 0.6) & (values < 1.3)).all())
+    True
+    """
+    wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(5):
+        square = wide @ wide.mT
+        wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.mT
+
+
+def build_optimisers(recipe: Recipe, net: nn.Module) -> list[Optimizer]:
+    """Build the optimisers that a recipe names.
 
     Parameters
     ----------
     recipe : Recipe
-        Names the optimiser, its rate and decay.
-    parameters : iterable of nn.Parameter
-        The weights to train.
+        Names the optimiser, its rates and decay.
+    net : nn.Module
+        The network to train.
 
     Returns
     -------
-    Optimizer
-        Ready for its first step.
+    list of Optimizer
+        One, or for ``"muon"`` two: Muon for the filters behind the first layer's, AdamW for the rest.
 
     Examples
     --------
+    >>> from imprint.nets import build_net
     >>> from imprint.recipe import RECIPES
-    >>> type(build_optimiser(RECIPES["tutorial"], nn.Linear(2, 2).parameters())).__name__
-    'KerasRMSprop'
+    >>> [type(o).__name__ for o in build_optimisers(RECIPES["quick"], build_net("quick", 1, (28, 28), 10))]
+    ['AdamW', 'Muon']
     """
+    weights = list(net.parameters())
     if recipe.optimiser == "rmsprop":
-        return KerasRMSprop(parameters, lr=recipe.learning_rate)
-    return AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+        return [KerasRMSprop(weights, lr=recipe.learning_rate)]
+    filters = [weight for weight in weights if weight.ndim == 4][1:] if recipe.optimiser == "muon" else []
+    chosen = {id(weight) for weight in filters}
+    others = [weight for weight in weights if id(weight) not in chosen]
+    decay = recipe.weight_decay
+    adamw = AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+    return [adamw, Muon(filters, lr=recipe.filter_rate, weight_decay=decay)] if filters else [adamw]
 
 
 def reduce_on_plateau(recipe: Recipe, optimiser: Optimizer) -> ReduceLROnPlateau:
@@ -113,7 +205,7 @@ def reduce_on_plateau(recipe: Recipe, optimiser: Optimizer) -> ReduceLROnPlateau
     Examples
     --------
     >>> from imprint.recipe import RECIPES
-    >>> optimiser = build_optimiser(RECIPES["tutorial"], nn.Linear(2, 2).parameters())
+    >>> optimiser = KerasRMSprop(nn.Linear(2, 2).parameters(), lr=1e-3)
     >>> schedule = reduce_on_plateau(RECIPES["tutorial"], optimiser)
     >>> for accuracy in (0.9, 0.9, 0.9, 0.9):
     ...     schedule.step(accuracy)
@@ -132,15 +224,13 @@ def reduce_on_plateau(recipe: Recipe, optimiser: Optimizer) -> ReduceLROnPlateau
     )
 
 
-def one_cycle(recipe: Recipe, optimiser: Optimizer, steps: int) -> OneCycleLR:
-    """Build a schedule that rises to the recipe's rate and falls to nothing; call `step()` after each step.
+def one_cycle(optimiser: Optimizer, steps: int) -> OneCycleLR:
+    """Build a schedule that rises to the optimiser's rate for a quarter of the steps and falls to nothing.
 
     Parameters
     ----------
-    recipe : Recipe
-        Its learning rate is the highest.
     optimiser : Optimizer
-        Whose rate to set.
+        Its rate is the highest; call `step()` after each of its steps.
     steps : int
         Steps of the whole run.
 
@@ -151,14 +241,22 @@ def one_cycle(recipe: Recipe, optimiser: Optimizer, steps: int) -> OneCycleLR:
 
     References
     ----------
-    Smith and Topin, "Super-convergence", arXiv:1708.07120.
+    Smith and Topin, "Super-convergence", arXiv:1708.07120; the fall is linear, as in
+    Defazio et al., "Optimal linear decay learning rate schedules", arXiv:2310.07831.
 
     Examples
     --------
-    >>> from imprint.recipe import RECIPES
-    >>> optimiser = build_optimiser(RECIPES["quick"], nn.Linear(2, 2).parameters())
-    >>> schedule = one_cycle(RECIPES["quick"], optimiser, steps=100)
-    >>> optimiser.param_groups[0]["lr"] < RECIPES["quick"].learning_rate
+    >>> optimiser = AdamW(nn.Linear(2, 2).parameters(), lr=0.01)
+    >>> schedule = one_cycle(optimiser, steps=100)
+    >>> optimiser.param_groups[0]["lr"] < 0.001
     True
     """
-    return OneCycleLR(optimiser, max_lr=recipe.learning_rate, total_steps=max(steps, 2), cycle_momentum=False)
+    highest = [group["lr"] for group in optimiser.param_groups]
+    return OneCycleLR(
+        optimiser,
+        max_lr=highest,
+        total_steps=max(steps, 2),
+        pct_start=0.25,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+    )

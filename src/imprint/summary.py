@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from imprint.nets import Dense, Dropout, Flatten
+from imprint.layers import Dense, Dropout, Ensemble, Flatten
 
 KERAS_TYPES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv2D",
@@ -50,13 +50,13 @@ class Layer:
     trainable: int
 
 
-def summarise(net: nn.Sequential, shape: tuple[int, int, int]) -> list[Layer]:
+def summarise(net: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     """List the layers of a network.
 
     Parameters
     ----------
-    net : nn.Sequential
-        The network.
+    net : nn.Module
+        A chain of layers, or an ensemble of chains.
     shape : tuple of int
         Channels, height and width of its input.
 
@@ -71,21 +71,33 @@ def summarise(net: nn.Sequential, shape: tuple[int, int, int]) -> list[Layer]:
     >>> [layer.parameters for layer in summarise(tutorial(1, 28, 28, 10), (1, 28, 28))]
     [780, 0, 4065, 0, 0, 192128, 6450, 510]
     """
-    layers = []
-    activations = torch.zeros(1, *shape, device=next(net.parameters()).device)
     was_training = net.training
     net.eval()
-    with torch.no_grad():
-        for name, layer in net.named_children():
-            activations = layer(activations)
-            if type(layer) in KERAS_TYPES:
-                # Keras writes channels last.
-                sides = activations.shape[2:], activations.shape[1:2]
-                output_shape = (None, *sides[0], *sides[1])
-                trainable = _count(layer.parameters())
-                held = trainable + _count(b for b in layer.buffers() if b.is_floating_point())
-                layers.append(Layer(name, KERAS_TYPES[type(layer)], output_shape, held, trainable))
+    if isinstance(net, Ensemble):
+        layers = [
+            replace(layer, name=f"{number}/{layer.name}")
+            for number, member in enumerate(net.members, start=1)
+            for layer in _chain(member, shape)
+        ]
+    else:
+        layers = _chain(net, shape)
     net.train(was_training)
+    return layers
+
+
+@torch.no_grad()
+def _chain(net: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
+    """List a chain's layers by sending one blank picture through."""
+    layers = []
+    activations = torch.zeros(1, *shape, device=next(net.parameters()).device)
+    for name, layer in net.named_children():
+        activations = layer(activations)
+        if type(layer) in KERAS_TYPES:
+            # Keras writes channels last.
+            output_shape = (None, *activations.shape[2:], activations.shape[1])
+            trainable = _count(layer.parameters())
+            held = trainable + _count(b for b in layer.buffers() if b.is_floating_point())
+            layers.append(Layer(name, KERAS_TYPES[type(layer)], output_shape, held, trainable))
     return layers
 
 

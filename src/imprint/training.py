@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from imprint.augment import random_affine
+from imprint.arithmetic import CHANNELS_LAST, Arithmetic, choose_arithmetic
+from imprint.augment import random_warp
 from imprint.classifier import Classifier
-from imprint.device import fast_layout, prepare_cpu
 from imprint.errors import UsageError
 from imprint.images import LabelledImages
 from imprint.input_spec import normalise, scale
+from imprint.layers import Ensemble
 from imprint.metrics import Score, log_loss, score
 from imprint.nets import build_net
-from imprint.optim import build_optimiser, one_cycle, reduce_on_plateau
+from imprint.optim import build_optimisers, one_cycle, reduce_on_plateau
 from imprint.plan import Plan, plan_training
-from imprint.predict import predict_probabilities
+from imprint.predict import HESITANT_SHARE, predict_probabilities
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
+from imprint.sampling import epoch_order
 
 UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence
 TOGETHER = 8  # batches augmented at once: small tensor operations take longer to start than to do
@@ -151,58 +153,105 @@ def carry_out(plan: Plan, reporter: Reporter) -> Run:
     >>> carry_out(plan, Reporter(silent=True)).interrupted
     False
     """
-    prepare_cpu()
-    with torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []):
-        torch.manual_seed(plan.recipe.seed)
-        return _loop(plan, reporter)
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []):
+            torch.manual_seed(plan.recipe.seed)
+            return _teach(plan, reporter)
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _loop(plan: Plan, reporter: Reporter) -> Run:
-    """Run the epochs, and score the model that they leave."""
-    training, validation, recipe, spec, device = plan.training, plan.validation, plan.recipe, plan.spec, plan.device
-    pixels = scale(torch.from_numpy(training.pixels), spec).to(device)
-    labels = torch.from_numpy(training.labels_among(training.class_names)).to(device)
+def _teach(plan: Plan, reporter: Reporter) -> Run:
+    """Train the recipe's networks one after the other, and score what they say together."""
+    recipe, spec, class_names = plan.recipe, plan.spec, plan.training.class_names
+    arithmetic = choose_arithmetic(plan.device, recipe.precision)
+    reporter.say(f"{plan}; {arithmetic}")
+    pixels = scale(torch.from_numpy(plan.training.pixels), spec).to(plan.device)
+    labels = torch.from_numpy(plan.training.labels_among(class_names)).to(plan.device)
+    history: History = {}
+    nets: dict[int, nn.Module] = {}
+    interrupted = False
+    started = time.perf_counter()
+    kinds = recipe.net.split("+")
+    for number, kind in enumerate(kinds):
+        if len(kinds) > 1:
+            reporter.say(f"network {number + 1} of {len(kinds)}: {kind}")
+        net = build_net(kind, spec.channels, spec.input_size, len(class_names)).to(plan.device)
+        try:
+            interrupted = _loop(net, pixels, labels, plan, arithmetic, history, reporter)
+        except KeyboardInterrupt:
+            if not nets:
+                raise
+            interrupted = True
+        if not interrupted or not nets:
+            nets[number] = net
+        if interrupted:
+            break
+    seconds = time.perf_counter() - started
+    if interrupted and len(kinds) > 1:
+        reporter.say(f"stopped: of {len(kinds)} networks, {len(nets)} kept")
+    net = next(iter(nets.values())) if len(nets) == 1 else Ensemble(list(nets.values()))
+    kept_recipe = replace(recipe, net="+".join(kinds[number] for number in nets))
+    return _scored(net.eval(), plan, kept_recipe, history, seconds, interrupted)
+
+
+def _loop(
+    net: nn.Module,
+    pixels: UInt8[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    plan: Plan,
+    arithmetic: Arithmetic,
+    history: History,
+    reporter: Reporter,
+) -> bool:
+    """Train one network for all its epochs; tell whether Ctrl-C ended it early, at its best epoch so far."""
+    recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
         validation_pixels = torch.from_numpy(validation.pixels)
-        validation_labels = validation.labels_among(training.class_names)
+        validation_labels = validation.labels_among(plan.training.class_names)
 
     batch_size = min(recipe.batch_size, len(labels))
-    steps = recipe.steps_per_epoch or max(1, round(len(labels) / batch_size))
-    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / steps))
+    one_pass = recipe.steps_per_epoch or max(1, round(len(labels) / batch_size))
+    shares = [1.0, *[recipe.epoch_share] * (recipe.epochs - 1)]
+    steps = [max(recipe.min_steps, math.ceil(share * one_pass)) for share in shares]
 
-    net = build_net(recipe.net, spec.channels, spec.input_size, len(training.class_names)).to(device)
-    optimiser = build_optimiser(recipe, net.parameters())
-    cycle = one_cycle(recipe, optimiser, epochs * steps) if recipe.schedule == "one-cycle" else None
-    plateau = reduce_on_plateau(recipe, optimiser) if recipe.schedule == "plateau" else None
+    torch.set_num_threads(arithmetic.threads)
+    if arithmetic.layout == CHANNELS_LAST:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimisers = build_optimisers(recipe, net)
+    cycles = [one_cycle(optimiser, sum(steps)) for optimiser in optimisers if recipe.schedule == "one-cycle"]
+    plateaus = [reduce_on_plateau(recipe, optimiser) for optimiser in optimisers if recipe.schedule == "plateau"]
 
-    history: History = {}
-    best_accuracy, best_weights, interrupted = -1.0, None, False
-    batches = _augmented_batches(pixels, labels, batch_size, recipe)
-    reporter.say(str(plan))
-    started = time.perf_counter()
+    losses = torch.full((len(labels),), torch.inf, device=plan.device)
+    best_accuracy, best_weights = -1.0, None
     try:
-        with reporter.job("training", total=epochs * steps):
-            for _ in range(epochs):
+        with reporter.job("training", total=sum(steps)):
+            for epoch_steps in steps:
                 epoch_started = time.perf_counter()
-                loss_sum = torch.zeros((), device=device)
-                hits = torch.zeros((), dtype=torch.int64, device=device)
-                rate = optimiser.param_groups[0]["lr"]
+                loss_sum = torch.zeros((), device=plan.device)
+                hits = torch.zeros((), dtype=torch.int64, device=plan.device)
+                rate = optimisers[0].param_groups[0]["lr"]
+                order = epoch_order(losses, epoch_steps * batch_size, recipe.hard_share)
                 net.train()
-                for _ in reporter.steps(range(steps)):
-                    batch, targets = next(batches)
-                    logits = net(fast_layout(batch))
-                    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                    if cycle is not None:
+                for batch, targets, chosen in reporter.steps(_batches(pixels, labels, order, batch_size, recipe)):
+                    with arithmetic.autocast(plan.device):
+                        logits = net(arithmetic.lay_out(batch)).float()
+                    loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
+                    losses[chosen] = loss.detach()
+                    net.zero_grad()
+                    loss.mean().backward()
+                    for optimiser in optimisers:
+                        optimiser.step()
+                    for cycle in cycles:
                         cycle.step()
-                    loss_sum += loss.detach()
+                    loss_sum += loss.detach().mean()
                     hits += (logits.argmax(dim=1) == targets).sum()
 
-                epoch = {"loss": loss_sum.item() / steps, "acc": hits.item() / (steps * batch_size)}
+                epoch = {"loss": loss_sum.item() / epoch_steps, "acc": hits.item() / len(order)}
                 if validation is not None:
                     probabilities = predict_probabilities(net, validation_pixels, spec)
+                    torch.set_num_threads(arithmetic.threads)
                     epoch["val_loss"] = log_loss(probabilities, validation_labels)
                     epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
                 epoch |= {"lr": rate, "seconds": time.perf_counter() - epoch_started}
@@ -211,50 +260,58 @@ def _loop(plan: Plan, reporter: Reporter) -> Run:
                 if accuracy > best_accuracy:
                     best_accuracy = accuracy
                     best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                if plateau is not None:
+                for plateau in plateaus:
                     plateau.step(accuracy)
-                history = {key: [*history.get(key, []), value] for key, value in epoch.items()}
-                reporter.say(_epoch_line(history, epochs))
+                for key, value in epoch.items():
+                    history.setdefault(key, []).append(value)
+                reporter.say(_epoch_line(epoch, len(history["loss"]), recipe))
                 _stop_if_diverged(history)
     except KeyboardInterrupt:
-        if best_weights is None or not history:
+        if best_weights is None:
             raise
-        interrupted = True
         net.load_state_dict(best_weights)
         reporter.say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
-    seconds = time.perf_counter() - started
+        return True
+    return False
 
-    unsure_below, kept_score = 0.5, None
-    if validation is not None:
-        probabilities = predict_probabilities(net, validation_pixels, spec)
+
+def _batches(
+    pixels: UInt8[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    order: Int64[Tensor, " dealt"],
+    batch_size: int,
+    recipe: Recipe,
+) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"], Int64[Tensor, " batch"]]]:
+    """Deal augmented pictures, their labels and their positions."""
+    for chosen in order.split(batch_size * TOGETHER):
+        augmented = random_warp(normalise(pixels[chosen]), recipe.rotation, recipe.zoom, recipe.shift, recipe.elastic)
+        dealt = (augmented, labels[chosen], chosen)
+        yield from zip(*(part.split(batch_size) for part in dealt), strict=True)
+
+
+def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
+    """Make a classifier of a trained network: settle when it hesitates and when it is unsure, and score it."""
+    class_names, spec = plan.training.class_names, plan.spec
+    views_below, unsure_below, kept_score = 1.0, 0.5, None
+    if plan.validation is not None:
+        pixels, labels = torch.from_numpy(plan.validation.pixels), plan.validation.labels_among(class_names)
+        probabilities = predict_probabilities(net, pixels, spec)
+        views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))
+        if recipe.views != "none":
+            probabilities = predict_probabilities(net, pixels, spec, recipe.views, views_below)
         unsure_below = float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE))
-        unsure = probabilities.max(axis=1) < unsure_below
-        kept_score = score(probabilities, validation_labels, training.class_names, unsure)
+        kept_score = score(probabilities, labels, class_names, probabilities.max(axis=1) < unsure_below)
     facts = None if kept_score is None else kept_score.facts()
-    model = Classifier(net.eval(), training.class_names, spec, recipe, unsure_below, facts)
+    model = Classifier(net, class_names, spec, recipe, unsure_below, views_below, facts)
     return Run(model, recipe, history, seconds, kept_score, interrupted)
 
 
-def _augmented_batches(
-    pixels: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], batch_size: int, recipe: Recipe
-) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
-    """Deal augmented pictures and labels in random order, pass after pass, without end."""
-    waiting = torch.empty(0, dtype=torch.int64, device=labels.device)
-    while True:
-        while len(waiting) < batch_size * TOGETHER:
-            waiting = torch.cat([waiting, torch.randperm(len(labels), device=labels.device)])
-        chosen, waiting = waiting[: batch_size * TOGETHER], waiting[batch_size * TOGETHER :]
-        augmented = random_affine(normalise(pixels[chosen]), recipe.rotation, recipe.zoom, recipe.shift)
-        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
-
-
-def _epoch_line(history: History, epochs: int) -> str:
-    """Describe the latest epoch as Keras does."""
-    last = {key: values[-1] for key, values in history.items()}
-    line = f"Epoch {len(history['loss'])}/{epochs} - {last['seconds']:.1f}s"
+def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:
+    """Describe an epoch as Keras does."""
+    line = f"Epoch {number}/{recipe.epochs * len(recipe.net.split('+'))} - {epoch['seconds']:.1f}s"
     for key in ("loss", "acc", "val_loss", "val_acc"):
-        line += f" - {key}: {last[key]:.4f}" if key in last else ""
-    return f"{line} - lr: {last['lr']:.4g}"
+        line += f" - {key}: {epoch[key]:.4f}" if key in epoch else ""
+    return f"{line} - lr: {epoch['lr']:.4g}"
 
 
 def _stop_if_diverged(history: History) -> None:

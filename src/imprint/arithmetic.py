@@ -1,0 +1,257 @@
+"""Arithmetic: in which precision, memory layout and number of threads this machine trains fastest and right."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from imprint.device import prepare_cpu
+from imprint.errors import ImprintError
+from imprint.files import cache_folder, written_whole
+
+ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
+# Largest relative error against float32, rows first; bfloat16 has 8 bits, GPUs may round float32 to 10.
+TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
+WORTH = 1.1  # a departure from the plainest way must be this much faster
+ROUNDS, REPEATS = 3, 2
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a machine computes.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+        Of convolutions and matrix products; weights and sums stay float32.
+    layout : {"rows first", "blocked", "channels last"}
+        Of pictures in memory; ``"blocked"`` is oneDNN's own.
+    threads : int
+        On the CPU.
+    speed : float
+        Times the speed of float32, rows first, all threads.
+    error : float
+        Largest relative difference of outputs and gradients from it.
+
+    Examples
+    --------
+    >>> print(Arithmetic("bfloat16", "channels last", 2, speed=2.5, error=0.004))
+    bfloat16, channels last, 2 threads (self-check: 2.5 times plain float32, off by 0.40 %)
+    """
+
+    precision: str
+    layout: str
+    threads: int
+    speed: float
+    error: float
+
+    def __str__(self) -> str:
+        checked = f"self-check: {self.speed:.1f} times plain float32, off by {self.error:.2%}".replace("%", " %")
+        return f"{self.precision}, {self.layout}, {self.threads} thread{'s' * (self.threads > 1)} ({checked})"
+
+    def lay_out(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Lay a batch out in memory.
+
+        Parameters
+        ----------
+        pixels : Tensor of float, shape (n, c, h, w)
+            A batch, rows first.
+
+        Returns
+        -------
+        Tensor of float, shape (n, c, h, w)
+            The same numbers.
+
+        Examples
+        --------
+        >>> Arithmetic("float32", "channels last", 1, 1.0, 0.0).lay_out(torch.ones(2, 3, 4, 4)).stride()
+        (48, 1, 12, 3)
+        """
+        if self.layout == BLOCKED:
+            return pixels.to_mkldnn()
+        if self.layout == CHANNELS_LAST and pixels.shape[1] == 1:
+            # Of one channel both layouts are the same memory; the strides tell what is to follow.
+            _, _, height, width = pixels.shape
+            return pixels.contiguous().as_strided(pixels.shape, (height * width, 1, width, 1))
+        if self.layout == CHANNELS_LAST:
+            return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Open a context in which convolutions and matrix products have this precision.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to compute.
+
+        Returns
+        -------
+        torch.autocast
+            Does nothing for float32.
+
+        Examples
+        --------
+        >>> with Arithmetic("bfloat16", "rows first", 1, 1.0, 0.0).autocast(torch.device("cpu")):
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.bfloat16
+        """
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+@cache
+def choose_arithmetic(device: torch.device, precision: str = "auto") -> Arithmetic:
+    """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept for the machine.
+
+    Every way is first compared with float32, rows first: outputs and gradients of a convolution
+    with batch normalisation. Of those that are right, the fastest is taken.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to compute.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Which precisions to choose from.
+
+    Returns
+    -------
+    Arithmetic
+        The choice.
+
+    Examples
+    --------
+    >>> choose_arithmetic(torch.device("cpu"), "float32").precision
+    'float32'
+    """
+    prepare_cpu()
+    path = cache_folder() / f"arithmetic-{device.type}-{precision}.json"
+    machine = _machine(device)
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("machine") == machine:
+            return Arithmetic(**kept)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # nothing kept, or nothing of use
+    chosen = self_check(device, precision)
+    _keep(chosen, machine, path)
+    return chosen
+
+
+def self_check(device: torch.device, precision: str = "auto") -> Arithmetic:
+    """Measure the ways to compute, and check them; see `choose_arithmetic`.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to compute.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Which precisions to choose from.
+
+    Returns
+    -------
+    Arithmetic
+        The fastest that is right; float32, rows first, where no other is.
+
+    Examples
+    --------
+    >>> self_check(torch.device("cpu"), "float32").error < 0.002
+    True
+    """
+    threads = torch.get_num_threads()
+    plain = Arithmetic("float32", ROWS, threads, 1.0, 0.0)
+    wanted = ("float32", "bfloat16") if precision == "auto" else (precision,)
+    layouts = (ROWS, BLOCKED, CHANNELS_LAST) if device.type == "cpu" else (CHANNELS_LAST,)
+    ways = [Arithmetic(p, layout, threads, 1.0, 0.0) for p in wanted for layout in layouts]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode(False):
+        torch.manual_seed(0)
+        probe = _Probe(device)
+        expected = probe.results(plain)
+        right = [way for way in ways if probe.error(way, expected) <= TOLERANCE[way.precision]]
+        if device.type == "cpu" and threads > 1:  # half of them, where two share one core
+            right += [Arithmetic(way.precision, way.layout, threads // 2, 1.0, 0.0) for way in right]
+        seconds = dict.fromkeys([plain, *right], float("inf"))
+        for _ in range(ROUNDS):  # in turn, so that a neighbour's burst of work hits all alike
+            for way in seconds:
+                seconds[way] = min(seconds[way], probe.seconds(way))
+        best = min(right, key=lambda way: seconds[way], default=plain)
+        usual = [way for way in right if way.precision == wanted[0] and way.threads == threads]
+        if usual and seconds[best] * WORTH > min(seconds[way] for way in usual):
+            best = min(usual, key=lambda way: seconds[way])
+        speed, error = seconds[plain] / seconds[best], probe.error(best, expected)
+    torch.set_num_threads(threads)
+    return Arithmetic(best.precision, best.layout, best.threads, round(speed, 2), round(error, 6))
+
+
+class _Probe:
+    """A convolution with batch normalisation, small enough to be measured in milliseconds.
+
+    No ReLU or pooling: rounding may change which numbers pass, and with them whole gradients, by 4 %.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.pixels = torch.randn(128, 32, 14, 14, device=device)
+        self.filters = torch.randn(32, 32, 3, 3, device=device) / 17
+        self.scale, self.shift = torch.ones(32, device=device), torch.zeros(32, device=device)
+        self.outer = torch.randn(128, 32, 12, 12, device=device)
+
+    def results(self, way: Arithmetic) -> list[Tensor]:
+        """Compute the output and its gradients towards pictures and filters, as float32 rows."""
+        torch.set_num_threads(way.threads)
+        pixels, filters = self.pixels.clone().requires_grad_(), self.filters.clone().requires_grad_()
+        with way.autocast(self.device):
+            filtered = F.conv2d(way.lay_out(pixels), filters)
+            activations = F.batch_norm(filtered, None, None, self.scale, self.shift, training=True)
+        activations = (activations.to_dense() if activations.is_mkldnn else activations).float()
+        activations.backward(self.outer)
+        return [activations.detach(), *(tensor.grad for tensor in (pixels, filters) if tensor.grad is not None)]
+
+    def error(self, way: Arithmetic, expected: list[Tensor]) -> float:
+        """Compare with the plain way: the largest relative difference, infinite where it does not run at all."""
+        try:
+            found = self.results(way)
+            return max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))
+        except (RuntimeError, NotImplementedError):
+            return float("inf")
+
+    def seconds(self, way: Arithmetic) -> float:
+        """Time a few steps."""
+        self.results(way)
+        started = time.perf_counter()
+        for _ in range(REPEATS):
+            last = self.results(way)[-1]
+        float(last.sum())  # a GPU answers only when it is done
+        return time.perf_counter() - started
+
+
+def _machine(device: torch.device) -> str:
+    """Describe what the outcome depends on."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        cpu = " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return f"{cpu} | {gpu} | {torch.get_num_threads()} threads | torch {torch.__version__}"
+
+
+def _keep(chosen: Arithmetic, machine: str, path: Path) -> None:
+    """Write the outcome down, unless other programs kept the machine busy while it was found."""
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+    if busy:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(asdict(chosen) | {"machine": machine}), encoding="utf-8")
+    except (OSError, ImprintError):
+        pass  # a machine whose cache cannot be written is checked each time

@@ -1,0 +1,139 @@
+"""The layers that torch lacks or that it computes more slowly."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def _dense(activations: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bring a tensor from oneDNN's own layout into torch's; see `device.fast_layout`."""
+    return activations.to_dense() if activations.is_mkldnn else activations
+
+
+class Dropout(nn.Module):
+    """Set a share of the activations to zero while training and scale up the rest.
+
+    Draws 16 random bits for each activation, so the share is exact to 1/65536; torch's own
+    `bernoulli_` took five times as long on a CPU.
+
+    Parameters
+    ----------
+    share : float
+        Share to drop, from 0 to below 1.
+
+    References
+    ----------
+    Srivastava et al., "Dropout", JMLR 15 (2014).
+
+    Examples
+    --------
+    >>> Dropout(0.2).eval()(torch.ones(3))
+    tensor([1., 1., 1.])
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, activations: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Drop while training; pass through otherwise."""
+        if not self.training:
+            return activations
+        activations = _dense(activations)
+        bits = torch.empty(-(-activations.numel() // 4), dtype=torch.int64, device=activations.device)
+        bits = bits.random_(-(2**63), None).view(torch.int16)
+        # A dense tensor's memory may run channels last: follow its strides.
+        drawn = bits.as_strided(activations.shape, activations.stride())
+        kept = drawn >= round(self.share * 2**16) - 2**15
+        return activations * (kept * (1 / (1 - self.share)))
+
+
+class Flatten(nn.Module):
+    """Join channels, rows and columns, of torch's tensors and of oneDNN's.
+
+    Examples
+    --------
+    >>> Flatten()(torch.zeros(2, 15, 10, 10)).shape
+    torch.Size([2, 1500])
+    """
+
+    def forward(self, activations: Float[Tensor, "n c h w"]) -> Float[Tensor, "n chw"]:
+        """Give one row a picture."""
+        return _dense(activations).flatten(1)
+
+
+class ReLU(nn.Module):
+    """Set negative activations to zero; in place where no gradient will ask for them again.
+
+    Examples
+    --------
+    >>> ReLU()(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+
+    def forward(self, activations: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Give `max(activations, 0)`."""
+        return F.relu(activations, inplace=not torch.is_grad_enabled())
+
+
+class Dense(nn.Module):
+    """Multiply by a matrix and add a bias, as `nn.Linear`, with the matrix the way Keras holds it.
+
+    With rows for inputs and columns for outputs, the lesson's largest layer takes 0.52 ms for
+    forward and backward on two cores; with `nn.Linear`'s transposed matrix it took 1.1 ms.
+
+    Parameters
+    ----------
+    inputs : int
+        Features that come in.
+    outputs : int
+        Features that go out.
+
+    Examples
+    --------
+    >>> Dense(1500, 128)(torch.zeros(2, 1500)).shape
+    torch.Size([2, 128])
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, features: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
+        """Give `features @ weight + bias`."""
+        return torch.addmm(self.bias, features, self.weight)
+
+
+class Ensemble(nn.Module):
+    """Average the probabilities of several networks.
+
+    Parameters
+    ----------
+    members : list of nn.Module
+        From pictures to logits of the same classes.
+
+    Examples
+    --------
+    >>> sure, unsure = Dense(1, 2), Dense(1, 2)
+    >>> for member, gap in ((sure, 2.0), (unsure, 0.0)):
+    ...     member.load_state_dict({"weight": torch.tensor([[gap, 0.0]]), "bias": torch.zeros(2)})
+    <All keys matched successfully>
+    <All keys matched successfully>
+    >>> Ensemble([sure, unsure])(torch.ones(1, 1)).softmax(1)  # the mean of 0.88 and 0.50
+    tensor([[0.6904, 0.3096]], grad_fn=<SoftmaxBackward0>)
+    """
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, pixels: Float[Tensor, "n c h w"] | Float[Tensor, "n features"]) -> Float[Tensor, "n classes"]:
+        """Give the logarithms of the mean probabilities, which are logits of them."""
+        logs = torch.stack([member(pixels).log_softmax(dim=1) for member in self.members])
+        return logs.logsumexp(dim=0) - math.log(len(self.members))
