@@ -36,7 +36,9 @@ def test_grey_pictures_lead_to_channels_last_too():
 def test_the_choice_is_one_that_was_asked_for_and_right():
     for precision in ("auto", "float32", "bfloat16"):
         chosen = self_check(CPU, precision)
-        assert precision in ("auto", chosen.precision) or chosen == Arithmetic("float32", ROWS, chosen.threads, 1.0, 0.0)
+        assert precision in ("auto", chosen.precision) or chosen == Arithmetic(
+            "float32", ROWS, chosen.threads, 1.0, 0.0
+        )
         assert chosen.error <= arithmetic.TOLERANCE[chosen.precision]
         assert 1 <= chosen.threads <= torch.get_num_threads()
 

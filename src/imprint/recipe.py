@@ -11,7 +11,7 @@ from typing import Any
 
 from imprint.errors import UsageError
 
-NET_KINDS = ("tutorial", "quick")
+NET_KINDS = ("tutorial", "quick", "deep", "broad")
 CHOICES = {
     "optimiser": ("rmsprop", "adamw", "muon"),
     "schedule": ("plateau", "one-cycle"),
@@ -29,7 +29,7 @@ class Recipe:
     ----------
     name : str
         What the run folder is named after.
-    net : {"tutorial", "quick"}
+    net : {"tutorial", "quick", "deep", "broad"}
         The network, or several joined by + that are trained one after the other and whose
         probabilities are averaged.
     epochs : int
