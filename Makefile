@@ -9,8 +9,12 @@ KERAS := $(KERAS_VENV)/installed
 
 # The real digits to measure on: Kaggle's train.csv and test.csv in this folder.
 DATA ?= .
+# Photos to measure on, in folders named by class.
+PHOTOS ?= photos
+RECIPES ?= quick best
+SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial clean
+.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -25,10 +29,16 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial
+bench: bench-tutorial bench-recipes bench-photos
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
+
+bench-recipes: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/recipes.py $(DATA) --keras $(KERAS_VENV)/bin/python --recipes $(RECIPES) --seeds $(SEEDS)
+
+bench-photos: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/photos.py $(PHOTOS) --keras $(KERAS_VENV)/bin/python --seeds $(SEEDS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

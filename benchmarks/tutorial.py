@@ -7,12 +7,8 @@ Imprint one after the other, and compared round by round.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -20,36 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import IMPRINT, Keras, machine, spread, timed
 
 import imprint
 from imprint.input_spec import InputSpec
 from imprint.nets import tutorial
 from imprint.predict import predict_probabilities
-
-HERE = Path(__file__).parent
-IMPRINT = [sys.executable, "-m", "imprint"]
-
-
-class Keras:
-    """A Keras process that does one thing at a time and says how long it took."""
-
-    def __init__(self, python, train_csv, test_csv):
-        command = [python, HERE / "keras_lesson.py", train_csv, test_csv]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.version = json.loads(self.process.stdout.readline())["keras"]
-
-    def do(self, command):
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())["seconds"]
-
-
-def timed(work):
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def imprint_epochs(train_csv, epochs):
@@ -109,10 +81,6 @@ def largest_difference(keras):
     return float(np.abs(ours - expected).max())
 
 
-def spread(values):
-    return f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})"
-
-
 def report(name, ours, theirs, target, faster=True):
     """Print both sides and the ratio, taken round by round."""
     ratios = [t / o if faster else o / t for o, t in zip(ours, theirs, strict=True)]
@@ -128,12 +96,9 @@ def main():
     train_csv, test_csv = arguments.data / "train.csv", arguments.data / "test.csv"
     rounds = range(arguments.rounds)
 
-    keras = Keras(arguments.keras, train_csv, test_csv)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(
-        f"{platform.machine()}, {cores} cores; Python {platform.python_version()}, torch {version('torch')}, ", end=""
-    )
-    print(f"polars {version('polars')}, Keras {keras.version}; median (least-most) of {len(rounds)} rounds\n")
+    keras = Keras(arguments.keras, "keras_lesson.py", train_csv, test_csv)
+    print(f"{machine()}, polars {version('polars')}, ", end="")
+    print(f"Keras {keras.version}; median (least-most) of {len(rounds)} rounds\n")
     print(f"{'':34} {'Imprint, s':>24} {'Keras or pandas, s':>24} {'ratio':>24}  target")
 
     keras.do("epoch")  # not counted: tracing

@@ -106,7 +106,18 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
         schedule.step()
     assert max(rates) == pytest.approx(0.01)
     assert rates[0] < 0.001
-    assert rates[-1] < 1e-5
+    assert rates[-1] < 2e-4
+    assert rates.index(max(rates)) == 24
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_one_cycle_of_few_steps(steps):
+    optimiser = torch.optim.AdamW(nn.Linear(1, 1).parameters(), lr=0.01)
+    schedule = one_cycle(optimiser, steps)
+    for _ in range(steps):
+        assert 0 < optimiser.param_groups[0]["lr"] <= 0.01
+        optimiser.step()
+        schedule.step()
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (5, 5)])
@@ -116,7 +127,7 @@ def test_orthogonal_keeps_singular_vectors_and_levels_singular_values(shape):
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     levelled = left.mT @ orthogonal(matrix) @ right.mT
     values = levelled.diagonal()
-    assert ((values > 0.6) & (values < 1.3)).all()
+    assert ((values > 0.3) & (values < 1.3)).all()
     assert (levelled - values.diag()).abs().max() < 1e-3
 
 
@@ -126,7 +137,7 @@ def test_muon_is_torchs_own_on_matrices():
     ours, theirs = nn.Parameter(start.view(8, 5, 2, 2).clone()), nn.Parameter(start.clone())
     optimisers = [
         Muon([ours], lr=0.1, momentum=0.9, weight_decay=0.01),
-        torch.optim.Muon([theirs], lr=0.1, momentum=0.9, weight_decay=0.01),
+        torch.optim.Muon([theirs], lr=0.1, momentum=0.9, weight_decay=0.01, ns_steps=3),
     ]
     for gradient in gradients:
         ours.grad, theirs.grad = gradient.view(8, 5, 2, 2), gradient.clone()

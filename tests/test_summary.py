@@ -27,4 +27,4 @@ def test_first_and_last_layer_follow_the_pictures():
 def test_running_averages_are_not_trainable():
     layers = summarise(build_net("quick", 1, (28, 28), 10), (1, 28, 28))
     norm = next(layer for layer in layers if layer.type == "BatchNormalization")
-    assert (norm.parameters, norm.trainable) == (4 * 16, 2 * 16)
+    assert (norm.parameters, norm.trainable) == (4 * 32, 2 * 32)

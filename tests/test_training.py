@@ -205,7 +205,7 @@ def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
     run = imprint.train(digits, "quick", settings=["epochs=30"], silent=True)
     assert run.interrupted
     assert {len(values) for values in run.history.values()} == {7}
-    assert run.validation.accuracy == max(run.history["val_acc"])
+    assert abs(run.validation.accuracy - max(run.history["val_acc"])) < 0.03  # the score is taken with views
     assert run.model.predict(digits).names
 
 
@@ -229,7 +229,8 @@ def test_words_go_to_stderr(digits, capsys):
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert not out
-    assert lines[0].startswith("training on 1,653 pictures of 8×8 grey, enlarged to 28×28 for the quick network")
-    assert "recipe quick (the default for small grey pictures), seed 7" in lines[0]
+    assert lines[0].startswith("training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network")
+    assert "recipe quick (the default for small grey pictures), not mirrored (grey pictures may be signs; " in lines[0]
+    assert "(self-check: " in lines[0]
     assert lines[1].startswith("Epoch 1/2 - ")
     assert " - val_acc: 0." in lines[2]

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from imprint.recipe import Recipe
+
 
 def warp(
     pixels: Float[Tensor, "n c h w"],
@@ -57,13 +59,52 @@ def warp(
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def random_warp(
-    pixels: Float[Tensor, "n c h w"], rotation: float, zoom: float, shift: float, elastic: float = 0.0
-) -> Float[Tensor, "n c h w"]:
-    """Turn, stretch, move and bend each picture by its own random amounts.
+def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "n c h w"]:
+    """Change each picture at random, as the recipe says.
 
-    Without bending that is what Keras's ImageDataGenerator does: the map from output to input is
-    rotation · shift · zoom, every amount uniform.
+    Parameters
+    ----------
+    pixels : Tensor of float, shape (n, c, h, w)
+        Pictures, from 0 to 1.
+    recipe : Recipe
+        Its fields rotation, zoom, shift, elastic, crop, mirror and light.
+
+    Returns
+    -------
+    Tensor of float, shape (n, c, h, w)
+        The changed pictures.
+
+    Examples
+    --------
+    >>> from imprint.recipe import RECIPES
+    >>> augment(torch.rand(2, 1, 28, 28), RECIPES["quick"]).shape
+    torch.Size([2, 1, 28, 28])
+    """
+    warped = random_warp(
+        pixels,
+        rotation=recipe.rotation,
+        zoom=recipe.zoom,
+        shift=recipe.shift,
+        elastic=recipe.elastic,
+        crop=recipe.crop,
+        mirror=recipe.mirror == "yes",
+    )
+    return random_light(warped, recipe.light)
+
+
+def random_warp(
+    pixels: Float[Tensor, "n c h w"],
+    rotation: float,
+    zoom: float,
+    shift: float,
+    elastic: float = 0.0,
+    crop: float = 1.0,
+    mirror: bool = False,
+) -> Float[Tensor, "n c h w"]:
+    """Turn, stretch, move, bend, crop and mirror each picture by its own random amounts.
+
+    Rotation, zoom and shift alone are what Keras's ImageDataGenerator does: the map from output
+    to input is rotation · shift · zoom, every amount uniform.
 
     Parameters
     ----------
@@ -77,16 +118,22 @@ def random_warp(
         Largest move, as a share of width and of height.
     elastic : float, default=0
         Standard deviation of the displacements at 5×5 points, bicubic between them, in 28ths of the side.
+    crop : float, default=1
+        Take a part of this share of the area at least, of a shape from 3:4 to 4:3 of the picture's,
+        anywhere within, and enlarge it to the whole.
+    mirror : bool, default=False
+        Turn left and right about in half of the pictures.
 
     Returns
     -------
     Tensor of float, shape (n, c, h, w)
-        The changed pictures; `pixels` itself where all amounts are 0.
+        The changed pictures; `pixels` itself where nothing is asked.
 
     References
     ----------
     keras/src/legacy/preprocessing/image.py, `get_random_transform` and `apply_affine_transform`;
-    Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003.
+    Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003,
+    for the bending; Szegedy et al., "Going deeper with convolutions", arXiv:1409.4842, for the crops.
 
     Examples
     --------
@@ -94,17 +141,54 @@ def random_warp(
     >>> random_warp(pixels, rotation=10.0, zoom=0.1, shift=0.1).shape
     torch.Size([2, 1, 28, 28])
     """
-    if not (rotation or zoom or shift or elastic):
+    if not (rotation or zoom or shift or elastic or crop < 1 or mirror):
         return pixels
     count, _, height, width = pixels.shape
-    draws = torch.rand(5, count, device=pixels.device) * 2 - 1
+    draws = torch.rand(8, count, device=pixels.device) * 2 - 1
     angle = draws[0] * math.radians(rotation)
-    matrices = affine_matrices(
-        angle,
-        zooms=(1 + zoom * draws[1], 1 + zoom * draws[2]),
-        shifts=(shift * width * draws[3], shift * height * draws[4]),
-    )
+    zoom_x, zoom_y = 1 + zoom * draws[1], 1 + zoom * draws[2]
+    shift_x, shift_y = shift * width * draws[3], shift * height * draws[4]
+    if crop < 1:
+        side = (crop + (1 - crop) * (draws[5] + 1) / 2).sqrt()
+        stretch = (draws[6] * math.log(4 / 3) / 2).exp()
+        zoom_x, zoom_y = zoom_x * (side * stretch).clamp(max=1), zoom_y * (side / stretch).clamp(max=1)
+        shift_x = shift_x + draws[3] * (1 - zoom_x).clamp(min=0) * width / 2
+        shift_y = shift_y + draws[4] * (1 - zoom_y).clamp(min=0) * height / 2
+    if mirror:
+        zoom_x = zoom_x * torch.where(draws[7] < 0, -1.0, 1.0)
+    matrices = affine_matrices(angle, zooms=(zoom_x, zoom_y), shifts=(shift_x, shift_y))
     return warp(pixels, matrices, random_bend(count, (height, width), elastic, pixels.device) if elastic else None)
+
+
+def random_light(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tensor, "n c h w"]:
+    """Change each picture's saturation, contrast and brightness by its own random factors.
+
+    Parameters
+    ----------
+    pixels : Tensor of float, shape (n, c, h, w)
+        Pictures, from 0 to 1.
+    amount : float
+        Each factor is uniform from 1 - amount to 1 + amount.
+
+    Returns
+    -------
+    Tensor of float, shape (n, c, h, w)
+        From 0 to 1; `pixels` itself where the amount is 0.
+
+    Examples
+    --------
+    >>> random_light(torch.rand(2, 3, 4, 4), 0.3).shape
+    torch.Size([2, 3, 4, 4])
+    """
+    if not amount:
+        return pixels
+    factors = 1 + amount * (torch.rand(3, len(pixels), 1, 1, 1, device=pixels.device) * 2 - 1)
+    saturation, contrast, brightness = factors
+    grey = pixels.mean(dim=1, keepdim=True)
+    coloured = grey.lerp(pixels, saturation)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    lit: Tensor = mean.lerp(coloured, contrast) * brightness
+    return lit.clamp(0, 1)
 
 
 def random_bend(count: int, size: tuple[int, int], elastic: float, device: torch.device) -> Float[Tensor, "n 2 h w"]:

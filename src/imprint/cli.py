@@ -60,7 +60,7 @@ def show(
 def train(
     data: Data,
     recipe: Annotated[
-        str | None, typer.Option(help="tutorial, quick, or a run's recipe.json. Left out, the pictures decide.")
+        str | None, typer.Option(help="tutorial, quick, best, photos, or a run's recipe.json. Left out, the pictures decide.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe.")
@@ -168,7 +168,9 @@ def summary(
     from imprint.tables import summary_table
 
     if what in RECIPES:
-        layers = summarise(build_net(RECIPES[what].net, 1, (28, 28), 10), (1, 28, 28))
+        side = RECIPES[what].largest_side
+        shape = (3, side, side) if side else (1, 28, 28)
+        layers = summarise(build_net(RECIPES[what].net, shape[0], shape[1:], 10), shape)
     else:
         layers = Classifier.load(what).summary()
     if as_json:

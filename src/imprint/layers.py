@@ -110,6 +110,60 @@ class Dense(nn.Module):
         return torch.addmm(self.bias, features, self.weight)
 
 
+class Residual(nn.Module):
+    """Add what two convolutions make of their input to the input itself.
+
+    Begins as the identity behind ReLU, since the last normalisation's scale begins at 0.
+
+    Parameters
+    ----------
+    channels : int
+        Of input and output.
+
+    References
+    ----------
+    He et al., "Deep residual learning for image recognition", arXiv:1512.03385; Goyal et al.,
+    "Accurate, large minibatch SGD", arXiv:1706.02677, for the zero.
+
+    Examples
+    --------
+    >>> layer = Residual(2)
+    >>> pixels = torch.randn(1, 2, 3, 3)
+    >>> torch.equal(layer(pixels), pixels.relu())
+    True
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv2d = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.batch_normalization = nn.BatchNorm2d(channels)
+        self.relu = ReLU()
+        self.conv2d_1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.batch_normalization_1 = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.batch_normalization_1.weight)
+
+    def forward(self, activations: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Give `relu(x + f(x))`."""
+        change = self.relu(self.batch_normalization(self.conv2d(activations)))
+        changed: Tensor = self.relu(activations + self.batch_normalization_1(self.conv2d_1(change)))
+        return changed
+
+
+class GlobalPool(nn.Module):
+    """Join each channel's mean and largest value over the whole picture.
+
+    Examples
+    --------
+    >>> GlobalPool()(torch.tensor([[[[1.0, 2.0, 6.0]]]]))
+    tensor([[3., 6.]])
+    """
+
+    def forward(self, activations: Float[Tensor, "n c h w"]) -> Float[Tensor, "n twice_c"]:
+        """Give one row a picture: all means, then all largest."""
+        activations = _dense(activations)
+        return torch.cat([activations.mean(dim=(2, 3)), activations.amax(dim=(2, 3))], dim=1)
+
+
 class Ensemble(nn.Module):
     """Average the probabilities of several networks.
 

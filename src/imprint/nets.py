@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from imprint.errors import DataError
-from imprint.layers import Dense, Dropout, Ensemble, Flatten, ReLU
+from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
 
 
 def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
@@ -60,7 +60,7 @@ def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 16.
+        Form of the pictures; height and width of at least 20.
     classes : int
         Number of classes.
 
@@ -75,9 +75,9 @@ def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     >>> quick(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    rows, columns = ((side // 2 - 2) // 2 - 2 for side in (height, width))
+    rows, columns = (((side - 3) // 2 - 2) // 2 - 2 for side in (height, width))
     net = _named(
-        *_filters(channels, 32, 6, stride=2, padding=2),
+        *_filters(channels, 32, 5, stride=2),
         *_filters(32, 48, 3, pool=True),
         *_filters(48, 64, 3),
         *_filters(64, 64, 3, padding=1),
@@ -154,6 +154,43 @@ def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     return he_normal(net)
 
 
+def residual(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
+    """Build a small residual network for photos of any size.
+
+    Parameters
+    ----------
+    channels, height, width : int
+        Form of the pictures; height and width of at least 16. From 64 on the first layer halves them.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    nn.Sequential
+        Pictures (n, channels, height, width) to logits (n, classes).
+
+    Examples
+    --------
+    >>> import torch
+    >>> residual(3, 96, 128, 10)(torch.zeros(2, 3, 96, 128)).shape
+    torch.Size([2, 10])
+    """
+    halved = min(height, width) >= 64
+    net = _named(
+        *_filters(channels, 32, 6 if halved else 3, stride=2 if halved else 1, padding=2 if halved else 1),
+        Residual(32),
+        *_filters(32, 64, 3, stride=2, padding=1),
+        Residual(64),
+        *_filters(64, 128, 3, stride=2, padding=1),
+        Residual(128),
+        *_filters(128, 256, 3, stride=2, padding=1),
+        Residual(256),
+        GlobalPool(),
+        Dense(512, classes),
+    )
+    return he_normal(net)
+
+
 def _filters(
     inputs: int, outputs: int, side: int, *, stride: int = 1, padding: int = 0, pool: bool = False
 ) -> Iterator[nn.Module]:
@@ -184,6 +221,8 @@ KERAS_NAMES: dict[type[nn.Module], str] = {
     Dropout: "dropout",
     Flatten: "flatten",
     Dense: "dense",
+    Residual: "residual",
+    GlobalPool: "global_pooling",
 }
 
 
@@ -210,9 +249,10 @@ class NetKind:
 
 NETS = {
     "tutorial": NetKind(tutorial, 10),
-    "quick": NetKind(quick, 16),
+    "quick": NetKind(quick, 20),
     "deep": NetKind(deep, 16),
     "broad": NetKind(broad, 24),
+    "residual": NetKind(residual, 16),
 }
 
 USUAL_SIDE = 28  # MNIST's; pictures too small for a network are enlarged to it
@@ -234,13 +274,13 @@ def smallest_side(net: str) -> int:
     Examples
     --------
     >>> smallest_side("tutorial+quick")
-    16
+    20
     """
     return max(NETS[kind].smallest_side for kind in net.split("+"))
 
 
-def input_size(net: str, picture_size: tuple[int, int]) -> tuple[int, int]:
-    """Tell the size at which a network takes pictures: theirs, unless they are too small for it.
+def input_size(net: str, picture_size: tuple[int, int], largest: int = 0) -> tuple[int, int]:
+    """Tell the size at which a network takes pictures: theirs, unless they are too small or too large for it.
 
     Parameters
     ----------
@@ -248,27 +288,31 @@ def input_size(net: str, picture_size: tuple[int, int]) -> tuple[int, int]:
         One of `NETS`, or several joined by +.
     picture_size : tuple of int
         Height and width in pixels.
+    largest : int, default=0
+        Larger pictures are scaled down; 0 for no limit.
 
     Returns
     -------
     tuple of int
-        Height and width in pixels; small pictures are enlarged in proportion until their
-        shorter side has 28.
+        Height and width in pixels. Small pictures are enlarged in proportion until their
+        shorter side has 28, large ones scaled down until it has `largest`.
 
     Examples
     --------
-    >>> input_size("tutorial", (8, 8)), input_size("tutorial", (28, 28))
-    ((28, 28), (28, 28))
+    >>> input_size("tutorial", (8, 8)), input_size("tutorial", (28, 28)), input_size("residual", (300, 400), 96)
+    ((28, 28), (28, 28), (96, 128))
     """
     shorter = min(picture_size)
-    if shorter >= smallest_side(net):
+    too_large = 0 < largest < shorter
+    if shorter >= smallest_side(net) and not too_large:
         return picture_size
-    height, width = (round(side * USUAL_SIDE / shorter) for side in picture_size)
+    target = max(largest, smallest_side(net)) if too_large else USUAL_SIDE
+    height, width = (round(side * target / shorter) for side in picture_size)
     if max(height, width) > 16 * USUAL_SIDE:
         raise DataError(
             f"pictures of {picture_size[1]}×{picture_size[0]}",
             f"network {net}",
-            "they are too long and thin to be enlarged",
+            "they are too long and thin",
             "Crop or pad them nearer to squares.",
         )
     return height, width

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from imprint.recipe import Recipe
 
@@ -66,8 +66,7 @@ class KerasRMSprop(Optimizer):
 class Muon(Optimizer):
     """Momentum whose every step is made orthogonal: all directions of a filter bank learn at one speed.
 
-    A convolution's gradient counts as a matrix with a row for each filter. Five Newton-Schulz
-    iterations bring the singular values of its momentum near 1.
+    A convolution's gradient counts as a matrix with a row for each filter; see `orthogonal`.
 
     Parameters
     ----------
@@ -90,8 +89,8 @@ class Muon(Optimizer):
     >>> weight = nn.Parameter(torch.zeros(2, 2, 1, 1))
     >>> weight.grad = torch.tensor([[3.0, 0.0], [0.0, 0.5]]).view(2, 2, 1, 1)
     >>> Muon([weight], lr=0.1).step()
-    >>> bool(((weight.detach().squeeze() + 0.1 * torch.eye(2)).abs() < 0.04).all())
-    True
+    >>> [round(value, 2) for value in weight.detach().flatten().tolist()]
+    [-0.07, 0.0, 0.0, -0.09]
     """
 
     def __init__(
@@ -117,7 +116,10 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Move a matrix's singular values near 1 (0.7 to 1.2) by five Newton-Schulz iterations.
+    """Move a matrix's singular values towards 1 by three Newton-Schulz iterations.
+
+    The largest end between 0.7 and 1.2, the smallest short of that: with five iterations digits
+    were learnt no better, and a step took longer (docs/LOG.md).
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
     """
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     wide = wide / (wide.norm() + 1e-7)
-    for _ in range(5):
+    for _ in range(3):
         square = wide @ wide.mT
         wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.mT
@@ -224,7 +226,7 @@ def reduce_on_plateau(recipe: Recipe, optimiser: Optimizer) -> ReduceLROnPlateau
     )
 
 
-def one_cycle(optimiser: Optimizer, steps: int) -> OneCycleLR:
+def one_cycle(optimiser: Optimizer, steps: int) -> LambdaLR:
     """Build a schedule that rises to the optimiser's rate for a quarter of the steps and falls to nothing.
 
     Parameters
@@ -236,7 +238,7 @@ def one_cycle(optimiser: Optimizer, steps: int) -> OneCycleLR:
 
     Returns
     -------
-    OneCycleLR
+    LambdaLR
         At its first step.
 
     References
@@ -248,15 +250,8 @@ def one_cycle(optimiser: Optimizer, steps: int) -> OneCycleLR:
     --------
     >>> optimiser = AdamW(nn.Linear(2, 2).parameters(), lr=0.01)
     >>> schedule = one_cycle(optimiser, steps=100)
-    >>> optimiser.param_groups[0]["lr"] < 0.001
-    True
+    >>> optimiser.param_groups[0]["lr"]
+    0.0004
     """
-    highest = [group["lr"] for group in optimiser.param_groups]
-    return OneCycleLR(
-        optimiser,
-        max_lr=highest,
-        total_steps=max(steps, 2),
-        pct_start=0.25,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-    )
+    rise = max(1, steps // 4)
+    return LambdaLR(optimiser, lambda done: min((done + 1) / rise, (steps - done) / (steps - rise + 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,8 @@ class Plan:
         What decides the run.
     reason : str
         Why this recipe; empty where it was named.
+    mirror_reason : str
+        Why pictures are mirrored, or not; empty where the recipe settles it.
     spec : InputSpec
         What the model will expect of a picture.
     device : torch.device
@@ -48,6 +51,7 @@ class Plan:
     validation: LabelledImages | None
     recipe: Recipe
     reason: str
+    mirror_reason: str
     spec: InputSpec
     device: torch.device
 
@@ -55,10 +59,13 @@ class Plan:
         line = f"training on {len(self.training):,} pictures of {describe(self.training.shape)}"
         if self.spec.input_size != self.spec.picture_size:
             height, width = self.spec.input_size
-            line += f", enlarged to {width}×{height} for the {self.recipe.net} network"
+            line += f", scaled to {width}×{height} for the {self.recipe.net} network"
         held_out = "none" if self.validation is None else f"{len(self.validation):,}"
         line += f", {len(self.training.class_names)} classes; {held_out} held out; recipe {self.recipe.name}"
-        return line + (f" ({self.reason})" if self.reason else "") + f", seed {self.recipe.seed}, {self.device.type}"
+        line += f" ({self.reason})" if self.reason else ""
+        mirrored = "mirrored" if self.recipe.mirror == "yes" else "not mirrored"
+        line += f", {mirrored} ({self.mirror_reason}; --set mirror=yes or no)" if self.mirror_reason else ""
+        return f"{line}, seed {self.recipe.seed}, {self.device.type}"
 
 
 def plan_training(
@@ -103,8 +110,8 @@ def plan_training(
     --------
     >>> from imprint import load
     >>> print(plan_training(load("digits"), "quick", device="cpu"))
-    training on 1,653 pictures of 8×8 grey, enlarged to 28×28 for the quick network, 10 classes;
-    144 held out; recipe quick, seed 7, cpu
+    training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network, 10 classes;
+    144 held out; recipe quick, not mirrored (grey pictures may be signs; --set mirror=yes or no), seed 7, cpu
     """
     settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
     if settled is None:
@@ -113,17 +120,57 @@ def plan_training(
     if isinstance(validation, float | int):
         changes.append(f"validation_share={validation}")
     settled = settled.with_settings(changes)
+    mirror, why = may_mirror(images) if settled.mirror == "auto" else (settled.mirror == "yes", "")
+    views = ("mirror" if mirror else "none") if settled.views == "auto" else settled.views
+    settled = replace(settled, mirror="yes" if mirror else "no", views=views)
 
     if images.labels is None or len(np.unique(images.labels)) < 2:
         raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
     channels, height, width = images.shape
-    spec = InputSpec(channels, (height, width), input_size(settled.net, (height, width)))
+    spec = InputSpec(channels, (height, width), input_size(settled.net, (height, width), settled.largest_side))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
         settled = replace(settled, validation_share=0.0)
-        return Plan(images, validation, settled, reason, spec, choose_device(device))
+        return Plan(images, validation, settled, reason, why, spec, choose_device(device))
     training, held_out = split(images, settled.validation_share, settled.validation_seed)
     if training.labels is None or len(np.unique(training.labels)) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
-    return Plan(training, held_out, settled, reason, spec, choose_device(device))
+    return Plan(training, held_out, settled, reason, why, spec, choose_device(device))
+
+
+SIDES = {"left", "right", "east", "west", "clockwise", "anticlockwise", "counterclockwise", "port", "starboard"}
+
+
+def may_mirror(images: LabelledImages) -> tuple[bool, str]:
+    """Tell whether left and right may be turned about without changing what a picture means.
+
+    Not where pictures are grey, since those may be letters, digits or other signs; nor where a
+    class is named by a single letter or by a number, or after a side.
+
+    Parameters
+    ----------
+    images : LabelledImages
+        Pictures and class names.
+
+    Returns
+    -------
+    allowed : bool
+        Whether.
+    reason : str
+        Why, in a few words.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> may_mirror(load("digits"))
+    (False, 'grey pictures may be signs')
+    """
+    if images.shape[0] == 1:
+        return False, "grey pictures may be signs"
+    for name in images.class_names:
+        if len(name.strip()) < 2 or name.strip().isdecimal():
+            return False, f"class {name!r} is named like a sign"
+        if SIDES & set(re.split(r"[\W_\d]+", name.lower())):
+            return False, f"class {name!r} is named after a side"
+    return True, "photos whose classes name neither a sign nor a side"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from imprint.layers import Dense, Dropout, Ensemble, Flatten
+from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, Residual
 
 KERAS_TYPES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv2D",
@@ -18,6 +18,8 @@ KERAS_TYPES: dict[type[nn.Module], str] = {
     Dropout: "Dropout",
     Flatten: "Flatten",
     Dense: "Dense",
+    Residual: "Residual",
+    GlobalPool: "GlobalPooling2D",
 }  # ReLU is part of the layer before it, as in Keras's activation="relu"
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from imprint.arithmetic import CHANNELS_LAST, Arithmetic, choose_arithmetic
-from imprint.augment import random_warp
+from imprint.augment import augment
 from imprint.classifier import Classifier
 from imprint.errors import UsageError
 from imprint.images import LabelledImages
@@ -212,9 +212,7 @@ def _loop(
         validation_labels = validation.labels_among(plan.training.class_names)
 
     batch_size = min(recipe.batch_size, len(labels))
-    one_pass = recipe.steps_per_epoch or max(1, round(len(labels) / batch_size))
-    shares = [1.0, *[recipe.epoch_share] * (recipe.epochs - 1)]
-    steps = [max(recipe.min_steps, math.ceil(share * one_pass)) for share in shares]
+    steps = recipe.epoch_steps(len(labels))
 
     torch.set_num_threads(arithmetic.threads)
     if arithmetic.layout == CHANNELS_LAST:
@@ -284,7 +282,7 @@ def _batches(
 ) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"], Int64[Tensor, " batch"]]]:
     """Deal augmented pictures, their labels and their positions."""
     for chosen in order.split(batch_size * TOGETHER):
-        augmented = random_warp(normalise(pixels[chosen]), recipe.rotation, recipe.zoom, recipe.shift, recipe.elastic)
+        augmented = augment(normalise(pixels[chosen]), recipe)
         dealt = (augmented, labels[chosen], chosen)
         yield from zip(*(part.split(batch_size) for part in dealt), strict=True)
 
