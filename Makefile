@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos clean
+.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -29,7 +29,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial bench-recipes bench-photos
+bench: bench-tutorial bench-recipes bench-photos bench-growth
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -39,6 +39,9 @@ bench-recipes: $(INSTALLED) $(KERAS)
 
 bench-photos: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/photos.py $(PHOTOS) --keras $(KERAS_VENV)/bin/python --seeds $(SEEDS)
+
+bench-growth: $(INSTALLED)
+	$(BIN)/python benchmarks/growth.py $(DATA)/train.csv
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -60,7 +60,8 @@ def show(
 def train(
     data: Data,
     recipe: Annotated[
-        str | None, typer.Option(help="tutorial, quick, best, photos, or a run's recipe.json. Left out, the pictures decide.")
+        str | None,
+        typer.Option(help="tutorial, quick, best, photos, or a run's recipe.json. Left out, the pictures decide."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe.")

@@ -88,12 +88,12 @@ def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential
 
 
 def deep(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
-    """Build `quick` with two more layers, twice its arithmetic.
+    """Build `quick` with two more layers, three times its arithmetic.
 
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 16.
+        Form of the pictures; height and width of at least 20.
     classes : int
         Number of classes.
 
@@ -108,22 +108,22 @@ def deep(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
     >>> deep(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    rows, columns = ((side // 2 - 2) // 2 - 2 for side in (height, width))
+    rows, columns = (((side - 3) // 2 - 2) // 2 - 2 for side in (height, width))
     net = _named(
-        *_filters(channels, 32, 6, stride=2, padding=2),
+        *_filters(channels, 32, 5, stride=2),
         *_filters(32, 48, 3, padding=1),
         *_filters(48, 48, 3, pool=True),
         *_filters(48, 64, 3, padding=1),
-        *_filters(64, 64, 3),
         *_filters(64, 64, 3, padding=1),
+        *_filters(64, 64, 3),
         Flatten(),
         Dense(64 * rows * columns, classes),
     )
     return he_normal(net)
 
 
-def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
-    """Build a network of few layers with filters of 5×5, which errs elsewhere than `deep`.
+def fine(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
+    """Build a network whose first filters see the picture at full resolution; it errs elsewhere than `deep`.
 
     Parameters
     ----------
@@ -140,16 +140,18 @@ def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     Examples
     --------
     >>> import torch
-    >>> broad(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
+    >>> fine(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
     rows, columns = (((side - 4) // 2 - 4) // 2 - 2 for side in (height, width))
     net = _named(
-        *_filters(channels, 32, 5, pool=True),
-        *_filters(32, 64, 5, pool=True),
-        *_filters(64, 96, 3),
+        *_filters(channels, 24, 5, pool=True),
+        *_filters(24, 48, 3),
+        *_filters(48, 48, 3, pool=True),
+        *_filters(48, 64, 3, padding=1),
+        *_filters(64, 64, 3),
         Flatten(),
-        Dense(96 * rows * columns, classes),
+        Dense(64 * rows * columns, classes),
     )
     return he_normal(net)
 
@@ -250,8 +252,8 @@ class NetKind:
 NETS = {
     "tutorial": NetKind(tutorial, 10),
     "quick": NetKind(quick, 20),
-    "deep": NetKind(deep, 16),
-    "broad": NetKind(broad, 24),
+    "deep": NetKind(deep, 20),
+    "fine": NetKind(fine, 24),
     "residual": NetKind(residual, 16),
 }
 

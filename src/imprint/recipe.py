@@ -12,7 +12,7 @@ from typing import Any
 
 from imprint.errors import UsageError
 
-NET_KINDS = ("tutorial", "quick", "deep", "broad", "residual")
+NET_KINDS = ("tutorial", "quick", "deep", "fine", "residual")
 CHOICES = {
     "optimiser": ("rmsprop", "adamw", "muon"),
     "schedule": ("plateau", "one-cycle"),
@@ -30,7 +30,7 @@ class Recipe:
     ----------
     name : str
         What the run folder is named after.
-    net : {"tutorial", "quick", "deep", "broad", "residual"}
+    net : {"tutorial", "quick", "deep", "fine", "residual"}
         The network, or several joined by + that are trained one after the other and whose
         probabilities are averaged.
     epochs : int
@@ -330,7 +330,7 @@ QUICK = Recipe(
 
 # The best single file that minutes on two cores give: two networks that err in different places.
 # Evidence: to come.
-BEST = dataclasses.replace(QUICK, name="best", net="deep+broad", epochs=23, epoch_share=0.5, elastic=0.7)
+BEST = dataclasses.replace(QUICK, name="best", net="deep+fine", epochs=27, epoch_share=0.5, elastic=0.6)
 
 # The default on colour photos. Evidence: to come.
 PHOTOS = Recipe(
