@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform, map_coordinates
 
-from imprint.augment import affine_matrices, mirrored, random_bend, random_warp, shifted, warp
+from imprint.augment import affine_matrices, augment, mirrored, random_bend, random_light, random_warp, shifted, warp
+from imprint.plan import plan_training
 
 
 def keras_warp(picture, theta, tx, ty, zx, zy):
@@ -124,3 +125,57 @@ def test_views_are_moved_and_mirrored_pictures():
     assert torch.equal(views[6][:, :, :-1], pixels[:, :, 1:])
     assert torch.equal(shifted(torch.rand(1, 1, 56, 56).round())[0].unique(), torch.tensor([0.0, 1.0]))
     assert torch.equal(mirrored(pixels)[0][..., 0], pixels[..., -1])
+
+
+def test_mirroring_turns_half_of_the_pictures_about():
+    torch.manual_seed(0)
+    pixels = torch.rand(1, 1, 6, 6).expand(2000, 1, 6, 6).contiguous()
+    warped = random_warp(pixels, 0.0, 0.0, 0.0, mirror=True)
+    turned = (warped - pixels.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-5
+    same = (warped - pixels).abs().amax(dim=(1, 2, 3)) < 1e-5
+    assert (turned ^ same).all()
+    assert abs(turned.float().mean().item() - 0.5) < 0.05
+
+
+def test_crops_lie_within_the_picture_and_take_at_least_their_share():
+    torch.manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(21) - 10.0, torch.arange(31) - 15.0, indexing="ij")
+    maps = torch.stack([x, y]).expand(5000, 2, 21, 31).contiguous()
+    warped = random_warp(maps, 0.0, 0.0, 0.0, crop=0.5)
+    width = (warped[:, 0, 10, 30] - warped[:, 0, 10, 0]) / 30
+    height = (warped[:, 1, 20, 15] - warped[:, 1, 0, 15]) / 20
+    assert warped[:, 0].abs().max() <= 15 + 1e-3
+    assert warped[:, 1].abs().max() <= 10 + 1e-3
+    assert 0.43 < (width * height).min() < 0.55  # a side may not pass 1, so a stretched crop can lose a little
+    assert (width * height).max() <= 1 + 1e-5
+    assert ((width / height).log().abs() <= math.log(4 / 3) + 1e-3).all()
+    assert warped[:, 0, 10, 0].min() < -14.9  # some reach the edges
+    assert warped[:, 0, 10, 30].max() > 14.9
+
+
+def test_light_changes_grey_pictures_mean_by_its_factor():
+    torch.manual_seed(0)
+    pixels = torch.full((5000, 3, 2, 2), 0.5)
+    factors = random_light(pixels, 0.3)[:, 0, 0, 0] * 2
+    assert_uniform(factors.numpy(), 0.7, 1.3)
+
+
+def test_light_keeps_to_its_range_and_leaves_grey_grey():
+    torch.manual_seed(0)
+    pixels = torch.rand(100, 1, 5, 5).expand(100, 3, 5, 5).contiguous()
+    lit = random_light(pixels, 0.5)
+    assert lit.min() >= 0
+    assert lit.max() <= 1
+    assert torch.allclose(lit[:, 0], lit[:, 2], atol=1e-6)
+    assert random_light(pixels, 0.0) is pixels
+
+
+def test_digits_are_never_mirrored(digits):
+    # A picture whose left half is bright keeps it left under every recipe for grey pictures.
+    torch.manual_seed(0)
+    halves = torch.zeros(200, 1, 28, 28)
+    halves[..., :14] = 1.0
+    for name in ("tutorial", "quick", "best"):
+        recipe = plan_training(digits, name).recipe
+        changed = augment(halves, recipe)
+        assert (changed[..., :14].mean(dim=(1, 2, 3)) > changed[..., 14:].mean(dim=(1, 2, 3))).all()

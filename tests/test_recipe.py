@@ -88,3 +88,11 @@ def test_unknown_names_are_refused():
 def test_small_grey_pictures_get_quick():
     assert choose_recipe((1, 28, 28))[0] is RECIPES["quick"]
     assert isinstance(choose_recipe((3, 100, 100))[0], Recipe)
+
+
+def test_steps_of_an_epoch():
+    lesson, quick = RECIPES["tutorial"], RECIPES["quick"]
+    assert lesson.epoch_steps(38_640) == [640] * 30
+    assert quick.epoch_steps(38_640) == [151] + [38] * 8
+    assert quick.epoch_steps(1_000) == [36] * 9
+    assert quick.with_settings(["min_steps=0"]).epoch_steps(20) == [1] * 9

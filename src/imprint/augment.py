@@ -152,8 +152,8 @@ def random_warp(
         side = (crop + (1 - crop) * (draws[5] + 1) / 2).sqrt()
         stretch = (draws[6] * math.log(4 / 3) / 2).exp()
         zoom_x, zoom_y = zoom_x * (side * stretch).clamp(max=1), zoom_y * (side / stretch).clamp(max=1)
-        shift_x = shift_x + draws[3] * (1 - zoom_x).clamp(min=0) * width / 2
-        shift_y = shift_y + draws[4] * (1 - zoom_y).clamp(min=0) * height / 2
+        shift_x = shift_x + draws[3] * (1 - zoom_x).clamp(min=0) * (width - 1) / 2
+        shift_y = shift_y + draws[4] * (1 - zoom_y).clamp(min=0) * (height - 1) / 2
     if mirror:
         zoom_x = zoom_x * torch.where(draws[7] < 0, -1.0, 1.0)
     matrices = affine_matrices(angle, zooms=(zoom_x, zoom_y), shifts=(shift_x, shift_y))

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from imprint import LabelledImages
+from imprint.plan import may_mirror, plan_training
+
+
+def photos(*names, channels=3, side=100, count=40):
+    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+    labels = np.arange(count) % len(names)
+    return LabelledImages(pixels, labels, names, np.array([f"{i}.jpg" for i in range(count)]), "photos")
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "allowed"),
+    [
+        (("cat", "dog"), 3, True),
+        (("bright spot", "copyright"), 3, True),
+        (("cat", "dog"), 1, False),
+        (("0", "1"), 3, False),
+        (("10", "20"), 3, False),
+        (("a", "bb"), 3, False),
+        (("٣", "٤"), 3, False),
+        (("turn_left", "turn_right"), 3, False),
+        (("Left hand", "other"), 3, False),
+        (("left2", "other"), 3, False),
+    ],
+)
+def test_what_may_be_mirrored(names, channels, allowed):
+    found, reason = may_mirror(photos(*names, channels=channels))
+    assert found is allowed
+    assert reason
+
+
+@pytest.mark.parametrize(("names", "mirror"), [(("cat", "dog"), "yes"), (("1", "2"), "no")])
+def test_the_decision_is_said_and_kept(names, mirror):
+    plan = plan_training(photos(*names))
+    assert plan.recipe.mirror == mirror
+    assert plan.recipe.views == ("mirror" if mirror == "yes" else "none")
+    assert ("mirrored (" if mirror == "yes" else "not mirrored (") in str(plan)
+    assert "--set mirror=yes or no" in str(plan)
+
+
+def test_the_decision_can_be_set():
+    plan = plan_training(photos("1", "2"), settings=["mirror=yes"])
+    assert (plan.recipe.mirror, plan.recipe.views) == ("yes", "mirror")
+    assert "--set mirror" not in str(plan)
+
+
+def test_pictures_choose_their_recipe():
+    assert plan_training(photos("cat", "dog")).recipe.name == "photos"
+    assert plan_training(photos("cat", "dog", channels=1, side=28)).recipe.name == "quick"
+    assert plan_training(photos("cat", "dog", channels=1, side=200)).recipe.name == "photos"
+
+
+def test_large_pictures_are_scaled_down_and_small_ones_left():
+    assert plan_training(photos("cat", "dog", side=120)).spec.input_size == (96, 96)
+    assert plan_training(photos("cat", "dog", side=64)).spec.input_size == (64, 64)
