@@ -180,7 +180,6 @@ def residual(channels: int, height: int, width: int, classes: int) -> nn.Sequent
     halved = min(height, width) >= 64
     net = _named(
         *_filters(channels, 32, 6 if halved else 3, stride=2 if halved else 1, padding=2 if halved else 1),
-        Residual(32),
         *_filters(32, 64, 3, stride=2, padding=1),
         Residual(64),
         *_filters(64, 128, 3, stride=2, padding=1),
