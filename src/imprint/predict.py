@@ -65,22 +65,19 @@ def predict_probabilities(
     torch.set_num_threads(arithmetic.threads)
     was_training = net.training
     net.eval()
+    size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
 
     def look(batch: Tensor) -> Tensor:
         return torch.softmax(net(arithmetic.lay_out(batch)).float(), dim=1)
 
-    parts = []
-    for batch in pixels.split(CPU_BATCH if device.type == "cpu" else GPU_BATCH):
-        prepared = prepare(batch.to(device), spec)
-        part = look(prepared)
-        hesitant = (part.amax(dim=1) < views_below).nonzero().squeeze(1)
-        if views != "none" and len(hesitant):
-            again = VIEWS[views](prepared[hesitant])
-            part[hesitant] += sum(look(view) for view in again)
-            part[hesitant] /= 1 + len(again)
-        parts.append(part)
+    found = torch.cat([look(prepare(batch.to(device), spec)) for batch in pixels.split(size)])
+    if views != "none":
+        hesitant = (found.amax(dim=1) < views_below).nonzero().squeeze(1)
+        for chosen in hesitant.split(size):
+            again = VIEWS[views](prepare(pixels[chosen.to(pixels.device)].to(device), spec))
+            found[chosen] = (found[chosen] + sum(look(view) for view in again)) / (1 + len(again))
     net.train(was_training)
-    return torch.cat(parts).cpu().numpy()
+    return found.cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -184,7 +184,7 @@ class Recipe:
         Examples
         --------
         >>> RECIPES["quick"].epoch_steps(42_000)
-        [164, 41, 41, 41, 41, 41, 41, 41, 41]
+        [164, 41, 41, 41, 41, 41, 41]
         """
         one_pass = self.steps_per_epoch or max(1, round(pictures / min(self.batch_size, pictures)))
         shares = [1.0, *[self.epoch_share] * (self.epochs - 1)]
@@ -309,14 +309,14 @@ TUTORIAL = Recipe(
 QUICK = Recipe(
     name="quick",
     net="quick",
-    epochs=9,
-    min_steps=36,
+    epochs=7,
+    min_steps=46,
     epoch_share=0.25,
     hard_share=0.6,
     batch_size=256,
     optimiser="muon",
-    learning_rate=1e-2,
-    filter_rate=0.1,
+    learning_rate=1.5e-2,
+    filter_rate=0.12,
     weight_decay=0.01,
     schedule="one-cycle",
     rotation=10.0,
@@ -330,7 +330,16 @@ QUICK = Recipe(
 
 # The best single file that minutes on two cores give: two networks that err in different places.
 # Evidence: to come.
-BEST = dataclasses.replace(QUICK, name="best", net="deep+fine", epochs=27, epoch_share=0.5, elastic=0.6)
+BEST = dataclasses.replace(
+    QUICK,
+    name="best",
+    net="deep+fine",
+    epochs=27,
+    epoch_share=0.5,
+    learning_rate=1e-2,
+    filter_rate=0.1,
+    elastic=0.6,
+)
 
 # The default on colour photos. Evidence: to come.
 PHOTOS = Recipe(

@@ -30,6 +30,7 @@ from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
 
 UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence
+SETTLING = 2000  # training pictures that settle the thresholds where there are no validation pictures
 TOGETHER = 8  # batches augmented at once: small tensor operations take longer to start than to do
 History = dict[str, list[float]]
 
@@ -289,16 +290,18 @@ def _batches(
 
 def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
     """Make a classifier of a trained network: settle when it hesitates and when it is unsure, and score it."""
-    class_names, spec = plan.training.class_names, plan.spec
-    views_below, unsure_below, kept_score = 1.0, 0.5, None
+    class_names, spec, kept_score = plan.training.class_names, plan.spec, None
+    # Confidence needs no labels, so that settling on it leaves the score honest.
+    settling = plan.training[:SETTLING] if plan.validation is None else plan.validation
+    pixels = torch.from_numpy(settling.pixels)
+    probabilities = predict_probabilities(net, pixels, spec)
+    views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))
+    if recipe.views != "none":
+        probabilities = predict_probabilities(net, pixels, spec, recipe.views, views_below)
+    unsure_below = float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE))
     if plan.validation is not None:
-        pixels, labels = torch.from_numpy(plan.validation.pixels), plan.validation.labels_among(class_names)
-        probabilities = predict_probabilities(net, pixels, spec)
-        views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))
-        if recipe.views != "none":
-            probabilities = predict_probabilities(net, pixels, spec, recipe.views, views_below)
-        unsure_below = float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE))
-        kept_score = score(probabilities, labels, class_names, probabilities.max(axis=1) < unsure_below)
+        unsure = probabilities.max(axis=1) < unsure_below
+        kept_score = score(probabilities, settling.labels_among(class_names), class_names, unsure)
     facts = None if kept_score is None else kept_score.facts()
     model = Classifier(net, class_names, spec, recipe, unsure_below, views_below, facts)
     return Run(model, recipe, history, seconds, kept_score, interrupted)
