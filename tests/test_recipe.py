@@ -93,6 +93,6 @@ def test_small_grey_pictures_get_quick():
 def test_steps_of_an_epoch():
     lesson, quick = RECIPES["tutorial"], RECIPES["quick"]
     assert lesson.epoch_steps(38_640) == [640] * 30
-    assert quick.epoch_steps(38_640) == [151] + [46] * 6
-    assert quick.epoch_steps(1_000) == [46] * 7
+    assert quick.epoch_steps(38_640) == [151] + [40] * 6
+    assert quick.epoch_steps(1_000) == [40] * 7
     assert quick.with_settings(["min_steps=0"]).epoch_steps(20) == [1] * 7

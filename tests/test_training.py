@@ -201,7 +201,7 @@ def press_ctrl_c(monkeypatch, step):
 
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
-    press_ctrl_c(monkeypatch, step=5 * 46 + 3)
+    press_ctrl_c(monkeypatch, step=5 * 40 + 3)
     run = imprint.train(digits, "quick", settings=["epochs=30"], silent=True)
     assert run.interrupted
     assert {len(values) for values in run.history.values()} == {5}
