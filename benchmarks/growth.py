@@ -8,13 +8,11 @@ a process of its own. Draws docs/images/growth.png.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from common import machine
+from common import machine, metered
 
 CASES = [(1, 28), (4, 28), (16, 28), (1, 56), (1, 112)]  # times the pictures, side in pixels
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
@@ -35,12 +33,8 @@ def one_epoch(train_csv, times, side):
 
 def measured(train_csv, times, side):
     """Run one case in a process of its own."""
-    command = [sys.executable, __file__, str(train_csv), "--case", str(times), str(side)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    answer = json.loads(process.stdout.read())
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return answer | {"times": times, "side": side, "memory": usage.ru_maxrss / 1024}
+    answer, _, memory = metered([sys.executable, __file__, train_csv, "--case", times, side])
+    return answer | {"times": times, "side": side, "memory": memory}
 
 
 def draw(rows):

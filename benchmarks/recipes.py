@@ -8,18 +8,14 @@ is measured before and after each recipe.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
-from common import IMPRINT, Keras, machine, spread, timed
+from common import IMPRINT, Keras, machine, metered, spread, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 import imprint
@@ -41,13 +37,7 @@ def halves(train_csv, folder):
 
 def train(data, recipe, *options):
     """Run the command in a process of its own; what it says, its seconds and its peak memory in MB."""
-    command = [*IMPRINT, "train", str(data), "--recipe", recipe, "--json", *map(str, options)]
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    answer = json.loads(process.stdout.read())
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return answer, time.perf_counter() - started, usage.ru_maxrss / 1024
+    return metered([*IMPRINT, "train", data, "--recipe", recipe, "--json", *options])
 
 
 def training_gflop(recipe, pictures):

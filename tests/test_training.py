@@ -127,6 +127,8 @@ def test_views_are_taken_where_the_model_hesitates(run, digits):
     assert np.array_equal(final[~hesitant], plain[~hesitant])
     assert not np.allclose(final[hesitant], plain[hesitant], atol=1e-4)
     assert np.abs(final.sum(axis=1) - 1).max() < 1e-5
+    sure = replace(model, views_below=0.0)
+    assert np.array_equal(sure.predict_proba(digits[:5]), plain[:5])
 
 
 def test_several_networks_make_one_model(digits, tmp_path):

@@ -73,7 +73,7 @@ def predict_probabilities(
     found = torch.cat([look(prepare(batch.to(device), spec)) for batch in pixels.split(size)])
     if views != "none":
         hesitant = (found.amax(dim=1) < views_below).nonzero().squeeze(1)
-        for chosen in hesitant.split(size):
+        for chosen in hesitant.split(size) if len(hesitant) else ():
             again = VIEWS[views](prepare(pixels[chosen.to(pixels.device)].to(device), spec))
             found[chosen] = (found[chosen] + sum(look(view) for view in again)) / (1 + len(again))
     net.train(was_training)
