@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import imprint
 from imprint import DataError, LabelledImages, UsageError
+from imprint.arithmetic import choose_arithmetic
 from imprint.data.split import split
 from imprint.nets import NETS
 from imprint.plan import plan_training
@@ -255,3 +257,29 @@ def test_photos_are_learnt():
     run = imprint.train(images, "photos", settings=["epochs=4", "min_steps=10", "batch_size=32"], silent=True)
     assert run.recipe.mirror == "yes"
     assert run.validation.accuracy > 0.6
+
+
+class Answers(TorchDispatchMode):
+    """Counts the operations for which a GPU would have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", ["quick", "best", "photos"])
+def test_no_step_waits_for_an_answer_of_the_device(digits, recipe):
+    for precision in ("auto", "float32"):
+        choose_arithmetic(torch.device("cpu"), precision)  # the self-check does wait
+    counts = []
+    for steps in (2, 8):
+        settings = ["epochs=2", f"min_steps={steps}", "batch_size=16", "epoch_share=0.01"]
+        plan = plan_training(digits[:32], recipe, settings=settings, validation=0)
+        with Answers() as answers:
+            carry_out(plan, Reporter(silent=True))
+        counts.append(answers.count)
+    assert counts[0] == counts[1] > 0

@@ -215,9 +215,9 @@ def random_bend(count: int, size: tuple[int, int], elastic: float, device: torch
     >>> random_bend(3, (28, 28), 0.5, torch.device("cpu")).shape
     torch.Size([3, 2, 28, 28])
     """
-    height, width = size
-    sides = torch.tensor([width, height], device=device).view(2, 1, 1)
-    points = torch.randn(count, 2, 5, 5, device=device) * (elastic / 28 * sides)
+    points = torch.randn(count, 2, 5, 5, device=device) * (elastic / 28)
+    for axis, side in enumerate(reversed(size)):
+        points[:, axis] *= side
     return F.interpolate(points, size=size, mode="bicubic", align_corners=True)
 
 

@@ -305,7 +305,9 @@ TUTORIAL = Recipe(
     precision="float32",
 )
 
-# The default on small grey pictures. Evidence: to come.
+# The default on small grey pictures. Evidence: 0.9957 ± 0.0004 on 10,000 held-out digits of Kaggle's
+# 42,000, learning from the others, 5 seeds; 9.1 s (9.0 to 11.1, 3 runs) on all 42,000, a 34th of Keras's
+# lesson in the same run; two virtual Zen 4 cores, torch 2.13.0 (docs/LOG.md, "Small digits in seconds").
 QUICK = Recipe(
     name="quick",
     net="quick",
