@@ -214,9 +214,9 @@ def _print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, ensure_ascii=False))
 
 
-def _fail(line: str, status: int = 2) -> NoReturn:
+def _fail(line: str) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(2)
 
 
 def main() -> None:
@@ -238,5 +238,8 @@ def main() -> None:
             raise
         _fail(str(error))
     if status == 130:
-        _fail("run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.", status)
+        print("error: run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # sys.exit ends by the signal instead where it came while a library built code of text
     sys.exit(status or 0)
