@@ -48,14 +48,14 @@ def draw(rows):
     per_pixel = [row["seconds"] / row["pixels"] * 1e9 for row in rows]
     axes[0].bar(names, per_pixel, color="#0072B2")
     axes[0].axhline(1.3 * min(per_pixel), color="#555555", linestyle="--", label="1.3 times the least")
-    axes[0].set(title="time for a pixel and epoch, ns")
-    axes[0].legend(frameon=False, loc="lower right")
+    axes[0].set(ylabel="ns a pixel and epoch", ylim=(0, 1.6 * min(per_pixel)))
     axes[1].bar(names, [row["memory"] for row in rows], color="#0072B2", label="peak memory")
     limits = [3 * row["pixels"] / 2**20 + 700 for row in rows]
-    axes[1].plot(names, limits, "_", color="#D55E00", markersize=34, markeredgewidth=2, label="3 × data + 700 MB")
-    axes[1].set(title="memory, MB")
-    axes[1].legend(frameon=False, loc="upper left")
+    places = np.arange(len(rows))
+    axes[1].hlines(limits, places - 0.35, places + 0.35, color="#D55E00", linewidth=2, label="3 × data + 700 MB")
+    axes[1].set(ylabel="MB", ylim=(0, 1.3 * max(limits)))
     for ax in axes:
+        ax.legend(frameon=False, loc="upper right", ncols=2, handlelength=1.2)
         ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, dpi=110)
 

@@ -331,7 +331,7 @@ QUICK = Recipe(
 )
 
 # The best single file that minutes on two cores give: two networks that err in different places.
-# Evidence: to come.
+# Evidence, preliminary: 0.9967 and 0.9970 as above, 2 seeds; 266 s on all 42,000, 1 run.
 BEST = dataclasses.replace(
     QUICK,
     name="best",
@@ -343,7 +343,8 @@ BEST = dataclasses.replace(
     elastic=0.6,
 )
 
-# The default on colour photos. Evidence: to come.
+# The default on colour photos. Evidence: 0.9976 and 0.9927 on 413 of 2,062 photos of hands, 2 seeds, 103
+# and 109 s; Keras's tutorial 0.8717 and 235 s, 1 seed (docs/LOG.md, "Where the recipes stand").
 PHOTOS = Recipe(
     name="photos",
     net="residual",
