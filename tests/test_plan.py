@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from imprint import LabelledImages
+from imprint import LabelledImages, UsageError
 from imprint.plan import may_mirror, plan_training
 
 
@@ -45,6 +45,11 @@ def test_the_decision_can_be_set():
     plan = plan_training(photos("1", "2"), settings=["mirror=yes"])
     assert (plan.recipe.mirror, plan.recipe.views) == ("yes", "mirror")
     assert "--set mirror" not in str(plan)
+
+
+def test_signs_are_not_viewed_in_a_mirror():
+    with pytest.raises(UsageError, match="mirrored views need mirror=yes"):
+        plan_training(photos("1", "2"), settings=["views=mirror"])
 
 
 def test_pictures_choose_their_recipe():

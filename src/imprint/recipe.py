@@ -159,6 +159,8 @@ class Recipe:
         for key in ("epoch_share", "crop"):
             self._require(key, 0 < getattr(self, key) <= 1, "it lies above 0 and is at most 1")
         self._require("plateau_factor", 0 < self.plateau_factor < 1, "it lies between 0 and 1")
+        turned = self.views == "mirror" and self.mirror == "no"
+        self._require("views", not turned, "mirrored views need mirror=yes, which changes what signs mean")
         safe = bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name)
         self._require("name", safe, "it holds letters, digits, - and _ only")
 
