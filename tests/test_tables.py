@@ -22,6 +22,10 @@ def test_columns_line_up():
     assert [line.index(cell) + len(cell) for line, cell in zip(lines, ("b", "1", "1,000"), strict=True)] == [11] * 3
 
 
+def test_names_that_begin_with_a_digit_are_words():
+    assert table(["layer"], [["1/conv2d (Conv2D)"], ["2/dense"]]).splitlines()[2] == "2/dense"
+
+
 def test_the_lessons_totals():
     text = summary_table("tutorial", summarise(tutorial(1, 28, 28, 10), (1, 28, 28)))
     assert "conv2d (Conv2D)               (None, 24, 24, 30)      780" in text

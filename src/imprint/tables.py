@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from imprint.summary import Layer
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
+NUMBER = re.compile(r"-|\d[\d.,]*\s?%?")
 MOST_CLASSES = 30  # more make no readable table
 
 
@@ -91,7 +93,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]  # a label may hold line ends
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    to_right = [all(cell[:1].isdigit() or cell == "-" for cell in column[1:]) for column in columns]
+    to_right = [all(NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
     lines = [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
