@@ -28,7 +28,7 @@ def public_names():
             yield f"{module_name}.{name}"
             if inspect.isclass(thing):
                 for method, value in vars(thing).items():
-                    inherited = method in ("forward", "step")  # told by torch.nn and torch.optim
+                    inherited = any(hasattr(base, method) for base in thing.__mro__[1:])  # told there
                     routine = inspect.isroutine(value)
                     if routine and not method.startswith("_") and not inherited:
                         yield f"{module_name}.{name}.{method}"

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ from torch import nn
 
 from imprint import RECIPES
 from imprint.nets import build_net
-from imprint.optim import KerasRMSprop, Muon, build_optimisers, one_cycle, orthogonal, reduce_on_plateau
+from imprint.optim import AdamW, KerasRMSprop, Muon, OneCycle, Plateau, build_optimisers, orthogonal
 
 LESSON = RECIPES["tutorial"]
 
@@ -19,14 +18,14 @@ def test_rmsprop_is_kerass_formula():
     weights = [generator.normal(size=shape) for shape in shapes]
     velocities = [np.zeros(shape) for shape in shapes]
     parameters = [nn.Parameter(torch.from_numpy(w.copy())) for w in weights]
-    optimiser = KerasRMSprop(parameters, lr=0.01)
+    optimiser = KerasRMSprop(parameters)
     for _ in range(20):
         for i, parameter in enumerate(parameters):
             gradient = generator.normal(size=shapes[i]) * 10.0 ** generator.integers(-6, 1)
             parameter.grad = torch.from_numpy(gradient.copy())
             velocities[i] = 0.9 * velocities[i] + 0.1 * gradient**2
             weights[i] = weights[i] - 0.01 * gradient / np.sqrt(velocities[i] + 1e-7)
-        optimiser.step()
+        optimiser.step(0.01)
     for parameter, weight in zip(parameters, weights, strict=True):
         assert np.allclose(parameter.detach().numpy(), weight, rtol=1e-10)
 
@@ -34,14 +33,14 @@ def test_rmsprop_is_kerass_formula():
 def test_epsilon_stands_inside_the_root():
     weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     weight.grad = torch.full((1,), 1e-6, dtype=torch.float64)
-    KerasRMSprop([weight], lr=1.0).step()
+    KerasRMSprop([weight]).step(1.0)
     assert weight.item() == pytest.approx(-1e-6 / math.sqrt(1e-13 + 1e-7))
 
 
 def test_weights_without_gradient_stay():
     used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     used.grad = torch.ones(2)
-    KerasRMSprop([unused, used]).step()
+    KerasRMSprop([unused, used]).step(1e-3)
     assert unused.tolist() == [1, 1]
     assert used[0] < 1
 
@@ -66,44 +65,35 @@ def keras_plateau(accuracies, rate=1e-3):
 def test_plateau_is_kerass(seed):
     generator = np.random.default_rng(seed)
     accuracies = (0.99 + np.cumsum(generator.normal(scale=2e-4, size=80)) / 5).tolist()
-    (optimiser,) = build_optimisers(LESSON, nn.Linear(1, 1))
-    schedule = reduce_on_plateau(LESSON, optimiser)
+    schedule = Plateau(LESSON)
     rates = []
     for accuracy in accuracies:
-        schedule.step(accuracy)
-        rates.append(optimiser.param_groups[0]["lr"])
+        schedule.end_epoch(accuracy)
+        rates.append(schedule.rate(1e-3, done=0))
     assert rates == pytest.approx(keras_plateau(accuracies))
     assert min(rates) >= 1e-5
 
 
 def test_plateau_stops_at_the_floor():
-    (optimiser,) = build_optimisers(LESSON, nn.Linear(1, 1))
-    schedule = reduce_on_plateau(LESSON, optimiser)
+    schedule = Plateau(LESSON)
     rates = []
     for _ in range(40):
-        schedule.step(0.5)
-        rates.append(optimiser.param_groups[0]["lr"])
+        schedule.end_epoch(0.5)
+        rates.append(schedule.rate(1e-3, done=0))
     assert rates[:4] == [1e-3, 1e-3, 1e-3, 5e-4]
     assert rates[-1] == 1e-5
 
 
 def test_a_rise_within_min_delta_is_none():
-    (optimiser,) = build_optimisers(LESSON, nn.Linear(1, 1))
-    schedule = reduce_on_plateau(LESSON, optimiser)
+    schedule = Plateau(LESSON)
     for accuracy in (0.99, 0.99005, 0.99009, 0.9901):
-        schedule.step(accuracy)
-    assert optimiser.param_groups[0]["lr"] == 5e-4
+        schedule.end_epoch(accuracy)
+    assert schedule.rate(1e-3, done=0) == 5e-4
 
 
 def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
-    recipe = dataclasses.replace(RECIPES["quick"], optimiser="adamw", learning_rate=0.01)
-    (optimiser,) = build_optimisers(recipe, nn.Linear(1, 1))
-    schedule = one_cycle(optimiser, steps=100)
-    rates = []
-    for _ in range(100):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        schedule.step()
+    schedule = OneCycle(steps=100)
+    rates = [schedule.rate(0.01, done) for done in range(100)]
     assert max(rates) == pytest.approx(0.01)
     assert rates[0] < 0.001
     assert rates[-1] < 2e-4
@@ -112,12 +102,22 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 def test_one_cycle_of_few_steps(steps):
-    optimiser = torch.optim.AdamW(nn.Linear(1, 1).parameters(), lr=0.01)
-    schedule = one_cycle(optimiser, steps)
-    for _ in range(steps):
-        assert 0 < optimiser.param_groups[0]["lr"] <= 0.01
-        optimiser.step()
-        schedule.step()
+    assert all(0 < OneCycle(steps).rate(0.01, done) <= 0.01 for done in range(steps))
+
+
+def test_adamw_is_torchs_own():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(50, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    reference = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+    optimiser = AdamW([ours], rate=0.01, weight_decay=0.1)
+    for step in range(20):
+        ours.grad = torch.randn(50, generator=generator) * 10.0 ** (step % 7 - 5)
+        theirs.grad = ours.grad.clone()
+        optimiser.step(0.01 / (step + 1))
+        reference.param_groups[0]["lr"] = 0.01 / (step + 1)
+        reference.step()
+    assert (ours - theirs).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (5, 5)])
@@ -135,14 +135,12 @@ def test_muon_is_torchs_own_on_matrices():
     torch.manual_seed(0)
     start, gradients = torch.randn(8, 20), torch.randn(5, 8, 20)
     ours, theirs = nn.Parameter(start.view(8, 5, 2, 2).clone()), nn.Parameter(start.clone())
-    optimisers = [
-        Muon([ours], lr=0.1, momentum=0.9, weight_decay=0.01),
-        torch.optim.Muon([theirs], lr=0.1, momentum=0.9, weight_decay=0.01, ns_steps=3),
-    ]
+    optimiser = Muon([ours], rate=0.1, weight_decay=0.01)
+    reference = torch.optim.Muon([theirs], lr=0.1, momentum=0.9, weight_decay=0.01, ns_steps=3)
     for gradient in gradients:
         ours.grad, theirs.grad = gradient.view(8, 5, 2, 2), gradient.clone()
-        for optimiser in optimisers:
-            optimiser.step()
+        optimiser.step(0.1)
+        reference.step()
     # torch's iterates in bfloat16.
     assert (ours.view(8, 20) - theirs).norm() < 0.03 * (theirs - start).norm()
 
@@ -150,7 +148,7 @@ def test_muon_is_torchs_own_on_matrices():
 def test_every_weight_has_one_optimiser():
     net = build_net("quick", 1, (28, 28), 10)
     adamw, muon = build_optimisers(RECIPES["quick"], net)
-    filters, others = ({id(w) for w in o.param_groups[0]["params"]} for o in (muon, adamw))
+    filters, others = ({id(w) for w in o.weights} for o in (muon, adamw))
     assert filters == {id(w) for w in (net.conv2d_1.weight, net.conv2d_2.weight, net.conv2d_3.weight)}
     assert filters | others == {id(w) for w in net.parameters()}
     assert not filters & others

@@ -5,7 +5,8 @@ import pytest
 
 from imprint import RECIPES, Recipe, UsageError
 from imprint.nets import NETS
-from imprint.recipe import NET_KINDS, choose_recipe, find_recipe
+from imprint.recipe import NET_KINDS
+from imprint.recipes import choose_recipe, find_recipe
 
 
 def test_the_lesson_is_the_lesson():

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from imprint import UsageError
-from imprint.recipe import find_recipe
+from imprint.recipes import find_recipe
 from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
 
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -283,3 +285,11 @@ def test_no_step_waits_for_an_answer_of_the_device(digits, recipe):
             carry_out(plan, Reporter(silent=True))
         counts.append(answers.count)
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("recipe", ["quick", "tutorial"])
+def test_training_does_not_import_torchs_compiler(recipe):
+    script = f"""import sys, imprint
+imprint.train(imprint.load("digits"), "{recipe}", settings=["epochs=1", "steps_per_epoch=2"], silent=True)
+sys.exit("torch._dynamo" in sys.modules)"""
+    subprocess.run([sys.executable, "-c", script], check=True)

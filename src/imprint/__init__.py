@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from imprint.images import LabelledImages as LabelledImages
     from imprint.metrics import Score as Score
     from imprint.predict import Predictions as Predictions
-    from imprint.recipe import RECIPES as RECIPES
     from imprint.recipe import Recipe as Recipe
+    from imprint.recipes import RECIPES as RECIPES
     from imprint.training import Run as Run
     from imprint.training import train as train
 
@@ -29,7 +29,7 @@ _HOMES = {
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",
     "Predictions": "imprint.predict",
-    "RECIPES": "imprint.recipe",
+    "RECIPES": "imprint.recipes",
     "Recipe": "imprint.recipe",
     "Run": "imprint.training",
     "Score": "imprint.metrics",

@@ -76,7 +76,7 @@ def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "
 
     Examples
     --------
-    >>> from imprint.recipe import RECIPES
+    >>> from imprint.recipes import RECIPES
     >>> augment(torch.rand(2, 1, 28, 28), RECIPES["quick"]).shape
     torch.Size([2, 1, 28, 28])
     """

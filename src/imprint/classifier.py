@@ -16,7 +16,7 @@ from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
-from imprint.predict import Predictions, predict_probabilities
+from imprint.predict import Predictions, look_again, predict_probabilities
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
@@ -91,7 +91,8 @@ class Classifier:
         """
         self.spec.check(images.shape, images.name)
         pixels = torch.from_numpy(images.pixels)
-        return predict_probabilities(self.net, pixels, self.spec, self.recipe.views, self.views_below)
+        found = predict_probabilities(self.net, pixels, self.spec)
+        return look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
 
     def predict(self, images: LabelledImages) -> Predictions:
         """Name each picture's class.

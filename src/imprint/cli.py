@@ -164,7 +164,7 @@ def summary(
 
     from imprint.classifier import Classifier
     from imprint.nets import build_net
-    from imprint.recipe import RECIPES
+    from imprint.recipes import RECIPES
     from imprint.summary import summarise
     from imprint.tables import summary_table
 

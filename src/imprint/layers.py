@@ -1,4 +1,4 @@
-"""The layers that torch lacks or that it computes more slowly."""
+"""The layers that torch lacks or that it computes more slowly, and the weights that layers begin with."""
 
 from __future__ import annotations
 
@@ -191,3 +191,69 @@ class Ensemble(nn.Module):
         """Give the logarithms of the mean probabilities, which are logits of them."""
         logs = torch.stack([member(pixels).log_softmax(dim=1) for member in self.members])
         return logs.logsumexp(dim=0) - math.log(len(self.members))
+
+
+def glorot_uniform(net: nn.Sequential) -> nn.Sequential:
+    """Draw weights as Keras does by default: uniform within ±sqrt(6 / (fan_in + fan_out)), biases 0.
+
+    A convolution's fans are its input and output channels times the kernel's area.
+
+    Parameters
+    ----------
+    net : nn.Sequential
+        Changed in place.
+
+    Returns
+    -------
+    nn.Sequential
+        The same network.
+
+    References
+    ----------
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010; keras.io/api/layers/initializers.
+
+    Examples
+    --------
+    >>> layer = glorot_uniform(nn.Sequential(Dense(3, 3)))[0]
+    >>> bool(layer.weight.abs().max() <= 1), layer.bias.tolist()
+    (True, [0.0, 0.0, 0.0])
+    """
+    for layer in net:
+        if isinstance(layer, nn.Conv2d | Dense):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return net
+
+
+def he_normal(net: nn.Sequential) -> nn.Sequential:
+    """Draw weights for layers that ReLU follows: normal with variance 2 / fan_in, biases 0.
+
+    Parameters
+    ----------
+    net : nn.Sequential
+        Changed in place.
+
+    Returns
+    -------
+    nn.Sequential
+        The same network.
+
+    References
+    ----------
+    He et al., "Delving deep into rectifiers", arXiv:1502.01852.
+
+    Examples
+    --------
+    >>> layer = he_normal(nn.Sequential(nn.Conv2d(1, 500, 5)))[0]
+    >>> 0.27 < layer.weight.std().item() < 0.3  # sqrt(2 / 25) is 0.283
+    True
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | Dense):
+            fan_in = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else len(layer.weight)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return net

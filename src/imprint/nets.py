@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from imprint.errors import DataError
-from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
+from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual, glorot_uniform, he_normal
 
 
 def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
@@ -345,69 +344,3 @@ def build_net(net: str, channels: int, size: tuple[int, int], classes: int) -> n
     """
     built: list[nn.Module] = [NETS[kind].build(channels, *size, classes) for kind in net.split("+")]
     return built[0] if len(built) == 1 else Ensemble(built)
-
-
-def glorot_uniform(net: nn.Sequential) -> nn.Sequential:
-    """Draw weights as Keras does by default: uniform within ±sqrt(6 / (fan_in + fan_out)), biases 0.
-
-    A convolution's fans are its input and output channels times the kernel's area.
-
-    Parameters
-    ----------
-    net : nn.Sequential
-        Changed in place.
-
-    Returns
-    -------
-    nn.Sequential
-        The same network.
-
-    References
-    ----------
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
-    networks", AISTATS 2010; keras.io/api/layers/initializers.
-
-    Examples
-    --------
-    >>> layer = glorot_uniform(nn.Sequential(Dense(3, 3)))[0]
-    >>> bool(layer.weight.abs().max() <= 1), layer.bias.tolist()
-    (True, [0.0, 0.0, 0.0])
-    """
-    for layer in net:
-        if isinstance(layer, nn.Conv2d | Dense):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return net
-
-
-def he_normal(net: nn.Sequential) -> nn.Sequential:
-    """Draw weights for layers that ReLU follows: normal with variance 2 / fan_in, biases 0.
-
-    Parameters
-    ----------
-    net : nn.Sequential
-        Changed in place.
-
-    Returns
-    -------
-    nn.Sequential
-        The same network.
-
-    References
-    ----------
-    He et al., "Delving deep into rectifiers", arXiv:1502.01852.
-
-    Examples
-    --------
-    >>> layer = he_normal(nn.Sequential(nn.Conv2d(1, 500, 5)))[0]
-    >>> 0.27 < layer.weight.std().item() < 0.3  # sqrt(2 / 25) is 0.283
-    True
-    """
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | Dense):
-            fan_in = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else len(layer.weight)
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return net

@@ -1,20 +1,71 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers and learning-rate schedules.
+
+They are not torch's: whatever derives from `torch.optim.Optimizer` imports torch's compiler at
+its first call, a second that a run of eight seconds would notice (docs/LOG.md).
+"""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from imprint.recipe import Recipe
 
 
-class KerasRMSprop(Optimizer):
+class Optimiser(ABC):
+    """An update rule for some weights of a network.
+
+    Parameters
+    ----------
+    weights : iterable of nn.Parameter
+        The weights to train; those without a gradient stay as they are.
+    rate : float
+        Learning rate at its full height; `step` is told the share of it that holds.
+
+    Examples
+    --------
+    >>> Muon([nn.Parameter(torch.zeros(2, 2, 1, 1))], rate=0.1).rate
+    0.1
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
+        self.weights = list(weights)
+        self.rate = rate
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Take one step along the gradients.
+
+        Parameters
+        ----------
+        rate : float
+            Learning rate of this step.
+
+        Examples
+        --------
+        >>> weight = nn.Parameter(torch.tensor([1.0]))
+        >>> weight.grad = torch.tensor([2.0])
+        >>> KerasRMSprop([weight], rate=0.1).step(0.1)
+        >>> round(weight.item(), 5)  # 1 - 0.1 · 2 / sqrt(0.1 · 4)
+        0.68377
+        """
+        self.steps += 1
+        for place, weight in enumerate(self.weights):
+            if weight.grad is not None:
+                self._update(place, weight, weight.grad, rate)
+
+    @abstractmethod
+    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
+        """Change one weight in place; `place` is its position in `weights`."""
+
+
+class KerasRMSprop(Optimiser):
     """RMSprop as Keras defines it: epsilon stands inside the square root.
 
     ``v = rho · v + (1 - rho) · g²`` and ``w = w - rate · g / sqrt(v + epsilon)``; torch's own
@@ -22,10 +73,10 @@ class KerasRMSprop(Optimizer):
 
     Parameters
     ----------
-    parameters : iterable of nn.Parameter
+    weights : iterable of nn.Parameter
         The weights to train.
-    lr : float, default=1e-3
-        Learning rate.
+    rate : float, default=1e-3
+        Learning rate at its full height.
     rho : float, default=0.9
         Memory of the squared gradients.
     epsilon : float, default=1e-7
@@ -39,45 +90,92 @@ class KerasRMSprop(Optimizer):
     --------
     >>> weight = nn.Parameter(torch.tensor([1.0]))
     >>> weight.grad = torch.tensor([2.0])
-    >>> KerasRMSprop([weight], lr=0.1).step()
+    >>> KerasRMSprop([weight]).step(rate=0.1)
     >>> round(weight.item(), 5)  # 1 - 0.1 · 2 / sqrt(0.1 · 4)
     0.68377
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float = 1e-3, rho: float = 0.9, epsilon: float = 1e-7
+        self, weights: Iterable[nn.Parameter], rate: float = 1e-3, rho: float = 0.9, epsilon: float = 1e-7
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "rho": rho, "epsilon": epsilon})
+        super().__init__(weights, rate)
+        self.rho, self.epsilon = rho, epsilon
+        self.squares = [torch.zeros_like(weight) for weight in self.weights]
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step along the gradients."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                if "velocity" not in self.state[weight]:
-                    self.state[weight]["velocity"] = torch.zeros_like(weight)
-                velocity = self.state[weight]["velocity"]
-                velocity.mul_(group["rho"]).addcmul_(weight.grad, weight.grad, value=1 - group["rho"])
-                weight.addcdiv_(weight.grad, (velocity + group["epsilon"]).sqrt_(), value=-group["lr"])
+    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
+        """Step along the gradient, over the root of its running mean square."""
+        square = self.squares[place].mul_(self.rho).addcmul_(gradient, gradient, value=1 - self.rho)
+        weight.addcdiv_(gradient, (square + self.epsilon).sqrt_(), value=-rate)
 
 
-class Muon(Optimizer):
+class AdamW(Optimiser):
+    """Adam with decoupled weight decay.
+
+    Parameters
+    ----------
+    weights : iterable of nn.Parameter
+        The weights to train.
+    rate : float
+        Learning rate at its full height.
+    weight_decay : float, default=0
+        Share of a weight, times the rate, that each step takes away.
+    betas : tuple of float, default=(0.9, 0.99)
+        Memory of the gradients and of their squares.
+    epsilon : float, default=1e-8
+        Added to the root of the mean square.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", arXiv:1711.05101.
+
+    Examples
+    --------
+    >>> weight = nn.Parameter(torch.tensor([1.0]))
+    >>> weight.grad = torch.tensor([5.0])
+    >>> AdamW([weight], rate=0.1).step(0.1)
+    >>> round(weight.item(), 5)  # the first step is as large as the rate, whatever the gradient
+    0.9
+    """
+
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter],
+        rate: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.99),
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(weights, rate)
+        self.weight_decay, self.betas, self.epsilon = weight_decay, betas, epsilon
+        self.means = [torch.zeros_like(weight) for weight in self.weights]
+        self.squares = [torch.zeros_like(weight) for weight in self.weights]
+
+    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
+        """Step along the running mean of gradients, over the root of their mean square."""
+        for_mean, for_square = self.betas
+        mean = self.means[place].lerp_(gradient, 1 - for_mean)
+        square = self.squares[place].mul_(for_square).addcmul_(gradient, gradient, value=1 - for_square)
+        # Both began at 0 and are too small by these factors.
+        spread = square.sqrt().div_((1 - for_square**self.steps) ** 0.5).add_(self.epsilon)
+        weight.mul_(1 - rate * self.weight_decay)
+        weight.addcdiv_(mean, spread, value=-rate / (1 - for_mean**self.steps))
+
+
+class Muon(Optimiser):
     """Momentum whose every step is made orthogonal: all directions of a filter bank learn at one speed.
 
     A convolution's gradient counts as a matrix with a row for each filter; see `orthogonal`.
 
     Parameters
     ----------
-    filters : iterable of nn.Parameter
-        Weights of convolutions, shape (out, in, rows, columns).
-    lr : float
-        Learning rate.
+    weights : iterable of nn.Parameter
+        Filters of convolutions, shape (out, in, rows, columns).
+    rate : float
+        Learning rate at its full height.
+    weight_decay : float, default=0
+        Share of a weight, times the rate, that each step takes away.
     momentum : float, default=0.9
         Share of the past in the running mean of gradients; Nesterov's form.
-    weight_decay : float, default=0
-        Decoupled decay.
 
     References
     ----------
@@ -88,31 +186,26 @@ class Muon(Optimizer):
     --------
     >>> weight = nn.Parameter(torch.zeros(2, 2, 1, 1))
     >>> weight.grad = torch.tensor([[3.0, 0.0], [0.0, 0.5]]).view(2, 2, 1, 1)
-    >>> Muon([weight], lr=0.1).step()
+    >>> Muon([weight], rate=0.1).step(0.1)
     >>> [round(value, 2) for value in weight.detach().flatten().tolist()]
     [-0.07, 0.0, 0.0, -0.09]
     """
 
     def __init__(
-        self, filters: Iterable[nn.Parameter], lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+        self, weights: Iterable[nn.Parameter], rate: float, weight_decay: float = 0.0, momentum: float = 0.9
     ) -> None:
-        super().__init__(filters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(weights, rate)
+        self.weight_decay, self.momentum = weight_decay, momentum
+        self.means = [torch.zeros_like(weight) for weight in self.weights]
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step along the orthogonal momentum."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                if "momentum" not in self.state[weight]:
-                    self.state[weight]["momentum"] = torch.zeros_like(weight)
-                momentum = self.state[weight]["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
-                # Taller than wide, a matrix of singular values 1 has small entries; see the source.
-                rate = group["lr"] * max(1, ahead.shape[0] / ahead.shape[1]) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(orthogonal(ahead).view(weight.shape), alpha=-rate)
+    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
+        """Step along the orthogonal momentum."""
+        mean = self.means[place].lerp_(gradient, 1 - self.momentum)
+        ahead = gradient.lerp(mean, self.momentum).flatten(1)
+        # Taller than wide, a matrix of singular values 1 has small entries; see the source.
+        stretch = max(1, ahead.shape[0] / ahead.shape[1]) ** 0.5
+        weight.mul_(1 - rate * self.weight_decay)
+        weight.add_(orthogonal(ahead).view(weight.shape), alpha=-rate * stretch)
 
 
 def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
@@ -149,7 +242,7 @@ def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.mT
 
 
-def build_optimisers(recipe: Recipe, net: nn.Module) -> list[Optimizer]:
+def build_optimisers(recipe: Recipe, net: nn.Module) -> list[Optimiser]:
     """Build the optimisers that a recipe names.
 
     Parameters
@@ -161,44 +254,78 @@ def build_optimisers(recipe: Recipe, net: nn.Module) -> list[Optimizer]:
 
     Returns
     -------
-    list of Optimizer
+    list of Optimiser
         One, or for ``"muon"`` two: Muon for the filters behind the first layer's, AdamW for the rest.
 
     Examples
     --------
     >>> from imprint.nets import build_net
-    >>> from imprint.recipe import RECIPES
+    >>> from imprint.recipes import RECIPES
     >>> [type(o).__name__ for o in build_optimisers(RECIPES["quick"], build_net("quick", 1, (28, 28), 10))]
     ['AdamW', 'Muon']
     """
     weights = list(net.parameters())
     if recipe.optimiser == "rmsprop":
-        return [KerasRMSprop(weights, lr=recipe.learning_rate)]
+        return [KerasRMSprop(weights, recipe.learning_rate)]
     filters = [weight for weight in weights if weight.ndim == 4][1:] if recipe.optimiser == "muon" else []
     chosen = {id(weight) for weight in filters}
     others = [weight for weight in weights if id(weight) not in chosen]
-    decay = recipe.weight_decay
-    adamw = AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)
-    return [adamw, Muon(filters, lr=recipe.filter_rate, weight_decay=decay)] if filters else [adamw]
+    adamw = AdamW(others, recipe.learning_rate, recipe.weight_decay)
+    return [adamw, Muon(filters, recipe.filter_rate, recipe.weight_decay)] if filters else [adamw]
 
 
-def reduce_on_plateau(recipe: Recipe, optimiser: Optimizer) -> ReduceLROnPlateau:
-    """Build Keras's ReduceLROnPlateau (mode max): cut the rate when accuracy has stopped rising.
+class Schedule(ABC):
+    """How the learning rate goes from step to step.
 
-    Keras cuts once `patience` epochs have brought no rise, torch once more than its patience
-    have, hence the minus one; call `step(accuracy)` after each epoch.
+    Examples
+    --------
+    >>> issubclass(OneCycle, Schedule)
+    True
+    """
+
+    @abstractmethod
+    def rate(self, highest: float, done: int) -> float:
+        """Give the learning rate of the next step.
+
+        Parameters
+        ----------
+        highest : float
+            The rate at its full height.
+        done : int
+            Steps taken so far.
+
+        Returns
+        -------
+        float
+            Above 0.
+
+        Examples
+        --------
+        >>> OneCycle(steps=100).rate(0.01, done=24)
+        0.01
+        """
+
+    def end_epoch(self, accuracy: float) -> None:  # noqa: B027 (most schedules need not know)
+        """Take note of an epoch's accuracy.
+
+        Parameters
+        ----------
+        accuracy : float
+            On the validation pictures, where there are any.
+
+        Examples
+        --------
+        >>> OneCycle(steps=100).end_epoch(accuracy=0.5)
+        """
+
+
+class Plateau(Schedule):
+    """Keras's ReduceLROnPlateau (mode max): cut the rate when accuracy has stopped rising.
 
     Parameters
     ----------
     recipe : Recipe
         Its four plateau fields.
-    optimiser : Optimizer
-        Whose rate to cut.
-
-    Returns
-    -------
-    ReduceLROnPlateau
-        At its first epoch.
 
     References
     ----------
@@ -206,40 +333,39 @@ def reduce_on_plateau(recipe: Recipe, optimiser: Optimizer) -> ReduceLROnPlateau
 
     Examples
     --------
-    >>> from imprint.recipe import RECIPES
-    >>> optimiser = KerasRMSprop(nn.Linear(2, 2).parameters(), lr=1e-3)
-    >>> schedule = reduce_on_plateau(RECIPES["tutorial"], optimiser)
+    >>> from imprint.recipes import RECIPES
+    >>> schedule = Plateau(RECIPES["tutorial"])
     >>> for accuracy in (0.9, 0.9, 0.9, 0.9):
-    ...     schedule.step(accuracy)
-    >>> optimiser.param_groups[0]["lr"]
+    ...     schedule.end_epoch(accuracy)
+    >>> schedule.rate(1e-3, done=2560)
     0.0005
     """
-    return ReduceLROnPlateau(
-        optimiser,
-        mode="max",
-        factor=recipe.plateau_factor,
-        patience=recipe.plateau_patience - 1,
-        threshold=recipe.plateau_min_delta,
-        threshold_mode="abs",
-        min_lr=recipe.plateau_floor,
-        eps=0,
-    )
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.share, self.best, self.waited = 1.0, -math.inf, 0
+
+    def rate(self, highest: float, done: int) -> float:
+        """Give the rate that the accuracies so far have left."""
+        return max(highest * self.share, min(highest, self.recipe.plateau_floor))
+
+    def end_epoch(self, accuracy: float) -> None:
+        """Take note of an epoch's accuracy."""
+        if accuracy > self.best + self.recipe.plateau_min_delta:
+            self.best, self.waited = accuracy, 0
+            return
+        self.waited += 1
+        if self.waited >= self.recipe.plateau_patience:
+            self.share, self.waited = self.share * self.recipe.plateau_factor, 0
 
 
-def one_cycle(optimiser: Optimizer, steps: int) -> LambdaLR:
-    """Build a schedule that rises to the optimiser's rate for a quarter of the steps and falls to nothing.
+class OneCycle(Schedule):
+    """A rate that rises for a quarter of the steps and falls to nothing.
 
     Parameters
     ----------
-    optimiser : Optimizer
-        Its rate is the highest; call `step()` after each of its steps.
     steps : int
         Steps of the whole run.
-
-    Returns
-    -------
-    LambdaLR
-        At its first step.
 
     References
     ----------
@@ -248,10 +374,39 @@ def one_cycle(optimiser: Optimizer, steps: int) -> LambdaLR:
 
     Examples
     --------
-    >>> optimiser = AdamW(nn.Linear(2, 2).parameters(), lr=0.01)
-    >>> schedule = one_cycle(optimiser, steps=100)
-    >>> optimiser.param_groups[0]["lr"]
-    0.0004
+    >>> schedule = OneCycle(steps=100)
+    >>> [round(schedule.rate(0.01, done), 4) for done in (0, 24, 99)]
+    [0.0004, 0.01, 0.0001]
     """
-    rise = max(1, steps // 4)
-    return LambdaLR(optimiser, lambda done: min((done + 1) / rise, (steps - done) / (steps - rise + 1)))
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def rate(self, highest: float, done: int) -> float:
+        """Give the rate for this place in the cycle."""
+        rise = max(1, self.steps // 4)
+        return highest * min((done + 1) / rise, (self.steps - done) / (self.steps - rise + 1))
+
+
+def build_schedule(recipe: Recipe, steps: int) -> Schedule:
+    """Build the learning-rate schedule that a recipe names.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the schedule.
+    steps : int
+        Steps of the whole run.
+
+    Returns
+    -------
+    Schedule
+        At its first step.
+
+    Examples
+    --------
+    >>> from imprint.recipes import RECIPES
+    >>> type(build_schedule(RECIPES["tutorial"], steps=19_200)).__name__
+    'Plateau'
+    """
+    return Plateau(recipe) if recipe.schedule == "plateau" else OneCycle(steps)

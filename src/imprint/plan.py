@@ -15,7 +15,8 @@ from imprint.errors import DataError
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
-from imprint.recipe import Recipe, choose_recipe, find_recipe
+from imprint.recipe import Recipe
+from imprint.recipes import choose_recipe, find_recipe
 
 
 @dataclass(frozen=True, eq=False)

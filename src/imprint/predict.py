@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,8 @@ GPU_BATCH = 4096
 HESITANT_SHARE = 0.05  # of the validation pictures; views changed no answer beyond the least sure 2 % (docs/LOG.md)
 
 
-@torch.inference_mode()
 def predict_probabilities(
-    net: nn.Module,
-    pixels: UInt8[Tensor, "n c h w"],
-    spec: InputSpec,
-    views: str = "none",
-    views_below: float = 1.0,
+    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
 ) -> Float32[ndarray, "n classes"]:
     """Run a network over pictures, without augmentation or dropout, in float32.
 
@@ -42,15 +38,11 @@ def predict_probabilities(
         Pictures in the form that `spec` asks for.
     spec : InputSpec
         The model's input contract.
-    views : {"none", "shifts", "mirror"}, default="none"
-        Which other views of a picture to average with; see `augment.VIEWS`.
-    views_below : float, default=1
-        Only pictures whose likeliest class has less probability than this are viewed again.
 
     Returns
     -------
     ndarray of float32, shape (n, classes)
-        Softmax of the logits, or its mean over the views; rows sum to 1.
+        Softmax of the logits; rows sum to 1.
 
     Examples
     --------
@@ -60,24 +52,75 @@ def predict_probabilities(
     >>> predict_probabilities(net, pixels, InputSpec(1, (28, 28), (28, 28))).shape
     (3, 10)
     """
+    return _look(net, pixels, spec, other_views=lambda prepared: [])
+
+
+def look_again(
+    net: nn.Module,
+    pixels: UInt8[Tensor, "n c h w"],
+    spec: InputSpec,
+    views: str,
+    found: Float32[ndarray, "n classes"],
+    views_below: float,
+) -> Float32[ndarray, "n classes"]:
+    """Average what a network says of a picture's other views too, where it hesitates.
+
+    Parameters
+    ----------
+    net : nn.Module
+        From prepared pictures to logits, on any device; its training mode is left as it was.
+    pixels : Tensor of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for.
+    spec : InputSpec
+        The model's input contract.
+    views : {"none", "shifts", "mirror"}
+        Which other views; see `augment.VIEWS`.
+    found : ndarray of float32, shape (n, classes)
+        What it says of the pictures as they are, from `predict_probabilities`.
+    views_below : float
+        Only pictures whose likeliest class has less probability than this are viewed again.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, classes)
+        Rows sum to 1.
+
+    Examples
+    --------
+    >>> from imprint.nets import build_net
+    >>> net = build_net("quick", 1, (28, 28), 10)
+    >>> pixels, spec = torch.zeros(3, 1, 28, 28, dtype=torch.uint8), InputSpec(1, (28, 28), (28, 28))
+    >>> look_again(net, pixels, spec, "shifts", predict_probabilities(net, pixels, spec), 1.0).shape
+    (3, 10)
+    """
+    hesitant = np.flatnonzero(found.max(axis=1) < views_below)
+    if views == "none" or not len(hesitant):
+        return found
+    viewed = found.copy()
+    viewed[hesitant] = _look(net, pixels[torch.from_numpy(hesitant)], spec, VIEWS[views])
+    return viewed
+
+
+@torch.inference_mode()
+def _look(
+    net: nn.Module,
+    pixels: UInt8[Tensor, "n c h w"],
+    spec: InputSpec,
+    other_views: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
+) -> Float32[ndarray, "n classes"]:
+    """Average the probabilities of each prepared picture and its other views."""
     device = next(net.parameters()).device
     arithmetic = choose_arithmetic(device, "float32")
     torch.set_num_threads(arithmetic.threads)
     was_training = net.training
     net.eval()
-    size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
-
-    def look(batch: Tensor) -> Tensor:
-        return torch.softmax(net(arithmetic.lay_out(batch)).float(), dim=1)
-
-    found = torch.cat([look(prepare(batch.to(device), spec)) for batch in pixels.split(size)])
-    if views != "none":
-        hesitant = (found.amax(dim=1) < views_below).nonzero().squeeze(1)
-        for chosen in hesitant.split(size) if len(hesitant) else ():
-            again = VIEWS[views](prepare(pixels[chosen.to(pixels.device)].to(device), spec))
-            found[chosen] = (found[chosen] + sum(look(view) for view in again)) / (1 + len(again))
+    found = []
+    for batch in pixels.split(CPU_BATCH if device.type == "cpu" else GPU_BATCH):
+        prepared = prepare(batch.to(device), spec)
+        seen = [net(arithmetic.lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
+        found.append(torch.stack(seen).mean(dim=0))
     net.train(was_training)
-    return found.cpu().numpy()
+    return torch.cat(found).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,9 @@ from imprint.input_spec import normalise, scale
 from imprint.layers import Ensemble
 from imprint.metrics import Score, log_loss, score
 from imprint.nets import build_net
-from imprint.optim import build_optimisers, one_cycle, reduce_on_plateau
+from imprint.optim import build_optimisers, build_schedule
 from imprint.plan import Plan, plan_training
-from imprint.predict import HESITANT_SHARE, predict_probabilities
+from imprint.predict import HESITANT_SHARE, look_again, predict_probabilities
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
@@ -219,8 +219,7 @@ def _loop(
     if arithmetic.layout == CHANNELS_LAST:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimisers = build_optimisers(recipe, net)
-    cycles = [one_cycle(optimiser, sum(steps)) for optimiser in optimisers if recipe.schedule == "one-cycle"]
-    plateaus = [reduce_on_plateau(recipe, optimiser) for optimiser in optimisers if recipe.schedule == "plateau"]
+    schedule, done = build_schedule(recipe, sum(steps)), 0
 
     losses = torch.full((len(labels),), torch.inf, device=plan.device)
     best_accuracy, best_weights = -1.0, None
@@ -230,7 +229,7 @@ def _loop(
                 epoch_started = time.perf_counter()
                 loss_sum = torch.zeros((), device=plan.device)
                 hits = torch.zeros((), dtype=torch.int64, device=plan.device)
-                rate = optimisers[0].param_groups[0]["lr"]
+                rate = schedule.rate(optimisers[0].rate, done)
                 order = epoch_order(losses, epoch_steps * batch_size, recipe.hard_share)
                 net.train()
                 for batch, targets, chosen in reporter.steps(_batches(pixels, labels, order, batch_size, recipe)):
@@ -241,9 +240,8 @@ def _loop(
                     net.zero_grad()
                     loss.mean().backward()
                     for optimiser in optimisers:
-                        optimiser.step()
-                    for cycle in cycles:
-                        cycle.step()
+                        optimiser.step(schedule.rate(optimiser.rate, done))
+                    done += 1
                     loss_sum += loss.detach().mean()
                     hits += (logits.argmax(dim=1) == targets).sum()
 
@@ -259,8 +257,7 @@ def _loop(
                 if accuracy > best_accuracy:
                     best_accuracy = accuracy
                     best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                for plateau in plateaus:
-                    plateau.step(accuracy)
+                schedule.end_epoch(accuracy)
                 for key, value in epoch.items():
                     history.setdefault(key, []).append(value)
                 reporter.say(_epoch_line(epoch, len(history["loss"]), recipe))
@@ -296,8 +293,7 @@ def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, second
     pixels = torch.from_numpy(settling.pixels)
     probabilities = predict_probabilities(net, pixels, spec)
     views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))
-    if recipe.views != "none":
-        probabilities = predict_probabilities(net, pixels, spec, recipe.views, views_below)
+    probabilities = look_again(net, pixels, spec, recipe.views, probabilities, views_below)
     unsure_below = float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE))
     if plan.validation is not None:
         unsure = probabilities.max(axis=1) < unsure_below
