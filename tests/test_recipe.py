@@ -39,7 +39,7 @@ def test_settings_take_the_type_of_their_field():
         ("rotation=-1", "it is at least 0"),
         ("rotation=nan", "it is at least 0"),
         ("zoom=1", "it lies from 0 to below 1"),
-        ("net=resnet", "it is tutorial, quick, deep, fine, residual, or some joined by +"),
+        ("net=resnet", "it is tutorial, quick, deep, broad, residual, or some joined by +"),
         ("net=", "or some joined by +"),
         ("net=quick+", "or some joined by +"),
         ("learning_rate=0", "it is above 0"),

@@ -61,7 +61,7 @@ def train(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(help="tutorial, quick, best, photos, or a run's recipe.json. Left out, the pictures decide."),
+        typer.Option(help="tutorial, quick, best, record, photos, or a recipe.json. Left out, the pictures decide."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe.")

@@ -121,13 +121,13 @@ def deep(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
     return he_normal(net)
 
 
-def fine(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
-    """Build a network whose first filters see the picture at full resolution; it errs elsewhere than `deep`.
+def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
+    """Build a network of 5×5 filters, the first at full resolution; it errs elsewhere than `deep`.
 
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 24.
+        Form of the pictures; height and width of at least 16.
     classes : int
         Number of classes.
 
@@ -139,15 +139,14 @@ def fine(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
     Examples
     --------
     >>> import torch
-    >>> fine(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
+    >>> broad(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    rows, columns = (((side - 4) // 2 - 4) // 2 - 2 for side in (height, width))
+    rows, columns = ((side - 4) // 2 // 2 - 2 for side in (height, width))
     net = _named(
         *_filters(channels, 24, 5, pool=True),
-        *_filters(24, 48, 3),
-        *_filters(48, 48, 3, pool=True),
-        *_filters(48, 64, 3, padding=1),
+        *_filters(24, 48, 5, padding=2, pool=True),
+        *_filters(48, 64, 5, padding=2),
         *_filters(64, 64, 3),
         Flatten(),
         Dense(64 * rows * columns, classes),
@@ -251,7 +250,7 @@ NETS = {
     "tutorial": NetKind(tutorial, 10),
     "quick": NetKind(quick, 20),
     "deep": NetKind(deep, 20),
-    "fine": NetKind(fine, 24),
+    "broad": NetKind(broad, 16),
     "residual": NetKind(residual, 16),
 }
 

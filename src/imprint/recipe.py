@@ -10,7 +10,7 @@ from typing import Any
 
 from imprint.errors import UsageError
 
-NET_KINDS = ("tutorial", "quick", "deep", "fine", "residual")
+NET_KINDS = ("tutorial", "quick", "deep", "broad", "residual")
 CHOICES = {
     "optimiser": ("rmsprop", "adamw", "muon"),
     "schedule": ("plateau", "one-cycle"),
@@ -28,7 +28,7 @@ class Recipe:
     ----------
     name : str
         What the run folder is named after.
-    net : {"tutorial", "quick", "deep", "fine", "residual"}
+    net : {"tutorial", "quick", "deep", "broad", "residual"}
         The network, or several joined by + that are trained one after the other and whose
         probabilities are averaged.
     epochs : int
