@@ -138,7 +138,7 @@ def choose_arithmetic(device: torch.device, precision: str = "auto") -> Arithmet
     machine = _machine(device)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.pop("machine") == machine:
+        if kept.pop("machine") == machine and (not kept.pop("busy") or _busy()):
             return Arithmetic(**kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # nothing kept, or nothing of use
@@ -252,14 +252,16 @@ def _machine(device: torch.device) -> str:
     return f"{cpu} | {gpu} | {torch.get_num_threads()} threads | torch {torch.__version__}"
 
 
+def _busy() -> bool:
+    """Tell whether other programs keep the machine busy."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def _keep(chosen: Arithmetic, machine: str, path: Path) -> None:
-    """Write the outcome down, unless other programs kept the machine busy while it was found."""
-    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
-    if busy:
-        return
+    """Write the outcome down, and whether the machine was busy: then it is found anew on a quiet one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(asdict(chosen) | {"machine": machine}), encoding="utf-8")
+            temporary.write_text(json.dumps(asdict(chosen) | {"machine": machine, "busy": _busy()}), encoding="utf-8")
     except (OSError, ImprintError):
         pass  # a machine whose cache cannot be written is checked each time
