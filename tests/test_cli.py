@@ -118,11 +118,20 @@ def test_predict_other_data_gives_all_facts(model_file, tmp_path):
 def test_evaluate(lesson, digits_csv):
     content = json.loads(imprint("evaluate", "runs/0001-tutorial", "labelled.csv", "--json", cwd=digits_csv).stdout)
     keys = "images accuracy interval baseline log_loss calibration_error confusion classes unsure"
-    assert set(content) == set(keys.split())
+    assert set(content) >= set(keys.split())
     assert content["images"] == np.sum(content["confusion"]) == 100
     assert content["accuracy"] == np.trace(content["confusion"]) / 100
     text = imprint("evaluate", "runs/0001-tutorial", "labelled.csv", cwd=digits_csv).stdout
     assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
+
+
+def test_compare(lesson, digits_csv, refused):
+    both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
+    content = json.loads(imprint(*both, "--json", cwd=digits_csv).stdout)
+    assert content["difference"] == 0 and content["p_value"] == 1
+    assert content["interval"][0] < 0 < content["interval"][1]
+    assert imprint(*both, cwd=digits_csv).stdout.splitlines()[-1] == "no difference beyond noise"
+    refused("compare", "runs/0001-tutorial", "nowhere", "labelled.csv", cwd=digits_csv)
 
 
 def test_train_json_and_numbering(digits_csv, tmp_path):

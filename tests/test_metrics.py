@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from scipy.stats import binomtest
-from sklearn.dummy import DummyClassifier
 
 from imprint import metrics
 
@@ -21,21 +20,6 @@ def predictions():
     return probabilities, generator.choice(4, size=500, p=[0.5, 0.3, 0.1, 0.1])
 
 
-def test_scores_are_scikit_learns(predictions):
-    probabilities, labels = predictions
-    result = metrics.score(probabilities, labels, ("a", "b", "c", "d"), probabilities.max(1) < 0.5)
-    predicted = probabilities.argmax(1)
-    assert result.images == 500
-    assert result.accuracy == sklearn.metrics.accuracy_score(labels, predicted)
-    assert result.log_loss == pytest.approx(sklearn.metrics.log_loss(labels, probabilities), rel=1e-4)
-    assert result.confusion == sklearn.metrics.confusion_matrix(labels, predicted).tolist()
-    dummy = DummyClassifier(strategy="most_frequent").fit(probabilities, labels)
-    assert result.baseline == dummy.score(probabilities, labels)
-    sure = probabilities.max(1) >= 0.5
-    assert result.unsure["share"] == pytest.approx(1 - sure.mean())
-    assert result.unsure["accuracy_when_sure"] == (predicted == labels)[sure].mean()
-
-
 def test_calibration_error_is_the_weighted_gap_of_its_bins(predictions):
     probabilities, labels = predictions
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
@@ -51,6 +35,38 @@ def test_a_perfectly_sure_mistake_costs_a_finite_loss():
     assert metrics.log_loss(np.array([[1.0, 0.0]], dtype=np.float32), np.array([1])) == pytest.approx(15.94, abs=0.01)
 
 
-def test_nobody_left_when_all_are_unsure():
-    result = metrics.score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([True, True]))
-    assert result.unsure == {"share": 1.0, "accuracy_when_sure": None}
+def test_brier_loss_is_the_squared_distance_from_the_truth(predictions):
+    probabilities, labels = predictions
+    expected = np.square(probabilities - np.eye(4)[labels]).sum(axis=1).mean()
+    assert metrics.brier_loss(probabilities, labels) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_top_k_is_scikit_learns(predictions, k):
+    probabilities, labels = predictions
+    expected = 1.0 if k == 4 else sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=k)
+    assert metrics.top_k_score(probabilities, labels, k) == expected
+
+
+def test_class_scores_are_scikit_learns(predictions):
+    probabilities, labels = predictions
+    predicted = np.minimum(probabilities.argmax(1), 2)  # the last class is never named
+    found = metrics.class_scores(metrics.confusion(labels, predicted, 4))
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for key, column in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+        assert [scores[key] for scores in found] == pytest.approx(column.tolist())
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (5, 0), (7, 12), (1, 1), (4000, 4300)])
+def test_mcnemar_is_a_fair_coin(first, second):
+    flips = np.random.default_rng(0).binomial(first + second, 0.5, size=200_000)
+    as_uneven = np.abs(flips - (first + second) / 2) >= abs(first - second) / 2
+    assert metrics.mcnemar(first, second) == pytest.approx(as_uneven.mean(), abs=0.005)
+
+
+def test_difference_interval_covers_the_truth_in_95_of_100():
+    generator = np.random.default_rng(0)
+    draws = generator.multinomial(300, [0.05, 0.02, 0.93], size=4000)  # only first, only second, no difference
+    intervals = [metrics.difference_interval(first, second, 300) for first, second, _ in draws.tolist()]
+    covered = np.mean([low <= 0.03 <= high for low, high in intervals])
+    assert 0.94 < covered < 0.97

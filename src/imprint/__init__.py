@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
     from imprint.images import LabelledImages as LabelledImages
-    from imprint.metrics import Score as Score
     from imprint.predict import Predictions as Predictions
     from imprint.recipe import Recipe as Recipe
     from imprint.recipes import RECIPES as RECIPES
+    from imprint.score import Score as Score
     from imprint.training import Run as Run
     from imprint.training import train as train
 
@@ -32,7 +32,7 @@ _HOMES = {
     "RECIPES": "imprint.recipes",
     "Recipe": "imprint.recipe",
     "Run": "imprint.training",
-    "Score": "imprint.metrics",
+    "Score": "imprint.score",
     "UsageError": "imprint.errors",
     "evaluate": "imprint.evaluation",
     "load": "imprint.data",

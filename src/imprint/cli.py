@@ -155,6 +155,28 @@ def predict(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
+    data: Data,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
+    from dataclasses import asdict
+
+    from imprint.classifier import Classifier
+    from imprint.data import load
+    from imprint.evaluation import compare as run_comparison
+    from imprint.tables import comparison_table
+
+    result = run_comparison(Classifier.load(first), Classifier.load(second), load(data))
+    if as_json:
+        _print_json(asdict(result) | {"verdict": result.verdict})
+    else:
+        print(comparison_table(str(first), str(second), result))
+
+
+@app.command()
 def summary(
     what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model file, run folder or recipe name.")],
     as_json: AsJson = False,

@@ -1,10 +1,13 @@
-"""Scoring a model on labelled pictures."""
+"""Scoring a model on labelled pictures, and two against each other."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from imprint.classifier import Classifier
 from imprint.images import LabelledImages
-from imprint.metrics import Score, score
+from imprint.metrics import difference_interval, mcnemar
+from imprint.score import Score, score
 
 
 def evaluate(model: Classifier, images: LabelledImages) -> Score:
@@ -38,3 +41,100 @@ def evaluate(model: Classifier, images: LabelledImages) -> Score:
     labels = images.labels_among(model.class_names)
     predictions = model.predict(images)
     return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+
+
+SIGNIFICANT = 0.05  # a difference that chance makes less often than this is called one
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same pictures.
+
+    Parameters
+    ----------
+    images : int
+        Number of pictures.
+    accuracy : tuple of float
+        Of the first and of the second.
+    difference : float
+        The first's accuracy less the second's.
+    interval : tuple of float
+        Its 95 % interval; see `metrics.difference_interval`.
+    only_first, only_second : int
+        Pictures that only one of them named rightly.
+    p_value : float
+        See `metrics.mcnemar`.
+
+    Examples
+    --------
+    >>> print(Comparison(1000, (0.99, 0.97), 0.02, (0.0075, 0.0324), 30, 10, 0.0022).verdict)
+    the first is better
+    """
+
+    images: int
+    accuracy: tuple[float, float]
+    difference: float
+    interval: tuple[float, float]
+    only_first: int
+    only_second: int
+    p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """Which model is better, where chance would seldom make such a difference.
+
+        Returns
+        -------
+        str
+            In a few words.
+
+        Examples
+        --------
+        >>> Comparison(100, (0.9, 0.9), 0.0, (-0.06, 0.06), 4, 4, 1.0).verdict
+        'no difference beyond noise'
+        """
+        if self.p_value >= SIGNIFICANT:
+            return "no difference beyond noise"
+        return "the first is better" if self.difference > 0 else "the second is better"
+
+
+def compare(first: Classifier, second: Classifier, images: LabelledImages) -> Comparison:
+    """Tell whether one of two models is really better, on pictures that neither has learnt from.
+
+    Parameters
+    ----------
+    first, second : Classifier
+        The models.
+    images : LabelledImages
+        Pictures with labels, of the form that both were taught with.
+
+    Returns
+    -------
+    Comparison
+        The difference with its interval and McNemar's test.
+
+    Raises
+    ------
+    DataError
+        When labels are missing or unknown to a model, or pictures have another form.
+
+    Examples
+    --------
+    >>> from imprint import load, train
+    >>> digits = load("digits")
+    >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> compare(model, model, digits).verdict
+    'no difference beyond noise'
+    """
+    right = [model.predict(images).labels == images.labels_among(model.class_names) for model in (first, second)]
+    only_first, only_second = (int((one & ~other).sum()) for one, other in (right, right[::-1]))
+    accuracy = float(right[0].mean()), float(right[1].mean())
+    return Comparison(
+        images=len(images),
+        accuracy=accuracy,
+        difference=accuracy[0] - accuracy[1],
+        interval=difference_interval(only_first, only_second, len(images)),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=mcnemar(only_first, only_second),
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -69,6 +67,61 @@ def log_loss(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray
     return float(-np.log(np.maximum(true, np.finfo(np.float32).eps), dtype=np.float64).mean())
 
 
+def brier_loss(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over classes; 0 is perfect, 2 the worst.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Rows that sum to 1.
+    labels : ndarray of int64, shape (n,)
+        True classes, as columns of `probabilities`.
+
+    Returns
+    -------
+    float
+        From 0 to 2.
+
+    References
+    ----------
+    Brier, Monthly Weather Review 78 (1950) 1-3, whose form for several classes this is.
+
+    Examples
+    --------
+    >>> brier_loss(np.array([[0.5, 0.5]], dtype=np.float32), np.array([0]))
+    0.5
+    """
+    true = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+    squares = np.square(probabilities, dtype=np.float64).sum(axis=1)
+    return float((squares - 2 * true + 1).mean())
+
+
+def top_k_score(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"], k: int) -> float:
+    """Share of images whose true class is among the k likeliest.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Rows that sum to 1.
+    labels : ndarray of int64, shape (n,)
+        True classes, as columns of `probabilities`.
+    k : int
+        At least 1.
+
+    Returns
+    -------
+    float
+        From 0 to 1. Of classes with the same probability, the first counts as the likelier.
+
+    Examples
+    --------
+    >>> top_k_score(np.array([[0.5, 0.3, 0.2]], dtype=np.float32), np.array([1]), k=2)
+    1.0
+    """
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((likeliest == labels[:, None]).any(axis=1).mean())
+
+
 def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins: int = 15) -> float:
     """Measure how far confidence lies from accuracy on average (expected calibration error).
 
@@ -125,115 +178,96 @@ def confusion(labels: Int64[ndarray, " n"], predicted: Int64[ndarray, " n"], cla
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well predictions fit labels, and how far the figure can be trusted.
+def class_scores(confused: Int64[ndarray, "k k"]) -> list[dict[str, float]]:
+    """Score each class by itself.
 
     Parameters
     ----------
-    images : int
-        Number of pictures scored.
-    accuracy : float
-        Share of them predicted rightly.
-    interval : tuple of float
-        95 % Wilson interval of the accuracy.
-    baseline : float
-        Accuracy of always naming the commonest class of these pictures.
-    log_loss : float
-        See `log_loss`.
-    calibration_error : float
-        See `calibration_error`.
-    confusion : list of list of int
-        See `confusion`.
-    classes : tuple of str
-        Names of the rows and columns of `confusion`.
-    unsure : dict
-        ``share`` of pictures flagged unsure and ``accuracy_when_sure`` on the rest (None if none is left).
-
-    Examples
-    --------
-    >>> print(score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False])))
-    1.0000 (95 % interval 0.3424 to 1.0000; 2 images; always the commonest class: 0.5000)
-    """
-
-    images: int
-    accuracy: float
-    interval: tuple[float, float]
-    baseline: float
-    log_loss: float
-    calibration_error: float
-    confusion: list[list[int]]
-    classes: tuple[str, ...]
-    unsure: dict[str, float | None]
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {self.images:,} images; "
-            f"always the commonest class: {self.baseline:.4f})"
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """Give the figures that sum a run up, as plain JSON values.
-
-        Returns
-        -------
-        dict
-            `images`, `accuracy`, `interval` and `baseline`.
-
-        Examples
-        --------
-        >>> sure = np.array([False])
-        >>> score(np.ones((1, 1), dtype=np.float32), np.array([0]), ("a",), sure).facts()["images"]
-        1
-        """
-        keys = ("images", "accuracy", "interval", "baseline")
-        return {key: getattr(self, key) for key in keys}
-
-
-def score(
-    probabilities: Float32[ndarray, "n classes"],
-    labels: Int64[ndarray, " n"],
-    classes: tuple[str, ...],
-    unsure: ndarray,
-) -> Score:
-    """Score probabilities against labels.
-
-    Parameters
-    ----------
-    probabilities : ndarray of float32, shape (n, classes)
-        Rows that sum to 1.
-    labels : ndarray of int64, shape (n,)
-        True classes, as columns of `probabilities`.
-    classes : tuple of str
-        Names of the columns.
-    unsure : ndarray of bool, shape (n,)
-        Which predictions are flagged.
+    confused : ndarray of int64, shape (classes, classes)
+        From `confusion`.
 
     Returns
     -------
-    Score
-        Every figure of it.
+    list of dict
+        For each class ``precision`` (share of images named so that are), ``recall`` (share of
+        its images named so), ``f1`` (their harmonic mean) and ``images``. 0 where there is nothing to count.
 
     Examples
     --------
-    >>> score(np.eye(2, dtype=np.float32), np.array([0, 0]), ("a", "b"), np.array([False, True])).accuracy
-    0.5
+    >>> class_scores(np.array([[3, 1], [0, 4]]))[0]
+    {'precision': 1.0, 'recall': 0.75, 'f1': 0.8571428571428571, 'images': 4}
     """
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    correct = predicted == labels
-    sure = ~unsure
-    return Score(
-        images=len(labels),
-        accuracy=float(correct.mean()),
-        interval=wilson_interval(int(correct.sum()), len(labels)),
-        baseline=float(np.bincount(labels).max() / len(labels)),
-        log_loss=log_loss(probabilities, labels),
-        calibration_error=calibration_error(confidence, correct),
-        confusion=confusion(labels, predicted, len(classes)).tolist(),
-        classes=classes,
-        unsure={
-            "share": float(unsure.mean()),
-            "accuracy_when_sure": float(correct[sure].mean()) if sure.any() else None,
-        },
-    )
+    hits, named, images = confused.diagonal(), confused.sum(axis=0), confused.sum(axis=1)
+    return [
+        {
+            "precision": float(hit / max(1, of_named)),
+            "recall": float(hit / max(1, of_images)),
+            "f1": float(2 * hit / max(1, of_named + of_images)),
+            "images": int(of_images),
+        }
+        for hit, of_named, of_images in zip(hits, named, images, strict=True)
+    ]
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Test whether two classifiers err equally often on the same images, exactly.
+
+    Parameters
+    ----------
+    only_first : int
+        Images that only the first named rightly.
+    only_second : int
+        Images that only the second named rightly.
+
+    Returns
+    -------
+    float
+        Chance of a split at least as uneven where both are equally good; 1 where they never differ.
+
+    References
+    ----------
+    McNemar, Psychometrika 12 (1947) 153-157; the exact form is a sign test.
+
+    Examples
+    --------
+    >>> mcnemar(0, 5)  # five times the same side of a coin, either side
+    0.0625
+    """
+    from scipy.stats import binomtest  # takes 0.3 s to import
+
+    differing = only_first + only_second
+    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def difference_interval(only_first: int, only_second: int, count: int) -> tuple[float, float]:
+    """Bound with 95 % confidence by how much the first classifier's accuracy exceeds the second's.
+
+    Parameters
+    ----------
+    only_first : int
+        Images that only the first named rightly.
+    only_second : int
+        Images that only the second named rightly.
+    count : int
+        All images that both were given.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper bound, from -1 to 1.
+
+    References
+    ----------
+    Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
+    Statistics in Medicine 24 (2005) 729-740: Wald's interval with half an image added to each cell.
+
+    Examples
+    --------
+    >>> low, high = difference_interval(30, 10, 1000)
+    >>> round(low, 4), round(high, 4)
+    (0.0075, 0.0324)
+    """
+    first, second, whole = only_first + 0.5, only_second + 0.5, count + 2
+    difference = (first - second) / whole
+    margin = Z_95 * math.sqrt(first + second - (first - second) ** 2 / whole) / whole
+    return max(-1.0, difference - margin), min(1.0, difference + margin)

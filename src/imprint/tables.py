@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from imprint.evaluation import Comparison
 from imprint.images import LabelledImages
 from imprint.input_spec import describe
-from imprint.metrics import Score
+from imprint.score import Score
 from imprint.summary import Layer
 
 PREVIEW_ROWS = 5
@@ -119,7 +120,7 @@ def score_table(result: Score) -> str:
 
     Examples
     --------
-    >>> from imprint.metrics import score
+    >>> from imprint.score import score
     >>> two = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False]))
     >>> print(score_table(two).splitlines()[0])
     accuracy 1.0000 (95 % interval 0.3424 to 1.0000; 2 images; always the commonest class: 0.5000)
@@ -127,9 +128,12 @@ def score_table(result: Score) -> str:
     sure = result.unsure["accuracy_when_sure"]
     lines = [
         f"accuracy {result}",
-        f"log loss {result.log_loss:.4f}, calibration error {result.calibration_error:.4f}",
+        f"log loss {result.log_loss:.4f}, Brier score {result.brier:.4f}, "
+        f"calibration error {result.calibration_error:.4f}",
+        *(() if result.top_5 is None else (f"true class among the five likeliest: {result.top_5:.4f}",)),
         f"unsure of {result.unsure['share']:.1%}" + ("" if sure is None else f", accuracy on the rest {sure:.4f}"),
     ]
+    lines += ["", "classes, the hardest first", _class_table(result)]
     if len(result.classes) <= MOST_CLASSES:
         rows = [
             [name, *(str(count) if count else "·" for count in counts)]
@@ -137,6 +141,59 @@ def score_table(result: Score) -> str:
         ]
         lines += ["", "rows: true class, columns: predicted", table(["", *result.classes], rows)]
     return "\n".join(lines)
+
+
+def _class_table(result: Score) -> str:
+    """Lay the scores of the hardest classes out, and their means over all."""
+    hardest = sorted(result.per_class.items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
+    scored = [*hardest, ("all alike", result.macro | {"images": result.images})]
+    keys = ("precision", "recall", "f1")
+    cells = [[name, *(f"{one[key]:.4f}" for key in keys), f"{one['images']:,}"] for name, one in scored]
+    return table(["class", "precision", "recall", "F1", "images"], cells)
+
+
+def comparison_table(first: str, second: str, result: Comparison) -> str:
+    """Describe how two models fared on the same pictures, and whether that means anything.
+
+    Parameters
+    ----------
+    first, second : str
+        The models' names.
+    result : Comparison
+        From `evaluation.compare`.
+
+    Returns
+    -------
+    str
+        Several lines, the verdict last.
+
+    Examples
+    --------
+    >>> print(comparison_table("a", "b", Comparison(1000, (0.99, 0.97), 0.02, (0.0075, 0.0324), 30, 10, 0.0022)))
+    model  accuracy  right where the other is wrong
+    a        0.9900                              30
+    b        0.9700                              10
+    <BLANKLINE>
+    difference +0.0200 (95 % interval +0.0075 to +0.0324; 1,000 images; McNemar's test: p = 0.0022)
+    a is better
+    """
+    rows = [
+        [name, f"{accuracy:.4f}", f"{alone:,}"]
+        for name, accuracy, alone in zip(
+            (first, second), result.accuracy, (result.only_first, result.only_second), strict=True
+        )
+    ]
+    low, high = result.interval
+    verdict = result.verdict.replace("the first is", f"{first} is").replace("the second is", f"{second} is")
+    return "\n".join(
+        [
+            table(["model", "accuracy", "right where the other is wrong"], rows),
+            "",
+            f"difference {result.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f}; {result.images:,} images; "
+            f"McNemar's test: p = {result.p_value:.2g})",
+            verdict,
+        ]
+    )
 
 
 def summary_table(title: str, layers: Sequence[Layer]) -> str:

@@ -20,7 +20,7 @@ from imprint.errors import UsageError
 from imprint.images import LabelledImages
 from imprint.input_spec import normalise, scale
 from imprint.layers import Ensemble
-from imprint.metrics import Score, log_loss, score
+from imprint.metrics import log_loss
 from imprint.nets import build_net
 from imprint.optim import build_optimisers, build_schedule
 from imprint.plan import Plan, plan_training
@@ -28,6 +28,7 @@ from imprint.predict import HESITANT_SHARE, look_again, predict_probabilities
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
+from imprint.score import Score, score
 
 UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence
 SETTLING = 2000  # training pictures that settle the thresholds where there are no validation pictures
