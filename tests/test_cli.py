@@ -128,7 +128,7 @@ def test_evaluate(lesson, digits_csv):
 def test_compare(lesson, digits_csv, refused):
     both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
     content = json.loads(imprint(*both, "--json", cwd=digits_csv).stdout)
-    assert content["difference"] == 0 and content["p_value"] == 1
+    assert (content["difference"], content["p_value"]) == (0, 1)
     assert content["interval"][0] < 0 < content["interval"][1]
     assert imprint(*both, cwd=digits_csv).stdout.splitlines()[-1] == "no difference beyond noise"
     refused("compare", "runs/0001-tutorial", "nowhere", "labelled.csv", cwd=digits_csv)

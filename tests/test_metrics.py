@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import sklearn.metrics
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from imprint import metrics
@@ -70,3 +71,34 @@ def test_difference_interval_covers_the_truth_in_95_of_100():
     intervals = [metrics.difference_interval(first, second, 300) for first, second, _ in draws.tolist()]
     covered = np.mean([low <= 0.03 <= high for low, high in intervals])
     assert 0.94 < covered < 0.97
+
+
+@pytest.mark.parametrize("true_temperature", [0.3, 1.0, 3.0])
+def test_temperature_minimises_the_log_loss(true_temperature):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(20_000, 5)) * 2
+    truth, stated = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (logits, logits * true_temperature))
+    labels = (truth.cumsum(axis=1) < generator.random((20_000, 1))).sum(axis=1)
+    stated = stated.astype(np.float32)
+    found = metrics.fit_temperature(stated, labels)
+    assert found == pytest.approx(true_temperature, rel=0.05)
+    least = minimize_scalar(
+        lambda t: metrics.log_loss(metrics.tempered(stated, t), labels), bounds=(0.1, 10), method="bounded"
+    )
+    assert found == pytest.approx(least.x, rel=0.01)
+
+
+def test_a_few_faultless_pictures_prove_no_certainty():
+    faultless = np.full((10, 2), 0.1, dtype=np.float32)
+    faultless[:, 0] = 0.9
+    temperature = metrics.fit_temperature(faultless, np.zeros(10, dtype=np.int64))
+    assert metrics.tempered(faultless, temperature).max() < 0.98
+
+
+def test_temperature_changes_no_answer(predictions):
+    probabilities, _ = predictions
+    for temperature in (0.1, 10.0):
+        changed = metrics.tempered(probabilities, temperature)
+        assert np.array_equal(changed.argmax(1), probabilities.argmax(1))
+        assert np.abs(changed.sum(1) - 1).max() < 1e-6
+    assert np.allclose(metrics.tempered(probabilities, 1.0), probabilities, atol=1e-7)

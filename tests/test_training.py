@@ -11,6 +11,7 @@ import imprint
 from imprint import DataError, LabelledImages, UsageError
 from imprint.arithmetic import choose_arithmetic
 from imprint.data.split import split
+from imprint.metrics import tempered
 from imprint.nets import NETS
 from imprint.plan import plan_training
 from imprint.predict import predict_probabilities
@@ -128,11 +129,22 @@ def test_views_are_taken_where_the_model_hesitates(run, digits):
     final = model.predict_proba(digits)
     hesitant = plain.max(axis=1) < model.views_below
     assert 0 < hesitant.mean() < 0.2
-    assert np.array_equal(final[~hesitant], plain[~hesitant])
-    assert not np.allclose(final[hesitant], plain[hesitant], atol=1e-4)
+    expected = tempered(plain, model.temperature)
+    assert np.array_equal(final[~hesitant], expected[~hesitant])
+    assert not np.allclose(final[hesitant], expected[hesitant], atol=1e-4)
     assert np.abs(final.sum(axis=1) - 1).max() < 1e-5
     sure = replace(model, views_below=0.0)
-    assert np.array_equal(sure.predict_proba(digits[:5]), plain[:5])
+    assert np.array_equal(sure.predict_proba(digits[:5]), expected[:5])
+
+
+def test_confidence_fits_accuracy_on_pictures_not_seen(digits):
+    run = imprint.train(digits[:900], "quick", settings=["epochs=4"], validation=0.2, silent=True)
+    calibrated = imprint.evaluate(run.model, digits[900:])
+    modest = imprint.evaluate(replace(run.model, temperature=1.0), digits[900:])
+    assert run.model.temperature < 1  # smoothed labels teach modesty
+    assert calibrated.calibration_error < modest.calibration_error / 2
+    assert calibrated.log_loss < modest.log_loss
+    assert calibrated.confusion == modest.confusion
 
 
 def test_several_networks_make_one_model(digits, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from imprint.device import choose_device
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
+from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
 from imprint.predict import Predictions, look_again, predict_probabilities
@@ -38,6 +40,9 @@ class Classifier:
         What it expects of a picture.
     recipe : Recipe
         How it was taught.
+    temperature : float
+        What the network's logits are divided by, so that confidence fits accuracy. Training fits
+        it on the validation pictures, and leaves it at 1 where there are none.
     unsure_below : float
         Predictions with less confidence than this are flagged unsure. Training sets it so
         that 1 % of the validation pictures are flagged.
@@ -59,6 +64,7 @@ class Classifier:
     class_names: tuple[str, ...]
     spec: InputSpec
     recipe: Recipe
+    temperature: float
     unsure_below: float
     views_below: float
     score: dict[str, Any] | None = None
@@ -92,7 +98,8 @@ class Classifier:
         self.spec.check(images.shape, images.name)
         pixels = torch.from_numpy(images.pixels)
         found = predict_probabilities(self.net, pixels, self.spec)
-        return look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
+        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
+        return tempered(found, self.temperature)
 
     def predict(self, images: LabelledImages) -> Predictions:
         """Name each picture's class.
@@ -166,6 +173,7 @@ class Classifier:
             "class_names": list(self.class_names),
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
+            "temperature": self.temperature,
             "unsure_below": self.unsure_below,
             "views_below": self.views_below,
             "score": self.score,
@@ -227,8 +235,12 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    thresholds = float(facts["unsure_below"]), float(facts["views_below"])
-    return Classifier(net, names, spec, recipe, *thresholds, facts.get("score"))
+    temperature, unsure_below, views_below = (
+        float(facts[key]) for key in ("temperature", "unsure_below", "views_below")
+    )
+    if not 0 < temperature < math.inf:
+        raise ValueError("temperature")
+    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"))
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -153,6 +153,79 @@ def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins
     bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(bin_of, weights=correct - confidence.astype(np.float64), minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
+    """Find the temperature at which a model's confidence fits its accuracy best.
+
+    Dividing logits by it changes no answer. It minimises the log loss, with one more picture
+    counted whose label is any class alike, so that a few faultless pictures prove no certainty.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Softmax of the logits, rows that sum to 1.
+    labels : ndarray of int64, shape (n,)
+        True classes, as columns of `probabilities`.
+
+    Returns
+    -------
+    float
+        From 0.1 to 10: below 1 where the model was too modest, above where it was too sure.
+
+    References
+    ----------
+    Guo et al., "On calibration of modern neural networks", arXiv:1706.04599; Platt,
+    "Probabilistic outputs for support vector machines", 1999, for the extra picture.
+
+    Examples
+    --------
+    >>> boastful = np.tile(np.array([[0.99, 0.01]], dtype=np.float32), (100, 1))
+    >>> fit_temperature(boastful, np.repeat([0, 1], [80, 20])) > 3
+    True
+    """
+    logits = _logits(probabilities)
+    true = np.take_along_axis(logits, labels[:, None], axis=1).sum() + logits.mean()
+    low, high = 0.1, 10.0
+    # The loss is convex in the temperature's inverse: halve the range by its slope.
+    for _ in range(30):
+        middle = (low * high) ** 0.5
+        expected = (_softmax(logits / middle) * logits).sum(axis=1)
+        too_sure = expected.sum() + expected.mean() > true
+        low, high = (middle, high) if too_sure else (low, middle)
+    return float((low * high) ** 0.5)
+
+
+def tempered(probabilities: Float32[ndarray, "n classes"], temperature: float) -> Float32[ndarray, "n classes"]:
+    """Make probabilities more modest, or surer, without changing which is the largest.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Rows that sum to 1.
+    temperature : float
+        What their logits are divided by, from `fit_temperature`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, classes)
+        Rows that sum to 1.
+
+    Examples
+    --------
+    >>> tempered(np.array([[0.8, 0.2]], dtype=np.float32), temperature=0.5)  # 16 to 1
+    array([[0.9412, 0.0588]], dtype=float32)
+    """
+    return _softmax(_logits(probabilities) / temperature).astype(np.float32)
+
+
+def _logits(probabilities: Float32[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:
+    return np.asarray(np.log(np.maximum(probabilities, 1e-30), dtype=np.float64))
+
+
+def _softmax(logits: Float64[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def confusion(labels: Int64[ndarray, " n"], predicted: Int64[ndarray, " n"], classes: int) -> Int64[ndarray, "k k"]:

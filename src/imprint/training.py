@@ -20,7 +20,7 @@ from imprint.errors import UsageError
 from imprint.images import LabelledImages
 from imprint.input_spec import normalise, scale
 from imprint.layers import Ensemble
-from imprint.metrics import log_loss
+from imprint.metrics import fit_temperature, log_loss, tempered
 from imprint.nets import build_net
 from imprint.optim import build_optimisers, build_schedule
 from imprint.plan import Plan, plan_training
@@ -288,19 +288,22 @@ def _batches(
 
 def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
     """Make a classifier of a trained network: settle when it hesitates and when it is unsure, and score it."""
-    class_names, spec, kept_score = plan.training.class_names, plan.spec, None
+    class_names, spec, temperature, kept_score = plan.training.class_names, plan.spec, 1.0, None
     # Confidence needs no labels, so that settling on it leaves the score honest.
     settling = plan.training[:SETTLING] if plan.validation is None else plan.validation
     pixels = torch.from_numpy(settling.pixels)
     probabilities = predict_probabilities(net, pixels, spec)
     views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))
     probabilities = look_again(net, pixels, spec, recipe.views, probabilities, views_below)
+    if plan.validation is not None:
+        labels = settling.labels_among(class_names)
+        temperature = fit_temperature(probabilities, labels)
+        probabilities = tempered(probabilities, temperature)
     unsure_below = float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE))
     if plan.validation is not None:
-        unsure = probabilities.max(axis=1) < unsure_below
-        kept_score = score(probabilities, settling.labels_among(class_names), class_names, unsure)
+        kept_score = score(probabilities, labels, class_names, probabilities.max(axis=1) < unsure_below)
     facts = None if kept_score is None else kept_score.facts()
-    model = Classifier(net, class_names, spec, recipe, unsure_below, views_below, facts)
+    model = Classifier(net, class_names, spec, recipe, temperature, unsure_below, views_below, facts)
     return Run(model, recipe, history, seconds, kept_score, interrupted)
 
 
