@@ -213,8 +213,9 @@ def tempered(probabilities: Float32[ndarray, "n classes"], temperature: float) -
 
     Examples
     --------
-    >>> tempered(np.array([[0.8, 0.2]], dtype=np.float32), temperature=0.5)  # 16 to 1
-    array([[0.9412, 0.0588]], dtype=float32)
+    >>> sharpened = tempered(np.array([[0.8, 0.2]], dtype=np.float32), temperature=0.5)
+    >>> [round(probability, 4) for probability in sharpened[0].tolist()]  # 16 to 1
+    [0.9412, 0.0588]
     """
     return _softmax(_logits(probabilities) / temperature).astype(np.float32)
 
