@@ -83,9 +83,18 @@ class LabelledImages:
     def __getitem__(self, chosen: ArrayLike | slice) -> LabelledImages:
         """Pick some of the pictures, in the order given; the classes stay as they are."""
         picked = chosen if isinstance(chosen, slice) else np.asarray(chosen)
-        named = {"labels": self.labels, "groups": self.groups, "sizes": self.sizes}
-        beside = {name: None if values is None else values[picked] for name, values in named.items()}
-        return replace(self, pixels=self.pixels[picked], sources=self.sources[picked], **beside)
+
+        def pick(values: ndarray | None) -> ndarray | None:
+            return None if values is None else values[picked]
+
+        return replace(
+            self,
+            pixels=self.pixels[picked],
+            labels=pick(self.labels),
+            sources=self.sources[picked],
+            groups=pick(self.groups),
+            sizes=pick(self.sizes),
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
