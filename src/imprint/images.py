@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
@@ -14,7 +14,7 @@ from imprint.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Pictures in memory, with their labels where these are known.
+    """Pictures in memory or memory-mapped, with their labels where these are known.
 
     Parameters
     ----------
@@ -30,6 +30,12 @@ class LabelledImages:
         picture is row 1), anything else is text.
     name : str
         Where the data came from, for messages.
+    unreadable : tuple of (str, str), default=()
+        Source and cause of each picture that was left out.
+    groups : ndarray of str, shape (n,), or None
+        Pictures of one person or scene bear one name; None when nobody said.
+    sizes : ndarray of int32, shape (n, 2), or None
+        Height and width of each picture as it stood in its file; None when all are as in `pixels`.
 
     Raises
     ------
@@ -49,6 +55,9 @@ class LabelledImages:
     class_names: tuple[str, ...]
     sources: Shaped[ndarray, " n"]
     name: str = "images"
+    unreadable: tuple[tuple[str, str], ...] = ()
+    groups: Shaped[ndarray, " n"] | None = None
+    sizes: Int32[ndarray, "n 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
@@ -59,6 +68,9 @@ class LabelledImages:
             raise self._error("labels", f"they point outside the {len(self.class_names)} class names")
         if self.sources.shape != (len(self),):
             raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} pictures")
+        for what, values in (("groups", self.groups), ("sizes", self.sizes)):
+            if values is not None and len(values) != len(self):
+                raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} pictures")
 
     def _error(self, what: str, cause: str) -> DataError:
         return DataError(
@@ -71,8 +83,18 @@ class LabelledImages:
     def __getitem__(self, chosen: ArrayLike | slice) -> LabelledImages:
         """Pick some of the pictures, in the order given; the classes stay as they are."""
         picked = chosen if isinstance(chosen, slice) else np.asarray(chosen)
-        labels = None if self.labels is None else self.labels[picked]
-        return replace(self, pixels=self.pixels[picked], labels=labels, sources=self.sources[picked])
+
+        def pick(values: ndarray | None) -> ndarray | None:
+            return None if values is None else values[picked]
+
+        return replace(
+            self,
+            pixels=self.pixels[picked],
+            labels=pick(self.labels),
+            sources=self.sources[picked],
+            groups=pick(self.groups),
+            sizes=pick(self.sizes),
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:

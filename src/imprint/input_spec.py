@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
+from numpy import ndarray
+from PIL import Image
 from torch import Tensor
 
 from imprint.errors import DataError
@@ -85,6 +88,52 @@ def describe(shape: tuple[int, int, int]) -> str:
     """
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'colour' if channels == 3 else f'{channels} channels'}"
+
+
+def fit(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
+    """Bring one picture of any size into the form that a model was taught with.
+
+    It is scaled until it covers that form, and its middle is cut out. A picture of that size
+    passes untouched.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (h, w, k)
+        Brightness, 0 to 255; k is 1 for grey, 3 for colour.
+    spec : InputSpec
+        The model's input contract.
+
+    Returns
+    -------
+    ndarray of uint8, shape (spec.channels, *spec.picture_size)
+        Bilinear samples, anti-aliased where the picture shrinks. Colour becomes grey as its
+        luminance (0.299 red, 0.587 green, 0.114 blue: ITU-R BT.601), grey is repeated for colour.
+
+    Examples
+    --------
+    >>> wide = np.full((50, 80, 3), 200, dtype=np.uint8)
+    >>> fit(wide, InputSpec(1, (28, 28), (28, 28))).shape
+    (1, 28, 28)
+    """
+    height, width, channels = picture.shape
+    if channels != 1 and spec.channels == 1:
+        picture = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
+    if (height, width) != spec.picture_size:
+        picture = _cover(picture, spec.picture_size)
+    form: UInt8[ndarray, "k H W"] = picture.transpose(2, 0, 1)
+    return form if len(form) == spec.channels else form.repeat(spec.channels, axis=0)
+
+
+def _cover(picture: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarray, "H W k"]:
+    """Scale a picture to cover a size and cut out its middle, in one step."""
+    height, width, channels = picture.shape
+    share = min(height / size[0], width / size[1])
+    across, down = share * size[1], share * size[0]
+    left, top = (width - across) / 2, (height - down) / 2
+    whole = Image.fromarray(picture[..., 0] if channels == 1 else picture)
+    box = (left, top, left + across, top + down)
+    part = whole.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+    return np.asarray(part).reshape(*size, channels)
 
 
 def scale(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> UInt8[Tensor, "n c H W"]:

@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imprint.data.csv import read_csv
 from imprint.data.idx import is_idx, read_idx
-from imprint.errors import DataError
+from imprint.errors import DataError, UsageError
 from imprint.images import LabelledImages
 
-FORMS = "Give a .csv, .csv.gz, an IDX file, or the bundled set: digits."
+if TYPE_CHECKING:
+    from imprint.data.pictures import PictureList
+    from imprint.input_spec import InputSpec
+    from imprint.progress import Reporter
+
+# What needs Pillow or torch is imported where it is used: a CSV of pixels needs neither.
+
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMS = (
+    "Give a folder of class folders, a picture, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
+    "or a .zip of these, or the bundled set: digits."
+)
+
+Data = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
-def load(data: str | PathLike[str]) -> LabelledImages:
-    """Read labelled pictures from a file, or a set that comes with Imprint.
+def load(
+    data: Data,
+    *,
+    part: str | None = None,
+    spec: InputSpec | None = None,
+    side: int = 128,
+    group: str | None = None,
+    allow_bad: float = 0.2,
+    reporter: Reporter | None = None,
+) -> LabelledImages:
+    """Read labelled pictures from a file or folder, or a set that comes with Imprint.
 
     Parameters
     ----------
-    data : str or path
-        A ``.csv`` or ``.csv.gz`` of pixels as Kaggle's digit recogniser has them, an IDX file
-        (its labels are found beside it), or ``"digits"``: scikit-learn's 1,797 real digits of
-        8×8 pixels. A file that is called digits is meant by ``"./digits"``.
+    data : str, path or sequence of them
+        A folder of class folders, or of pictures without labels; a picture, or a list of them; a ``.csv``
+        or ``.csv.gz`` of pixels as Kaggle's digit recogniser has them, or of ``path,label``; a ``.npz``,
+        ``.npy``, ``.parquet`` or IDX file; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's
+        1,797 real digits of 8×8 pixels. A file that is called digits is meant by ``"./digits"``.
+    part : {"train", "validation", "test"} or None, default=None
+        Which part of data that come divided; None takes the training part, or everything.
+    spec : InputSpec or None, default=None
+        The form that a model was taught with; None keeps pictures as they are, but for files of
+        different sizes, which are brought into one.
+    side : int, default=128
+        Pixels that the shorter side of that one form has at most.
+    group : str or None, default=None
+        A column, or a regular expression for the path, that tells which pictures belong together.
+    allow_bad : float, default=0.2
+        Share of the pictures that may be unreadable.
+    reporter : Reporter or None, default=None
+        Told of progress and of what was decided; None keeps silent.
 
     Returns
     -------
@@ -34,27 +73,134 @@ def load(data: str | PathLike[str]) -> LabelledImages:
     ------
     DataError
         When the data cannot be read rightly; one line names file, row, column and remedy.
+    UsageError
+        When `group` fits nothing.
 
     Examples
     --------
     >>> load("digits").class_counts()["9"]
     180
     """
-    if data == "digits":
-        return _bundled_digits()
-    path = Path(data)
     try:
-        if path.is_dir():
-            raise DataError("folder", str(path), "folders of pictures cannot be read yet", FORMS)
-        if path.name.lower().endswith((".csv", ".csv.gz")):
-            return read_csv(path)
-        if is_idx(path):
-            return read_idx(path)
+        found = _find(data, part, group)
     except OSError as error:
-        raise DataError(
-            "data", str(path), f"it cannot be read ({error.strerror or error})", "Check the path and its permissions."
-        ) from None
+        name = fspath(data) if isinstance(data, str | PathLike) else "the list"
+        cause = f"it cannot be read ({error.strerror or error})"
+        raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
+    if not isinstance(found, LabelledImages):
+        from imprint.data.pictures import grouped, read_pictures
+
+        listed = grouped(found, group) if group is not None and found.groups is None else found
+        return read_pictures(listed, spec=spec, side=side, allow_bad=allow_bad, reporter=reporter)
+    if group is not None and found.groups is None:
+        cause = "there is no such column, and no path to search"
+        raise UsageError(f"group {group!r}", found.name, cause, "Leave --group out, or give pictures as files.")
+    return found if spec is None else _fitted(found, spec)
+
+
+def parts(data: Data) -> tuple[str, ...]:
+    """Tell into which parts data come divided.
+
+    Parameters
+    ----------
+    data : str, path or sequence of them
+        As for `load`.
+
+    Returns
+    -------
+    tuple of str
+        Among ``"train"``, ``"validation"`` and ``"test"``; empty where data are not divided, or cannot be read.
+
+    Examples
+    --------
+    >>> parts("digits")
+    ()
+    """
+    if data == "digits" or not isinstance(data, str | PathLike):
+        return ()
+    path = Path(data)
+    if path.is_dir():
+        from imprint.data.folder import folder_parts
+
+        return folder_parts(path)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        from imprint.data.arrays import array_parts
+
+        return array_parts(path)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        from imprint.data.archive import archive_parts
+
+        return archive_parts(path)
+    return ()
+
+
+def _find(data: Data, part: str | None, group: str | None) -> PictureList | LabelledImages:
+    """Find the reader for data: by being a folder, by name, or by the first bytes."""
+    if not isinstance(data, str | PathLike):
+        from imprint.data.folder import list_files
+
+        files = [Path(file) for file in data]
+        return _undivided(list_files(files, f"{len(files)} files"), part)
+    if data == "digits":
+        return _undivided(_bundled_digits(), part)
+    path = Path(data)
+    if path.is_dir():
+        from imprint.data.folder import list_folder
+
+        return list_folder(path, part)
+    name = path.name.lower()
+    if name.endswith((".npz", ".npy")):
+        from imprint.data.arrays import read_arrays
+
+        return read_arrays(path, part, group)
+    if name.endswith(".zip"):
+        from imprint.data.archive import read_archive
+
+        return read_archive(path, part, group, lambda file: _find(file, part, group))
+    return _undivided(_find_file(path, group), part)
+
+
+def _find_file(path: Path, group: str | None) -> PictureList | LabelledImages:
+    """Find the reader for a file of a form that knows no parts."""
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        from imprint.data.parquet import read_parquet
+
+        return read_parquet(path, group)
+    if name.endswith((".csv", ".csv.gz")):
+        from imprint.data.path_table import is_path_table, list_table
+
+        with open(path, "rb") as file:
+            start = file.read(2**16)
+        return list_table(path, group) if is_path_table(start) else read_csv(path)
+    if not name.endswith(PICTURES) and is_idx(path):
+        return read_idx(path)
+    from imprint.data.decode import is_picture
+    from imprint.data.folder import list_files
+
+    if name.endswith(PICTURES) or is_picture(path):
+        path.stat()  # a picture that is not there is a wrong path, not an unreadable picture
+        return list_files([path], path.name)
     raise DataError("form", path.name, "neither the name nor the first bytes tell what it is", FORMS)
+
+
+def _undivided(found: PictureList | LabelledImages, part: str | None) -> PictureList | LabelledImages:
+    if part is not None:
+        raise DataError(f"part {part}", found.name, "it is not divided into parts", "Name a folder with parts in it.")
+    return found
+
+
+def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
+    """Bring pictures from a table or an array into a model's form; those in that form pass untouched."""
+    from imprint.input_spec import fit
+
+    if images.shape == (spec.channels, *spec.picture_size):
+        return images
+    pixels = np.empty((len(images), spec.channels, *spec.picture_size), dtype=np.uint8)
+    for place, picture in enumerate(images.pixels):
+        pixels[place] = fit(picture.transpose(1, 2, 0), spec)
+    sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy()
+    return replace(images, pixels=pixels, sizes=sizes)
 
 
 def _bundled_digits() -> LabelledImages:
