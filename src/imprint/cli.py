@@ -15,6 +15,8 @@ from imprint.errors import ImprintError
 
 if TYPE_CHECKING:
     from imprint.images import LabelledImages
+    from imprint.input_spec import InputSpec
+    from imprint.progress import Reporter
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -26,7 +28,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="A .csv or .csv.gz, an IDX file, or digits (bundled).")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders, pictures, .csv, .npz, .parquet, IDX file, .zip of these, or digits (bundled).",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
+]
+AllowBad = Annotated[float, typer.Option(metavar="SHARE", help="Share of the pictures that may be unreadable.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -40,9 +53,10 @@ def show(
 ) -> None:
     """Say what the data is: count, size, channels, classes and first rows."""
     from imprint.data import load
+    from imprint.progress import Reporter
     from imprint.tables import preview
 
-    images = load(data)
+    images = load(data, reporter=Reporter())
     if as_json:
         channels, height, width = images.shape
         facts = {"images": len(images), "channels": channels, "height": height, "width": width}
@@ -75,23 +89,27 @@ def train(
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    group: Group = None,
+    allow_bad: AllowBad = 0.2,
     as_json: AsJson = False,
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
-    from imprint.plan import plan_training
+    from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
     from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
     from imprint.training import carry_out
 
-    checked_by = _share_or_data(validation)
-    plan = plan_training(load(data), recipe, settings=settings or [], validation=checked_by, seed=seed, device=device)
-    tested = None if test is None else load(test)
+    reporter, changes = Reporter(), settings or []
+    images = load(data, side=picture_side(recipe, changes), group=group, allow_bad=allow_bad, reporter=reporter)
+    checked_by = _share_or_data(validation, data, images, reporter)
+    plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
     folder = new_run_folder(plan.recipe.name, run)
     try:
-        done = carry_out(plan, Reporter())
+        done = carry_out(plan, reporter)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
     finally:
@@ -120,11 +138,11 @@ def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from imprint.classifier import Classifier
-    from imprint.data import load
     from imprint.evaluation import evaluate as run_evaluation
     from imprint.tables import score_table
 
-    result = run_evaluation(Classifier.load(model), load(data))
+    classifier = Classifier.load(model)
+    result = run_evaluation(classifier, _to_score(classifier.spec, data))
     if as_json:
         _print_json(asdict(result))
     else:
@@ -143,8 +161,10 @@ def predict(
     """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
     from imprint.classifier import Classifier
     from imprint.data import load
+    from imprint.progress import Reporter
 
-    predictions = Classifier.load(model).predict(load(data))
+    classifier = Classifier.load(model)
+    predictions = classifier.predict(load(data, spec=classifier.spec, allow_bad=1.0, reporter=Reporter()))
     if output is not None:
         predictions.write_csv(output)
         _say(f"wrote {len(predictions):,} predictions to {output}")
@@ -165,11 +185,11 @@ def compare(
     from dataclasses import asdict
 
     from imprint.classifier import Classifier
-    from imprint.data import load
     from imprint.evaluation import compare as run_comparison
     from imprint.tables import comparison_table
 
-    result = run_comparison(Classifier.load(first), Classifier.load(second), load(data))
+    models = Classifier.load(first), Classifier.load(second)
+    result = run_comparison(*models, *(_to_score(model.spec, data) for model in models))
     if as_json:
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
@@ -216,16 +236,33 @@ def version(
         raise typer.Exit
 
 
-def _share_or_data(text: str | None) -> float | LabelledImages | None:
-    """Read --validation: a number is a share, anything else is data."""
-    from imprint.data import load
+def _share_or_data(
+    text: str | None, data: str, images: LabelledImages, reporter: Reporter
+) -> float | LabelledImages | None:
+    """Read --validation: a number is a share, anything else is data; left out, the data's own part is taken."""
+    from imprint.data import load, parts
+    from imprint.input_spec import InputSpec
 
+    channels, height, width = images.shape
+    spec = InputSpec(channels, (height, width), (height, width))
     if text is None:
-        return None
+        given = "validation" in parts(data)
+        return load(data, part="validation", spec=spec, reporter=reporter) if given else None
     try:
         return float(text)
     except ValueError:
-        return load(text)
+        return load(text, spec=spec, reporter=reporter)
+
+
+def _to_score(spec: InputSpec, data: str) -> LabelledImages:
+    """Read data that a model is scored on: of divided data the part that was kept for that."""
+    from imprint.data import load, parts
+    from imprint.progress import Reporter
+
+    part = next((part for part in ("test", "validation") if part in parts(data)), None)
+    if part is not None:
+        _say(f"scoring the {part} part of {data}")
+    return load(data, part=part, spec=spec, reporter=Reporter())
 
 
 def _say(line: str) -> None:

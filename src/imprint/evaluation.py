@@ -98,7 +98,9 @@ class Comparison:
         return "the first is better" if self.difference > 0 else "the second is better"
 
 
-def compare(first: Classifier, second: Classifier, images: LabelledImages) -> Comparison:
+def compare(
+    first: Classifier, second: Classifier, images: LabelledImages, again: LabelledImages | None = None
+) -> Comparison:
     """Tell whether one of two models is really better, on pictures that neither has learnt from.
 
     Parameters
@@ -106,7 +108,9 @@ def compare(first: Classifier, second: Classifier, images: LabelledImages) -> Co
     first, second : Classifier
         The models.
     images : LabelledImages
-        Pictures with labels, of the form that both were taught with.
+        Pictures with labels, of the form that the first was taught with.
+    again : LabelledImages or None, default=None
+        The same pictures in the form that the second was taught with; None where that is the same.
 
     Returns
     -------
@@ -126,7 +130,8 @@ def compare(first: Classifier, second: Classifier, images: LabelledImages) -> Co
     >>> compare(model, model, digits).verdict
     'no difference beyond noise'
     """
-    right = [model.predict(images).labels == images.labels_among(model.class_names) for model in (first, second)]
+    given = ((first, images), (second, images if again is None else again))
+    right = [model.predict(seen).labels == seen.labels_among(model.class_names) for model, seen in given]
     only_first, only_second = (int((one & ~other).sum()) for one, other in (right, right[::-1]))
     accuracy = float(right[0].mean()), float(right[1].mean())
     return Comparison(

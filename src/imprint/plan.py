@@ -140,6 +140,35 @@ def plan_training(
     return Plan(training, held_out, settled, reason, why, spec, choose_device(device))
 
 
+def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
+    """Tell at which size to decode photos of different sizes: somewhat larger than the network takes them.
+
+    Parameters
+    ----------
+    recipe : str or None
+        A recipe's name or the path of a recipe.json; None lets the pictures decide.
+    settings : sequence of str
+        Changes to the recipe.
+
+    Returns
+    -------
+    int
+        Pixels of the shorter side, for `load`.
+
+    Raises
+    ------
+    UsageError
+        When the recipe or a setting makes no sense.
+
+    Examples
+    --------
+    >>> picture_side("photos", ["largest_side=192"])
+    192
+    """
+    settled = find_recipe("photos" if recipe is None else recipe)
+    return max(128, settled.with_settings(settings).largest_side)
+
+
 SIDES = {"left", "right", "east", "west", "clockwise", "anticlockwise", "counterclockwise", "port", "starboard"}
 
 

@@ -15,6 +15,7 @@ from imprint.summary import Layer
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
+LARGEST_AS_NUMBERS = 64  # pixels of a side; the numbers of larger pictures say nothing
 NUMBER = re.compile(r"-|\d[\d.,]*\s?%?")
 MOST_CLASSES = 30  # more make no readable table
 
@@ -55,7 +56,9 @@ def preview(images: LabelledImages) -> str:
 
 
 def _first_rows(images: LabelledImages) -> str:
-    """Show the first pictures as numbers, the way a data frame would."""
+    """Show the first pictures as numbers, the way a data frame would; of larger ones, sizes."""
+    if max(images.shape[1:]) > LARGEST_AS_NUMBERS:
+        return _first_sizes(images)
     flat = images.pixels[:PREVIEW_ROWS].transpose(0, 2, 3, 1).reshape(min(PREVIEW_ROWS, len(images)), -1)
     ends = np.arange(flat.shape[1])
     if len(ends) > PREVIEW_PIXELS:
@@ -67,6 +70,17 @@ def _first_rows(images: LabelledImages) -> str:
     ]
     header = ["row" if images.from_pixel_table else "source", "label", *(f"pixel{i}" for i in ends), "mean"]
     return table(header, rows)
+
+
+def _first_sizes(images: LabelledImages) -> str:
+    """Name the first pictures, with their sizes as they stood in their files."""
+    sizes = [images.shape[1:]] * PREVIEW_ROWS if images.sizes is None else images.sizes[:PREVIEW_ROWS].tolist()
+    labels = ["?"] * PREVIEW_ROWS if images.labels is None else [images.class_names[i] for i in images.labels[:5]]
+    rows = [
+        [str(source), label, f"{width}×{height}"]
+        for source, label, (height, width) in zip(images.sources[:PREVIEW_ROWS], labels, sizes, strict=False)
+    ]
+    return table(["source", "label", "size"], rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

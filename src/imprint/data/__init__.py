@@ -194,8 +194,8 @@ def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
     """Bring pictures from a table or an array into a model's form; those in that form pass untouched."""
     from imprint.input_spec import fit
 
-    if images.shape == (spec.channels, *spec.picture_size):
-        return images
+    if images.shape == (spec.channels, *spec.picture_size) or images.from_pixel_table:
+        return images  # a table of another form is a mistake, which the model's check names
     pixels = np.empty((len(images), spec.channels, *spec.picture_size), dtype=np.uint8)
     for place, picture in enumerate(images.pixels):
         pixels[place] = fit(picture.transpose(1, 2, 0), spec)
