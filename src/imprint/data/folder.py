@@ -127,7 +127,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
                     if is_litter(entry.name):
                         continue
                     path = f"{inside}{entry.name}"
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append(path)
                         waiting.append((f"{path}/", above | {identity}))
                     elif may_be_picture(entry.name):
@@ -137,6 +137,13 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
                 raise
             closed.append((inside.removesuffix("/"), f"the folder cannot be opened ({error.strerror})"))
     return files, folders, closed
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; named when it is read as a picture
+        return False
 
 
 def _no_pictures(root: Path) -> DataError:
