@@ -15,7 +15,8 @@ def test_bundled_digits_are_scikit_learns():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("missing.csv", "No such file"), ("", "folders"), ("notes.txt", "neither the name nor")]
+    ("name", "words"),
+    [("missing.csv", "No such file"), ("", "no pictures in it"), ("notes.txt", "neither the name nor")],
 )
 def test_refused_in_one_line(tmp_path, name, words):
     (tmp_path / "notes.txt").write_text("label,pixel0\n")

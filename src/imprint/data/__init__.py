@@ -139,7 +139,7 @@ def _find(data: Data, part: str | None, group: str | None) -> PictureList | Labe
     if not isinstance(data, str | PathLike):
         from imprint.data.folder import list_files
 
-        files = [Path(file) for file in data]
+        files: list[Path | str] = [Path(file) for file in data]
         return _undivided(list_files(files, f"{len(files)} files"), part)
     if data == "digits":
         return _undivided(_bundled_digits(), part)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -141,36 +142,37 @@ def _no_part(part: str, where: str, parts: tuple[str, ...]) -> DataError:
     return DataError(f"part {part}", where, have, "Call the arrays x_train, y_train, x_test and so on.")
 
 
-def _opened(path: Path) -> np.lib.npyio.NpzFile:
-    try:
-        opened = np.load(path, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, EOFError):
-        raise _damaged(path.name) from None
-    if not isinstance(opened, np.lib.npyio.NpzFile):
-        raise _damaged(path.name)
-    return opened
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    with open(path, "rb") as file:
+        try:
+            opened = np.load(file, allow_pickle=False)
+        except (zipfile.BadZipFile, ValueError, EOFError):
+            raise _damaged(path.name) from None
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise _damaged(path.name)
+        with opened:
+            yield opened
 
 
 def _array(path: Path) -> ndarray:
     """Read a .npy, memory-mapped; what is written to it stays in memory."""
     try:
-        found = np.load(path, mmap_mode="c", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="c")
     except (ValueError, EOFError, OSError) as error:
         raise _no_array(error, path.name) from None
-    if not isinstance(found, ndarray):
-        raise _damaged(path.name)
-    return found
 
 
-def _member(stored: Mapping[str, ndarray], key: str, where: str) -> ndarray:
+def _member(stored: np.lib.npyio.NpzFile, key: str, where: str) -> ndarray:
     try:
-        return stored[key]
+        array: ndarray = stored[key]
+        return array
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise _no_array(error, f"{where}, array {key}") from None
 
 
 def _no_array(error: Exception, where: str) -> DataError:
-    if "Object arrays" in str(error):
+    if "Object arrays" in str(error) or "Python objects" in str(error):
         cause = "it holds pickled objects, which could run code when they are read"
         return DataError("array", where, cause, "Save it as numbers, or as text with dtype=str.")
     if isinstance(error, OSError) and error.errno is not None:
@@ -224,7 +226,7 @@ def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
 
 
 def _channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n c h w"]:
-    if array.ndim == 3:
+    if array.ndim == 3 and array.shape[2] not in (3, 4):  # else it is one colour picture
         array = array[..., None]
     if array.ndim == 4 and array.shape[3] in (1, 3, 4):
         array = array.transpose(0, 3, 1, 2)

@@ -135,7 +135,7 @@ def folder() -> Path:
     return cache_folder() / "pictures"
 
 
-def key(files: Iterable[Path], form: str) -> str:
+def key(files: Iterable[Path | str], form: str) -> str:
     """Name a collection after all that decides its decoded pixels.
 
     A file is known by its path, size, and the times its content and its entry last changed. Where one
@@ -143,7 +143,7 @@ def key(files: Iterable[Path], form: str) -> str:
 
     Parameters
     ----------
-    files : iterable of Path
+    files : iterable of Path or str
         The files, in order; one that cannot be found counts as such.
     form : str
         What is made of them.
@@ -162,7 +162,7 @@ def key(files: Iterable[Path], form: str) -> str:
     newest = 0
     for file in files:
         try:
-            facts = file.stat()
+            facts = os.stat(file)  # noqa: PTH116
             identity = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
         except OSError:
             identity = (-1, 0, 0)

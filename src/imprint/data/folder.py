@@ -50,19 +50,20 @@ def list_folder(root: Path, part: str | None = None) -> PictureList:
         raise _no_pictures(root)
     name = root.resolve().name
     found = arrange(files, folders, part=part, where=str(root))
-    listed = list_files([root / path for path in found.paths], name)
-    left_out = tuple((_readable(root / path), cause) for path, cause in (*found.left_out, *closed))
+    start = str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
+    listed = list_files([start + path for path in found.paths], name)
+    left_out = tuple((_readable(start + path), cause) for path, cause in (*found.left_out, *closed))
     labels = None if found.labels is None else [_readable(label) for label in found.labels]
     paths = [_readable(path) for path in found.paths]
     return PictureList(name, listed.sources, listed.open, listed.files, labels, left_out, paths=paths)
 
 
-def list_files(files: Sequence[Path], name: str) -> PictureList:
+def list_files(files: Sequence[Path | str], name: str) -> PictureList:
     """Take pictures in files, in the order given, without labels.
 
     Parameters
     ----------
-    files : sequence of Path
+    files : sequence of Path or str
         One picture each.
     name : str
         What they are called together, for messages.
@@ -77,7 +78,7 @@ def list_files(files: Sequence[Path], name: str) -> PictureList:
     >>> list_files([Path("b.png"), Path("a.png")], "two").sources
     ['b.png', 'a.png']
     """
-    return PictureList(name, [_readable(file) for file in files], files.__getitem__, files)
+    return PictureList(name, [_readable(str(file)) for file in files], lambda i: Path(files[i]), files)
 
 
 def folder_parts(root: Path) -> tuple[str, ...]:
@@ -106,9 +107,9 @@ def folder_parts(root: Path) -> tuple[str, ...]:
     return tuple(part_folders(tops, str(root)))
 
 
-def _readable(path: Path | str) -> str:
+def _readable(path: str) -> str:
     """Give a path as text that can be printed and written, also where its bytes are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
@@ -127,7 +128,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
                     if is_litter(entry.name):
                         continue
                     path = f"{inside}{entry.name}"
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append(path)
                         waiting.append((f"{path}/", above | {identity}))
                     elif may_be_picture(entry.name):
@@ -137,6 +138,13 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
                 raise
             closed.append((inside.removesuffix("/"), f"the folder cannot be opened ({error.strerror})"))
     return files, folders, closed
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; named when it is read as a picture
+        return False
 
 
 def _no_pictures(root: Path) -> DataError:

@@ -50,7 +50,8 @@ def read_parquet(path: Path, group: str | None = None) -> PictureList | Labelled
     """
     try:
         schema = polars.read_parquet_schema(path)
-        pictures = [name for name, kind in schema.items() if _holds_files(kind)]
+        structs = {name for name, kind in schema.items() if isinstance(kind, polars.Struct) and "bytes" in dict(kind)}
+        pictures = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
         if not pictures:
             return _from_pixels(polars.read_parquet(path), path.name, group)
         class_names = _class_names(path)
@@ -63,12 +64,6 @@ def read_parquet(path: Path, group: str | None = None) -> PictureList | Labelled
             raise
         raise DataError("Parquet", path.name, "it is cut short, damaged or no Parquet file", AGAIN) from None
     return _listed(path, table, pictures[0], label, groups, class_names.get(label or ""))
-
-
-def _holds_files(kind: polars.DataType) -> bool:
-    if isinstance(kind, polars.Struct):
-        return any(field.name == "bytes" for field in kind.fields)
-    return kind == polars.Binary
 
 
 def _class_names(path: Path) -> dict[str, list[str]]:

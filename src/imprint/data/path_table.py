@@ -150,8 +150,8 @@ def list_table(path: Path, group: str | None = None) -> PictureList:
     ['cat']
     """
     table = read_path_table(path.read_bytes(), path.name, group)
-    files = [path.parent / name for name in table.paths]
-    listed = PictureList(path.name, [str(file) for file in files], files.__getitem__, files)
+    files: list[Path | str] = [path.parent / name for name in table.paths]
+    listed = PictureList(path.name, [str(file) for file in files], lambda i: Path(files[i]), files)
     return with_table(listed, table)
 
 

@@ -45,7 +45,7 @@ class PictureList:
         Where each picture is, as a reader of messages would look for it.
     open : callable
         Takes a position and gives the file's path or content.
-    files : sequence of Path
+    files : sequence of Path or str
         The files that hold the pictures: what must not change if decoded pictures are to be used again.
     labels : sequence of str or None
         The name of each picture's class.
@@ -65,7 +65,7 @@ class PictureList:
     name: str
     sources: Sequence[str]
     open: Callable[[int], Path | bytes]
-    files: Sequence[Path]
+    files: Sequence[Path | str]
     labels: Sequence[str] | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Sequence[str] | None = None
