@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading clean
+.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -29,7 +29,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -45,6 +45,9 @@ bench-growth: $(INSTALLED)
 
 bench-reading: $(INSTALLED)
 	$(BIN)/python benchmarks/reading.py $(PHOTOS)
+
+bench-doctor: $(INSTALLED)
+	$(BIN)/python benchmarks/doctor.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

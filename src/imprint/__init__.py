@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
+    from imprint.findings import Finding as Finding
+    from imprint.findings import Findings as Findings
     from imprint.images import LabelledImages as LabelledImages
     from imprint.predict import Predictions as Predictions
     from imprint.recipe import Recipe as Recipe
@@ -25,6 +27,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
+    "Finding": "imprint.findings",
+    "Findings": "imprint.findings",
     "ImprintError": "imprint.errors",
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",

@@ -71,6 +71,49 @@ def show(
 
 
 @app.command()
+def check(
+    data: Data,
+    against: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Other data, such as a test set, that must share no picture.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if anything was found.")] = False,
+    save: Annotated[Path | None, typer.Option(metavar="REPORT.html", help="Write a page with pictures.")] = None,
+    fix: Annotated[
+        Path | None, typer.Option(metavar="OUT.csv", help="Write the data without what was found, for train.")
+    ] = None,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
+    seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Find what is wrong with pictures and labels: unreadable, doubled, leaking, wrongly labelled and more."""
+    from imprint.check import check as examine
+    from imprint.data import load
+    from imprint.tables import findings_table
+
+    images = load(data)
+    others = [] if against is None else [load(against)]
+    findings = examine(images, against=others, labels=labels, seed=seed, device=device)
+    if as_json:
+        _print_json(findings.to_dict())
+    else:
+        print(findings_table(findings))
+    for note in findings.notes:
+        _say(note)
+    if save is not None:
+        from imprint.findings_page import write_page
+
+        write_page(findings, [images, *others], save)
+        _say(f"wrote {save}")
+    if fix is not None:
+        from imprint.cleaned import write_cleaned
+
+        _say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} pictures to {fix}")
+    if strict and findings.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     data: Data,
     recipe: Annotated[

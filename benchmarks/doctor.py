@@ -1,0 +1,115 @@
+"""What the data doctor finds, and how long it takes.
+
+    make bench-doctor DATA=folder-with-train.csv PHOTOS=folder-of-class-folders [SEEDS=3]
+
+Copies: of every photo four are made, one each re-encoded, resized, cropped and brightened; found
+are pairs of a photo and its own copy, false are all others. The digits are distinct, so whatever
+is found among them is false. Labels: a share of train.csv's is changed, at random to any other
+class or always to the next one, and those among the first findings are counted.
+"""
+
+import argparse
+import dataclasses
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+from common import machine, spread, timed
+from photos import read
+from PIL import Image, ImageEnhance
+
+import imprint
+from imprint.data.duplicates import first_copies, near_copies
+from imprint.mislabelled import find_mislabelled
+from imprint.progress import Reporter
+
+SIDE = 100
+
+
+def encoded(picture, random):
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=75)
+    return Image.open(content)
+
+
+def resized(picture, random):
+    side = round(SIDE * np.exp(random.uniform(np.log(0.7), np.log(1.5))))
+    return picture.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def cropped(picture, random):
+    left, top, right, bottom = (random.uniform(0, 0.04, 4) * SIDE).round()
+    return picture.crop((left, top, SIDE - right, SIDE - bottom))
+
+
+def brightened(picture, random):
+    return ImageEnhance.Brightness(picture).enhance(random.uniform(0.85, 1.15))
+
+
+def copies(pixels, change, random):
+    """Change every picture, and bring it back to the common size."""
+    changed = (change(Image.fromarray(picture.transpose(1, 2, 0)), random) for picture in pixels)
+    same_size = (each.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for each in changed)
+    return np.stack([np.asarray(each).transpose(2, 0, 1) for each in same_size])
+
+
+def photos_found(pixels):
+    print(f"{len(pixels):,} photos: {len(near_copies(pixels).pairs)} pairs taken for copies")
+    for change in (encoded, resized, cropped, brightened):
+        started = time.perf_counter()
+        found = near_copies(pixels, copies(pixels, change, np.random.default_rng(0))).pairs
+        own = found[:, 1] - found[:, 0] == len(pixels)
+        seconds = time.perf_counter() - started
+        print(f"  {change.__name__:10}  found {own.sum() / len(pixels):.4f}, false {(~own).sum()}, {seconds:.1f} s")
+
+
+def digits_found(images, rounds):
+    seventy = np.resize(images.pixels, (70_000, *images.shape))
+    print(
+        f"exact copies among 70,000 digits, s  {spread([timed(lambda: first_copies(seventy)) for _ in range(rounds)])}"
+    )
+    started = time.perf_counter()
+    found = near_copies(images.pixels)
+    seconds = time.perf_counter() - started
+    print(f"near copies among {len(images):,} distinct digits  {len(found.pairs)} pairs, {seconds:.1f} s")
+
+
+def labels_found(images, share, to_next, seed):
+    """Change labels; the share of the changed among the first findings and among all, precision, findings, seconds."""
+    random, classes = np.random.default_rng(seed), len(images.class_names)
+    changed = random.choice(len(images), round(share * len(images)), replace=False)
+    labels = images.labels.copy()
+    step = 1 if to_next else random.integers(1, classes, len(changed))
+    labels[changed] = (labels[changed] + step) % classes
+    noisy, started = dataclasses.replace(images, labels=labels), time.perf_counter()
+    found, _ = find_mislabelled(noisy, np.arange(len(images)), seed=seed, reporter=Reporter(silent=True))
+    seconds = time.perf_counter() - started
+    listed = np.array([finding.pictures[0] for finding in found], dtype=int)
+    right = np.isin(listed, changed)
+    first = right[: round((share + 0.01) * len(images))].sum()
+    return first / max(len(changed), 1), right.mean() if len(right) else 0.0, len(found), seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("train_csv", type=Path)
+    parser.add_argument("--photos", type=Path, help="folder of class folders")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    images = imprint.load(arguments.train_csv)
+    print(f"{machine()}\n")
+    digits_found(images, arguments.seeds)
+    if arguments.photos:
+        photos_found(read(arguments.photos, SIDE).pixels)
+    print(f"\nwrong labels among {len(images):,} digits; first: as many as were changed and 1 % more")
+    print(f"{'changed':>8} {'to':>6} {'seed':>5} {'found':>7} {'precision':>9} {'listed':>7} {'s':>6}")
+    for share, to_next in ((0.02, False), (0.02, True), (0.1, False), (0.1, True), (0.0, False)):
+        for seed in range(1, (arguments.seeds if share == 0.02 and not to_next else 1) + 1):
+            found, precision, listed, seconds = labels_found(images, share, to_next, seed)
+            to = "next" if to_next else "any"
+            print(f"{share:8.0%} {to:>6} {seed:5} {found:7.4f} {precision:9.4f} {listed:7,} {seconds:6.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What can be wrong with single pictures and with classes, told without training anything."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy import ndarray
+
+from imprint.findings import Finding
+from imprint.images import LabelledImages
+
+FEW = 0.1  # of the largest class's pictures; with fewer a class is hard to learn
+EVEN, NEAR_PAPER = 0.6, 32  # paper: so much of a picture's rim lies within so many grey levels of the rim's median
+MAJORITY = 0.9  # of the pictures on paper agree on ink and paper, or none of them is called inverted
+FACTOR = 4.0  # a side so many times longer or shorter than usual is unusual
+ROWS = 4096  # pictures looked at together
+HIDDEN = (".", "__MACOSX", "__pycache__")  # what file managers and notebooks leave behind begins so
+
+
+def find_faults(images: LabelledImages) -> list[Finding]:
+    """Look for what is wrong with single pictures or with classes.
+
+    Parameters
+    ----------
+    images : LabelledImages
+        The data.
+
+    Returns
+    -------
+    list of Finding
+        Of the kinds unreadable, constant, polarity, size, name and imbalance.
+
+    Examples
+    --------
+    >>> from imprint.data import load
+    >>> find_faults(load("digits"))
+    []
+    """
+    return [
+        *_unreadable(images),
+        *_constant(images),
+        *_inverted(images),
+        *_sizes(images),
+        *_names(images),
+        *_few(images),
+    ]
+
+
+def _each(images: LabelledImages, kind: str, positions: Int64[ndarray, " found"], say: list[str]) -> list[Finding]:
+    """Make a finding of each picture."""
+    sources = images.sources.tolist()
+    return [Finding(kind, (sources[i],), words, 1.0, (i,)) for i, words in zip(positions.tolist(), say, strict=True)]
+
+
+def _unreadable(images: LabelledImages) -> list[Finding]:
+    left_out: Iterable[tuple[str, str]] = getattr(images, "unreadable", ())
+    return [Finding("unreadable", (source,), cause, 1.0) for source, cause in left_out]
+
+
+def _constant(images: LabelledImages) -> list[Finding]:
+    flat = images.pixels.reshape(*images.pixels.shape[:2], -1)
+    one_colour = np.flatnonzero((flat.min(axis=2) == flat.max(axis=2)).all(axis=1))
+    colours = [" ".join(map(str, flat[i, :, 0])) for i in one_colour]
+    return _each(images, "constant", one_colour, [f"every pixel is {colour}" for colour in colours])
+
+
+def _inverted(images: LabelledImages) -> list[Finding]:
+    """Find grey pictures of ink on even paper where ink and paper have changed places."""
+    if images.shape[0] != 1 or min(images.shape[1:]) < 3:
+        return []
+    blocks = [_ink_above_paper(images.pixels[start : start + ROWS, 0]) for start in range(0, len(images), ROWS)]
+    contrast = np.concatenate(blocks)
+    bright, dark = contrast > 0, contrast < 0
+    few, word = (dark, "dark on bright") if bright.sum() >= dark.sum() else (bright, "bright on dark")
+    on_paper = bright.sum() + dark.sum()
+    if on_paper < len(images) / 2 or few.sum() > (1 - MAJORITY) * on_paper:
+        return []
+    words = f"{word}, where {1 - few.sum() / on_paper:.1%} of the pictures are the other way about"
+    return _each(images, "polarity", np.flatnonzero(few), [words] * int(few.sum()))
+
+
+def _ink_above_paper(pixels: ndarray) -> Float64[ndarray, " n"]:
+    """Tell how much brighter than its paper a picture is on the whole; 0 where its rim is no even paper."""
+    rim = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1).astype(int)
+    paper = np.median(rim, axis=1)
+    even = (np.abs(rim - paper[:, None]) <= NEAR_PAPER).mean(axis=1) >= EVEN
+    return np.asarray(np.where(even, pixels.mean(axis=(1, 2)) - paper, 0.0))
+
+
+def _sizes(images: LabelledImages) -> list[Finding]:
+    sizes = getattr(images, "sizes", None)
+    if sizes is None:
+        return []
+    sides = np.log(np.maximum(sizes, 1))
+    off = np.abs(sides - np.median(sides, axis=0))
+    # Where sizes vary anyway, unusual is what stands out from that.
+    limit = np.maximum(np.log(FACTOR), 4 * 1.4826 * np.median(off, axis=0))
+    unusual: Bool[ndarray, " n"] = (off > limit).any(axis=1)
+    height, width = np.median(sizes, axis=0).astype(int)
+    words = [f"{w}×{h} pixels, where {width}×{height} is usual" for h, w in sizes[unusual].tolist()]
+    return _each(images, "size", np.flatnonzero(unusual), words)
+
+
+def _names(images: LabelledImages) -> list[Finding]:
+    """Find classes that are one class spelt in several ways, and names that no one gave on purpose."""
+    counts = images.class_counts()
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for name in counts:
+        spelt[_plain(name)].append(name)
+    found = []
+    for names in spelt.values():
+        usual, *others = sorted(names, key=lambda name: (-counts[name], name != name.strip(), name))
+        if others:
+            words = f"probably one class in {len(names)} spellings; {usual!r} has most pictures"
+            found.append(Finding("name", (usual, *others), words, 1.0, suggested=usual.strip()))
+        elif usual.startswith(HIDDEN):
+            found.append(Finding("name", (usual,), "a folder that a program made, hardly a class", 1.0))
+        elif not usual.strip():
+            found.append(Finding("name", (usual,), "the name is empty", 1.0))
+        elif usual != usual.strip():
+            found.append(Finding("name", (usual,), "blanks around the name", 0.5, suggested=usual.strip()))
+    return found
+
+
+def _plain(name: str) -> str:
+    """Spell a name without what people vary by mistake: case, blanks, dashes and kinds of letters."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(folded.replace("_", " ").replace("-", " ").split()) if any(c.isalnum() for c in folded) else name
+
+
+def _few(images: LabelledImages) -> list[Finding]:
+    counts = images.class_counts()
+    if len(counts) == 1:
+        return [Finding("imbalance", tuple(counts), "the only class; there is nothing to tell apart", 1.0)]
+    most = max(counts.values(), default=0)
+    largest = next((name for name, count in counts.items() if count == most), "")
+    return [
+        Finding("imbalance", (name,), f"{count:,} pictures, where class {largest!r} has {most:,}", 1 - count / most)
+        for name, count in counts.items()
+        if count < FEW * most
+    ]

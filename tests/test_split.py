@@ -1,0 +1,57 @@
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from imprint import UsageError
+from imprint.data.split import held_out_groups, split
+
+
+def sides(images, share, groups, seed=7):
+    training, validation = split(images, share, seed, groups)
+    group_of = dict(zip(images.sources.tolist(), groups, strict=True))
+    return training, validation, *({group_of[source] for source in part.sources} for part in (training, validation))
+
+
+def test_copies_stay_on_one_side_and_the_share_is_kept(digits):
+    groups = np.arange(len(digits))
+    groups[1::3] = groups[::3]  # pairs
+    training, validation, learnt, held = sides(digits, 0.2, groups)
+    assert not learnt & held
+    assert len(training) + len(validation) == len(digits)
+    shares = np.array(list(validation.class_counts().values())) / np.array(list(digits.class_counts().values()))
+    assert np.abs(shares - 0.2).max() < 0.01
+
+
+def test_persons_who_gave_every_class_stay_on_one_side(digits):
+    persons = np.random.default_rng(0).integers(0, 25, len(digits)).astype(str)
+    _, validation, learnt, held = sides(digits, 0.2, persons)
+    assert not learnt & held
+    assert abs(len(validation) / len(digits) - 0.2) < 0.03
+    assert min(validation.class_counts().values()) > 20
+
+
+def test_other_seeds_hold_out_others(digits):
+    groups = np.arange(len(digits)) // 2
+    chosen = [held_out_groups(digits.labels, groups, 0.2, seed) for seed in (1, 1, 2)]
+    assert np.array_equal(chosen[0], chosen[1])
+    assert not np.array_equal(chosen[0], chosen[2])
+
+
+def test_without_labels_the_share_is_of_all_pictures(digits):
+    unlabelled = dataclasses.replace(digits, labels=None, class_names=())
+    _, validation = split(unlabelled, 0.25, 7, np.arange(len(digits)) // 3)
+    assert abs(len(validation) / len(digits) - 0.25) < 0.01
+
+
+def test_one_group_cannot_be_divided(digits):
+    with pytest.raises(UsageError, match="the 1 groups of pictures"):
+        split(digits, 0.2, 7, np.zeros(len(digits)))
+
+
+def test_42_000_groups_take_little_time():
+    labels = np.random.default_rng(0).integers(0, 10, 42_000)
+    started = time.perf_counter()
+    held_out_groups(labels, np.arange(42_000), 0.08, 7)
+    assert time.perf_counter() - started < 2
