@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pexpect
 import pytest
+from PIL import Image
 
 from helpers import pixel_table
 from imprint.cli import main
@@ -312,3 +313,43 @@ def test_words_as_labels(digits, tmp_path):
     imprint("train", "words.csv", *FAST, "--test", "words.csv", cwd=tmp_path)
     with open(tmp_path / "runs/0001-quick/result.csv") as file:
         assert {row["Label"] for row in csv.DictReader(file)} <= set(names)
+
+
+@pytest.fixture
+def divided(tmp_path, digits):
+    """A folder of divided PNG files: digits 0 and 1, six times as large."""
+    for part, places in (("train", range(0, 300)), ("val", range(300, 380)), ("test", range(380, 460))):
+        for place in places:
+            name = digits.class_names[digits.labels[place]]
+            if name in "01":
+                folder = tmp_path / "pictures" / part / name
+                folder.mkdir(parents=True, exist_ok=True)
+                enlarged = np.kron(digits.pixels[place, 0], np.ones((6, 6), dtype=np.uint8))
+                Image.fromarray(enlarged).save(folder / f"{place}.png")
+    return tmp_path
+
+
+def test_divided_folders_from_training_to_predictions(divided):
+    (divided / "pictures/train/0/broken.png").write_bytes(b"no picture")
+    done = imprint("train", "pictures", *FAST, "--test", "pictures/test/0", "--json", cwd=divided)
+    assert "left out 1 of " in done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["validation"]["images"] == len(list(divided.glob("pictures/val/*/*.png")))
+    scored = imprint("evaluate", facts["model"], "pictures", "--json", cwd=divided)
+    assert "scoring the test part" in scored.stderr
+    assert json.loads(scored.stdout)["images"] == len(list(divided.glob("pictures/test/*/*.png")))
+    result = (divided / facts["result"]).read_text().splitlines()
+    assert result[0] == "source,label,confidence,unsure"
+    assert len(result) == 1 + len(list(divided.glob("pictures/test/0/*.png")))
+    listed = json.loads(imprint("cache", "--json", cwd=divided).stdout)
+    assert {"folder", "limit", "entries"} == set(listed)
+    assert imprint("cache", "--clear", cwd=divided).stdout.count("\n") == 1
+
+
+def test_check_finds_what_leaks_between_parts(divided):
+    leaking = next(divided.glob("pictures/train/0/*.png"))
+    (divided / "pictures/test/0/again.png").write_bytes(leaking.read_bytes())
+    done = imprint("check", "pictures", "--no-labels", "--json", "--strict", cwd=divided, status=1)
+    leaks = [finding for finding in json.loads(done.stdout)["findings"] if finding["kind"] == "leak"]
+    assert len(leaks) == 1
+    assert [Path(source).name for source in leaks[0]["where"]] == [leaking.name, "again.png"]

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from imprint import LabelledImages, UsageError
-from imprint.plan import may_mirror, plan_training
+from imprint.plan import may_mirror, picture_side, plan_training
 
 
 def photos(*names, channels=3, side=100, count=40):
@@ -61,3 +63,32 @@ def test_pictures_choose_their_recipe():
 def test_large_pictures_are_scaled_down_and_small_ones_left():
     assert plan_training(photos("cat", "dog", side=120)).spec.input_size == (96, 96)
     assert plan_training(photos("cat", "dog", side=64)).spec.input_size == (64, 64)
+
+
+def test_copies_are_never_held_out_from_themselves(digits):
+    doubled = digits[np.r_[0:200, 0:200]]
+    plan = plan_training(doubled, "quick", validation=0.2)
+    assert plan.warnings == ("200 pictures are copies of others; imprint check names them",)
+    assert plan.validation is None or not set(plan.validation.sources) & set(plan.training.sources)
+
+
+def test_contradicting_copies_and_leaks_are_told(digits):
+    twice = digits[np.r_[0:200, 0:2]]
+    twice.labels[-1] = (twice.labels[-1] + 1) % 10
+    plan = plan_training(twice, "quick", validation=digits[195:300])
+    assert plan.warnings == (
+        "2 pictures are copies of others, 1 of them with another label; imprint check names them",
+        "5 validation pictures are training pictures too",
+    )
+
+
+def test_groups_stay_on_one_side(digits):
+    persons = np.array([f"person {i % 20}" for i in range(400)])
+    plan = plan_training(replace(digits[:400], groups=persons), "quick", validation=0.2)
+    assert not set(plan.training.groups) & set(plan.validation.groups)
+    assert 60 <= len(plan.validation) <= 100
+
+
+def test_photos_are_decoded_as_large_as_the_recipe_wants():
+    assert picture_side(None, []) == picture_side("photos", ["largest_side=64"]) == 128
+    assert picture_side("photos", ["largest_side=200"]) == 200

@@ -46,7 +46,7 @@ def test_without_labels_the_share_is_of_all_pictures(digits):
 
 
 def test_one_group_cannot_be_divided(digits):
-    with pytest.raises(UsageError, match="the 1 groups of pictures"):
+    with pytest.raises(UsageError, match="groups of pictures that must stay together"):
         split(digits, 0.2, 7, np.zeros(len(digits)))
 
 

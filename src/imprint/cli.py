@@ -84,15 +84,20 @@ def check(
     labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
     seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    group: Group = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with pictures and labels: unreadable, doubled, leaking, wrongly labelled and more."""
     from imprint.check import check as examine
-    from imprint.data import load
+    from imprint.data import load, parts
+    from imprint.progress import Reporter
     from imprint.tables import findings_table
 
-    images = load(data)
-    others = [] if against is None else [load(against)]
+    reporter = Reporter()
+    images = load(data, group=group, allow_bad=1.0, reporter=reporter)
+    form = _form(images)
+    others = [load(data, part=part, spec=form, allow_bad=1.0, reporter=reporter) for part in parts(data)[1:]]
+    others += [] if against is None else [load(against, spec=form, allow_bad=1.0, reporter=reporter)]
     findings = examine(images, against=others, labels=labels, seed=seed, device=device)
     if as_json:
         _print_json(findings.to_dict())
@@ -267,6 +272,29 @@ def summary(
         print(summary_table(what, layers))
 
 
+@app.command()
+def cache(
+    limit: Annotated[
+        float | None, typer.Option(metavar="GB", help="Remove what was used longest ago until the rest fits.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the decoded pictures kept for the next run; bound them, or clear them."""
+    from imprint.data import cache as kept
+    from imprint.tables import cache_table
+
+    if clear or limit is not None:
+        removed = kept.clear() if clear else kept.bound(int((limit or 0) * 1e9))
+        _say(f"removed {removed / 1e6:,.1f} MB")
+    entries = kept.entries()
+    if as_json:
+        facts = [{"name": one.name, "pictures": one.pictures, "bytes": one.size, "used": one.used} for one in entries]
+        _print_json({"folder": str(kept.folder()), "limit": kept.limit(), "entries": facts})
+    else:
+        print(cache_table(str(kept.folder()), kept.limit(), entries))
+
+
 @app.callback(invoke_without_command=True)
 def version(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -284,10 +312,8 @@ def _share_or_data(
 ) -> float | LabelledImages | None:
     """Read --validation: a number is a share, anything else is data; left out, the data's own part is taken."""
     from imprint.data import load, parts
-    from imprint.input_spec import InputSpec
 
-    channels, height, width = images.shape
-    spec = InputSpec(channels, (height, width), (height, width))
+    spec = _form(images)
     if text is None:
         given = "validation" in parts(data)
         return load(data, part="validation", spec=spec, reporter=reporter) if given else None
@@ -295,6 +321,14 @@ def _share_or_data(
         return float(text)
     except ValueError:
         return load(text, spec=spec, reporter=reporter)
+
+
+def _form(images: LabelledImages) -> InputSpec:
+    """Tell the form of pictures, for reading others alike."""
+    from imprint.input_spec import InputSpec
+
+    channels, height, width = images.shape
+    return InputSpec(channels, (height, width), (height, width))
 
 
 def _to_score(spec: InputSpec, data: str) -> LabelledImages:

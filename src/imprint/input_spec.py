@@ -64,7 +64,7 @@ class InputSpec:
                 f"pictures of {describe(shape)}",
                 where,
                 f"the model was taught with pictures of {describe(expected)}",
-                "Give pictures of that form, or train a model on these.",
+                "Give pictures of that form, or files of pictures, which are brought into it.",
             )
 
 

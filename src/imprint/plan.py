@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from numpy import ndarray
 
+from imprint.data.duplicates import fingerprints, first_copies
 from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError
@@ -39,6 +42,8 @@ class Plan:
         What the model will expect of a picture.
     device : torch.device
         Where to compute.
+    warnings : tuple of str, default=()
+        What the person who runs it should know of the data.
 
     Examples
     --------
@@ -55,6 +60,7 @@ class Plan:
     mirror_reason: str
     spec: InputSpec
     device: torch.device
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         line = f"training on {len(self.training):,} pictures of {describe(self.training.shape)}"
@@ -133,11 +139,29 @@ def plan_training(
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
         settled = replace(settled, validation_share=0.0)
-        return Plan(images, validation, settled, reason, why, spec, choose_device(device))
-    training, held_out = split(images, settled.validation_share, settled.validation_seed)
+        shared = len(np.intersect1d(fingerprints(images.pixels), fingerprints(validation.pixels)))
+        warned = (
+            *_copies(images)[1],
+            *((f"{shared:,} validation pictures are training pictures too",) if shared else ()),
+        )
+        return Plan(images, validation, settled, reason, why, spec, choose_device(device), warned)
+    copies, warned = _copies(images)
+    training, held_out = split(images, settled.validation_share, settled.validation_seed, images.groups, copies)
     if training.labels is None or len(np.unique(training.labels)) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
-    return Plan(training, held_out, settled, reason, why, spec, choose_device(device))
+    return Plan(training, held_out, settled, reason, why, spec, choose_device(device), warned)
+
+
+def _copies(images: LabelledImages) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
+    """Find pictures that are there more than once, and the words for it; 0.1 s for 42,000 digits."""
+    copies = first_copies(images.pixels)
+    again = copies != np.arange(len(copies))
+    if not again.any():
+        return copies, ()
+    words = f"{again.sum():,} pictures are copies of others"
+    contradicting = 0 if images.labels is None else int((images.labels != images.labels[copies]).sum())
+    words += f", {contradicting:,} of them with another label" if contradicting else ""
+    return copies, (f"{words}; imprint check names them",)
 
 
 def picture_side(recipe: str | None, settings: Sequence[str]) -> int:

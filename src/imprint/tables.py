@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
+from imprint.data.cache import Entry
 from imprint.evaluation import Comparison
 from imprint.findings import KINDS, Findings
 from imprint.images import LabelledImages
@@ -211,6 +213,41 @@ def comparison_table(first: str, second: str, result: Comparison) -> str:
             verdict,
         ]
     )
+
+
+def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:
+    """List the collections of decoded pictures that are kept.
+
+    Parameters
+    ----------
+    folder : str
+        Where.
+    limit : int
+        Bytes that may be kept.
+    entries : sequence of Entry
+        From `data.cache.entries`.
+
+    Returns
+    -------
+    str
+        Several lines.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> print(cache_table("cache", 10**10, [Entry(Path("ab.pictures"), "photos", 200, 9_830_500, 0.0)]))
+    cache: 9.8 MB of at most 10,000 MB (IMPRINT_CACHE_GB)
+    <BLANKLINE>
+    collection  pictures   MB  last used
+    photos           200  9.8  1970-01-01
+    """
+    whole = sum(entry.size for entry in entries) / 1e6
+    line = f"{folder}: {whole:,.1f} MB of at most {limit / 1e6:,.0f} MB (IMPRINT_CACHE_GB)"
+    rows = [
+        [one.name, f"{one.pictures:,}", f"{one.size / 1e6:,.1f}", f"{datetime.fromtimestamp(one.used, UTC):%Y-%m-%d}"]
+        for one in reversed(entries)
+    ]
+    return "\n".join([line, "", table(["collection", "pictures", "MB", "last used"], rows)]) if rows else line
 
 
 def summary_table(title: str, layers: Sequence[Layer]) -> str:

@@ -169,6 +169,8 @@ def _teach(plan: Plan, reporter: Reporter) -> Run:
     recipe, spec, class_names = plan.recipe, plan.spec, plan.training.class_names
     arithmetic = choose_arithmetic(plan.device, recipe.precision)
     reporter.say(f"{plan}; {arithmetic}")
+    for warning in plan.warnings:
+        reporter.say(f"warning: {warning}")
     pixels = scale(torch.from_numpy(plan.training.pixels), spec).to(plan.device)
     labels = torch.from_numpy(plan.training.labels_among(class_names)).to(plan.device)
     history: History = {}

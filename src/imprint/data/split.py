@@ -13,7 +13,11 @@ from imprint.images import LabelledImages
 
 
 def split(
-    images: LabelledImages, share: float, seed: int, groups: Shaped[ndarray, " n"] | None = None
+    images: LabelledImages,
+    share: float,
+    seed: int,
+    groups: Shaped[ndarray, " n"] | None = None,
+    copies: Int64[ndarray, " n"] | None = None,
 ) -> tuple[LabelledImages, LabelledImages | None]:
     """Hold out a random share of the pictures.
 
@@ -30,7 +34,9 @@ def split(
     seed : int
         Which pictures.
     groups : ndarray, shape (n,), or None, default=None
-        Pictures with the same value, such as copies or photos of one person, stay on one side.
+        Pictures with the same value, such as photos of one person, stay on one side.
+    copies : ndarray of int64, shape (n,), or None, default=None
+        From `duplicates.first_copies`: of copies that would stand on both sides, none is held out.
 
     Returns
     -------
@@ -63,14 +69,17 @@ def split(
         )
     order = np.random.RandomState(seed).permutation(len(images))
     if groups is None:
-        return images[order[held_out:]], images[order[:held_out]]
-    labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
-    out = held_out_groups(labels, groups, share, seed)[order]
+        out = np.arange(len(images)) < held_out
+    else:
+        labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
+        out = held_out_groups(labels, groups, share, seed)[order]
+    if copies is not None:
+        out &= ~np.isin(copies[order], copies[order][~out])
     if not out.any() or out.all():
         raise UsageError(
             f"validation share {share}",
             images.name,
-            f"the {len(np.unique(groups))} groups of pictures that must stay together cannot be divided so",
+            "the groups of pictures that must stay together cannot be divided so",
             "Use another share, or more groups.",
         )
     return images[order[~out]], images[order[out]]
