@@ -226,6 +226,7 @@ BAD = {
     "damaged png": (damaged_png(), "damaged"),
     "wrong checksum": (wrong_checksum_png(), "checksum is wrong"),
     "float tiff": (content(Image.new("F", (2, 2)), "TIFF"), "no range"),
+    "many pixels": (content(Image.new("1", (11_000, 11_000)), "PNG"), "more than the 100 million"),
     "ppm": (content(Image.new("L", (2, 2)), "PPM"), "no JPEG, PNG"),
 }
 
