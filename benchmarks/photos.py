@@ -39,7 +39,8 @@ def main():
     parser.add_argument("--keras", required=True, help="python of the environment that has tensorflow-cpu")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    training, held_out = split(read(arguments.photos), 0.2, seed=123)
+    photos = read(arguments.photos)
+    training, held_out = (photos[side] for side in split(photos, 0.2, seed=123))
     with tempfile.TemporaryDirectory() as folder:
         arrays = {
             f"{part}_{key}": array

@@ -26,7 +26,7 @@ def test_refused_in_one_line(tmp_path, name, words):
 
 @pytest.mark.parametrize(("share", "seed"), [(0.08, 7), (0.2, 1), (0.333, 0)])
 def test_split_is_scikit_learns(digits, share, seed):
-    training, validation = split(digits, share, seed)
+    training, validation = (digits[side] for side in split(digits, share, seed))
     expected = train_test_split(np.arange(len(digits)), test_size=share, random_state=seed)
     assert np.array_equal(training.sources, digits.sources[expected[0]])
     assert np.array_equal(validation.sources, digits.sources[expected[1]])
@@ -34,7 +34,9 @@ def test_split_is_scikit_learns(digits, share, seed):
 
 
 def test_nothing_held_out(digits):
-    assert split(digits, 0.0, 7) == (digits, None)
+    training, held_out = split(digits, 0.0, 7)
+    assert np.array_equal(training, np.arange(len(digits)))
+    assert len(held_out) == 0
 
 
 def test_holding_out_everything_is_refused(digits):

@@ -9,7 +9,7 @@ from imprint.data.split import held_out_groups, split
 
 
 def sides(images, share, groups, seed=7):
-    training, validation = split(images, share, seed, groups)
+    training, validation = (images[side] for side in split(images, share, seed, groups))
     group_of = dict(zip(images.sources.tolist(), groups, strict=True))
     return training, validation, *({group_of[source] for source in part.sources} for part in (training, validation))
 
@@ -41,8 +41,8 @@ def test_other_seeds_hold_out_others(digits):
 
 def test_without_labels_the_share_is_of_all_pictures(digits):
     unlabelled = dataclasses.replace(digits, labels=None, class_names=())
-    _, validation = split(unlabelled, 0.25, 7, np.arange(len(digits)) // 3)
-    assert abs(len(validation) / len(digits) - 0.25) < 0.01
+    _, held_out = split(unlabelled, 0.25, 7, np.arange(len(digits)) // 3)
+    assert abs(len(held_out) / len(digits) - 0.25) < 0.01
 
 
 def test_one_group_cannot_be_divided(digits):

@@ -16,6 +16,7 @@ from imprint.nets import NETS
 from imprint.plan import plan_training
 from imprint.predict import predict_probabilities
 from imprint.progress import Reporter
+from imprint.sampling import epoch_order
 from imprint.training import carry_out
 
 FAST = ["epochs=2", "min_steps=0"]
@@ -43,7 +44,7 @@ def test_history_is_kerass(run):
 
 
 def test_the_validation_score_is_of_pictures_that_were_held_out(run, digits):
-    _, held_out = split(digits, 0.08, 7)
+    held_out = digits[split(digits, 0.08, 7)[1]]
     assert imprint.evaluate(run.model, held_out) == run.validation
 
 
@@ -106,21 +107,29 @@ def test_small_sets_get_longer_epochs(digits):
     assert taken == [5, 5, 5]
 
 
-def test_later_epochs_take_their_share(digits):
+def test_later_epochs_take_their_share(digits, monkeypatch):
     taken = []
 
-    class Counting(Reporter):
-        def steps(self, items):
-            taken.append([])
-            for item in items:
-                taken[-1].append(item[2])
-                yield item
+    def counted(*arguments):
+        taken.append(epoch_order(*arguments))
+        return taken[-1]
 
+    monkeypatch.setattr("imprint.training.epoch_order", counted)
     settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_share=0.25", "hard_share=0.6"]
-    carry_out(plan_training(digits, "quick", settings=settings), Counting(silent=True))
-    sizes = [len(torch.cat(epoch)) for epoch in taken]
-    assert sizes == [52 * 32, 13 * 32, 13 * 32]
-    assert len(torch.cat(taken[1]).unique()) == 13 * 32
+    carry_out(plan_training(digits, "quick", settings=settings), Reporter(silent=True))
+    assert [len(order) for order in taken] == [52 * 32, 13 * 32, 13 * 32]
+    assert len(taken[1].unique()) == 13 * 32
+
+
+def test_mapped_pictures_are_learnt_from_where_they_are(digits, tmp_path):
+    digits.pixels.tofile(tmp_path / "pixels")
+    mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
+    plan = plan_training(replace(digits, pixels=mapped), "quick", settings=["epochs=1", "min_steps=1"])
+    assert plan.images.pixels is mapped
+    inside, outside = (
+        carry_out(one, Reporter(silent=True)).history["loss"] for one in (replace(plan, images=digits), plan)
+    )
+    assert inside == outside
 
 
 def test_views_are_taken_where_the_model_hesitates(run, digits):

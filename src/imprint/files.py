@@ -1,9 +1,13 @@
 """Writing files so that a reader never meets half of one, and the folder for what can be made again."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
 
 from imprint.errors import UsageError
 
@@ -55,6 +59,22 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def let_go(values: ndarray) -> None:
+    """Give back the memory that mapped values have taken; they are read again when next looked at.
+
+    Parameters
+    ----------
+    values : ndarray
+        Mapped from a file and never written to; of others nothing is given back.
+
+    Examples
+    --------
+    >>> let_go(np.zeros(3))
+    """
+    if isinstance(values, np.memmap) and isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        values.base.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder() -> Path:

@@ -28,8 +28,10 @@ class Plan:
 
     Parameters
     ----------
-    training : LabelledImages
-        What to learn from.
+    images : LabelledImages
+        What was given; it may be memory-mapped, and is not copied.
+    training : ndarray of int64, shape (n,)
+        Positions of those to learn from.
     validation : LabelledImages or None
         What to score epochs with.
     recipe : Recipe
@@ -53,7 +55,8 @@ class Plan:
     ('quick', (28, 28), 144)
     """
 
-    training: LabelledImages
+    images: LabelledImages
+    training: Int64[ndarray, " n"]
     validation: LabelledImages | None
     recipe: Recipe
     reason: str
@@ -63,12 +66,12 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        line = f"training on {len(self.training):,} pictures of {describe(self.training.shape)}"
+        line = f"training on {len(self.training):,} pictures of {describe(self.images.shape)}"
         if self.spec.input_size != self.spec.picture_size:
             height, width = self.spec.input_size
             line += f", scaled to {width}×{height} for the {self.recipe.net} network"
         held_out = "none" if self.validation is None else f"{len(self.validation):,}"
-        line += f", {len(self.training.class_names)} classes; {held_out} held out; recipe {self.recipe.name}"
+        line += f", {len(self.images.class_names)} classes; {held_out} held out; recipe {self.recipe.name}"
         line += f" ({self.reason})" if self.reason else ""
         mirrored = "mirrored" if self.recipe.mirror == "yes" else "not mirrored"
         line += f", {mirrored} ({self.mirror_reason}; --set mirror=yes or no)" if self.mirror_reason else ""
@@ -140,16 +143,15 @@ def plan_training(
         validation.labels_among(images.class_names)
         settled = replace(settled, validation_share=0.0)
         shared = len(np.intersect1d(fingerprints(images.pixels), fingerprints(validation.pixels)))
-        warned = (
-            *_copies(images)[1],
-            *((f"{shared:,} validation pictures are training pictures too",) if shared else ()),
-        )
-        return Plan(images, validation, settled, reason, why, spec, choose_device(device), warned)
+        leaks = (f"{shared:,} validation pictures are training pictures too",) if shared else ()
+        everything, warned = np.arange(len(images)), (*_copies(images)[1], *leaks)
+        return Plan(images, everything, validation, settled, reason, why, spec, choose_device(device), warned)
     copies, warned = _copies(images)
     training, held_out = split(images, settled.validation_share, settled.validation_seed, images.groups, copies)
-    if training.labels is None or len(np.unique(training.labels)) < 2:
+    validation = images[held_out] if len(held_out) else None
+    if len(np.unique(images.labels[training])) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
-    return Plan(training, held_out, settled, reason, why, spec, choose_device(device), warned)
+    return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
 
 
 def _copies(images: LabelledImages) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:

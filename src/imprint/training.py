@@ -17,8 +17,9 @@ from imprint.arithmetic import CHANNELS_LAST, Arithmetic, choose_arithmetic
 from imprint.augment import augment
 from imprint.classifier import Classifier
 from imprint.errors import UsageError
+from imprint.files import let_go
 from imprint.images import LabelledImages
-from imprint.input_spec import normalise, scale
+from imprint.input_spec import prepare
 from imprint.layers import Ensemble
 from imprint.metrics import fit_temperature, log_loss, tempered
 from imprint.nets import build_net
@@ -166,13 +167,13 @@ def carry_out(plan: Plan, reporter: Reporter) -> Run:
 
 def _teach(plan: Plan, reporter: Reporter) -> Run:
     """Train the recipe's networks one after the other, and score what they say together."""
-    recipe, spec, class_names = plan.recipe, plan.spec, plan.training.class_names
+    recipe, spec, class_names = plan.recipe, plan.spec, plan.images.class_names
     arithmetic = choose_arithmetic(plan.device, recipe.precision)
     reporter.say(f"{plan}; {arithmetic}")
     for warning in plan.warnings:
         reporter.say(f"warning: {warning}")
-    pixels = scale(torch.from_numpy(plan.training.pixels), spec).to(plan.device)
-    labels = torch.from_numpy(plan.training.labels_among(class_names)).to(plan.device)
+    pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
+    labels = torch.from_numpy(plan.images.labels_among(class_names)).to(plan.device)
     history: History = {}
     nets: dict[int, nn.Module] = {}
     interrupted = False
@@ -213,10 +214,11 @@ def _loop(
     recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
         validation_pixels = torch.from_numpy(validation.pixels)
-        validation_labels = validation.labels_among(plan.training.class_names)
+        validation_labels = validation.labels_among(plan.images.class_names)
 
-    batch_size = min(recipe.batch_size, len(labels))
-    steps = recipe.epoch_steps(len(labels))
+    training = torch.from_numpy(plan.training).to(plan.device)
+    batch_size = min(recipe.batch_size, len(training))
+    steps = recipe.epoch_steps(len(training))
 
     torch.set_num_threads(arithmetic.threads)
     if arithmetic.layout == CHANNELS_LAST:
@@ -224,7 +226,7 @@ def _loop(
     optimisers = build_optimisers(recipe, net)
     schedule, done = build_schedule(recipe, sum(steps)), 0
 
-    losses = torch.full((len(labels),), torch.inf, device=plan.device)
+    losses = torch.full((len(training),), torch.inf, device=plan.device)
     best_accuracy, best_weights = -1.0, None
     try:
         with reporter.job("training", total=sum(steps)):
@@ -235,7 +237,8 @@ def _loop(
                 rate = schedule.rate(optimisers[0].rate, done)
                 order = epoch_order(losses, epoch_steps * batch_size, recipe.hard_share)
                 net.train()
-                for batch, targets, chosen in reporter.steps(_batches(pixels, labels, order, batch_size, recipe)):
+                batches = _batches(pixels, labels, training[order], batch_size, plan)
+                for chosen, (batch, targets) in zip(order.split(batch_size), reporter.steps(batches), strict=True):
                     with arithmetic.autocast(plan.device):
                         logits = net(arithmetic.lay_out(batch)).float()
                     loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
@@ -279,20 +282,20 @@ def _batches(
     labels: Int64[Tensor, " n"],
     order: Int64[Tensor, " dealt"],
     batch_size: int,
-    recipe: Recipe,
-) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"], Int64[Tensor, " batch"]]]:
-    """Deal augmented pictures, their labels and their positions."""
+    plan: Plan,
+) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
+    """Deal augmented pictures and their labels."""
     for chosen in order.split(batch_size * TOGETHER):
-        augmented = augment(normalise(pixels[chosen]), recipe)
-        dealt = (augmented, labels[chosen], chosen)
-        yield from zip(*(part.split(batch_size) for part in dealt), strict=True)
+        augmented = augment(prepare(pixels[chosen], plan.spec), plan.recipe)
+        let_go(plan.images.pixels)
+        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
 
 
 def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
     """Make a classifier of a trained network: settle when it hesitates and when it is unsure, and score it."""
-    class_names, spec, temperature, kept_score = plan.training.class_names, plan.spec, 1.0, None
+    class_names, spec, temperature, kept_score = plan.images.class_names, plan.spec, 1.0, None
     # Confidence needs no labels, so that settling on it leaves the score honest.
-    settling = plan.training[:SETTLING] if plan.validation is None else plan.validation
+    settling = plan.images[plan.training[:SETTLING]] if plan.validation is None else plan.validation
     pixels = torch.from_numpy(settling.pixels)
     probabilities = predict_probabilities(net, pixels, spec)
     views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8, UInt64
 from numpy import ndarray
 from torch import Tensor
 
+from imprint.files import let_go
+
 COARSE = 8  # pixels a side of the versions that are compared all with all
 ALIKE_COARSE = 0.94  # correlation there
 # Pixels a side of the versions that are laid over each other, and the correlation that sends a pair on. Measured on
@@ -50,8 +52,13 @@ def fingerprints(pixels: UInt8[ndarray, "n c h w"]) -> UInt64[ndarray, " n"]:
     >>> bool(first == second)
     True
     """
-    digests = b"".join(hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels)
-    return np.frombuffer(digests, dtype=np.uint64)
+    digests = []
+    for start in range(0, len(pixels), ROWS):
+        digests += [
+            hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels[start : start + ROWS]
+        ]
+        let_go(pixels)
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def first_copies(pixels: UInt8[ndarray, "n c h w"]) -> Int64[ndarray, " n"]:

@@ -18,7 +18,7 @@ def split(
     seed: int,
     groups: Shaped[ndarray, " n"] | None = None,
     copies: Int64[ndarray, " n"] | None = None,
-) -> tuple[LabelledImages, LabelledImages | None]:
+) -> tuple[Int64[ndarray, " learn"], Int64[ndarray, " held_out"]]:
     """Hold out a random share of the pictures.
 
     Without groups, the same pictures in the same order as scikit-learn's ``train_test_split(
@@ -40,10 +40,10 @@ def split(
 
     Returns
     -------
-    training : LabelledImages
-        The rest.
-    validation : LabelledImages or None
-        The held-out pictures; None when the share is 0.
+    training : ndarray of int64, shape (learn,)
+        Positions of those to learn from, in random order; in their own order when the share is 0.
+    validation : ndarray of int64, shape (held_out,)
+        Positions of those held out.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def split(
     (1653, 144)
     """
     if not share:
-        return images, None
+        return np.arange(len(images)), np.arange(0)
     held_out = math.ceil(share * len(images))
     if held_out >= len(images):
         raise UsageError(
@@ -67,7 +67,7 @@ def split(
             f"of {len(images)} pictures none would be left to train on",
             "Use --validation 0, a smaller share, or more pictures.",
         )
-    order = np.random.RandomState(seed).permutation(len(images))
+    order = np.random.RandomState(seed).permutation(len(images)).astype(np.int64)
     if groups is None:
         out = np.arange(len(images)) < held_out
     else:
@@ -82,7 +82,7 @@ def split(
             "the groups of pictures that must stay together cannot be divided so",
             "Use another share, or more groups.",
         )
-    return images[order[~out]], images[order[out]]
+    return order[~out], order[out]
 
 
 def held_out_groups(
