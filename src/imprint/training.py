@@ -33,7 +33,7 @@ from imprint.score import Score, score
 
 UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence
 SETTLING = 2000  # training pictures that settle the thresholds where there are no validation pictures
-TOGETHER = 8  # batches augmented at once: small tensor operations take longer to start than to do
+TOGETHER = 8 * 256 * 28 * 28  # numbers augmented at once: small tensor operations take longer to start than to do
 History = dict[str, list[float]]
 
 
@@ -285,7 +285,8 @@ def _batches(
     plan: Plan,
 ) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
     """Deal augmented pictures and their labels."""
-    for chosen in order.split(batch_size * TOGETHER):
+    together = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
+    for chosen in order.split(batch_size * together):
         augmented = augment(prepare(pixels[chosen], plan.spec), plan.recipe)
         let_go(plan.images.pixels)
         yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
