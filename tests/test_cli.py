@@ -182,7 +182,7 @@ BAD_COMMANDS = {
     "no labels": (["train", "test.csv"], "training needs at least two classes"),
     "test of another form": (["train", "train.csv", "--test", "other.csv"], "pictures of 2×2 grey at other.csv"),
     "a bad cell": (["train", "bad.csv"], "pixel 256 at bad.csv row 2, column pixel3"),
-    "a folder": (["show", "."], "folders of pictures cannot be read yet"),
+    "a folder": (["show", "."], "there are no pictures in it"),
     "no model": (["predict", "train.csv", "test.csv"], "model at train.csv"),
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
