@@ -37,6 +37,7 @@ def test_paths_start_at_the_csvs_folder(pets, header, monkeypatch, tmp_path):
     "text",
     [
         f"\ufeffpath,label\r\n{rows()}".replace("\n", "\r\n").replace("\r\r", "\r"),
+        f"path,label\n{rows()}".replace("\n", "\r"),
         f"path;label\n{rows(separator=';')}",
         f"path\tlabel\n{rows(separator=chr(9))}",
         "label,path\n" + "".join(f"x,a b/{i}.png\n" for i in range(10)),
@@ -89,6 +90,13 @@ def test_groups_by_column_and_by_path(pets):
     text = "path,label,Person\na b/1.png,cat,ann\na b/2.png,dog,bob\na b/3.png,cat,ann\n"
     assert load(write(pets, text), group="Person").groups.tolist() == ["ann", "bob", "ann"]
     assert load(write(pets, text), group=r"[12]\.png").groups.tolist() == ["1.png", "2.png", "a b/3.png"]
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8bjunk", b'"path,label', b"\0" * 99, b"x" * 200_000, b"\r"])
+def test_junk_is_left_to_the_reader_of_pixels(pets, content):
+    for name in ("pets.csv", "pets.csv.gz"):
+        with pytest.raises(DataError):
+            load(write(pets, content, name))
 
 
 def test_a_table_of_pixels_is_still_one(pets):

@@ -92,7 +92,10 @@ def _split_header(header: bytes, separator: str, where: str) -> list[str]:
         line = "\0"
     if "\0" in line:
         raise DataError("line 1", where, "it is not text", "Save the table as CSV in UTF-8.")
-    return next(csv.reader([line.rstrip("\r")], delimiter=separator, skipinitialspace=True))
+    try:
+        return next(csv.reader([line.rstrip("\r")], delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise DataError("line 1", where, f"it is no line of names ({error})", NAME_IT) from None
 
 
 Table = tuple[UInt8[ndarray, "n pixels"], Shaped[ndarray, " n"] | None]

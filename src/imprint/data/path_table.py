@@ -60,9 +60,12 @@ def is_path_table(start: bytes) -> bool:
     >>> is_path_table(b"path,label"), is_path_table(b"label,pixel0,pixel1")
     (True, False)
     """
-    if start.startswith(b"\x1f\x8b"):
-        start = zlib.decompressobj(wbits=31).decompress(start, 2**16)
-    header, _ = _header(start.split(b"\n")[0].decode("utf-8", "replace"))
+    try:
+        if start.startswith(b"\x1f\x8b"):
+            start = zlib.decompressobj(wbits=31).decompress(start, 2**16)
+        header, _ = _header(start.decode("utf-8", "replace"))
+    except (zlib.error, csv.Error):  # no table of paths; the reader of pixels says what is wrong
+        return False
     pixels = any(name.startswith("pixel") or name.isdigit() for name in header)
     return not pixels and any(name in PATHS for name in header)
 
@@ -98,7 +101,7 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
         text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error):
         raise DataError("text", where, "it is cut short or not UTF-8", SAVE_IT) from None
-    header, separator = _header(text.partition("\n")[0])
+    header, separator = _header(text)
     path = next(header.index(name) for name in header if name in PATHS)
     label = next((header.index(name) for name in LABELS if name in header), None)
     grouping = header.index(group.lower()) if group and group.lower() in header else None
@@ -199,8 +202,9 @@ def _at(open_at: Callable[[int], Path | bytes], kept: list[int]) -> Callable[[in
     return lambda i: open_at(kept[i])
 
 
-def _header(line: str) -> tuple[list[str], str]:
-    """Split a first line into lower-case names; tell the separator too."""
+def _header(text: str) -> tuple[list[str], str]:
+    """Split a text's first line into lower-case names; tell the separator too."""
+    line = next(iter(text.splitlines()), "")
     separator = max(",;\t", key=line.count)
-    names = next(csv.reader([line.strip("\ufeff\r\n")], delimiter=separator, skipinitialspace=True), [])
+    names = next(csv.reader([line.strip("\ufeff")], delimiter=separator, skipinitialspace=True), [])
     return [name.strip().lower() for name in names], separator
