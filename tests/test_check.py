@@ -68,18 +68,33 @@ def test_the_judges_neither_learn_by_heart_nor_see_copies(digits):
 
 def test_without_cleanlab_everything_else_is_looked_for(digits, monkeypatch):
     monkeypatch.setattr("imprint.mislabelled.find_spec", lambda name: None)
-    findings = check(digits[[0, 1, 2, 0] * 8], silent=True)
+    findings = check(digits[[*range(60), 0, 1, 2]], silent=True)
     assert findings.notes == (MISSING,)
     assert "pip install 'imprint[doctor]'" in MISSING
     assert len(findings.of("duplicate")) == 3
 
 
-def test_a_class_too_small_to_judge_is_said(digits, monkeypatch):
+def test_what_cannot_be_judged_is_said_and_not_listed(digits, monkeypatch):
     monkeypatch.setattr("imprint.mislabelled.judge", lambda images, *rest: np.eye(10, dtype=np.float32)[images.labels])
     few = digits[np.r_[np.flatnonzero(digits.labels < 2), np.flatnonzero(digits.labels == 2)[:3]]]
     found, notes = find_mislabelled(few, np.arange(len(few)), reporter=Reporter(silent=True))
-    assert notes == ["labels of 2 were not judged: fewer than 6 pictures"]
+    assert notes == ["3 labels were not judged: too few pictures or groups of their classes"]
     assert not found
+
+
+def test_a_class_of_one_person_is_not_called_wrong(digits):
+    two = digits[np.flatnonzero(digits.labels < 2)]
+    persons = np.where(two.labels == 0, 0, np.arange(len(two)) % 9)
+    quickly = dataclasses.replace(judging_recipe((1, 8, 8)), epochs=2, min_steps=5)
+    found, notes = find_mislabelled(two, persons, recipe=quickly, reporter=Reporter(silent=True))
+    assert "were not" in notes[0]
+    assert not {two.labels[finding.pictures[0]] for finding in found} & {0}
+
+
+def test_one_person_alone_cannot_be_judged(digits):
+    found, notes = find_mislabelled(digits, np.zeros(len(digits)), reporter=Reporter(silent=True))
+    assert not found
+    assert "too few pictures or groups" in notes[0]
 
 
 def test_copies_and_contradicting_labels(digits):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 from numpy import ndarray
 
 from imprint.data.split import held_out_groups
@@ -19,7 +19,7 @@ from imprint.recipes import choose_recipe
 from imprint.training import carry_out
 
 FOLDS = 3  # networks, each judging the third of the pictures that it has not learnt from
-FEWEST = 2 * FOLDS  # pictures of a class; with fewer a network cannot know the class
+FEWEST = 4  # pictures of a class to learn from; with fewer a network cannot know the class
 FAR = 0.5  # cleanlab's count aside, a label that another class outdoes by so much probability is listed
 MISSING = "wrong labels were not looked for, since cleanlab is missing: pip install 'imprint[doctor]'"
 
@@ -93,24 +93,24 @@ def find_mislabelled(
     Examples
     --------
     >>> from imprint.data import load
-    >>> digits = load("digits")[:20]
-    >>> find_mislabelled(digits, np.arange(20), reporter=Reporter(silent=True))[1]
-    ['wrong labels were not looked for: that takes two classes of 6 pictures or more']
+    >>> digits = load("digits")[:12]
+    >>> find_mislabelled(digits, np.arange(12), reporter=Reporter(silent=True))[1]
+    ['wrong labels were not looked for: too few pictures or groups of two classes or more']
     """
-    labels = np.empty(0, dtype=np.int64) if images.labels is None else images.labels
-    counts = np.bincount(labels, minlength=len(images.class_names))
-    known = np.flatnonzero(counts >= FEWEST)
+    if images.labels is None:
+        return [], ["wrong labels were not looked for: there are no labels"]
+    fold = deal_folds(images.labels, groups, seed)
+    judged = np.flatnonzero(can_be_judged(images.labels, fold))
+    known = np.unique(images.labels[judged])
     if len(known) < 2:
-        return [], [f"wrong labels were not looked for: that takes two classes of {FEWEST} pictures or more"]
+        return [], ["wrong labels were not looked for: too few pictures or groups of two classes or more"]
     if find_spec("cleanlab") is None:
         return [], [MISSING]
-    small = [images.class_names[i] for i in np.flatnonzero((counts > 0) & (counts < FEWEST))]
-    notes = [f"labels of {', '.join(small)} were not judged: fewer than {FEWEST} pictures"] if small else []
+    notes = [f"{len(images) - len(judged):,} labels were not judged: too few pictures or groups of their classes"]
 
-    judged = np.flatnonzero(np.isin(labels, known))
     chosen = recipe or judging_recipe(images.shape)
-    probabilities = judge(images[judged], groups[judged], chosen, seed, device, reporter)[:, known]
-    given = np.searchsorted(known, labels[judged])
+    probabilities = judge(images, fold, chosen, seed, device, reporter)[np.ix_(judged, known)]
+    given = np.searchsorted(known, images.labels[judged])
     found = []
     for i in suspects(given, probabilities):
         likely = int(probabilities[i].argmax())
@@ -118,12 +118,40 @@ def find_mislabelled(
         message = f"labelled {names[0]}, looks like {names[1]} ({probabilities[i, likely]:.0%})"
         where, score = (images.sources[judged[i]].item(),), 1 - float(probabilities[i, given[i]])
         found.append(Finding("label", where, message, score, (int(judged[i]),), names[1]))
-    return found, notes
+    return found, notes if len(judged) < len(images) else []
+
+
+def can_be_judged(labels: Int64[ndarray, " n"], fold: Int64[ndarray, " n"]) -> Bool[ndarray, " n"]:
+    """Tell of which pictures the other folds hold enough to know their class, and another class to tell it from.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        Class of each picture.
+    fold : ndarray of int64, shape (n,)
+        From `deal_folds`.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Whether each picture's label can be judged.
+
+    Examples
+    --------
+    >>> labels, fold = np.array([0] * 6 + [1] * 6 + [2]), np.array([0, 0, 1, 1, 2, 2] * 2 + [0])
+    >>> can_be_judged(labels, fold).sum()
+    np.int64(12)
+    """
+    counts = np.zeros((FOLDS, int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (fold, labels), 1)
+    to_learn_from = counts.sum(axis=0) - counts
+    several = (to_learn_from > 0).sum(axis=1) > 1
+    return np.asarray((to_learn_from[fold, labels] >= FEWEST) & several[fold])
 
 
 def judge(
     images: LabelledImages,
-    groups: Shaped[ndarray, " n"],
+    fold: Int64[ndarray, " n"],
     recipe: str | Recipe,
     seed: int,
     device: str,
@@ -135,12 +163,12 @@ def judge(
     ----------
     images : LabelledImages
         Pictures with labels.
-    groups : ndarray, shape (n,)
-        Pictures with the same value are held out together.
+    fold : ndarray of int64, shape (n,)
+        From `deal_folds`; each network learns from all folds but one and judges that.
     recipe : str or Recipe
         How to teach the networks.
     seed : int
-        Of the folds and the networks.
+        Of the networks.
     device : str
         Where to compute.
     reporter : Reporter
@@ -149,21 +177,23 @@ def judge(
     Returns
     -------
     ndarray of float32, shape (n, classes)
-        Rows sum to 1.
+        Rows sum to 1, or to 0 where the network would have had fewer than two classes to learn.
 
     Examples
     --------
     >>> from imprint.data import load
     >>> from imprint.recipes import RECIPES
     >>> fast, digits = replace(RECIPES["quick"], epochs=1, min_steps=1), load("digits")[:60]
-    >>> judge(digits, np.arange(60), fast, 7, "cpu", Reporter(silent=True)).shape
+    >>> judge(digits, np.arange(60) % 3, fast, 7, "cpu", Reporter(silent=True)).shape
     (60, 10)
     """
-    fold = deal_folds(images.labels_among(images.class_names), groups, seed)
+    labels = images.labels_among(images.class_names)
     probabilities = np.zeros((len(images), len(images.class_names)), dtype=np.float32)
     with reporter.job("looking for wrong labels", total=FOLDS):
         for number in reporter.steps(range(FOLDS)):
             seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            if not len(unseen) or len(np.unique(labels[seen])) < 2:
+                continue
             plan = plan_training(images[seen], recipe, validation=0, seed=seed, device=device)
             reporter.say(
                 f"looking for wrong labels: network {number + 1} of {FOLDS} learns from {len(seen):,} pictures"
