@@ -66,7 +66,7 @@ BEST = dataclasses.replace(
     elastic=0.6,
 )
 
-# The highest accuracy, whatever the time within an hour on two cores: four times the two of `best`, taught twice as long.
+# The highest accuracy that an hour on two cores gives: four times the two of `best`, taught twice as long.
 RECORD = dataclasses.replace(BEST, name="record", net="+".join(["deep+broad"] * 4), epochs=54)
 
 # The default on colour photos. Evidence: 0.9976 and 0.9927 on 413 of 2,062 photos of hands, 2 seeds, 103
