@@ -19,7 +19,7 @@ COARSE = 8  # pixels a side of the versions that are compared all with all
 ALIKE_COARSE = 0.94  # correlation there
 # Pixels a side of the versions that are laid over each other, and the correlation that sends a pair on. Measured on
 # 2,062 photos of hands (benchmarks/doctor.py): 99 of 100 copies, cropped by up to 4 % a side, re-encoded, resized and
-# brightened, reach 0.943, 0.97 and 0.984 in the end; the most alike photos that are no copies reach 0.977.
+# brightened, reach 0.942, 0.97 and 0.984 in the end; the most alike photos that are no copies reach 0.977.
 FINER = ((16, 0.965), (32, 0.983))
 # Where hundreds resemble each other, as upright ones do among digits, strangers laid over each other reach 0.997.
 CROWD = 32  # a picture that resembles more others than this stands in a crowd
