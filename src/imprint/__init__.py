@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imprint.checking import check as check
     from imprint.classifier import Classifier as Classifier
     from imprint.data import load as load
     from imprint.errors import DataError as DataError
@@ -38,6 +39,7 @@ _HOMES = {
     "Run": "imprint.training",
     "Score": "imprint.score",
     "UsageError": "imprint.errors",
+    "check": "imprint.checking",
     "evaluate": "imprint.evaluation",
     "load": "imprint.data",
     "train": "imprint.training",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from imprint.check import CONTRADICTION
+from imprint.checking import CONTRADICTION
 from imprint.errors import UsageError
 from imprint.files import written_whole
 from imprint.findings import Findings
@@ -40,7 +40,7 @@ def kept(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
 
     Examples
     --------
-    >>> from imprint.check import check
+    >>> from imprint.checking import check
     >>> from imprint.data import load
     >>> twice = load("digits")[[0, 1, 0]]
     >>> kept(twice, check(twice, labels=False, silent=True))
@@ -85,7 +85,7 @@ def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int
     Examples
     --------
     >>> import tempfile
-    >>> from imprint.check import check
+    >>> from imprint.checking import check
     >>> from imprint.data import load
     >>> digits, path = load("digits")[[0, 1, 0]], Path(tempfile.mkdtemp()) / "clean.csv"
     >>> write_cleaned(digits, check(digits, labels=False, silent=True), path)

@@ -88,7 +88,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with pictures and labels: unreadable, doubled, leaking, wrongly labelled and more."""
-    from imprint.check import check as examine
+    from imprint.checking import check as examine
     from imprint.data import load, parts
     from imprint.progress import Reporter
     from imprint.tables import findings_table

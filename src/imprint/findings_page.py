@@ -54,7 +54,7 @@ def write_page(findings: Findings, collections: Sequence[LabelledImages], path: 
     Examples
     --------
     >>> import tempfile
-    >>> from imprint.check import check
+    >>> from imprint.checking import check
     >>> from imprint.data import load
     >>> twice, path = load("digits")[[0, 1, 0]], Path(tempfile.mkdtemp()) / "report.html"
     >>> write_page(check(twice, labels=False, silent=True), [twice], path)

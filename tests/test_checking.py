@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint import LabelledImages, UsageError, load
-from imprint.check import check
+from imprint.checking import check
 from imprint.cleaned import kept, write_cleaned
 from imprint.cli import main
 from imprint.data.faults import find_faults
