@@ -143,12 +143,8 @@ def test_digits_all_inverted_are_not_inverted(digits):
 
 
 def test_unreadable_and_unusual_sizes(digits):
-    class WithFacts(LabelledImages):
-        unreadable = (("a/broken.png", "the file is cut short"),)
-        sizes = np.array([[100, 80]] * 9 + [[2000, 1600]], dtype=np.int32)
-
-    first = digits[:10]
-    images = WithFacts(first.pixels, first.labels, first.class_names, first.sources, first.name)
+    sizes = np.array([[100, 80]] * 9 + [[2000, 1600]], dtype=np.int32)
+    images = dataclasses.replace(digits[:10], unreadable=(("a/broken.png", "the file is cut short"),), sizes=sizes)
     unreadable, size = (f for f in find_faults(images) if f.kind in ("unreadable", "size"))
     assert (unreadable.where, unreadable.message) == (("a/broken.png",), "the file is cut short")
     assert (size.pictures, size.message) == ((9,), "1600×2000 pixels, where 80×100 is usual")

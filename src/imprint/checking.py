@@ -76,7 +76,7 @@ def check(
     found += _copies(collections, prints, near)
     notes: list[str] = []
     if labels:
-        persons = getattr(images, "groups", None)
+        persons = images.groups
         groupings = [prints[: len(images)], *([] if persons is None else [persons])]
         groups = connect(groupings, near.pairs[(near.pairs < len(images)).all(axis=1)])
         wrong, notes = find_mislabelled(images, groups, recipe=recipe, seed=seed, device=device, reporter=reporter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -57,7 +56,7 @@ def _each(images: LabelledImages, kind: str, positions: Int64[ndarray, " found"]
 
 
 def _unreadable(images: LabelledImages) -> list[Finding]:
-    left_out: Iterable[tuple[str, str]] = getattr(images, "unreadable", ())
+    left_out = images.unreadable
     return [Finding("unreadable", (source,), cause, 1.0) for source, cause in left_out]
 
 
@@ -92,7 +91,7 @@ def _ink_above_paper(pixels: ndarray) -> Float64[ndarray, " n"]:
 
 
 def _sizes(images: LabelledImages) -> list[Finding]:
-    sizes = getattr(images, "sizes", None)
+    sizes = images.sizes
     if sizes is None:
         return []
     sides = np.log(np.maximum(sizes, 1))
