@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 from torch import Tensor, nn
 
+from imprint.data import Data, load
 from imprint.device import choose_device
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
@@ -19,6 +20,7 @@ from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
 from imprint.predict import Predictions, look_again, predict_probabilities
+from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
@@ -69,13 +71,14 @@ class Classifier:
     views_below: float
     score: dict[str, Any] | None = None
 
-    def predict_proba(self, images: LabelledImages) -> Float32[ndarray, "n classes"]:
+    def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
         """Give each picture's probability of each class.
 
         Parameters
         ----------
-        images : LabelledImages
-            Pictures of the form that the model was taught with; labels are not looked at.
+        images : LabelledImages, or data as `load` takes it
+            Pictures of the form that the model was taught with, or data that are brought into it; labels
+            are not looked at.
 
         Returns
         -------
@@ -95,19 +98,19 @@ class Classifier:
         >>> model.predict_proba(digits).shape
         (1797, 10)
         """
-        self.spec.check(images.shape, images.name)
-        pixels = torch.from_numpy(images.pixels)
+        pixels = torch.from_numpy(self.ready(images).pixels)
         found = predict_probabilities(self.net, pixels, self.spec)
         found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
         return tempered(found, self.temperature)
 
-    def predict(self, images: LabelledImages) -> Predictions:
+    def predict(self, images: LabelledImages | Data) -> Predictions:
         """Name each picture's class.
 
         Parameters
         ----------
-        images : LabelledImages
-            Pictures of the form that the model was taught with; labels are not looked at.
+        images : LabelledImages, or data as `load` takes it
+            Pictures of the form that the model was taught with, or data that are brought into it; labels
+            are not looked at.
 
         Returns
         -------
@@ -127,7 +130,44 @@ class Classifier:
         >>> set(model.predict(digits).names) <= set(digits.class_names)
         True
         """
-        return Predictions(self.predict_proba(images), self.class_names, images.sources, self.unsure_below)
+        ready = self.ready(images)
+        return Predictions(self.predict_proba(ready), self.class_names, ready.sources, self.unsure_below)
+
+    def ready(
+        self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
+    ) -> LabelledImages:
+        """Read data in the form that the model was taught with.
+
+        Parameters
+        ----------
+        data : LabelledImages, or data as `load` takes it
+            Pictures already in that form, or data that are brought into it.
+        part : {"train", "validation", "test"} or None, default=None
+            Which part of data that come divided.
+        reporter : Reporter or None, default=None
+            Told what is read and what is left out; None keeps silent.
+
+        Returns
+        -------
+        LabelledImages
+            In that form.
+
+        Raises
+        ------
+        DataError
+            When the data cannot be read, or a table has another form.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.ready("digits").shape
+        (1, 8, 8)
+        """
+        if not isinstance(data, LabelledImages):
+            data = load(data, part=part, spec=self.spec, allow_bad=1.0, reporter=reporter)
+        self.spec.check(data.shape, data.name)
+        return data
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.

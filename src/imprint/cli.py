@@ -187,10 +187,10 @@ def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
 
     from imprint.classifier import Classifier
     from imprint.evaluation import evaluate as run_evaluation
+    from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    classifier = Classifier.load(model)
-    result = run_evaluation(classifier, _to_score(classifier.spec, data))
+    result = run_evaluation(Classifier.load(model), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result))
     else:
@@ -208,11 +208,10 @@ def predict(
 ) -> None:
     """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
     from imprint.classifier import Classifier
-    from imprint.data import load
     from imprint.progress import Reporter
 
     classifier = Classifier.load(model)
-    predictions = classifier.predict(load(data, spec=classifier.spec, allow_bad=1.0, reporter=Reporter()))
+    predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
     if output is not None:
         predictions.write_csv(output)
         _say(f"wrote {len(predictions):,} predictions to {output}")
@@ -234,10 +233,10 @@ def compare(
 
     from imprint.classifier import Classifier
     from imprint.evaluation import compare as run_comparison
+    from imprint.progress import Reporter
     from imprint.tables import comparison_table
 
-    models = Classifier.load(first), Classifier.load(second)
-    result = run_comparison(*models, *(_to_score(model.spec, data) for model in models))
+    result = run_comparison(Classifier.load(first), Classifier.load(second), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
@@ -331,15 +330,14 @@ def _form(images: LabelledImages) -> InputSpec:
     return InputSpec(channels, (height, width), (height, width))
 
 
-def _to_score(spec: InputSpec, data: str) -> LabelledImages:
-    """Read data that a model is scored on: of divided data the part that was kept for that."""
-    from imprint.data import load, parts
-    from imprint.progress import Reporter
+def _part_to_score(data: str) -> str | None:
+    """Tell which part of divided data was kept for scoring."""
+    from imprint.data import parts
 
     part = next((part for part in ("test", "validation") if part in parts(data)), None)
     if part is not None:
         _say(f"scoring the {part} part of {data}")
-    return load(data, part=part, spec=spec, reporter=Reporter())
+    return part
 
 
 def _say(line: str) -> None:

@@ -5,20 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imprint.classifier import Classifier
+from imprint.data import Data
 from imprint.images import LabelledImages
 from imprint.metrics import difference_interval, mcnemar
+from imprint.progress import Reporter
 from imprint.score import Score, score
 
 
-def evaluate(model: Classifier, images: LabelledImages) -> Score:
+def evaluate(
+    model: Classifier, images: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
+) -> Score:
     """Score a model on labelled pictures; classes are matched by name.
 
     Parameters
     ----------
     model : Classifier
         The model.
-    images : LabelledImages
-        Pictures with labels, of the form that the model was taught with.
+    images : LabelledImages, or data as `load` takes it
+        Pictures with labels, of the form that the model was taught with or brought into it.
+    part : {"train", "validation", "test"} or None, default=None
+        Which part of data that come divided.
+    reporter : Reporter or None, default=None
+        Told what is read and what is left out; None keeps silent.
 
     Returns
     -------
@@ -38,8 +46,9 @@ def evaluate(model: Classifier, images: LabelledImages) -> Score:
     >>> evaluate(model, digits).images
     1797
     """
-    labels = images.labels_among(model.class_names)
-    predictions = model.predict(images)
+    ready = model.ready(images, part, reporter)
+    labels = ready.labels_among(model.class_names)
+    predictions = model.predict(ready)
     return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
 
 
@@ -99,7 +108,11 @@ class Comparison:
 
 
 def compare(
-    first: Classifier, second: Classifier, images: LabelledImages, again: LabelledImages | None = None
+    first: Classifier,
+    second: Classifier,
+    images: LabelledImages | Data,
+    part: str | None = None,
+    reporter: Reporter | None = None,
 ) -> Comparison:
     """Tell whether one of two models is really better, on pictures that neither has learnt from.
 
@@ -107,10 +120,12 @@ def compare(
     ----------
     first, second : Classifier
         The models.
-    images : LabelledImages
-        Pictures with labels, of the form that the first was taught with.
-    again : LabelledImages or None, default=None
-        The same pictures in the form that the second was taught with; None where that is the same.
+    images : LabelledImages, or data as `load` takes it
+        Pictures with labels, of the form that both were taught with or brought into each one's.
+    part : {"train", "validation", "test"} or None, default=None
+        Which part of data that come divided.
+    reporter : Reporter or None, default=None
+        Told what is read and what is left out; None keeps silent.
 
     Returns
     -------
@@ -130,15 +145,15 @@ def compare(
     >>> compare(model, model, digits).verdict
     'no difference beyond noise'
     """
-    given = ((first, images), (second, images if again is None else again))
-    right = [model.predict(seen).labels == seen.labels_among(model.class_names) for model, seen in given]
+    given = [(model, model.ready(images, part, reporter)) for model in (first, second)]
+    right = [model.predict(ready).labels == ready.labels_among(model.class_names) for model, ready in given]
     only_first, only_second = (int((one & ~other).sum()) for one, other in (right, right[::-1]))
     accuracy = float(right[0].mean()), float(right[1].mean())
     return Comparison(
-        images=len(images),
+        images=len(right[0]),
         accuracy=accuracy,
         difference=accuracy[0] - accuracy[1],
-        interval=difference_interval(only_first, only_second, len(images)),
+        interval=difference_interval(only_first, only_second, len(right[0])),
         only_first=only_first,
         only_second=only_second,
         p_value=mcnemar(only_first, only_second),
