@@ -353,3 +353,10 @@ def test_check_finds_what_leaks_between_parts(divided):
     leaks = [finding for finding in json.loads(done.stdout)["findings"] if finding["kind"] == "leak"]
     assert len(leaks) == 1
     assert [Path(source).name for source in leaks[0]["where"]] == [leaking.name, "again.png"]
+
+
+def test_show_what_a_model_sees(model_file, divided):
+    picture = next(divided.glob("pictures/test/1/*.png"))
+    written = imprint("show", picture, "--as", model_file, cwd=divided).stdout.strip()
+    assert written == f"{picture.stem}-seen.png"
+    assert (divided / written).is_file()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from imprint.data import Data, load
 from imprint.device import choose_device
+from imprint.glyph import GlyphForm
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
@@ -264,7 +265,8 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     given = facts["input_spec"]
     sizes = [tuple(int(side) for side in given[key]) for key in ("picture_size", "input_size")]
     (height, width), (input_height, input_width) = sizes
-    spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width))
+    glyph = None if given["glyph"] is None else GlyphForm(**given["glyph"])
+    spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width), glyph)
     names = tuple(str(name) for name in facts["class_names"])
     recipe = Recipe.from_dict(facts["recipe"])
     if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:

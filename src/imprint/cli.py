@@ -49,9 +49,15 @@ def show(
     data: Data,
     save: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw labelled pictures here.")] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    seen_by: Annotated[
+        Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of a picture, step by step.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what the data is: count, size, channels, classes and first rows."""
+    if seen_by is not None:
+        _show_as(data, seen_by, save)
+        return
     from imprint.data import load
     from imprint.progress import Reporter
     from imprint.tables import preview
@@ -68,6 +74,19 @@ def show(
 
         save_samples(images, save, count)
         _say(f"wrote {save}")
+
+
+def _show_as(picture: str, model: Path, save: Path | None) -> None:
+    """Draw what a model sees of one picture file, step by step."""
+    from imprint.classifier import Classifier
+    from imprint.data.decode import decode
+    from imprint.input_spec import fitting_steps
+    from imprint.plots import save_steps
+
+    steps = fitting_steps(decode(Path(picture)).pixels, Classifier.load(model).spec)
+    save = save or Path(f"{Path(picture).stem}-seen.png")
+    save_steps(steps, save)
+    print(save)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from imprint.errors import DataError
+from imprint.glyph import GlyphForm, fit_glyph, glyph_steps
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class InputSpec:
         Height and width in pixels of the pictures that the model was taught with.
     input_size : tuple of int
         Height and width in pixels that its network takes; pictures are scaled where this differs.
+    glyph : GlyphForm or None, default=None
+        How ink stood on its ground in the pictures that the model was taught with; None for photos.
 
     Examples
     --------
@@ -38,6 +41,7 @@ class InputSpec:
     channels: int
     picture_size: tuple[int, int]
     input_size: tuple[int, int]
+    glyph: GlyphForm | None = None
 
     def check(self, shape: tuple[int, int, int], where: str) -> None:
         """Refuse pictures of another form than those the model was taught with.
@@ -115,6 +119,8 @@ def fit(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c 
     >>> fit(wide, InputSpec(1, (28, 28), (28, 28))).shape
     (1, 28, 28)
     """
+    if spec.glyph is not None:
+        return fit_glyph(picture, spec.glyph, spec.picture_size)
     height, width, channels = picture.shape
     if channels != 1 and spec.channels == 1:
         picture = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
@@ -122,6 +128,32 @@ def fit(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c 
         picture = _cover(picture, spec.picture_size)
     form: UInt8[ndarray, "k H W"] = picture.transpose(2, 0, 1)
     return form if len(form) == spec.channels else form.repeat(spec.channels, axis=0)
+
+
+def fitting_steps(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tuple[str, UInt8[ndarray, "_ _ _"]]]:
+    """Show how `fit` brings a picture into the form.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (h, w, k)
+        Brightness, 0 to 255; k is 1 for grey, 3 for colour.
+    spec : InputSpec
+        The model's input contract.
+
+    Returns
+    -------
+    list of tuple of str and ndarray of uint8
+        Name and picture, channels last, of each step; the last is what the model sees.
+
+    Examples
+    --------
+    >>> wide = np.full((50, 80, 3), 200, dtype=np.uint8)
+    >>> [name for name, _ in fitting_steps(wide, InputSpec(1, (28, 28), (28, 28)))]
+    ['as given', 'as the model sees it']
+    """
+    if spec.glyph is not None:
+        return glyph_steps(picture, spec.glyph, spec.picture_size)
+    return [("as given", picture), ("as the model sees it", fit(picture, spec).transpose(1, 2, 0))]
 
 
 def _cover(picture: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarray, "H W k"]:

@@ -15,6 +15,7 @@ from imprint.data.duplicates import fingerprints, first_copies
 from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError
+from imprint.glyph import learn_glyph_form
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
@@ -137,7 +138,8 @@ def plan_training(
     if images.labels is None or len(np.unique(images.labels)) < 2:
         raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
     channels, height, width = images.shape
-    spec = InputSpec(channels, (height, width), input_size(settled.net, (height, width), settled.largest_side))
+    network_size = input_size(settled.net, (height, width), settled.largest_side)
+    spec = InputSpec(channels, (height, width), network_size, learn_glyph_form(images.pixels))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)

@@ -200,6 +200,39 @@ def _save_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str], path: P
         _save(figure, path)
 
 
+def save_steps(steps: Sequence[tuple[str, UInt8[ndarray, "_ _ _"]]], path: Path) -> None:
+    """Draw how a picture becomes what a model sees, side by side.
+
+    Parameters
+    ----------
+    steps : sequence of tuple of str and ndarray of uint8
+        From `input_spec.fitting_steps`.
+    path : Path
+        The PNG file to write.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> grey = np.zeros((28, 28, 1), dtype=np.uint8)
+    >>> save_steps([("as given", grey), ("as the model sees it", grey)], Path(tempfile.mkdtemp()) / "seen.png")
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * len(steps), 2.8), layout="constrained")
+        for axes, (name, picture) in zip(figure.subplots(1, len(steps)), steps, strict=True):
+            axes.axis("off")
+            _draw_picture(axes, picture.transpose(2, 0, 1))
+            axes.set_title(name, fontsize=10, fontweight="normal", loc="center")
+        _save(figure, path)
+
+
 def _draw_picture(axes: Axes, picture: UInt8[ndarray, "c h w"]) -> None:
     """Draw one picture with crisp pixels, grey or in colour."""
     channels_last = picture.transpose(1, 2, 0)

@@ -336,7 +336,9 @@ def _decode_some(listed: PictureList, form: InputSpec, must_be_grey: bool, place
     for i in places:
         try:
             # Twice the size that is needed, so that the last step down is the antialiased one.
-            decoded = decode_aloud(listed.open(i), shorter=2 * max(form.picture_size))
+            # Of a glyph nobody knows yet how small it stands in its picture.
+            shorter = 2 * max(form.picture_size) if form.glyph is None else 0
+            decoded = decode_aloud(listed.open(i), shorter=shorter)
         except DataError as error:
             block.bad.append((i, error.cause))
             continue

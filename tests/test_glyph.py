@@ -1,0 +1,145 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.ndimage import center_of_mass
+
+import imprint
+from imprint.glyph import fit_glyph, glyph_steps, learn_glyph_form, stroke_width
+from imprint.plots import save_steps
+
+
+def as_mnist(digit):
+    """A digit of 8×8 in MNIST's form: 20×20 at most in 28×28, the centre of mass in the middle."""
+    rows, columns = np.flatnonzero(digit.max(axis=1) > 60), np.flatnonzero(digit.max(axis=0) > 60)
+    ink = Image.fromarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    scale = 20 / max(ink.size)
+    ink = ink.resize([max(1, round(side * scale)) for side in ink.size], Image.Resampling.BICUBIC)
+    row, column = center_of_mass(np.asarray(ink, dtype=float))
+    picture = Image.new("L", (28, 28))
+    picture.paste(ink, (round(14 - column - 0.5), round(14 - row - 0.5)))
+    return np.asarray(picture)
+
+
+@pytest.fixture(scope="module")
+def mnist(digits):
+    return replace(digits, pixels=np.stack([as_mnist(digit) for digit in digits.pixels[:, 0]])[:, None])
+
+
+def drawn(digit, paper=(255, 255, 255), pen=(0, 0, 0), side=160, sheet=(240, 240), at=(40, 40)):
+    ink = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    page = Image.new("RGB", sheet, paper)
+    page.paste(Image.new("RGB", ink.size, pen), at, ink)
+    return page
+
+
+def shadowed(page):
+    light = np.linspace(1.0, 0.5, page.width)[None, :, None]
+    noise = np.random.default_rng(0).normal(0, 3, (page.height, page.width, 1))
+    return Image.fromarray((np.asarray(page) * light + noise).clip(0, 255).astype(np.uint8))
+
+
+def test_mnists_form_is_learnt(mnist):
+    form = learn_glyph_form(mnist.pixels)
+    assert (form.height, form.width, form.ground, form.centring) == (28, 28, 0, "mass")
+    assert form.ink > 200
+    assert abs(form.box - 20) <= 1
+    assert abs(form.centre_row - 14) <= 0.5
+    assert abs(form.centre_column - 14) <= 0.5
+    inverted = learn_glyph_form(255 - mnist.pixels)
+    assert (inverted.ground, inverted.box) == (255, form.box)
+    assert inverted.ink < 55
+
+
+def test_odd_pictures_among_glyphs_change_nothing(mnist):
+    odd = mnist.pixels.copy()
+    odd[::10] = np.random.default_rng(0).integers(0, 256, odd[::10].shape)
+    form, expected = learn_glyph_form(odd), learn_glyph_form(mnist.pixels)
+    assert (form.box, form.centring, form.ground) == (expected.box, expected.centring, expected.ground)
+
+
+def test_what_is_no_glyph_has_no_form(mnist):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 1, 28, 28), dtype=np.uint8)
+    assert learn_glyph_form(noise) is None
+    assert learn_glyph_form(mnist.pixels.repeat(3, axis=1)) is None
+    assert learn_glyph_form(np.zeros((5, 1, 28, 28), dtype=np.uint8)) is None
+    assert learn_glyph_form(mnist.pixels[:, :, :4, :4]) is None
+
+
+def test_pictures_in_the_form_pass_untouched(mnist):
+    form = learn_glyph_form(mnist.pixels)
+    for picture in mnist.pixels[:100]:
+        assert np.array_equal(fit_glyph(picture.transpose(1, 2, 0), form), picture)
+
+
+SHEETS = {
+    "black on white": lambda digit: drawn(digit),
+    "off-centre": lambda digit: drawn(digit, sheet=(400, 300), at=(10, 130)),
+    "small": lambda digit: drawn(digit, side=40, sheet=(200, 260), at=(120, 200)),
+    "white on black": lambda digit: drawn(digit, (0, 0, 0), (255, 255, 255)),
+    "blue on cream": lambda digit: drawn(digit, (250, 240, 210), (30, 50, 150)),
+    "chalk in a shadow": lambda digit: shadowed(drawn(digit, (35, 80, 60), (225, 230, 220))),
+    "grey paper in a shadow": lambda digit: shadowed(drawn(digit, (190, 190, 190), (40, 40, 40))),
+    "thick pen": lambda digit: drawn(digit).filter(ImageFilter.MinFilter(9)),
+    "thin pen": lambda digit: drawn(digit).filter(ImageFilter.MaxFilter(9)),
+}
+
+
+@pytest.fixture(scope="module")
+def model(mnist):
+    return imprint.train(mnist[:1500], "quick", settings=["epochs=5"], silent=True).model
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_digits_on_paper_are_read_as_well_as_in_the_training_form(model, mnist, digits, name, tmp_path):
+    files = []
+    for place in range(1500, 1560):
+        SHEETS[name](digits.pixels[place, 0]).save(tmp_path / f"{place}.png")
+        files.append(tmp_path / f"{place}.png")
+    right = np.array(model.predict(files).names) == np.array(digits.class_names)[digits.labels[1500:1560]]
+    in_form = imprint.evaluate(model, mnist[1500:1560]).accuracy
+    assert in_form > 0.9
+    assert right.mean() >= in_form - 0.07
+
+
+def test_a_mark_in_the_corner_of_a_large_photo_is_found(mnist):
+    form = learn_glyph_form(mnist.pixels)
+    grain = np.random.default_rng(0).normal(150, 4, (900, 1200, 3)).clip(0, 255).astype(np.uint8)
+    photo = Image.fromarray(grain)
+    ImageDraw.Draw(photo).line([(1080, 40), (1080, 110)], fill=(20, 20, 60), width=9)
+    seen = fit_glyph(np.asarray(photo), form)[0]
+    assert (seen > 128).any(axis=1).sum() in (19, 20, 21)
+    assert (seen > 128).any(axis=0).sum() <= 5
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 10_000, 1), (10_000, 1, 3), (3, 2, 3), (28, 28, 3), (500, 700, 3)])
+@pytest.mark.parametrize("level", [0, 200, 255])
+def test_blank_pictures_of_any_shape_are_plain_ground(mnist, shape, level):
+    form = learn_glyph_form(mnist.pixels)
+    seen = fit_glyph(np.full(shape, level, dtype=np.uint8), form)
+    assert seen.shape == (1, 28, 28)
+    assert (seen == form.ground).all() or shape[:2] == (28, 28)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (1, 40, 3), (7, 9, 3), (300, 20, 1)])
+def test_noise_does_no_harm(mnist, shape):
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert fit_glyph(noise, learn_glyph_form(mnist.pixels)).shape == (1, 28, 28)
+
+
+def test_steps_end_with_what_the_model_sees(mnist, digits, tmp_path):
+    form, page = learn_glyph_form(mnist.pixels), np.asarray(drawn(digits.pixels[5, 0]))
+    steps = glyph_steps(page, form)
+    assert [name for name, _ in steps][::4] == ["as given", "as the model sees it"]
+    assert np.array_equal(steps[-1][1][..., 0], fit_glyph(page, form)[0])
+    save_steps(steps, tmp_path / "seen.png")
+    with Image.open(tmp_path / "seen.png") as drawing:
+        assert drawing.width > 1000
+
+
+@pytest.mark.parametrize("width", [3, 8, 15])
+def test_the_width_of_a_stroke_is_measured(width):
+    cover = np.zeros((200, 200), dtype=np.float32)
+    cover[20:180, 90 : 90 + width] = 1
+    assert stroke_width(cover) == pytest.approx(2 * 160 * width / (2 * (160 + width)), rel=0.1)
