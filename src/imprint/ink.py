@@ -15,7 +15,7 @@ WIDEST = (0.08, 0.25, 0.8)  # of the longer side: strokes up to so wide are soug
 DARKEST = 24.0  # levels; added to the paper's, so that black ground does not make noise of its own infinite
 FAINTEST = 0.1  # of the paper's brightness; a weaker mark counts as even paper
 REACH = 0.35  # parts belong together whose gap is a smaller share of what they span: the bar of a 5, the dots of ä
-CLOSED = 0.92  # of a mark's outline must be an edge of the picture too
+CLOSED = 0.75  # of a mark's outline runs over even paper
 SAME_PEN = 0.45  # of the main part's stroke; thinner marks beside it are dirt
 
 
@@ -69,7 +69,8 @@ def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
     if (picture == picture[..., :1]).all():
         picture = picture[..., :1]
     glance = resample(picture.astype(np.float32), _longer_side(picture, GLANCE))
-    group = _most_distinct([group for contrast in _contrasts(glance) for group in _groups(contrast, glance)])
+    steps = _steps(glance)
+    group = _most_distinct([group for top_hat in _top_hats(glance) for group in _groups(*top_hat, steps)])
     if group is None:
         return None
     box = _with_margin(group.mask, (picture.shape[0] / glance.shape[0], picture.shape[1] / glance.shape[1]))
@@ -139,20 +140,23 @@ def _longer_side(picture: ndarray, side: int) -> tuple[int, int]:
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _contrasts(picture: Float32[ndarray, "h w c"]) -> Iterator[Float32[ndarray, "h w"]]:
-    """Tell how far each place stands out from wider surroundings, dark or bright, as a share of the light.
+def _top_hats(
+    picture: Float32[ndarray, "h w c"],
+) -> Iterator[tuple[Float32[ndarray, "h w"], Float32[ndarray, "h w"]]]:
+    """Tell how far each place stands out from wider surroundings, and how far the paper changes there.
 
-    Top-hats (Serra 1982, Image Analysis and Mathematical Morphology): closing fills dark marks narrower than its
-    window, and leaves a shadow's or a table's edge where it is.
+    Dark from bright, then bright from dark. Closing fills dark marks narrower than its window, and leaves the edge of
+    a shadow or a table where it is (Serra 1982, Image Analysis and Mathematical Morphology, chapter XII).
     """
-    from scipy.ndimage import grey_closing, grey_opening
+    from scipy.ndimage import grey_closing, grey_opening, maximum_filter, minimum_filter
 
     for share in WIDEST:
-        window = int(share * max(picture.shape[:2])) | 1
-        for filled in (grey_closing, grey_opening):
-            paper = filled(picture, size=(window, window, 1), mode="nearest")
-            light = np.maximum(picture, paper) + DARKEST
-            yield np.sqrt((((picture - paper) / light) ** 2).mean(axis=2))
+        window = (int(share * max(picture.shape[:2])) | 1,) * 2 + (1,)
+        bright = maximum_filter(picture, window, mode="nearest") + DARKEST
+        for paper in (grey_closing(picture, window, mode="nearest"), grey_opening(picture, window, mode="nearest")):
+            change = maximum_filter(paper, (5, 5, 1)) - minimum_filter(paper, (5, 5, 1))
+            contrast, changed = (np.sqrt(((apart / bright) ** 2).mean(axis=2)) for apart in (picture - paper, change))
+            yield contrast, changed
 
 
 def _most_distinct(groups: list[_Group]) -> _Group | None:
@@ -166,24 +170,23 @@ def _most_distinct(groups: list[_Group]) -> _Group | None:
     return best
 
 
-def _groups(contrast: Float32[ndarray, "h w"], picture: Float32[ndarray, "h w c"]) -> list[_Group]:
+def _groups(
+    contrast: Float32[ndarray, "h w"], paper_change: Float32[ndarray, "h w"], steps: Float32[ndarray, "h w"]
+) -> list[_Group]:
     """Join marks that stand close together for their size and were drawn with the same pen."""
     from scipy.ndimage import distance_transform_cdt, find_objects, label, maximum, sum_labels
 
     noise = float(np.median(contrast)) + 6 * float(np.median(np.abs(contrast - np.median(contrast))))
-    marks = contrast > max(FAINTEST, noise, 0.4 * float(np.quantile(contrast, 0.999)))
+    marks = contrast > max(FAINTEST, noise, 0.3 * float(np.quantile(contrast, 0.999)))
     labels, count = label(marks, structure=np.ones((3, 3)))
     if not count:
         return []
-    steps = _steps(picture)
     numbers = np.arange(1, count + 1)
     weights = sum_labels(steps**2, labels, numbers)
     pens = maximum(distance_transform_cdt(np.pad(marks, 1), "chessboard")[1:-1, 1:-1], labels, numbers)
     boxes = np.array([[s.start for s in place] + [s.stop for s in place] for place in find_objects(labels)])
     edge = (boxes[:, :2] == 0).any(1) | (boxes[:, 2:] == marks.shape).any(1)
-    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) > GLANCE / 5
-    # Edges of large marks may be as soft as a pen is wide; a small one's are sharp.
-    closed = np.where(large, *(_closed(labels, numbers, _range(picture, window)) for window in (15, 5))) >= CLOSED
+    closed = _closed(labels, numbers, contrast, paper_change) >= CLOSED
     left = list(np.argsort(-weights, kind="stable")[:64])  # beyond so many it is texture
     groups: list[_Group] = []
     while left and len(groups) < 8:
@@ -206,32 +209,27 @@ def _groups(contrast: Float32[ndarray, "h w"], picture: Float32[ndarray, "h w c"
 
 def _steps(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
     """Tell how steep the picture is at each place: the contrast between the two sides of it, per pixel."""
-    light = picture.mean(axis=2) + DARKEST
+    from scipy.ndimage import maximum_filter
+
+    light = maximum_filter(picture.mean(axis=2), 15, mode="nearest") + DARKEST
     framed = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
     down = framed[2:, 1:-1] - framed[:-2, 1:-1]
     across = framed[1:-1, 2:] - framed[1:-1, :-2]
     return np.asarray(np.sqrt((down**2 + across**2).mean(axis=2)) / light / 2)
 
 
-def _range(picture: Float32[ndarray, "h w c"], window: int) -> Float32[ndarray, "h w"]:
-    """Tell how far the picture's levels range around each place, as a share of the light."""
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    size = (window, window, 1)
-    span = maximum_filter(picture, size) - minimum_filter(picture, size)
-    return np.asarray(np.sqrt((span**2).mean(axis=2)) / (picture.mean(axis=2) + DARKEST))
-
-
 def _closed(
-    labels: Int32[ndarray, "h w"], numbers: Int64[ndarray, " n"], steep: Float32[ndarray, "h w"]
+    labels: Int32[ndarray, "h w"],
+    numbers: Int64[ndarray, " n"],
+    contrast: Float32[ndarray, "h w"],
+    paper_change: Float32[ndarray, "h w"],
 ) -> Float64[ndarray, " n"]:
-    """Give the share of each mark's outline that is an edge of the picture; a sheet's corner is open to one side."""
+    """Give the share of each mark's outline along which the paper is even; at a sheet's corner the paper changes."""
     from scipy.ndimage import maximum_filter, mean, minimum_filter
 
-    outside = maximum_filter(labels, 3)
-    outline = np.where((labels == 0) | (minimum_filter(labels, 3) == 0), outside, 0)
-    usual = np.concatenate([[0], np.asarray(mean(steep, outline, numbers))])
-    return np.asarray(mean(steep > 0.3 * usual[outline], outline, numbers))
+    outline = np.where((labels == 0) | (minimum_filter(labels, 3) == 0), maximum_filter(labels, 3), 0)
+    usual = np.concatenate([[0], np.asarray(mean(contrast, labels, numbers))])
+    return np.asarray(mean(paper_change < 0.3 * usual[outline], outline, numbers))
 
 
 def _near(one: ndarray, other: ndarray) -> bool:
