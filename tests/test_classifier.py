@@ -27,7 +27,9 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
         facts = json.loads(file.metadata()["imprint"])
     assert facts["format"] == 1
     assert facts["class_names"] == list("0123456789")
+    glyph = facts["input_spec"].pop("glyph")
     assert facts["input_spec"] == {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28]}
+    assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
     assert facts["recipe"]["name"] == "quick"
 
 
@@ -80,6 +82,8 @@ DAMAGES = {
     "an unknown net": with_facts(lambda facts: facts["recipe"].update(net="evil")),
     "an enormous size": with_facts(lambda facts: facts["input_spec"].update(input_size=[10**9, 10**9])),
     "a tiny size": with_facts(lambda facts: facts["input_spec"].update(input_size=[1, 1])),
+    "an enormous glyph": with_facts(lambda facts: facts["input_spec"]["glyph"].update(box=1e9)),
+    "a glyph of words": with_facts(lambda facts: facts["input_spec"]["glyph"].update(stroke="thick")),
     "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
     "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),

@@ -39,7 +39,9 @@ Group = Annotated[
     str | None,
     typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
 ]
-AllowBad = Annotated[float, typer.Option(metavar="SHARE", help="Share of the pictures that may be unreadable.")]
+AllowBad = Annotated[
+    float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -293,7 +295,7 @@ def summary(
 @app.command()
 def cache(
     limit: Annotated[
-        float | None, typer.Option(metavar="GB", help="Remove what was used longest ago until the rest fits.")
+        float | None, typer.Option(min=0, metavar="GB", help="Remove what was used longest ago until the rest fits.")
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
     as_json: AsJson = False,

@@ -36,6 +36,11 @@ class GlyphForm:
     stroke : float
         The width of strokes, in pixels.
 
+    Raises
+    ------
+    ValueError
+        When the numbers do not fit together.
+
     Examples
     --------
     >>> from dataclasses import asdict
@@ -53,6 +58,13 @@ class GlyphForm:
     centre_row: float
     centre_column: float
     stroke: float
+
+    def __post_init__(self) -> None:
+        within = 0 <= self.centre_row < self.height and 0 <= self.centre_column < self.width
+        levels = 0 <= self.ground <= 255 and 0 <= self.ink <= 255 and self.ground != self.ink
+        sizes = 0 < self.stroke <= self.box <= max(self.height, self.width)
+        if not (within and levels and sizes and self.centring in ("mass", "box")):
+            raise ValueError("the form of glyphs")
 
     def holds(self, picture: UInt8[ndarray, "h w c"]) -> bool:
         """Say whether a picture already is in this form: size, grey, ground and polarity.

@@ -182,7 +182,7 @@ class LabelledImages:
                 first = self.sources[np.argmax(self.labels == i)]
                 raise DataError(
                     f"label {self.class_names[i]!r}",
-                    f"{self.name} {'row ' if self.from_pixel_table else ''}{first}",
+                    f"{self.name} row {first}" if self.from_pixel_table else str(first),
                     f"the model knows only {', '.join(class_names)}",
                     "Correct the label, or train a model with that class.",
                 )
