@@ -28,9 +28,9 @@ TUTORIAL = Recipe(
     precision="float32",
 )
 
-# The default on small grey pictures. Evidence: 0.9957 ± 0.0004 on 10,000 held-out digits of Kaggle's
-# 42,000, learning from the others, 5 seeds; 9.1 s (9.0 to 11.1, 3 runs) on all 42,000, a 34th of Keras's
-# lesson in the same run; two virtual Zen 4 cores, torch 2.13.0 (docs/LOG.md, "Small digits in seconds").
+# The default on small grey pictures. Evidence: 0.9956 ± 0.0005 on 10,000 held-out digits of Kaggle's 42,000, learning
+# from the others, 5 seeds; 6.5 s (5.6 to 8.0, 3 runs) on all 42,000, a 47th of Keras's lesson in the same run; two
+# virtual Zen 5 cores, torch 2.13.0 (docs/LOG.md, "Where the recipes stand").
 QUICK = Recipe(
     name="quick",
     net="quick",
@@ -54,7 +54,8 @@ QUICK = Recipe(
 )
 
 # The best single file that minutes on two cores give: two networks that err in different places.
-# Evidence, preliminary: 0.9967 and 0.9970 as above, 2 seeds; 266 s on all 42,000, 1 run.
+# Evidence: 0.9969 ± 0.0002 as above, 5 disjoint pairs of networks trained one by one; 328 s on all 42,000, 1 run
+# disturbed in its second half (docs/LOG.md, "Best and record").
 BEST = dataclasses.replace(
     QUICK,
     name="best",
@@ -67,6 +68,7 @@ BEST = dataclasses.replace(
 )
 
 # The highest accuracy that an hour on two cores gives: four times the two of `best`, taught twice as long.
+# Evidence: 0.9974 as above, once, of networks trained one by one (docs/LOG.md, "Best and record").
 RECORD = dataclasses.replace(BEST, name="record", net="+".join(["deep+broad"] * 4), epochs=54)
 
 # The default on colour photos. Evidence: 0.9976 and 0.9927 on 413 of 2,062 photos of hands, 2 seeds, 103
