@@ -28,7 +28,7 @@ class Ink:
     cut : ndarray of uint8, shape (h, w, c)
         The glyph as it stood on its paper, with a margin around it.
     cover : ndarray of float32, shape (H, W)
-        How much ink covers each place, at a scale of its own: 0 is paper, 1 is ink; other marks are gone.
+        How much ink covers each place of the cut, scaled: 0 is paper, 1 is ink; other marks are gone.
     box : tuple of int
         Where the cut stood in the picture: left, top, right, bottom; beyond its edges where the margin is.
 
@@ -89,7 +89,7 @@ def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
 def resample(
     values: Float32[ndarray, "h w *c"], shape: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> Float32[ndarray, "H W *c"]:
-    """Scale values to another shape: averages where they shrink, bicubic samples where they grow.
+    """Scale values to another shape: averages where they shrink, bilinear samples where they grow.
 
     Parameters
     ----------
@@ -112,10 +112,11 @@ def resample(
     """
     if values.ndim == 3:
         return np.stack([resample(channel, shape, box) for channel in np.moveaxis(values, 2, 0)], axis=2)
-    grows = shape[0] > values.shape[0] and box is None
-    method = Image.Resampling.BICUBIC if grows else Image.Resampling.BOX
-    scaled = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).resize(shape[::-1], method, box=box)
-    return np.asarray(scaled)
+    left, top, right, bottom = box or (0, 0, values.shape[1], values.shape[0])
+    grows = shape[0] > bottom - top or shape[1] > right - left
+    method = Image.Resampling.BILINEAR if grows else Image.Resampling.BOX
+    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.asarray(picture.resize(shape[::-1], method, box=(left, top, right, bottom)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ class _Group:
 
 
 def _longer_side(picture: ndarray, side: int) -> tuple[int, int]:
-    """Give the shape of a picture whose longer side is scaled to so much; small ones grow to half of it at most."""
+    """Give the shape of a picture scaled so that its longer side is so long; small ones grow to half of it at most."""
     height, width = picture.shape[:2]
     longer = max(height, width)
     scale = min(side, max(longer, side // 2)) / longer
@@ -143,7 +144,7 @@ def _longer_side(picture: ndarray, side: int) -> tuple[int, int]:
 def _top_hats(
     picture: Float32[ndarray, "h w c"],
 ) -> Iterator[tuple[Float32[ndarray, "h w"], Float32[ndarray, "h w"]]]:
-    """Tell how far each place stands out from wider surroundings, and how far the paper changes there.
+    """How far each place stands out from wider surroundings, and how far the paper changes there; shares of the light.
 
     Dark from bright, then bright from dark. Closing fills dark marks narrower than its window, and leaves the edge of
     a shadow or a table where it is (Serra 1982, Image Analysis and Mathematical Morphology, chapter XII).
@@ -160,7 +161,7 @@ def _top_hats(
 
 
 def _most_distinct(groups: list[_Group]) -> _Group | None:
-    """Choose the glyph: of marks outlined all around the most distinct, and one within the picture if there is any."""
+    """Choose of marks outlined all around the most distinct; one that runs out of the picture only if all do."""
     best = max(groups, key=lambda group: group.edges, default=None)
     outlined = [group for group in groups if group.closed]
     for some in ([group for group in outlined if group.inside], outlined):
@@ -187,28 +188,31 @@ def _groups(
     boxes = np.array([[s.start for s in place] + [s.stop for s in place] for place in find_objects(labels)])
     edge = (boxes[:, :2] == 0).any(1) | (boxes[:, 2:] == marks.shape).any(1)
     closed = _closed(labels, numbers, contrast, paper_change) >= CLOSED
-    left = list(np.argsort(-weights, kind="stable")[:64])  # beyond so many it is texture
+    left = np.argsort(-weights, kind="stable")[:64].tolist()  # beyond so many it is texture
     groups: list[_Group] = []
     while left and len(groups) < 8:
-        members = [left.pop(0)]
-        first = members[0]
+        first = left[0]
         alike = (pens >= SAME_PEN * pens[first]) & (edge <= edge[first]) & (closed >= closed[first])
-        fits = [i for i in left if alike[i]]
-        while True:
-            own = np.concatenate([boxes[members, :2].min(0), boxes[members, 2:].max(0)])
-            near = [i for i in fits if _near(own, boxes[i])]
-            if not near:
-                break
-            members += near
-            fits = [i for i in fits if i not in near]
+        members = _joined(first, [i for i in left[1:] if alike[i]], boxes)
         left = [i for i in left if i not in members]
         mask = np.isin(labels, numbers[members])
-        groups.append(_Group(mask, float(weights[members].sum()), bool(closed[members[0]])))
+        groups.append(_Group(mask, float(weights[members].sum()), bool(closed[first])))
     return groups
 
 
+def _joined(first: int, others: list[int], boxes: Int64[ndarray, "n 4"]) -> list[int]:
+    """Collect the marks that stand near the first or near those collected before."""
+    members = [first]
+    while True:
+        own = np.concatenate([boxes[members, :2].min(axis=0), boxes[members, 2:].max(axis=0)])
+        near = [i for i in others if i not in members and _near(own, boxes[i])]
+        if not near:
+            return members
+        members += near
+
+
 def _steps(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
-    """Tell how steep the picture is at each place: the contrast between the two sides of it, per pixel."""
+    """How steep the picture is at each place: the contrast between the two sides of it, per pixel."""
     from scipy.ndimage import maximum_filter
 
     light = maximum_filter(picture.mean(axis=2), 15, mode="nearest") + DARKEST
@@ -224,7 +228,7 @@ def _closed(
     contrast: Float32[ndarray, "h w"],
     paper_change: Float32[ndarray, "h w"],
 ) -> Float64[ndarray, " n"]:
-    """Give the share of each mark's outline along which the paper is even; at a sheet's corner the paper changes."""
+    """Measure how much of each mark's outline runs over even paper; at a sheet's corner what changes is the paper."""
     from scipy.ndimage import maximum_filter, mean, minimum_filter
 
     outline = np.where((labels == 0) | (minimum_filter(labels, 3) == 0), maximum_filter(labels, 3), 0)
@@ -240,7 +244,7 @@ def _near(one: ndarray, other: ndarray) -> bool:
 
 
 def _with_margin(mask: Bool[ndarray, "h w"], scale: tuple[float, float]) -> tuple[int, int, int, int]:
-    """Give the box around a mask in the picture's pixels, wider by a third: left, top, right, bottom."""
+    """Draw a box around a mask, in the picture's own pixels and wider by a third: left, top, right, bottom."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom = rows[0] * scale[0], (rows[-1] + 1) * scale[0]
     left, right = columns[0] * scale[1], (columns[-1] + 1) * scale[1]
@@ -259,7 +263,7 @@ def _cut(picture: UInt8[ndarray, "H W c"], box: tuple[int, int, int, int]) -> UI
 
 
 def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w"] | None:
-    """Tell how much ink covers each place of a cut: contrast to the paper beside each stroke, other marks taken out."""
+    """Measure how much ink covers each place of a cut by its contrast to the paper beside it."""
     from scipy.ndimage import binary_dilation
 
     reach = max(cut.shape[0] // 24, 3)
@@ -286,7 +290,7 @@ def _ink_level(contrast: Float32[ndarray, " n"]) -> float:
 
 
 def _paper_beside(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w c"]:
-    """Give the paper where the ink is: the nearest paper's, smoothed; it follows even a shadow's edge."""
+    """Put paper where the ink is: the nearest paper's, smoothed; it follows even a shadow's edge."""
     from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
     wide = binary_dilation(ink, np.ones((3, 3)), iterations=max(cut.shape[0] // 20, 2))
