@@ -98,7 +98,7 @@ def resized(picture, form):
     return (255 - grey if np.median(border) > 127 else grey)[None]
 
 
-def accuracy(model, fitted, digits):
+def answered_right(model, fitted, digits):
     images = imprint.LabelledImages(np.stack(fitted), digits.labels, digits.class_names, digits.sources)
     answers = np.array(model.predict(images).names)
     return answers == np.array(digits.class_names)[digits.labels]
@@ -118,17 +118,18 @@ def main():
     print(machine(), form, f"{untouched:,} of {len(training):,} training pictures pass untouched", sep="\n")
     digits = imprint.load("digits")[:: arguments.every]
     print(f"| {len(digits):,} pictures each | accuracy (95 % interval) | plain resizing | ms a picture |")
+    print("|---|---|---|---|")
     for name in arguments.sets:
-        drawn = list(pictures(name, digits))
-        started = time.perf_counter()
-        fitted = [fit_glyph(picture, form) for picture in drawn]
-        each = (time.perf_counter() - started) / len(drawn) * 1000
-        right = accuracy(model, fitted, digits)
-        plain = accuracy(model, [resized(picture, form) for picture in drawn], digits)
+        fitted, plain, seconds = [], [], 0.0
+        for picture in pictures(name, digits):
+            started = time.perf_counter()
+            fitted.append(fit_glyph(picture, form))
+            seconds += time.perf_counter() - started
+            plain.append(resized(picture, form))
+        right, peer = answered_right(model, fitted, digits), answered_right(model, plain, digits).mean()
+        each = seconds / len(digits) * 1000
         low, high = wilson_interval(int(right.sum()), len(right))
-        print(
-            f"| {name} | {right.mean():.4f} ({low:.4f} to {high:.4f}) | {plain.mean():.4f} | {each:.1f} |", flush=True
-        )
+        print(f"| {name} | {right.mean():.4f} ({low:.4f} to {high:.4f}) | {peer:.4f} | {each:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
