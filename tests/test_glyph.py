@@ -143,3 +143,12 @@ def test_the_width_of_a_stroke_is_measured(width):
     cover = np.zeros((200, 200), dtype=np.float32)
     cover[20:180, 90 : 90 + width] = 1
     assert stroke_width(cover) == pytest.approx(2 * 160 * width / (2 * (160 + width)), rel=0.1)
+
+
+@pytest.mark.parametrize("pen", [6, 12, 20])
+def test_strokes_get_trainings_width(mnist, pen):
+    page = Image.new("L", (240, 240), 255)
+    ImageDraw.Draw(page).line([(160, 40), (90, 40), (85, 110), (150, 130), (140, 190), (80, 195)], 0, pen, "curve")
+    form = learn_glyph_form(mnist.pixels)
+    cover = fit_glyph(np.asarray(page)[..., None], form)[0] / np.float32(form.ink)
+    assert stroke_width(cover.clip(0, 1)) == pytest.approx(form.stroke, rel=0.25)
