@@ -10,9 +10,9 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint import LabelledImages, UsageError, load
+from imprint.__main__ import main
 from imprint.checking import check
 from imprint.cleaned import kept, write_cleaned
-from imprint.cli import main
 from imprint.data.faults import find_faults
 from imprint.findings_page import write_page
 from imprint.mislabelled import MISSING, deal_folds, find_mislabelled, judging_recipe

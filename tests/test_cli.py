@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from helpers import pixel_table
-from imprint.cli import main
+from imprint.__main__ import main
 
 IMPRINT = [sys.executable, "-m", "imprint"]
 FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
@@ -280,7 +280,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left(digits_csv, tmp_path):
 def test_help_is_light(tmp_path):
     script = (
         "import sys; sys.argv = ['imprint', '--help']\n"
-        "from imprint.cli import main\n"
+        "from imprint.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'polars', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules)\n"

@@ -58,3 +58,14 @@ def test_colour_becomes_luminance_and_grey_is_repeated():
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
 def test_slivers_are_fitted_without_growing_first(size):
     assert fit(np.full((*size, 1), 9, dtype=np.uint8), InputSpec(1, (28, 28), (28, 28))).tolist() == [[[9] * 28] * 28]
+
+
+def test_any_size_is_brought_to_any_other():
+    generator = np.random.default_rng(0)
+    for height, width, to_height, to_width in generator.integers(1, 200, (3000, 4)).tolist():
+        picture = np.zeros((height, width, 1), dtype=np.uint8)
+        assert fit(picture, InputSpec(1, (to_height, to_width), (to_height, to_width))).shape == (
+            1,
+            to_height,
+            to_width,
+        )

@@ -7,7 +7,7 @@ from torch import nn
 
 from imprint import RECIPES
 from imprint.nets import build_net
-from imprint.optim import AdamW, KerasRMSprop, Muon, OneCycle, Plateau, build_optimisers, orthogonal
+from imprint.optim import AdamW, KerasRMSprop, Muon, build_optimisers, orthogonal
 
 LESSON = RECIPES["tutorial"]
 
@@ -43,66 +43,6 @@ def test_weights_without_gradient_stay():
     KerasRMSprop([unused, used]).step(1e-3)
     assert unused.tolist() == [1, 1]
     assert used[0] < 1
-
-
-def keras_plateau(accuracies, rate=1e-3):
-    """Keras's ReduceLROnPlateau with mode max, factor 0.5, patience 3, min_delta 1e-4, min_lr 1e-5, restated."""
-    best, wait, rates = -math.inf, 0, []
-    for accuracy in accuracies:
-        if accuracy > best + 1e-4:
-            best, wait = accuracy, 0
-        else:
-            wait += 1
-            if wait >= 3:
-                if rate > 1e-5:
-                    rate = max(rate * 0.5, 1e-5)
-                wait = 0
-        rates.append(rate)
-    return rates
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_plateau_is_kerass(seed):
-    generator = np.random.default_rng(seed)
-    accuracies = (0.99 + np.cumsum(generator.normal(scale=2e-4, size=80)) / 5).tolist()
-    schedule = Plateau(LESSON)
-    rates = []
-    for accuracy in accuracies:
-        schedule.end_epoch(accuracy)
-        rates.append(schedule.rate(1e-3, done=0))
-    assert rates == pytest.approx(keras_plateau(accuracies))
-    assert min(rates) >= 1e-5
-
-
-def test_plateau_stops_at_the_floor():
-    schedule = Plateau(LESSON)
-    rates = []
-    for _ in range(40):
-        schedule.end_epoch(0.5)
-        rates.append(schedule.rate(1e-3, done=0))
-    assert rates[:4] == [1e-3, 1e-3, 1e-3, 5e-4]
-    assert rates[-1] == 1e-5
-
-
-def test_a_rise_within_min_delta_is_none():
-    schedule = Plateau(LESSON)
-    for accuracy in (0.99, 0.99005, 0.99009, 0.9901):
-        schedule.end_epoch(accuracy)
-    assert schedule.rate(1e-3, done=0) == 5e-4
-
-
-def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
-    schedule = OneCycle(steps=100)
-    rates = [schedule.rate(0.01, done) for done in range(100)]
-    assert max(rates) == pytest.approx(0.01)
-    assert rates[0] < 0.001
-    assert rates[-1] < 2e-4
-    assert rates.index(max(rates)) == 24
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
-def test_one_cycle_of_few_steps(steps):
-    assert all(0 < OneCycle(steps).rate(0.01, done) <= 0.01 for done in range(steps))
 
 
 def test_adamw_is_torchs_own():

@@ -92,3 +92,9 @@ def test_groups_stay_on_one_side(digits):
 def test_photos_are_decoded_as_large_as_the_recipe_wants():
     assert picture_side(None, []) == picture_side("photos", ["largest_side=64"]) == 128
     assert picture_side("photos", ["largest_side=200"]) == 200
+
+
+def test_glyphs_of_several_sizes_are_scaled_as_in_training(digits):
+    sizes = np.random.default_rng(0).integers(8, 60, (len(digits), 2)).astype(np.int32)
+    assert plan_training(digits).spec.glyph is not None
+    assert plan_training(replace(digits, sizes=sizes)).spec.glyph is None

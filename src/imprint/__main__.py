@@ -1,5 +1,48 @@
-"""`python -m imprint`, the same as `imprint`."""
+"""The way in: runs a command, and turns every expected failure into one line and an exit status."""
 
-from imprint.cli import main
+from __future__ import annotations
 
-main()
+import io
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from imprint.cli import app
+from imprint.errors import ImprintError
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Run a command; turn every expected failure into one line on stderr and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or a label's letters
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        if os.environ.get("IMPRINT_TRACEBACK"):
+            raise
+        message = " ".join(error.format_message().split())
+        if not message:  # no verb: the help has been printed
+            sys.exit(2)
+        _fail(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
+    except ImprintError as error:
+        if os.environ.get("IMPRINT_TRACEBACK"):
+            raise
+        _fail(str(error))
+    if status == 130:
+        print("error: run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # sys.exit ends by the signal instead where it came while a library built code of text
+    sys.exit(status or 0)
+
+
+if __name__ == "__main__":
+    main()

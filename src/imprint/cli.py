@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from imprint.errors import ImprintError
 
 if TYPE_CHECKING:
     from imprint.images import LabelledImages
@@ -367,34 +363,3 @@ def _say(line: str) -> None:
 
 def _print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, ensure_ascii=False))
-
-
-def _fail(line: str) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
-
-
-def main() -> None:
-    """Run a command; turn every expected failure into one line on stderr and an exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or a label's letters
-    try:
-        status = app(standalone_mode=False)
-    except typer.TyperException as error:
-        if os.environ.get("IMPRINT_TRACEBACK"):
-            raise
-        message = " ".join(error.format_message().split())
-        if not message:  # no verb: the help has been printed
-            sys.exit(2)
-        _fail(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
-    except ImprintError as error:
-        if os.environ.get("IMPRINT_TRACEBACK"):
-            raise
-        _fail(str(error))
-    if status == 130:
-        print("error: run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # sys.exit ends by the signal instead where it came while a library built code of text
-    sys.exit(status or 0)

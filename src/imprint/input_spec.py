@@ -160,7 +160,7 @@ def _cover(picture: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[nda
     """Scale a picture to cover a size and cut out its middle, in one step."""
     height, width, channels = picture.shape
     share = min(height / size[0], width / size[1])
-    across, down = share * size[1], share * size[0]
+    across, down = min(share * size[1], width), min(share * size[0], height)  # rounding may lead out
     left, top = (width - across) / 2, (height - down) / 2
     whole = Image.fromarray(picture[..., 0] if channels == 1 else picture)
     box = (left, top, left + across, top + down)

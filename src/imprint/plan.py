@@ -139,16 +139,20 @@ def plan_training(
         raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
     channels, height, width = images.shape
     network_size = input_size(settled.net, (height, width), settled.largest_side)
-    spec = InputSpec(channels, (height, width), network_size, learn_glyph_form(images.pixels))
+    # Pictures of several sizes were scaled and cropped for training, so others will be too.
+    glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
+    spec = InputSpec(channels, (height, width), network_size, glyph)
+    prints = fingerprints(images.pixels)
+    copies = first_copies(prints)
+    warned = _copies_told(images, copies)
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
         settled = replace(settled, validation_share=0.0)
-        shared = len(np.intersect1d(fingerprints(images.pixels), fingerprints(validation.pixels)))
+        shared = len(np.intersect1d(prints, fingerprints(validation.pixels)))
         leaks = (f"{shared:,} validation pictures are training pictures too",) if shared else ()
-        everything, warned = np.arange(len(images)), (*_copies(images)[1], *leaks)
+        everything, warned = np.arange(len(images)), (*warned, *leaks)
         return Plan(images, everything, validation, settled, reason, why, spec, choose_device(device), warned)
-    copies, warned = _copies(images)
     training, held_out = split(images, settled.validation_share, settled.validation_seed, images.groups, copies)
     validation = images[held_out] if len(held_out) else None
     if len(np.unique(images.labels[training])) < 2:
@@ -156,16 +160,15 @@ def plan_training(
     return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
 
 
-def _copies(images: LabelledImages) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
-    """Find pictures that are there more than once, and the words for it; 0.1 s for 42,000 digits."""
-    copies = first_copies(images.pixels)
-    again = copies != np.arange(len(copies))
-    if not again.any():
-        return copies, ()
-    words = f"{again.sum():,} pictures are copies of others"
+def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:
+    """Put into words what there is more than once; nothing where nothing is."""
+    again = int((copies != np.arange(len(copies))).sum())
+    if not again:
+        return ()
+    words = f"{again:,} pictures are copies of others"
     contradicting = 0 if images.labels is None else int((images.labels != images.labels[copies]).sum())
     words += f", {contradicting:,} of them with another label" if contradicting else ""
-    return copies, (f"{words}; imprint check names them",)
+    return (f"{words}; imprint check names them",)
 
 
 def picture_side(recipe: str | None, settings: Sequence[str]) -> int:

@@ -23,12 +23,13 @@ from imprint.input_spec import prepare
 from imprint.layers import Ensemble
 from imprint.metrics import fit_temperature, log_loss, tempered
 from imprint.nets import build_net
-from imprint.optim import build_optimisers, build_schedule
+from imprint.optim import build_optimisers
 from imprint.plan import Plan, plan_training
 from imprint.predict import HESITANT_SHARE, look_again, predict_probabilities
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
+from imprint.schedule import build_schedule
 from imprint.score import Score, score
 
 UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence

@@ -61,13 +61,13 @@ def fingerprints(pixels: UInt8[ndarray, "n c h w"]) -> UInt64[ndarray, " n"]:
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
-def first_copies(pixels: UInt8[ndarray, "n c h w"]) -> Int64[ndarray, " n"]:
-    """Find pictures that are the same to the bit; 0.2 s for 70,000 of 28×28.
+def first_copies(prints: UInt64[ndarray, " n"]) -> Int64[ndarray, " n"]:
+    """Find pictures that are the same to the bit; 0.2 s for 70,000 of 28×28, fingerprints included.
 
     Parameters
     ----------
-    pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures.
+    prints : ndarray of uint64, shape (n,)
+        From `fingerprints`.
 
     Returns
     -------
@@ -78,10 +78,10 @@ def first_copies(pixels: UInt8[ndarray, "n c h w"]) -> Int64[ndarray, " n"]:
     Examples
     --------
     >>> pixels = np.array([5, 6, 5], dtype=np.uint8).reshape(3, 1, 1, 1)
-    >>> first_copies(pixels)
+    >>> first_copies(fingerprints(pixels))
     array([0, 1, 0])
     """
-    _, first, number = np.unique(fingerprints(pixels), return_index=True, return_inverse=True)
+    _, first, number = np.unique(prints, return_index=True, return_inverse=True)
     return np.asarray(first[number], dtype=np.int64)
 
 
