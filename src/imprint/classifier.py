@@ -8,29 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.data import Data, load
 from imprint.device import choose_device
-from imprint.glyph import GlyphForm
-from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
-from imprint.predict import Predictions, look_again, predict_probabilities
-from imprint.progress import Reporter
+from imprint.predict import look_again, predict_probabilities
+from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
-LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
+MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class Classifier(Predictor):
     """A trained network with all that is needed to use it.
 
     Parameters
@@ -72,103 +69,14 @@ class Classifier:
     views_below: float
     score: dict[str, Any] | None = None
 
-    def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
-        """Give each picture's probability of each class.
+    def __post_init__(self) -> None:
+        self.net.eval()  # here and not when asked, since two threads may ask at once
 
-        Parameters
-        ----------
-        images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
-            are not looked at.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, classes)
-            Columns as in `class_names`; rows sum to 1.
-
-        Raises
-        ------
-        DataError
-            When the pictures have another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> model.predict_proba(digits).shape
-        (1797, 10)
-        """
-        pixels = torch.from_numpy(self.ready(images).pixels)
-        found = predict_probabilities(self.net, pixels, self.spec)
-        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
+    def _probabilities(self, pixels: UInt8[ndarray, "n c h w"]) -> Float32[ndarray, "n classes"]:
+        given = torch.from_numpy(pixels)
+        found = predict_probabilities(self.net, given, self.spec)
+        found = look_again(self.net, given, self.spec, self.recipe.views, found, self.views_below)
         return tempered(found, self.temperature)
-
-    def predict(self, images: LabelledImages | Data) -> Predictions:
-        """Name each picture's class.
-
-        Parameters
-        ----------
-        images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
-            are not looked at.
-
-        Returns
-        -------
-        Predictions
-            In the pictures' order; `write_csv` writes them.
-
-        Raises
-        ------
-        DataError
-            When the pictures have another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> set(model.predict(digits).names) <= set(digits.class_names)
-        True
-        """
-        ready = self.ready(images)
-        return Predictions(self.predict_proba(ready), self.class_names, ready.sources, self.unsure_below)
-
-    def ready(
-        self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
-    ) -> LabelledImages:
-        """Read data in the form that the model was taught with.
-
-        Parameters
-        ----------
-        data : LabelledImages, or data as `load` takes it
-            Pictures already in that form, or data that are brought into it.
-        part : {"train", "validation", "test"} or None, default=None
-            Which part of data that come divided.
-        reporter : Reporter or None, default=None
-            Told what is read and what is left out; None keeps silent.
-
-        Returns
-        -------
-        LabelledImages
-            In that form.
-
-        Raises
-        ------
-        DataError
-            When the data cannot be read, or a table has another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> model.ready("digits").shape
-        (1, 8, 8)
-        """
-        if not isinstance(data, LabelledImages):
-            data = load(data, part=part, spec=self.spec, allow_bad=1.0, reporter=reporter)
-        self.spec.check(data.shape, data.name)
-        return data
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.
@@ -262,19 +170,13 @@ class Classifier:
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
     """Rebuild a classifier from a model file's facts, its weights not yet there."""
-    given = facts["input_spec"]
-    sizes = [tuple(int(side) for side in given[key]) for key in ("picture_size", "input_size")]
-    (height, width), (input_height, input_width) = sizes
-    glyph = None if given["glyph"] is None else GlyphForm(**given["glyph"])
-    spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width), glyph)
+    spec = InputSpec.from_dict(facts["input_spec"])
     names = tuple(str(name) for name in facts["class_names"])
     recipe = Recipe.from_dict(facts["recipe"])
-    if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise ValueError("channels or classes")
-    if min(spec.input_size) < smallest_side(recipe.net) or min(spec.picture_size) < 1:
+    if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
+        raise ValueError("classes")
+    if min(spec.input_size) < smallest_side(recipe.net):
         raise ValueError("pictures too small")
-    if max(*spec.input_size, *spec.picture_size) > LARGEST_SIDE:
-        raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
     temperature, unsure_below, views_below = (

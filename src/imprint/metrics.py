@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
+SMALLEST = 1e-30  # probability that still has a logarithm
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
@@ -221,7 +222,7 @@ def tempered(probabilities: Float32[ndarray, "n classes"], temperature: float) -
 
 
 def _logits(probabilities: Float32[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:
-    return np.asarray(np.log(np.maximum(probabilities, 1e-30), dtype=np.float64))
+    return np.asarray(np.log(np.maximum(probabilities, SMALLEST), dtype=np.float64))
 
 
 def _softmax(logits: Float64[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:

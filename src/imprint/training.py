@@ -19,13 +19,13 @@ from imprint.classifier import Classifier
 from imprint.errors import UsageError
 from imprint.files import let_go
 from imprint.images import LabelledImages
-from imprint.input_spec import prepare
 from imprint.layers import Ensemble
 from imprint.metrics import fit_temperature, log_loss, tempered
 from imprint.nets import build_net
 from imprint.optim import build_optimisers
 from imprint.plan import Plan, plan_training
 from imprint.predict import HESITANT_SHARE, look_again, predict_probabilities
+from imprint.preparation import prepare
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
