@@ -20,47 +20,14 @@ LARGEST = 512 * 2**20  # bytes
 # The last bytes: one more entry of the metadata, ModelProto's field 14, with the digest of all that comes before.
 SEAL = b"\x72\x50\x0a\x0cimprint-seal\x12\x40"
 SEAL_LENGTH = len(SEAL) + 64
-OPERATORS = frozenset(
-    [
-        "Add",
-        "BatchNormalization",
-        "Cast",
-        "Concat",
-        "Conv",
-        "DequantizeLinear",
-        "Div",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherND",
-        "Gemm",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Greater",
-        "Identity",
-        "If",
-        "Less",
-        "Log",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Mean",
-        "Min",
-        "Mul",
-        "NonZero",
-        "QuantizeLinear",
-        "ReduceMax",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "ScatterND",
-        "Size",
-        "Softmax",
-        "Squeeze",
-        "Sub",
-        "Transpose",
-    ]
-)
+# fmt: off
+OPERATORS = frozenset((
+    "Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Flatten", "Floor", "Gather",
+    "GatherND", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "Identity", "If", "Less", "Log", "MatMul",
+    "Max", "MaxPool", "Mean", "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceSum", "Relu", "Reshape",
+    "ScatterND", "Size", "Softmax", "Squeeze", "Sub", "Transpose",
+))
+# fmt: on
 
 
 def sealed(model: ModelProto, facts: Mapping[str, Any]) -> bytes:
