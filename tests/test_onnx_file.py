@@ -35,15 +35,14 @@ def operator(name, domain=""):
     )
 
 
-def inner(model):
-    [node] = [node for node in model.graph.node if node.op_type == "If"]
-    return node.attribute[0].g
+def attribute(**held):
+    return lambda model, facts: model.graph.node[0].attribute.add(name="held", **held)
 
 
-def hidden_constant(model, facts):
+def constant(kind):
     tensor = numpy_helper.from_array(np.ones(3, np.float32), "c")
     outside(tensor)
-    inner(model).node[0].attribute.add(name="value", t=tensor, type=onnx.AttributeProto.TENSOR)
+    return {"t": {"t": tensor}, "tensors": {"tensors": [tensor]}, "sparse": {"sparse_tensor": {"values": tensor}}}[kind]
 
 
 DAMAGES = {
@@ -67,10 +66,13 @@ DAMAGES = {
     "no threshold": resealed(lambda model, facts: facts.update(unsure_below="nan")),
     "weights in another file": resealed(lambda model, facts: outside(model.graph.initializer[0])),
     "weights at an absolute path": resealed(lambda model, facts: outside(model.graph.initializer[0], "/etc/passwd")),
-    "a hidden constant in another file": resealed(hidden_constant),
+    "a constant in another file": resealed(attribute(**constant("t"))),
+    "constants in another file": resealed(attribute(**constant("tensors"))),
+    "a sparse constant": resealed(attribute(**constant("sparse"))),
+    "sparse weights": resealed(lambda model, facts: model.graph.sparse_initializer.add()),
+    "a graph within": resealed(attribute(g=onnx.GraphProto())),
     "an operator of its own": resealed(operator("Evil", "com.evil")),
     "an endless loop": resealed(operator("Loop")),
-    "an operator inside a branch": resealed(lambda model, facts: setattr(inner(model).node[0], "op_type", "Scan")),
     "a function": resealed(lambda model, facts: model.functions.add(name="Relu", domain="")),
     "a graph that makes no sense": resealed(lambda model, facts: model.graph.node[0].input.pop()),
     "no graph": resealed(lambda model, facts: model.ClearField("graph")),

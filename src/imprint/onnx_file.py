@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imprint.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import ModelProto
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"  # what goes in and what comes out
 KEY = "imprint"  # the entry of the metadata that holds the facts, as JSON
@@ -23,9 +23,9 @@ SEAL_LENGTH = len(SEAL) + 64
 # fmt: off
 OPERATORS = frozenset((
     "Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Flatten", "Floor", "Gather",
-    "GatherND", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "Identity", "If", "Less", "Log", "MatMul",
-    "Max", "MaxPool", "Mean", "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceSum", "Relu", "Reshape",
-    "ScatterND", "Size", "Softmax", "Squeeze", "Sub", "Transpose",
+    "GatherND", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Less", "Log", "MatMul", "Max", "MaxPool", "Mean",
+    "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceSum", "Relu", "Reshape", "ScatterND", "Softmax",
+    "Squeeze", "Sub", "Transpose",
 ))
 # fmt: on
 
@@ -162,34 +162,18 @@ def _strange(model: ModelProto) -> Iterator[str]:
     """Name what no file of Imprint's has: operators that are not in its graphs, code, weights in other files."""
     if model.functions or any(entry.domain for entry in model.opset_import):
         yield "it brings operators of its own"
-    for graph in _graphs(model.graph):
-        for node in graph.node:
-            if node.domain or node.op_type not in OPERATORS:
-                yield f"operator {node.op_type[:40]} is not among those that Imprint uses"
-        if graph.sparse_initializer:
-            yield "its weights are sparse"
-        for tensor in _tensors(graph):
-            if tensor.external_data or tensor.data_location:
-                yield "some of its weights lie in another file"
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """Go through a graph and those inside it."""
-    yield graph
+    graph = model.graph
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Go through a graph's weights and the tensors that its nodes hold."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
+        if node.domain or node.op_type not in OPERATORS:
+            yield f"operator {node.op_type[:40]} is not among those that Imprint uses"
+    if any(held.HasField("g") or held.graphs for held in attributes):
+        yield "it holds graphs within its graph"
+    if graph.sparse_initializer or any(held.HasField("sparse_tensor") or held.sparse_tensors for held in attributes):
+        yield "it holds sparse weights"
+    constants = [tensor for held in attributes for tensor in (held.t, *held.tensors)]
+    if any(tensor.external_data or tensor.data_location for tensor in (*graph.initializer, *constants)):
+        yield "some of its weights lie in another file"
 
 
 def broken(path: str | Path, cause: str) -> ModelFileError:

@@ -30,7 +30,7 @@ def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
     Parameters
     ----------
     net : nn.Module
-        From `nets.build_net`.
+        From `nets.build_net`, in evaluation mode.
     spec : InputSpec
         Its input contract.
     classes : int
@@ -44,7 +44,7 @@ def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
     Examples
     --------
     >>> from imprint.nets import build_net
-    >>> model = network_model(build_net("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28)), 10)
+    >>> model = network_model(build_net("quick", 1, (28, 28), 10).eval(), InputSpec(1, (8, 8), (28, 28)), 10)
     >>> [node.op_type for node in model.graph.node][:3]
     ['Conv', 'BatchNormalization', 'Relu']
     """
@@ -91,16 +91,15 @@ def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
 
 
 class _Nodes:
-    """A graph in the making: each operation names what it gives. A graph within it keeps its weights there."""
+    """A graph in the making: each operation names what it gives."""
 
-    def __init__(self, within: _Nodes | None = None) -> None:
+    def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
-        self.weights: dict[str, TensorProto] = {} if within is None else within.weights
-        self._scope = "" if within is None else "again/"
+        self.weights: dict[str, TensorProto] = {}
 
     def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Let an operator work on what others gave; give its output's name."""
-        output = output or f"{self._scope}{operator}_{len(self.nodes)}"
+        output = output or f"{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
@@ -114,6 +113,7 @@ class _Nodes:
 
     def splice(self, network: GraphProto, given: str) -> str:
         """Let a whole network work on what another operator gave; its weights are kept once."""
+        place = f"net{len(self.nodes)}"
         known = {network.input[0].name: given, "": ""}
         for tensor in network.initializer:
             known[tensor.name] = f"net/{tensor.name}"
@@ -124,7 +124,7 @@ class _Nodes:
             copy = NodeProto()
             copy.CopyFrom(node)
             for names in (copy.input, copy.output):
-                names[:] = [known.setdefault(name, f"{self._scope}net/{name}") for name in names]
+                names[:] = [known.setdefault(name, f"{place}/{name}") for name in names]
             copy.name = copy.output[0]
             self.nodes.append(copy)
         return known[network.output[0].name]
@@ -149,25 +149,14 @@ def _look_again(nodes: _Nodes, network: GraphProto, model: Classifier, prepared:
     confidence = nodes.add("ReduceMax", found, nodes.weight([1]), keepdims=1)
     hesitant = nodes.add("Squeeze", nodes.add("Less", confidence, limit), nodes.weight([1]))
     rows = nodes.add("Transpose", nodes.add("NonZero", hesitant), perm=[1, 0])
-    any_row = nodes.add("Greater", nodes.add("Size", rows), nodes.weight([0]))
-    again, never = _Nodes(nodes), _Nodes(nodes)
-    before, sure = (again.add("GatherND", values, rows) for values in (found, confidence))
-    views, count = _views(again, again.add("GatherND", prepared, rows), model)
-    seen = again.splice(network, views)
-    seen = again.add("Reshape", seen, again.weight([-1, count, len(model.class_names)]))
-    total = again.add("Add", again.add("ReduceSum", seen, again.weight([1]), keepdims=0), before)
-    change = again.add("Sub", again.add("Div", total, again.weight(count + 1.0)), before)
-    share = again.add("Div", again.add("Sub", limit, sure), again.weight(GRADUAL))
-    change = again.add("Mul", change, again.add("Min", share, again.weight(1.0)))
-    outputs = [
-        again.add("ScatterND", found, rows, again.add("Add", before, change)),
-        never.add("Identity", found, output="as found"),
-    ]
-    branches = [
-        helper.make_graph(branch.nodes, name, [], [helper.make_empty_tensor_value_info(output)])
-        for branch, name, output in zip((again, never), ("look again", "leave"), outputs, strict=True)
-    ]
-    return nodes.add("If", any_row, then_branch=branches[0], else_branch=branches[1])
+    before, sure = (nodes.add("GatherND", values, rows) for values in (found, confidence))
+    views, count = _views(nodes, nodes.add("GatherND", prepared, rows), model)
+    seen = nodes.add("Reshape", nodes.splice(network, views), nodes.weight([-1, count, len(model.class_names)]))
+    total = nodes.add("Add", nodes.add("ReduceSum", seen, nodes.weight([1]), keepdims=0), before)
+    change = nodes.add("Sub", nodes.add("Div", total, nodes.weight(count + 1.0)), before)
+    share = nodes.add("Div", nodes.add("Sub", limit, sure), nodes.weight(GRADUAL))
+    change = nodes.add("Mul", change, nodes.add("Min", share, nodes.weight(1.0)))
+    return nodes.add("ScatterND", found, rows, nodes.add("Add", before, change))
 
 
 def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
