@@ -189,8 +189,29 @@ class Ensemble(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "n c h w"] | Float[Tensor, "n features"]) -> Float[Tensor, "n classes"]:
         """Give the logarithms of the mean probabilities, which are logits of them."""
-        logs = torch.stack([member(pixels).log_softmax(dim=1) for member in self.members])
-        return logs.logsumexp(dim=0) - math.log(len(self.members))
+        return self.average([member(pixels) for member in self.members])
+
+    def average(self, each: list[Float[Tensor, "n classes"]]) -> Float[Tensor, "n classes"]:
+        """Average what the members say.
+
+        Parameters
+        ----------
+        each : list of Tensor of float, shape (n, classes)
+            Each member's logits.
+
+        Returns
+        -------
+        Tensor of float, shape (n, classes)
+            The logarithms of the mean probabilities.
+
+        Examples
+        --------
+        >>> even = torch.zeros(1, 2)
+        >>> Ensemble([]).average([even, even]).exp()
+        tensor([[0.5000, 0.5000]])
+        """
+        logs = torch.stack([logits.log_softmax(dim=1) for logits in each])
+        return logs.logsumexp(dim=0) - math.log(len(each))
 
 
 def glorot_uniform(net: nn.Sequential) -> nn.Sequential:
