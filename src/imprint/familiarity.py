@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from imprint.layers import Ensemble, ReLU, Residual
+from imprint.layers import Ensemble, ReLU, Residual, dense
 
 FEATURED_MEMBERS = 2  # of an ensemble; `best` has two, and a square matrix for `record`'s eight would outweigh them
 
@@ -49,8 +49,13 @@ def logits_and_features(
     for layer in net.children():
         activations = layer(activations)
         if isinstance(layer, ReLU | Residual):
-            means.append(activations.float().mean(dim=(2, 3)) if activations.ndim == 4 else activations.float().clone())
+            means.append(_channel_means(dense(activations).float()))
     return activations.float(), torch.cat(means, dim=1)
+
+
+def _channel_means(activations: Float32[Tensor, "n c h w"] | Float32[Tensor, "n c"]) -> Float32[Tensor, "n c"]:
+    """Average channels over the picture; a dense layer's units are taken as they are."""
+    return activations.flatten(2).mean(dim=2) if activations.ndim == 4 else activations.clone()
 
 
 @dataclass(frozen=True, eq=False)

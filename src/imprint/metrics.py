@@ -12,7 +12,7 @@ Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 BELIEVED = 10  # pictures' worth of trust in the confidence that a model came with (docs/LOG.md, "A score to trust")
 
 
-def wilson_interval(hits: float, count: float, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> tuple[float, float]:
     """Bound a share, by Wilson's score interval.
 
     Parameters
