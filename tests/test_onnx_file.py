@@ -63,7 +63,7 @@ DAMAGES = {
     "a class twice": resealed(lambda model, facts: facts.update(class_names=["a"] * 10)),
     "an enormous size": resealed(lambda model, facts: facts["input_spec"].update(picture_size=[10**9, 10**9])),
     "another size": resealed(lambda model, facts: facts["input_spec"].update(picture_size=[9, 9])),
-    "no threshold": resealed(lambda model, facts: facts.update(unsure_below="nan")),
+    "no threshold": resealed(lambda model, facts: facts.update(unsure_above="nan")),
     "weights in another file": resealed(lambda model, facts: outside(model.graph.initializer[0])),
     "weights at an absolute path": resealed(lambda model, facts: outside(model.graph.initializer[0], "/etc/passwd")),
     "a constant in another file": resealed(attribute(**constant("t"))),

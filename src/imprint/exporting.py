@@ -21,10 +21,12 @@ from imprint.input_spec import InputSpec, fit
 from imprint.metrics import difference_interval
 from imprint.onnx_classifier import OnnxClassifier
 from imprint.onnx_file import missing, sealed
+from imprint.predictions import Predictions
 from imprint.preparation import prepare
 from imprint.progress import Reporter
 
 TOLERANCE = 1e-4  # the most that a probability may differ
+DOUBT_TOLERANCE = 1e-3  # the same of doubt, which goes from some units to tens
 CALIBRATING = 300  # pictures whose activations set the ranges of int8; onnxruntime's examples take some hundred
 PROVING = 300  # pictures that come with scikit-learn
 LARGEST_LOSS = 0.01  # of accuracy by int8; a file that loses more is not kept
@@ -98,12 +100,14 @@ class Exported:
         Share of them to which the file and the model give the same class.
     difference : float
         The most that any probability differs.
+    flags : float
+        Share of the pictures that both flag as unsure, or neither.
     rounding : Rounding or None
         What int8 costs; None without.
 
     Examples
     --------
-    >>> print(Exported(Path("a.onnx"), "digits", 300, 14, 1.0, 4e-7, None))
+    >>> print(Exported(Path("a.onnx"), "digits", 300, 14, 1.0, 4e-7, 1.0, None))
     300 pictures of digits (14 seen in other views too): all classes agree, probabilities differ by at most 4.0e-07
     """
 
@@ -113,6 +117,7 @@ class Exported:
     viewed: int
     same: float
     difference: float
+    flags: float
     rounding: Rounding | None
 
     def __str__(self) -> str:
@@ -191,7 +196,7 @@ def export(
         "imprint": imprint.__version__,
         "class_names": list(model.class_names),
         "input_spec": asdict(model.spec),
-        "unsure_below": model.unsure_below,
+        "unsure_above": model.unsure_above,
         "recipe": model.recipe.name,
         "precision": "int8" if int8 else "float32",
     }
@@ -202,23 +207,31 @@ def export(
 
 def _proved(model: Classifier, written: OnnxClassifier, images: LabelledImages, path: Path, int8: bool) -> Exported:
     """Compare the written file's answers with the model's; refuse it where they differ too much."""
-    expected, found = model.predict_proba(images), written.predict_proba(images)
-    seen = replace(model, views_below=0.0).predict_proba(images)
-    viewed = int((seen != expected).any(axis=1).sum())
-    same = expected.argmax(axis=1) == found.argmax(axis=1)
-    difference = float(np.abs(expected - found).max())
+    expected, found = model.predict(images), written.predict(images)
+    plain = replace(model, views_below=0.0).predict(images)
+    difference = float(np.abs(expected.probabilities - found.probabilities).max())
     rounding = _rounding(model, expected, found, images) if int8 else None
-    exported = Exported(path, images.name, len(images), viewed, float(same.mean()), difference, rounding)
-    if rounding is None and (not same.all() or not difference <= TOLERANCE):
+    exported = Exported(
+        path=path,
+        pictures=images.name,
+        images=len(images),
+        viewed=int((plain.probabilities != expected.probabilities).any(axis=1).sum()),
+        same=float((expected.labels == found.labels).mean()),
+        difference=difference,
+        flags=float((expected.unsure == found.unsure).mean()),
+        rounding=rounding,
+    )
+    alike = difference <= TOLERANCE and np.abs(expected.doubt - found.doubt).max() <= DOUBT_TOLERANCE
+    if rounding is None and not (exported.same == 1 and alike):
         raise ImprintError("model", str(path), f"it does not answer as before ({exported})", "It was not kept.")
     if rounding is not None and not rounding.loss <= LARGEST_LOSS:
         raise ImprintError("int8", str(path), f"{rounding}", "It was not kept; leave --int8 out.")
     return exported
 
 
-def _rounding(model: Classifier, expected: ndarray, found: ndarray, images: LabelledImages) -> Rounding:
+def _rounding(model: Classifier, expected: Predictions, found: Predictions, images: LabelledImages) -> Rounding:
     labels = images.labels_among(model.class_names)
-    right, still = (probabilities.argmax(axis=1) == labels for probabilities in (expected, found))
+    right, still = (predictions.labels == labels for predictions in (expected, found))
     interval = difference_interval(int((right & ~still).sum()), int((still & ~right).sum()), len(labels))
     return Rounding(len(labels), float(still.mean()), float(right.mean()), interval)
 

@@ -10,17 +10,20 @@ from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 SMALLEST = 1e-30  # probability that still has a logarithm
+BELIEVED = 10  # pictures' worth of trust in the confidence that a model came with (docs/LOG.md, "A score to trust")
 
 
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Bound a share with 95 % confidence, by Wilson's score interval.
+def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> tuple[float, float]:
+    """Bound a share, by Wilson's score interval.
 
     Parameters
     ----------
-    hits : int
-        How many succeeded.
-    count : int
+    hits : float
+        How many succeeded; no whole number where pictures count for less than one each.
+    count : float
         Out of how many, at least 1.
+    z : float, default=1.96
+        The normal distribution's point for the confidence wanted; the default gives 95 %.
 
     Returns
     -------
@@ -38,9 +41,9 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     (0.93, 0.9945)
     """
     share = hits / count
-    centre = share + Z_95**2 / (2 * count)
-    margin = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
-    scale = 1 + Z_95**2 / count
+    centre = share + z**2 / (2 * count)
+    margin = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    scale = 1 + z**2 / count
     return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
@@ -156,11 +159,57 @@ def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins
     return float(np.abs(gaps).sum() / len(confidence))
 
 
+def conformal_limit(doubt: Float32[ndarray, " n"], share: float) -> float:
+    """Find the limit that a new genuine picture's doubt exceeds with a given chance at most.
+
+    The guarantee: if `doubt` was measured on pictures that the model was not taught with, and a new picture comes
+    from the same source independently of them, then the chance that its doubt lies above the limit is at
+    most `share`, whatever the model and the source. It holds on average over what pictures were
+    held out: with 2,560 of them and a share of 1 %, the share really flagged scatters by 0.2 % around 1 %.
+    It says nothing of other pictures, nor of each class by itself. Below ``1 / share - 1`` pictures no
+    limit can promise that; then it is the bound that the next of normally distributed numbers stays below with that
+    chance, or the largest of `doubt` if that is more.
+
+    Parameters
+    ----------
+    doubt : ndarray of float32, shape (n,)
+        Of genuine pictures; at least two.
+    share : float
+        Of genuine pictures that may be flagged.
+
+    Returns
+    -------
+    float
+        The limit.
+
+    References
+    ----------
+    Split conformal prediction: Papadopoulos et al., ECML 2002; Angelopoulos and Bates, "A gentle
+    introduction to conformal prediction", arXiv:2107.07511; Laxhammar and Falkman, "Conformal prediction for
+    distribution-independent anomaly detection", 2010, for its use on strange things.
+
+    Examples
+    --------
+    >>> conformal_limit(np.arange(1, 200, dtype=np.float32), share=0.01)  # 198 of 199 lie below
+    198.5
+    """
+    count = len(doubt)
+    rank = math.ceil((count + 1) * (1 - share) - 1e-9)
+    if rank <= count:
+        # Midway to the next, so that another machine's rounding does not flag the picture that sets it.
+        return float(np.sort(doubt)[rank - 1 : rank + 1].mean())
+    from scipy.special import stdtrit
+
+    spread = float(doubt.std(ddof=1)) * math.sqrt(1 + 1 / count)
+    return max(float(doubt.max()), float(doubt.mean()) + float(stdtrit(count - 1, 1 - share)) * spread)
+
+
 def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
     """Find the temperature at which a model's confidence fits its accuracy best.
 
-    Dividing logits by it changes no answer. It minimises the log loss, with one more picture
-    counted whose label is any class alike, so that a few faultless pictures prove no certainty.
+    Dividing logits by it changes no answer. It minimises the log loss, with ten more pictures
+    counted whose labels are as likely as the model says. These draw the temperature towards 1, so that
+    a few pictures, faultless or not, change little.
 
     Parameters
     ----------
@@ -177,7 +226,7 @@ def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[
     References
     ----------
     Guo et al., "On calibration of modern neural networks", arXiv:1706.04599; Platt,
-    "Probabilistic outputs for support vector machines", 1999, for the extra picture.
+    "Probabilistic outputs for support vector machines", 1999, for pictures added.
 
     Examples
     --------
@@ -186,13 +235,14 @@ def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[
     True
     """
     logits = _logits(probabilities)
-    true = np.take_along_axis(logits, labels[:, None], axis=1).sum() + logits.mean()
+    believed = (probabilities * logits).sum(axis=1).mean()
+    true = np.take_along_axis(logits, labels[:, None], axis=1).sum() + BELIEVED * believed
     low, high = 0.1, 10.0
     # The loss is convex in the temperature's inverse: halve the range by its slope.
     for _ in range(30):
         middle = (low * high) ** 0.5
         expected = (_softmax(logits / middle) * logits).sum(axis=1)
-        too_sure = expected.sum() + expected.mean() > true
+        too_sure = expected.sum() + BELIEVED * expected.mean() > true
         low, high = (middle, high) if too_sure else (low, middle)
     return float((low * high) ** 0.5)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from imprint.input_spec import InputSpec
-from imprint.onnx_file import PIXELS, PROBABILITIES, broken, missing, read_onnx_file
+from imprint.onnx_file import DOUBT, PIXELS, PROBABILITIES, broken, missing, read_onnx_file
 from imprint.predictor import Predictor
 
 BATCH = 128
@@ -32,8 +32,8 @@ class OnnxClassifier(Predictor):
         As the labels stood in the training data.
     spec : InputSpec
         What it expects of a picture.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
     recipe : str
         The name of the recipe that taught it.
 
@@ -52,20 +52,23 @@ class OnnxClassifier(Predictor):
     session: Any
     class_names: tuple[str, ...]
     spec: InputSpec
-    unsure_below: float
+    unsure_above: float
     recipe: str
 
-    def _probabilities(self, pixels: UInt8[ndarray, "n c h w"]) -> Float32[ndarray, "n classes"]:
+    def _answers(
+        self, pixels: UInt8[ndarray, "n c h w"]
+    ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
         # A thread for each batch: threads within a batch wait for each other at every layer (docs/LOG.md).
         batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
         if len(batches) == 1:
             return self._run(batches[0])
         with ThreadPoolExecutor(_cores()) as pool:
-            return np.concatenate(list(pool.map(self._run, batches)))
+            probabilities, doubt = zip(*pool.map(self._run, batches), strict=True)
+        return np.concatenate(probabilities), np.concatenate(doubt)
 
-    def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> Float32[ndarray, "n classes"]:
-        found: ndarray = self.session.run([PROBABILITIES], {PIXELS: pixels})[0]
-        return found
+    def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        probabilities, doubt = self.session.run([PROBABILITIES, DOUBT], {PIXELS: pixels})
+        return probabilities, doubt
 
     @classmethod
     def load(cls, path: str | Path) -> OnnxClassifier:
@@ -98,17 +101,17 @@ class OnnxClassifier(Predictor):
         try:
             spec = InputSpec.from_dict(facts["input_spec"])
             names = tuple(str(name) for name in facts["class_names"])
-            unsure_below, recipe = float(facts["unsure_below"]), str(facts["recipe"])
-            if not 1 <= len(set(names)) == len(names) or not math.isfinite(unsure_below):
+            unsure_above, recipe = float(facts["unsure_above"]), str(facts["recipe"])
+            if not 1 <= len(set(names)) == len(names) or not math.isfinite(unsure_above):
                 raise ValueError("classes or threshold")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its facts do not hold together ({error})") from None
         session = _session(content, path)
         given, found = session.get_inputs(), session.get_outputs()
         shapes = {value.name: value.shape[1:] for value in (*given, *found)}
-        if shapes != {PIXELS: [spec.channels, *spec.picture_size], PROBABILITIES: [len(names)]}:
+        if shapes != {PIXELS: [spec.channels, *spec.picture_size], PROBABILITIES: [len(names)], DOUBT: []}:
             raise broken(path, "its graph is not that of its facts")
-        return cls(session, names, spec, unsure_below, recipe)
+        return cls(session, names, spec, unsure_above, recipe)
 
 
 def _session(content: bytes, path: str | Path) -> Any:

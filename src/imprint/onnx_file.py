@@ -13,7 +13,7 @@ from imprint.errors import ModelFileError, UsageError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-PIXELS, PROBABILITIES = "pixels", "probabilities"  # what goes in and what comes out
+PIXELS, PROBABILITIES, DOUBT = "pixels", "probabilities", "doubt"  # what goes in, and what comes out
 KEY = "imprint"  # the entry of the metadata that holds the facts, as JSON
 FORMAT = 1
 LARGEST = 512 * 2**20  # bytes
@@ -24,8 +24,8 @@ SEAL_LENGTH = len(SEAL) + 64
 OPERATORS = frozenset((
     "Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Flatten", "Floor", "Gather",
     "GatherND", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Less", "Log", "MatMul", "Max", "MaxPool", "Mean",
-    "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceSum", "Relu", "Reshape", "ScatterND", "Softmax",
-    "Squeeze", "Sub", "Transpose",
+    "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceMin", "ReduceSum", "Relu", "Reshape", "ScatterND",
+    "Softmax", "Squeeze", "Sub", "Transpose",
 ))
 # fmt: on
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy import ndarray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from imprint.augment import VIEWS
 from imprint.classifier import Classifier
+from imprint.familiarity import FEATURED_MEMBERS
 from imprint.input_spec import InputSpec, scaling_weights
 from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
 from imprint.metrics import SMALLEST
-from imprint.onnx_file import PIXELS, PROBABILITIES
-from imprint.predict import GRADUAL
+from imprint.onnx_file import DOUBT, PIXELS, PROBABILITIES
+from imprint.predict import GRADUAL, NEAREST
 
 OPSET, IR_VERSION = 18, 9  # of May 2023: old enough for today's runtimes; with 18, sums take axes as every other
-PREPARED = "prepared"
+PREPARED, FEATURES = "prepared", "features"  # what goes in and out of the network inside
 
 
 def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
-    """Write a network down: prepared pictures in, probabilities out.
+    """Write a network down: prepared pictures in, probabilities and features out.
 
     Parameters
     ----------
@@ -48,12 +49,14 @@ def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
     >>> [node.op_type for node in model.graph.node][:3]
     ['Conv', 'BatchNormalization', 'Relu']
     """
-    nodes = _Nodes()
-    members = list(net.members) if isinstance(net, Ensemble) else [net]
-    shares = [nodes.add("Softmax", _chain(nodes, member.children(), PREPARED), axis=1) for member in members]
+    nodes, shares, features = _Nodes(), list[str](), list[str]()
+    for place, member in enumerate(net.members if isinstance(net, Ensemble) else [net]):
+        noted = features if place < FEATURED_MEMBERS else []
+        shares.append(nodes.add("Softmax", _chain(nodes, member.children(), PREPARED, noted), axis=1))
     nodes.add("Mean", *shares, output=PROBABILITIES)
+    nodes.add("Concat", *features, axis=1, output=FEATURES)
     prepared = helper.make_tensor_value_info(PREPARED, TensorProto.FLOAT, ["n", spec.channels, *spec.input_size])
-    return _model(nodes, prepared, classes)
+    return _model(nodes, prepared, {PROBABILITIES: ["n", classes], FEATURES: ["n", None]})
 
 
 def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
@@ -69,7 +72,7 @@ def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
     Returns
     -------
     ModelProto
-        Pictures as uint8 (n, channels, height, width) in, probabilities (n, classes) out.
+        Pictures as uint8 (n, channels, height, width) in, probabilities (n, classes) and doubt (n) out.
 
     Examples
     --------
@@ -77,17 +80,18 @@ def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
     >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
     >>> whole = classifier_model(model, network_model(model.net, model.spec, 10))
     >>> [value.name for value in (*whole.graph.input, *whole.graph.output)]
-    ['pixels', 'probabilities']
+    ['pixels', 'probabilities', 'doubt']
     """
     nodes, spec = _Nodes(), model.spec
     prepared = _prepare(nodes, spec)
-    found = nodes.splice(network.graph, prepared)
+    found, features = nodes.splice(network.graph, prepared, [PROBABILITIES, FEATURES])
     if model.recipe.views != "none":
         found = _look_again(nodes, network.graph, model, prepared, found)
     logits = nodes.add("Log", nodes.add("Max", found, nodes.weight(SMALLEST)))
     nodes.add("Softmax", nodes.add("Div", logits, nodes.weight(model.temperature)), axis=1, output=PROBABILITIES)
+    _doubt(nodes, model, features)
     pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["n", spec.channels, *spec.picture_size])
-    return _model(nodes, pixels, len(model.class_names))
+    return _model(nodes, pixels, {PROBABILITIES: ["n", len(model.class_names)], DOUBT: ["n"]})
 
 
 class _Nodes:
@@ -111,7 +115,7 @@ class _Nodes:
         self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def splice(self, network: GraphProto, given: str) -> str:
+    def splice(self, network: GraphProto, given: str, wanted: list[str]) -> list[str]:
         """Let a whole network work on what another operator gave; its weights are kept once."""
         place = f"net{len(self.nodes)}"
         known = {network.input[0].name: given, "": ""}
@@ -120,14 +124,24 @@ class _Nodes:
             self.weights[known[tensor.name]] = TensorProto()
             self.weights[known[tensor.name]].CopyFrom(tensor)
             self.weights[known[tensor.name]].name = known[tensor.name]
-        for node in network.node:
+        for node in _needed(network, wanted):
             copy = NodeProto()
             copy.CopyFrom(node)
             for names in (copy.input, copy.output):
                 names[:] = [known.setdefault(name, f"{place}/{name}") for name in names]
             copy.name = copy.output[0]
             self.nodes.append(copy)
-        return known[network.output[0].name]
+        return [known[name] for name in wanted]
+
+
+def _needed(network: GraphProto, wanted: list[str]) -> list[NodeProto]:
+    """Leave out the operations that the wanted outputs do not come of."""
+    names, kept = set(wanted), list[NodeProto]()
+    for node in reversed(network.node):
+        if names.intersection(node.output):
+            names.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _prepare(nodes: _Nodes, spec: InputSpec) -> str:
@@ -151,7 +165,8 @@ def _look_again(nodes: _Nodes, network: GraphProto, model: Classifier, prepared:
     rows = nodes.add("Transpose", nodes.add("NonZero", hesitant), perm=[1, 0])
     before, sure = (nodes.add("GatherND", values, rows) for values in (found, confidence))
     views, count = _views(nodes, nodes.add("GatherND", prepared, rows), model)
-    seen = nodes.add("Reshape", nodes.splice(network, views), nodes.weight([-1, count, len(model.class_names)]))
+    [seen] = nodes.splice(network, views, [PROBABILITIES])
+    seen = nodes.add("Reshape", seen, nodes.weight([-1, count, len(model.class_names)]))
     total = nodes.add("Add", nodes.add("ReduceSum", seen, nodes.weight([1]), keepdims=0), before)
     change = nodes.add("Sub", nodes.add("Div", total, nodes.weight(count + 1.0)), before)
     share = nodes.add("Div", nodes.add("Sub", limit, sure), nodes.weight(GRADUAL))
@@ -172,16 +187,36 @@ def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
     return nodes.add("Reshape", turned, nodes.weight([-1, channels, height, width])), len(views)
 
 
-def _chain(nodes: _Nodes, layers: Iterable[Any], given: str) -> str:
-    """Write layers down that follow each other; a convolution takes the normalisation behind it into its weights."""
+def _doubt(nodes: _Nodes, model: Classifier, features: str) -> str:
+    """Measure how far features lie from the nearest class, and join that with confidence, as `predict.doubts` does."""
+    usual = model.familiarity
+    white = nodes.add("Gemm", features, nodes.weight(usual.whitening), nodes.weight(usual.offset))
+    length = nodes.add("ReduceSum", nodes.add("Mul", white, white), nodes.weight([1]))
+    across = nodes.add("Gemm", white, nodes.weight(-2 * usual.centres), transB=1)
+    squares = nodes.add("Add", nodes.add("Add", length, nodes.weight(usual.centres.square().sum(dim=1))), across)
+    distance = nodes.add("Max", nodes.add("ReduceMin", squares, nodes.weight([1]), keepdims=0), nodes.weight(NEAREST))
+    confidence = nodes.add("Log", nodes.add("ReduceMax", PROBABILITIES, nodes.weight([1]), keepdims=0))
+    far = nodes.add("Log", distance)
+    return nodes.add("Sub", far, nodes.add("Mul", confidence, nodes.weight(2.0)), output=DOUBT)
+
+
+def _chain(nodes: _Nodes, layers: Iterable[Any], given: str, features: list[str]) -> str:
+    """Write layers down that follow each other; a convolution takes the normalisation behind it into its weights.
+
+    Behind each activation, the mean of each channel is noted as a feature, as `familiarity.logits_and_features` does.
+    """
     chain: list[Any] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d) and chain and isinstance(chain[-1], nn.Conv2d):
             chain[-1] = fuse_conv_bn_eval(chain[-1], layer)
         else:
             chain.append(layer)
+    flat = False
     for layer in chain:
         given = LAYERS[type(layer)](nodes, layer, given)
+        flat = flat or isinstance(layer, Flatten | GlobalPool)
+        if isinstance(layer, ReLU | Residual):
+            features.append(given if flat else nodes.add("Flatten", nodes.add("GlobalAveragePool", given)))
     return given
 
 
@@ -202,7 +237,7 @@ def _normalisation(nodes: _Nodes, layer: Any, given: str) -> str:
 
 def _residual(nodes: _Nodes, layer: Any, given: str) -> str:
     first = (layer.conv2d, layer.batch_normalization, layer.relu)
-    change = _chain(nodes, (*first, layer.conv2d_1, layer.batch_normalization_1), given)
+    change = _chain(nodes, (*first, layer.conv2d_1, layer.batch_normalization_1), given, [])
     return nodes.add("Relu", nodes.add("Add", given, change))
 
 
@@ -224,7 +259,7 @@ LAYERS: dict[type[nn.Module], Callable[[_Nodes, Any, str], str]] = {
 }
 
 
-def _model(nodes: _Nodes, given: Any, classes: int) -> ModelProto:
-    probabilities = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["n", classes])
-    graph = helper.make_graph(nodes.nodes, "imprint", [given], [probabilities], list(nodes.weights.values()))
+def _model(nodes: _Nodes, given: ValueInfoProto, found: Mapping[str, list[Any]]) -> ModelProto:
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in found.items()]
+    graph = helper.make_graph(nodes.nodes, "imprint", [given], outputs, list(nodes.weights.values()))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

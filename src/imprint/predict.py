@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from imprint.arithmetic import choose_arithmetic
 from imprint.augment import VIEWS
+from imprint.familiarity import logits_and_features
 from imprint.input_spec import InputSpec
 from imprint.preparation import prepare
 
@@ -19,6 +20,7 @@ CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 2
 GPU_BATCH = 4096
 HESITANT_SHARE = 0.05  # of the validation pictures; views changed no answer beyond the least sure 2 % (docs/LOG.md)
 GRADUAL = 0.01  # of confidence below the limit, over which other views come to count in full
+NEAREST = 1e-12  # distance that still has a logarithm
 
 
 def predict_probabilities(
@@ -49,6 +51,44 @@ def predict_probabilities(
     (3, 10)
     """
     return _look(net, pixels, spec, other_views=lambda prepared: [])
+
+
+@torch.inference_mode()
+def predict_with_features(
+    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
+) -> tuple[Float32[ndarray, "n classes"], Float32[Tensor, "n features"]]:
+    """Run a network over pictures as `predict_probabilities` does, and note its features on the way.
+
+    Parameters
+    ----------
+    net : nn.Module
+        From prepared pictures to logits, on any device; its training mode is left as it was.
+    pixels : Tensor of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for.
+    spec : InputSpec
+        The model's input contract.
+
+    Returns
+    -------
+    probabilities : ndarray of float32, shape (n, classes)
+        Softmax of the logits; rows sum to 1.
+    features : Tensor of float32, shape (n, features)
+        See `familiarity.logits_and_features`; on the network's device.
+
+    Examples
+    --------
+    >>> from imprint.nets import build_net
+    >>> net = build_net("quick", 1, (28, 28), 10)
+    >>> pixels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    >>> predict_with_features(net, pixels, InputSpec(1, (28, 28), (28, 28)))[1].shape
+    torch.Size([3, 208])
+    """
+    found, features = [], []
+    for prepared, lay_out in _prepared_batches(net, pixels, spec):
+        logits, noted = logits_and_features(net, lay_out(prepared))
+        found.append(logits.softmax(dim=1))
+        features.append(noted)
+    return torch.cat(found).cpu().numpy(), torch.cat(features)
 
 
 def look_again(
@@ -111,6 +151,17 @@ def _look(
     other_views: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
 ) -> Float32[ndarray, "n classes"]:
     """Average the probabilities of each prepared picture and its other views."""
+    found = []
+    for prepared, lay_out in _prepared_batches(net, pixels, spec):
+        seen = [net(lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
+        found.append(torch.stack(seen).mean(dim=0))
+    return torch.cat(found).cpu().numpy()
+
+
+def _prepared_batches(
+    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
+) -> Iterator[tuple[Float32[Tensor, "n c h w"], Callable[[Tensor], Tensor]]]:
+    """Prepare pictures batch by batch, and tell how to lay them out for a network that is not taught meanwhile."""
     device = next(net.parameters()).device
     arithmetic = choose_arithmetic(device, "float32")
     if torch.get_num_threads() != arithmetic.threads:
@@ -118,11 +169,36 @@ def _look(
     was_training = net.training
     if was_training:  # only while it is being taught, which one thread does
         net.eval()
-    found = []
     for batch in pixels.split(CPU_BATCH if device.type == "cpu" else GPU_BATCH):
-        prepared = prepare(batch.to(device), spec)
-        seen = [net(arithmetic.lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
-        found.append(torch.stack(seen).mean(dim=0))
+        yield prepare(batch.to(device), spec), arithmetic.lay_out
     if was_training:
         net.train()
-    return torch.cat(found).cpu().numpy()
+
+
+def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:
+    """Join the two reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
+
+    ``ln(distance) - 2 ln(confidence)``: a picture a hundred times as far from its class as usual is as
+    doubtful as one whose class has a tenth of the probability. Both have their meaning without being
+    fitted, so that nothing but the limit is chosen (docs/LOG.md tells how the 2 was).
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Calibrated; rows sum to 1.
+    distances : Tensor of float32, shape (n,)
+        From `Familiarity.distances`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        The larger, the more doubtful.
+
+    Examples
+    --------
+    >>> two = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
+    >>> doubts(two, torch.tensor([1.0, 1.0])).tolist()
+    [0.0, 1.3862...]
+    """
+    far = distances.clamp_min(NEAREST).log().cpu().numpy()
+    return np.asarray(far - 2 * np.log(probabilities.max(axis=1)))

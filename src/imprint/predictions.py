@@ -27,13 +27,15 @@ class Predictions:
         Names of the columns.
     sources : ndarray, shape (n,)
         Where each picture came from, as in `LabelledImages`.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure.
+    doubt : ndarray of float32, shape (n,)
+        See `doubts`.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure.
 
     Examples
     --------
-    >>> two = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
-    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), unsure_below=0.7)
+    >>> two, doubt = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([4.7, 6.2], dtype=np.float32)
+    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), doubt, unsure_above=6.0)
     >>> predictions.names, predictions.unsure.tolist()
     (['cat', 'dog'], [False, True])
     """
@@ -41,7 +43,8 @@ class Predictions:
     probabilities: Float32[ndarray, "n classes"]
     class_names: tuple[str, ...]
     sources: Shaped[ndarray, " n"]
-    unsure_below: float
+    doubt: Float32[ndarray, " n"]
+    unsure_above: float
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -63,8 +66,8 @@ class Predictions:
 
     @property
     def unsure(self) -> ndarray:
-        """Whether each prediction's confidence lies below `unsure_below`."""
-        return np.asarray(self.confidence < self.unsure_below)
+        """Whether each prediction is more doubtful than all but 1 % of those for genuine pictures."""
+        return np.asarray(self.doubt > self.unsure_above)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Give each prediction as plain JSON values.
@@ -77,7 +80,7 @@ class Predictions:
         Examples
         --------
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), 0.5).to_dicts()
+        >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5).to_dicts()
         [{'source': 'a.png', 'label': 'cat', 'confidence': 1.0, 'unsure': False}]
         """
         facts = zip(self.sources.tolist(), self.names, self.confidence.tolist(), self.unsure.tolist(), strict=True)
@@ -95,10 +98,11 @@ class Predictions:
         Examples
         --------
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), 0.5).to_csv())
+        >>> doubt = np.zeros(1, dtype=np.float32)
+        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), doubt, 0.5).to_csv())
         ImageId,Label
         1,cat
-        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), 0.5).to_csv())
+        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), doubt, 0.5).to_csv())
         source,label,confidence,unsure
         a.png,cat,1.0000,no
         """
@@ -132,7 +136,7 @@ class Predictions:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "result.csv"
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> Predictions(one, ("cat", "dog"), np.array([5]), 0.5).write_csv(path)
+        >>> Predictions(one, ("cat", "dog"), np.array([5]), np.zeros(1, dtype=np.float32), 0.5).write_csv(path)
         >>> path.read_text()
         'ImageId,Label\n1,cat\n'
         """

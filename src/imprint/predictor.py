@@ -23,8 +23,8 @@ class Predictor(ABC):
         As the labels stood in the training data.
     spec : InputSpec
         What it expects of a picture.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
 
     Examples
     --------
@@ -35,11 +35,13 @@ class Predictor(ABC):
 
     class_names: tuple[str, ...]
     spec: InputSpec
-    unsure_below: float
+    unsure_above: float
 
     @abstractmethod
-    def _probabilities(self, pixels: UInt8[ndarray, "n c h w"]) -> Float32[ndarray, "n classes"]:
-        """Compute the probabilities of pictures that have the form of `spec`."""
+    def _answers(
+        self, pixels: UInt8[ndarray, "n c h w"]
+    ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        """Compute probabilities and doubt of pictures that have the form of `spec`."""
 
     def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
         """Give each picture's probability of each class.
@@ -68,7 +70,7 @@ class Predictor(ABC):
         >>> model.predict_proba(digits).shape
         (1797, 10)
         """
-        return self._probabilities(self.ready(images).pixels)
+        return self.predict(images).probabilities
 
     def predict(self, images: LabelledImages | Data) -> Predictions:
         """Name each picture's class.
@@ -100,7 +102,8 @@ class Predictor(ABC):
         1
         """
         ready = self.ready(images)
-        return Predictions(self._probabilities(ready.pixels), self.class_names, ready.sources, self.unsure_below)
+        probabilities, doubt = self._answers(ready.pixels)
+        return Predictions(probabilities, self.class_names, ready.sources, doubt, self.unsure_above)
 
     def ready(
         self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
