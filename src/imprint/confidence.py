@@ -24,6 +24,7 @@ from imprint.recipe import Recipe
 UNSURE_SHARE = 0.01  # of genuine pictures, at most
 FAMILIAR = 8192  # training pictures that show what is usual; four times as many changed nothing
 SETTLING = 2000  # training pictures that settle the limits where there are no validation pictures
+ROUNDING = 1e-3  # of doubt, by which another machine may differ: the picture that sets the limit is flagged on none
 FEWEST_HELD_OUT = 2  # a spread needs so many
 LOOKED_AT = 1024  # pictures copied at once
 
@@ -78,7 +79,7 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     usual_features = _features(net, images, usual, spec)
     familiarity = learn_familiarity(usual_features, usual_labels.to(features.device), len(images.class_names))
     doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features))
-    limit = conformal_limit(doubt, UNSURE_SHARE)
+    limit = conformal_limit(doubt, UNSURE_SHARE) + ROUNDING
     return Classifier(net, images.class_names, spec, recipe, temperature, familiarity, limit, views_below)
 
 
