@@ -53,7 +53,7 @@ class Classifier:
     familiarity : Familiarity
         What the network's features are like for pictures as it was taught with.
     unsure_above : float
-        Predictions with more doubt than this are flagged unsure; see `metrics.conformal_limit` for what that
+        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
         promises, and `predict.doubts` for what doubt is.
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's

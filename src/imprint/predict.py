@@ -172,9 +172,10 @@ def _prepared_batches(
 def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:
     """Join the two reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
 
-    ``ln(distance) - 2 ln(confidence)``: a picture a hundred times as far from its class as usual is as
-    doubtful as one whose class has a tenth of the probability. Both have their meaning without being
-    fitted, so that nothing but the limit is chosen (docs/LOG.md tells how the 2 was).
+    ``ln(distance) - 2 ln(max(confidence, 1/2))``: a picture four times as far from its class as another is as
+    doubtful as one whose class has half the probability. From one half down, another class may be as likely, and
+    doubt of that kind rises no further; else strange things would hide behind a weak model's hard pictures.
+    Nothing in it is fitted, so that the limit alone is chosen (docs/LOG.md tells how the 2 was).
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tens
     [0.0, 1.3862...]
     """
     far = distances.clamp_min(1e-12).log().cpu().numpy()
-    return np.asarray(far - 2 * np.log(probabilities.max(axis=1)))
+    return np.asarray(far - 2 * np.log(probabilities.max(axis=1).clip(min=0.5)))
 
 
 @dataclass(frozen=True, eq=False)
