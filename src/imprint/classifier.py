@@ -29,7 +29,7 @@ from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
 FAMILIARITY = "familiarity."  # before the names of its tensors in the file
-FAMILIARITY_TENSORS = ("whitening", "offset", "centres")
+FAMILIARITY_TENSORS = ("centres", "whitening")
 LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
 
 
@@ -140,7 +140,8 @@ class Classifier:
         found, features = predict_with_features(self.net, pixels, self.spec)
         found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
         probabilities = tempered(found, self.temperature)
-        doubt = doubts(probabilities, self.familiarity.to(features.device).distances(features))
+        predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
+        doubt = doubts(probabilities, self.familiarity.to(features.device).distances(features, predicted))
         return Predictions(probabilities, self.class_names, ready.sources, doubt, self.unsure_above)
 
     def ready(
@@ -295,7 +296,7 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("temperature")
     if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
         raise ValueError("limits")
-    empty = Familiarity(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
+    empty = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))
     return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, facts.get("score"))
 
 
@@ -305,9 +306,10 @@ def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, pat
     blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
     with torch.inference_mode():
         features = logits_and_features(classifier.net, blank)[1].shape[1]
-    shapes = (features, features), (features,), (len(classifier.class_names), features)
-    for (name, tensor), shape in zip(given.items(), shapes, strict=True):
-        if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32:
+    classes = len(classifier.class_names)
+    shapes = {"centres": [(classes, features)], "whitening": [(count, features, features) for count in (classes, 1)]}
+    for name, tensor in given.items():
+        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
             raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
         if not bool(torch.isfinite(tensor).all()):
             raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")

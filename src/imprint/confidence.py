@@ -77,7 +77,8 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     usual_labels = torch.from_numpy(images.labels_among(images.class_names)[usual])
     usual_features = _features(net, images, usual, spec)
     familiarity = learn_familiarity(usual_features, usual_labels.to(features.device), len(images.class_names))
-    doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features))
+    predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
+    doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features, predicted))
     limit = conformal_limit(doubt, UNSURE_SHARE)
     return Classifier(net, images.class_names, spec, recipe, temperature, familiarity, limit, views_below)
 

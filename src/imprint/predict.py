@@ -172,10 +172,10 @@ def _prepared_batches(
 def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:
     """Join the two reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
 
-    ``ln(distance) - 2 ln(max(confidence, 1/2))``: a picture four times as far from its class as another is as
-    doubtful as one whose class has half the probability. From one half down, another class may be as likely, and
-    doubt of that kind rises no further; else strange things would hide behind a weak model's hard pictures.
-    Nothing in it is fitted, so that the limit alone is chosen (docs/LOG.md tells how the 2 was).
+    ``ln(distance / max(confidence, 1/2))``: the unlikelier the class and the less the picture is like its others, the
+    more doubt. From one half down, another class may be as likely, and doubt of that kind rises no further; else
+    strange things would hide behind a weak model's hard pictures. Nothing in it is fitted, so that the limit
+    alone is chosen.
 
     Parameters
     ----------
@@ -193,10 +193,10 @@ def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tens
     --------
     >>> two = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
     >>> doubts(two, torch.tensor([1.0, 1.0])).tolist()
-    [0.0, 1.3862...]
+    [0.0, 0.6931...]
     """
     far = distances.clamp_min(1e-12).log().cpu().numpy()
-    return np.asarray(far - 2 * np.log(probabilities.max(axis=1).clip(min=0.5)))
+    return np.asarray(far - np.log(probabilities.max(axis=1).clip(min=0.5)))
 
 
 @dataclass(frozen=True, eq=False)
