@@ -61,7 +61,8 @@ def test_int8_is_smaller_and_its_loss_is_measured(model, digits, tmp_path):
     rounding = small.rounding
     assert 0 <= abs(rounding.loss) <= 0.01
     assert rounding.images + 300 <= len(digits)
-    assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (tmp_path / "whole.onnx").stat().st_size
+    saved = (tmp_path / "whole.onnx").stat().st_size - (tmp_path / "small.onnx").stat().st_size
+    assert saved > 0.7 * sum(parameter.nbytes for parameter in model.net.parameters())
     assert "accuracy" in str(rounding)
     loaded = OnnxClassifier.load(tmp_path / "small.onnx")
     assert (loaded.predict(digits).labels == digits.labels).mean() == pytest.approx(rounding.accuracy, abs=0.01)

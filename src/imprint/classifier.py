@@ -26,7 +26,7 @@ from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
 FAMILIARITY = "familiarity."  # before the names of its tensors in the file
-FAMILIARITY_TENSORS = ("whitening", "offset", "centres")
+FAMILIARITY_TENSORS = ("centres", "whitening")
 MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
@@ -50,7 +50,7 @@ class Classifier(Predictor):
     familiarity : Familiarity
         What the network's features are like for pictures as it was taught with.
     unsure_above : float
-        Predictions with more doubt than this are flagged unsure; see `metrics.conformal_limit` for what that
+        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
         promises, and `predict.doubts` for what doubt is.
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's
@@ -86,7 +86,8 @@ class Classifier(Predictor):
         found, features = predict_with_features(self.net, given, self.spec)
         found = look_again(self.net, given, self.spec, self.recipe.views, found, self.views_below)
         probabilities = tempered(found, self.temperature)
-        return probabilities, doubts(probabilities, self.familiarity.to(features.device).distances(features))
+        predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
+        return probabilities, doubts(probabilities, self.familiarity.to(features.device).distances(features, predicted))
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.
@@ -198,7 +199,7 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("temperature")
     if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
         raise ValueError("limits")
-    empty = Familiarity(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
+    empty = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))
     return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, facts.get("score"))
 
 
@@ -208,9 +209,10 @@ def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, pat
     blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
     with torch.inference_mode():
         features = logits_and_features(classifier.net, blank)[1].shape[1]
-    shapes = (features, features), (features,), (len(classifier.class_names), features)
-    for (name, tensor), shape in zip(given.items(), shapes, strict=True):
-        if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32:
+    classes = len(classifier.class_names)
+    shapes = {"centres": [(classes, features)], "whitening": [(count, features, features) for count in (classes, 1)]}
+    for name, tensor in given.items():
+        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
             raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
         if not bool(torch.isfinite(tensor).all()):
             raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")

@@ -159,50 +159,6 @@ def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def conformal_limit(doubt: Float32[ndarray, " n"], share: float) -> float:
-    """Find the limit that a new genuine picture's doubt exceeds with a given chance at most.
-
-    The guarantee: if `doubt` was measured on pictures that the model was not taught with, and a new picture comes
-    from the same source independently of them, then the chance that its doubt lies above the limit is at
-    most `share`, whatever the model and the source. It holds on average over what pictures were
-    held out: with 2,560 of them and a share of 1 %, the share really flagged scatters by 0.2 % around 1 %.
-    It says nothing of other pictures, nor of each class by itself. Below ``1 / share - 1`` pictures no
-    limit can promise that; then it is the bound that the next of normally distributed numbers stays below with that
-    chance, or the largest of `doubt` if that is more.
-
-    Parameters
-    ----------
-    doubt : ndarray of float32, shape (n,)
-        Of genuine pictures; at least two.
-    share : float
-        Of genuine pictures that may be flagged.
-
-    Returns
-    -------
-    float
-        The limit.
-
-    References
-    ----------
-    Split conformal prediction: Papadopoulos et al., ECML 2002; Angelopoulos and Bates, "A gentle
-    introduction to conformal prediction", arXiv:2107.07511; Laxhammar and Falkman, "Conformal prediction for
-    distribution-independent anomaly detection", 2010, for its use on strange things.
-
-    Examples
-    --------
-    >>> conformal_limit(np.arange(1, 200, dtype=np.float32), share=0.01)  # 198 of 199 lie at or below
-    198.0
-    """
-    count = len(doubt)
-    rank = math.ceil((count + 1) * (1 - share) - 1e-9)
-    if rank <= count:
-        return float(np.partition(doubt, rank - 1)[rank - 1])
-    from scipy.special import stdtrit
-
-    spread = float(doubt.std(ddof=1)) * math.sqrt(1 + 1 / count)
-    return max(float(doubt.max()), float(doubt.mean()) + float(stdtrit(count - 1, 1 - share)) * spread)
-
-
 def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
     """Find the temperature at which a model's confidence fits its accuracy best.
 

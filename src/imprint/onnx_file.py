@@ -22,10 +22,10 @@ SEAL = b"\x72\x50\x0a\x0cimprint-seal\x12\x40"
 SEAL_LENGTH = len(SEAL) + 64
 # fmt: off
 OPERATORS = frozenset((
-    "Add", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Flatten", "Floor", "Gather",
-    "GatherND", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Less", "Log", "MatMul", "Max", "MaxPool", "Mean",
-    "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceMin", "ReduceSum", "Relu", "Reshape", "ScatterND",
-    "Softmax", "Squeeze", "Sub", "Transpose",
+    "Add", "ArgMax", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Flatten", "Floor",
+    "Gather", "GatherElements", "GatherND", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Less", "Log", "MatMul",
+    "Max", "MaxPool", "Mean", "Min", "Mul", "NonZero", "QuantizeLinear", "ReduceMax", "ReduceSum", "Relu", "Reshape",
+    "ScatterND", "Softmax", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 ))
 # fmt: on
 

@@ -19,7 +19,7 @@ from imprint.input_spec import InputSpec, scaling_weights
 from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
 from imprint.metrics import SMALLEST
 from imprint.onnx_file import DOUBT, PIXELS, PROBABILITIES
-from imprint.predict import GRADUAL, NEAREST
+from imprint.predict import GRADUAL, LEAST, NEAREST
 
 OPSET, IR_VERSION = 18, 9  # of May 2023: old enough for today's runtimes; with 18, sums take axes as every other
 PREPARED, FEATURES = "prepared", "features"  # what goes in and out of the network inside
@@ -188,16 +188,23 @@ def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
 
 
 def _doubt(nodes: _Nodes, model: Classifier, features: str) -> str:
-    """Measure how far features lie from the nearest class, and join that with confidence, as `predict.doubts` does."""
-    usual = model.familiarity
-    white = nodes.add("Gemm", features, nodes.weight(usual.whitening), nodes.weight(usual.offset))
-    length = nodes.add("ReduceSum", nodes.add("Mul", white, white), nodes.weight([1]))
-    across = nodes.add("Gemm", white, nodes.weight(-2 * usual.centres), transB=1)
-    squares = nodes.add("Add", nodes.add("Add", length, nodes.weight(usual.centres.square().sum(dim=1))), across)
-    distance = nodes.add("Max", nodes.add("ReduceMin", squares, nodes.weight([1]), keepdims=0), nodes.weight(NEAREST))
-    confidence = nodes.add("Log", nodes.add("ReduceMax", PROBABILITIES, nodes.weight([1]), keepdims=0))
-    far = nodes.add("Log", distance)
-    return nodes.add("Sub", far, nodes.add("Mul", confidence, nodes.weight(2.0)), output=DOUBT)
+    """Measure how far features lie from their class, and join that with confidence, as `predict.doubts` does."""
+    centres, whitening = model.familiarity.centres, model.familiarity.whitening
+    one, predicted = nodes.weight([1]), nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=0)
+    if len(whitening) == 1:
+        gap = nodes.add("Sub", features, nodes.add("Gather", nodes.weight(centres), predicted))
+        white = nodes.add("MatMul", gap, nodes.weight(whitening[0]))
+        distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=0)
+    else:  # from every class, since fetching a matrix for each picture takes longer
+        gaps = nodes.add("Sub", features, nodes.weight(centres[:, None]))
+        white = nodes.add("MatMul", gaps, nodes.weight(whitening))
+        distances = nodes.add("ReduceSum", nodes.add("Mul", white, white), nodes.weight([2]), keepdims=0)
+        distances = nodes.add("Transpose", distances, perm=[1, 0])
+        distance = nodes.add("GatherElements", distances, nodes.add("Unsqueeze", predicted, one), axis=1)
+        distance = nodes.add("Squeeze", distance, one)
+    far = nodes.add("Log", nodes.add("Max", distance, nodes.weight(NEAREST)))
+    confidence = nodes.add("Max", nodes.add("ReduceMax", PROBABILITIES, one, keepdims=0), nodes.weight(LEAST))
+    return nodes.add("Sub", far, nodes.add("Log", confidence), output=DOUBT)
 
 
 def _chain(nodes: _Nodes, layers: Iterable[Any], given: str, features: list[str]) -> str:

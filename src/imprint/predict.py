@@ -21,6 +21,7 @@ GPU_BATCH = 4096
 HESITANT_SHARE = 0.05  # of the validation pictures; views changed no answer beyond the least sure 2 % (docs/LOG.md)
 GRADUAL = 0.01  # of confidence below the limit, over which other views come to count in full
 NEAREST = 1e-12  # distance that still has a logarithm
+LEAST = 0.5  # confidence; less adds no more doubt
 
 
 def predict_probabilities(
@@ -178,9 +179,10 @@ def _prepared_batches(
 def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:
     """Join the two reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
 
-    ``ln(distance) - 2 ln(confidence)``: a picture a hundred times as far from its class as usual is as
-    doubtful as one whose class has a tenth of the probability. Both have their meaning without being
-    fitted, so that nothing but the limit is chosen (docs/LOG.md tells how the 2 was).
+    ``ln(distance / max(confidence, 1/2))``: the unlikelier the class and the less the picture is like its others, the
+    more doubt. From one half down, another class may be as likely, and doubt of that kind rises no further; else
+    strange things would hide behind a weak model's hard pictures. Nothing in it is fitted, so that the limit
+    alone is chosen.
 
     Parameters
     ----------
@@ -198,7 +200,7 @@ def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tens
     --------
     >>> two = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
     >>> doubts(two, torch.tensor([1.0, 1.0])).tolist()
-    [0.0, 1.3862...]
+    [0.0, 0.6931...]
     """
     far = distances.clamp_min(NEAREST).log().cpu().numpy()
-    return np.asarray(far - 2 * np.log(probabilities.max(axis=1)))
+    return np.asarray(far - np.log(probabilities.max(axis=1).clip(min=LEAST)))

@@ -75,6 +75,29 @@ class Run:
     expected: Expected | None
     interrupted: bool
 
+    @property
+    def expectation(self) -> str:
+        """What to expect of the model on new pictures, in words.
+
+        Returns
+        -------
+        str
+            One line.
+
+        Examples
+        --------
+        >>> from imprint import load
+        >>> fast = ["epochs=1", "min_steps=1"]
+        >>> train(load("digits"), recipe="quick", settings=fast, validation=0, silent=True).expectation
+        'no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08'
+        """
+        if self.expected is None:
+            return (
+                "no pictures were held out, so nothing tells what to expect on new ones; "
+                "hold some out: --validation 0.08"
+            )
+        return str(self.expected)
+
 
 def train(
     images: LabelledImages,
