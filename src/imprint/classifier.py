@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -210,7 +210,8 @@ def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, pat
     with torch.inference_mode():
         features = logits_and_features(classifier.net, blank)[1].shape[1]
     classes = len(classifier.class_names)
-    shapes = {"centres": [(classes, features)], "whitening": [(count, features, features) for count in (classes, 1)]}
+    each_or_one = [(count, features, features) for count in (classes, 1)]
+    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
     for name, tensor in given.items():
         if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
             raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
