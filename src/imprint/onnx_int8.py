@@ -46,7 +46,7 @@ def quantised(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -
     >>> from imprint.onnx_graph import network_model
     >>> network = network_model(build_net("quick", 1, (28, 28), 10).eval(), InputSpec(1, (28, 28), (28, 28)), 10)
     >>> small = quantised(network, np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32))
-    >>> network.ByteSize() > 3 * small.ByteSize()
+    >>> network.ByteSize() > 2 * small.ByteSize()
     True
     """
     with TemporaryDirectory() as folder, _quiet():
