@@ -49,10 +49,12 @@ def quantised(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -
     >>> network.ByteSize() > 2 * small.ByteSize()
     True
     """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)  # onnxruntime empties what it is given
     with TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "network.onnx"
         quantize_static(
-            network,
+            copy,
             path,
             _Reader(prepared),
             quant_format=QuantFormat.QDQ,
