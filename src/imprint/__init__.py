@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
+    from imprint.explanation import Explanation as Explanation
+    from imprint.explanation import explain as explain
     from imprint.findings import Finding as Finding
     from imprint.findings import Findings as Findings
     from imprint.images import LabelledImages as LabelledImages
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
+    "Explanation": "imprint.explanation",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
     "ImprintError": "imprint.errors",
@@ -41,6 +44,7 @@ _HOMES = {
     "UsageError": "imprint.errors",
     "check": "imprint.checking",
     "evaluate": "imprint.evaluation",
+    "explain": "imprint.explanation",
     "load": "imprint.data",
     "train": "imprint.training",
 }
