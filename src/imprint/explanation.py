@@ -21,7 +21,9 @@ from imprint.progress import Reporter
 
 SHOWN_LAYERS = (nn.Conv2d, nn.MaxPool2d, ReLU, Residual, GlobalPool, Dense)  # the others change scale or form only
 COARSEST_MAP = 5  # pixels of the shorter side; on 3×3 maps "where" means a third of the picture
-PATH_STEPS = 64  # between blank and picture; 128 changed no pixel of twenty digits by more than 0.01 of the largest
+# Between blank and picture. Of 60 digits and three networks, no sum was off by more than 0.15, and with 128 pixels
+# changed by 0.02 to 0.03 of the strongest (median; at most 0.10).
+PATH_STEPS = 64
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,23 +88,23 @@ def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
 
     prediction = explanation.prediction
     answer, sure = prediction.names[0], ", but is unsure" if prediction.unsure[0] else ""
-    known = "" if explanation.truth in (None, answer) else f"; it is {explanation.truth}"
+    known = "" if explanation.truth in (None, answer) else f"; it is {shorten(str(explanation.truth), 20)}"
+    where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
     _title(
         figure,
         top,
-        f"{explanation.where}: the model says {answer}{sure}{known}",
-        "Orange glow: where it found evidence (Grad-CAM). Pixels: orange spoke for the answer, blue against it.",
+        f"{where}: the model says {shorten(answer, 20)}{sure}{known}",
+        "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for the answer, blue against it.",
     )
     side, left, below = 1.68, 0.15, top - 0.62
     panels = [("what it sees", None)]
     panels += [(f"evidence for {name}", looked) for name, looked in explanation.looked]
-    strongest = max((float(looked.max()) for _, looked in explanation.looked), default=0.0)
     for title, looked in panels:
         axes = _place(figure, left, below - 0.22, side, side)
         if looked is None:
             draw_picture(axes, explanation.picture)
         else:
-            axes.imshow(_glowing(explanation.picture, looked / (strongest or 1.0)), interpolation="nearest")
+            axes.imshow(_glowing(explanation.picture, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
         _write(figure, left, below, shorten(title, 22), fontsize=9.5)
         left += side + 0.1
     axes = _place(figure, left, below - 0.22, side, side)
