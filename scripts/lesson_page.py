@@ -30,7 +30,7 @@ BLOCK = re.compile(
 
 
 TABLE = re.compile(r"(<!-- measured: (?P<measure>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-SETS = {"digits": "bundled digits", "kaggle": "Kaggle's digits"}
+SETS = {"digits": "small digits", "kaggle": "of Kaggle's"}
 
 
 def follow(page, folder):
@@ -52,13 +52,15 @@ def follow(page, folder):
 def spread(runs):
     """Mean, standard deviation and number of the runs' scores."""
     scores = [run["accuracy"] for run in runs]
+    if not scores:
+        return "not measured"
     if len(scores) < 2:
         return f"{scores[0]:.4f} (1 run)"
     return f"{statistics.mean(scores):.4f} ± {statistics.stdev(scores):.4f} ({len(scores)} runs)"
 
 
 def learning_rate_table():
-    lines = ["| learning rate | " + " | ".join(SETS.values()) + " |", "| --- | --- | --- |"]
+    lines = ["| learning rate | " + "the small digits | Kaggle's |", "| --- | --- | --- |"]
     for variant in ("too small", "right", "too large", "falling"):
         rate = {"too small": "0.00001", "right": "0.001", "too large": "0.03", "falling": "from 0.001 down"}[variant]
         cells = [spread(measured(data=data, measure="learning rate", variant=variant)) for data in SETS]
@@ -72,6 +74,8 @@ def augmentation_table():
     for data, name in SETS.items():
         for measure in ("augmentation", "few pictures"):
             without, with_ = (measured(data=data, measure=measure, variant=v) for v in ("without", "with"))
+            if not without or not with_:
+                continue
             learnt = [f"{statistics.mean(run['history']['acc'][-1] for run in runs):.3f}" for runs in (without, with_)]
             counts = [f"{without[0]['learnt']:,} {name}", f"{without[0]['scored']:,}"]
             lines.append(f"| {' | '.join([*counts, spread(without), spread(with_), *learnt])} |")

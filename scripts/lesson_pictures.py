@@ -108,7 +108,7 @@ def draw_numbers(images, path):
 def draw_heaps(path):
     """How the pictures are divided."""
     heaps = (
-        ("training", 1380, GREY, "learns from"),
+        ("training", 1380, GREY, "learn"),
         ("validation", 120, BLUE, "watch"),
         ("test", 297, ORANGE, "judge"),
     )
@@ -240,7 +240,7 @@ def draw_augmentation(path):
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel("errors in 100 new pictures")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper right")
         save_png(figure, path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
@@ -97,16 +97,14 @@ def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
         "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for the answer, blue against it.",
     )
     side, left, below = 1.68, 0.15, top - 0.62
-    panels = [("what it sees", None)]
-    panels += [(f"evidence for {name}", looked) for name, looked in explanation.looked]
-    for title, looked in panels:
-        axes = _place(figure, left, below - 0.22, side, side)
-        if looked is None:
-            draw_picture(axes, explanation.picture)
-        else:
-            axes.imshow(_glowing(explanation.picture, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
-        _write(figure, left, below, shorten(title, 22), fontsize=9.5)
+    draw_picture(_place(figure, left, below - 0.22, side, side), explanation.picture)
+    _write(figure, left, below, "what it sees", fontsize=9.5)
+    for name, looked in explanation.looked:
         left += side + 0.1
+        axes = _place(figure, left, below - 0.22, side, side)
+        axes.imshow(_glowing(explanation.picture, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
+        _write(figure, left, below, shorten(f"evidence for {name}", 22), fontsize=9.5)
+    left += side + 0.1
     axes = _place(figure, left, below - 0.22, side, side)
     limit = float(np.abs(explanation.weighed).max()) or 1.0
     axes.imshow(explanation.weighed, cmap=_signed(), vmin=-limit, vmax=limit, interpolation="nearest")
@@ -159,9 +157,8 @@ def _rows_of_filters(explanation: Explanation) -> list[range]:
 
 def _filter_picture(weights: Float32[ndarray, "c h w"], limit: float) -> Float[ndarray, "h w *colour"]:
     """Give a filter as numbers from -1 to 1, or as a colour picture where it sees colour."""
-    if len(weights) == 3:
-        return weights.transpose(1, 2, 0) / (2 * limit) + 0.5
-    return weights.mean(axis=0) / limit
+    colour, plain = weights.transpose(1, 2, 0) / (2 * limit) + 0.5, weights.mean(axis=0) / limit
+    return np.asarray(colour if len(weights) == 3 else plain)
 
 
 def _draw_layers(figure: Figure, explanation: Explanation, top: float) -> None:
@@ -247,14 +244,15 @@ def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colo
     return tile
 
 
-def _glowing(picture: ndarray, looked: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
+def _glowing(picture: UInt8[ndarray, "c h w"], looked: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
     """Lay a glow over a darkened picture, as strong as the map says, 0 to 1."""
     height, width = picture.shape[1:]
     smooth = Image.fromarray(looked.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     strength = np.asarray(smooth).clip(0, 1)[..., None]
     grey = picture.astype(np.float64).mean(axis=0)[..., None] / 255
     glow = np.array([0.835, 0.369, 0.0])  # ORANGE
-    return (1 - 0.75 * strength) * 0.8 * grey.repeat(3, axis=2) + 0.75 * strength * (glow + (1 - glow) * grey * 0.6)
+    dark, bright = 0.8 * grey.repeat(3, axis=2), glow + (1 - glow) * grey * 0.6
+    return np.asarray(dark + 0.75 * strength * (bright - dark))
 
 
 def _signed() -> Any:
