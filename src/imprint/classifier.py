@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,21 @@ from torch import Tensor, nn
 
 from imprint.data import Data, load
 from imprint.device import choose_device
+from imprint.familiarity import Familiarity, logits_and_features
 from imprint.glyph import GlyphForm
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
-from imprint.predict import Predictions, look_again, predict_probabilities
+from imprint.predict import Predictions, doubts, look_again, predict_with_features
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
+FAMILIARITY = "familiarity."  # before the names of its tensors in the file
+FAMILIARITY_TENSORS = ("whitening", "offset", "centres")
 LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
 
 
@@ -46,9 +50,11 @@ class Classifier:
     temperature : float
         What the network's logits are divided by, so that confidence fits accuracy. Training fits
         it on the validation pictures, and leaves it at 1 where there are none.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure. Training sets it so
-        that 1 % of the validation pictures are flagged.
+    familiarity : Familiarity
+        What the network's features are like for pictures as it was taught with.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
+        promises, and `predict.doubts` for what doubt is.
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's
         other views. Training sets it so that 5 % of the validation pictures are.
@@ -68,7 +74,8 @@ class Classifier:
     spec: InputSpec
     recipe: Recipe
     temperature: float
-    unsure_below: float
+    familiarity: Familiarity
+    unsure_above: float
     views_below: float
     score: dict[str, Any] | None = None
 
@@ -99,10 +106,7 @@ class Classifier:
         >>> model.predict_proba(digits).shape
         (1797, 10)
         """
-        pixels = torch.from_numpy(self.ready(images).pixels)
-        found = predict_probabilities(self.net, pixels, self.spec)
-        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
-        return tempered(found, self.temperature)
+        return self.predict(images).probabilities
 
     def predict(self, images: LabelledImages | Data) -> Predictions:
         """Name each picture's class.
@@ -132,7 +136,12 @@ class Classifier:
         True
         """
         ready = self.ready(images)
-        return Predictions(self.predict_proba(ready), self.class_names, ready.sources, self.unsure_below)
+        pixels = torch.from_numpy(ready.pixels)
+        found, features = predict_with_features(self.net, pixels, self.spec)
+        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
+        probabilities = tempered(found, self.temperature)
+        doubt = doubts(probabilities, self.familiarity.to(features.device).distances(features))
+        return Predictions(probabilities, self.class_names, ready.sources, doubt, self.unsure_above)
 
     def ready(
         self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
@@ -215,11 +224,12 @@ class Classifier:
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
-            "unsure_below": self.unsure_below,
+            "unsure_above": self.unsure_above,
             "views_below": self.views_below,
             "score": self.score,
         }
-        write_model_file(path, self.net.state_dict(), facts)
+        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
+        write_model_file(path, self.net.state_dict() | usual, facts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
@@ -255,9 +265,10 @@ class Classifier:
             classifier = _from_facts(facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its header does not hold together ({error})") from None
+        usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
         _fill(classifier.net, tensors, path)
         classifier.net.to(choose_device(device)).eval()
-        return classifier
+        return replace(classifier, familiarity=_familiarity(usual, classifier, path))
 
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
@@ -277,12 +288,30 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    temperature, unsure_below, views_below = (
-        float(facts[key]) for key in ("temperature", "unsure_below", "views_below")
+    temperature, unsure_above, views_below = (
+        float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
     )
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
-    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"))
+    if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
+        raise ValueError("limits")
+    empty = Familiarity(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
+    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, facts.get("score"))
+
+
+def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
+    """Check what a file says of usual features against the network whose features they are."""
+    spec = classifier.spec
+    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
+    with torch.inference_mode():
+        features = logits_and_features(classifier.net, blank)[1].shape[1]
+    shapes = (features, features), (features,), (len(classifier.class_names), features)
+    for (name, tensor), shape in zip(given.items(), shapes, strict=True):
+        if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32:
+            raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
+    return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
