@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -45,7 +45,9 @@ NAMES = {BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "soft", INK: "ink
 
 
 @contextmanager
-def new_figure(width: float | int, height: float | int, layout: str | None = "constrained") -> Iterator[Figure]:
+def new_figure(
+    width: float | int, height: float | int, layout: Literal["constrained"] | None = "constrained"
+) -> Iterator[Figure]:
     """Make an empty figure in Imprint's style; what is drawn in the block has that style.
 
     Parameters
@@ -165,6 +167,29 @@ def draw_picture(axes: Axes, picture: UInt8[ndarray, "c h w"]) -> None:
         axes.imshow(channels_last[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
         axes.imshow(channels_last, interpolation="nearest")
+
+
+def picture_height(shape: tuple[int, int, int], width: float) -> float:
+    """Tell how high a picture is drawn; very wide and very high ones get some room more, or less.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels, height and width in pixels.
+    width : float
+        In inches.
+
+    Returns
+    -------
+    float
+        In inches.
+
+    Examples
+    --------
+    >>> picture_height((3, 100, 200), 1.6), picture_height((1, 10, 1000), 1.6)
+    (0.8, 0.4)
+    """
+    return width * min(max(shape[1] / shape[2], 0.25), 1.5)
 
 
 def shorten(text: str, most: int = 18) -> str:

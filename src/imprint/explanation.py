@@ -76,7 +76,7 @@ class Explanation:
         The first layer's.
     layers : tuple of LayerOutput
         From the first layer to the logits.
-    looked : tuple of (str, ndarray of float32, shape (rows, columns))
+    looked : tuple of (str, ndarray of float32, shape (map_rows, map_columns))
         For the predicted class and for its rival, where the network found evidence; see `grad_cam`. The rival
         is the true class of a picture known to be mistaken, else the second likeliest.
     weighed : ndarray of float32, shape (h, w)
@@ -97,7 +97,7 @@ class Explanation:
     network: str
     filters: Float32[ndarray, "k c rows columns"]
     layers: tuple[LayerOutput, ...]
-    looked: tuple[tuple[str, Float32[ndarray, "rows columns"]], ...]
+    looked: tuple[tuple[str, Float32[ndarray, "map_rows map_columns"]], ...]
     weighed: Float32[ndarray, "h w"]
 
     def facts(self) -> dict[str, Any]:
