@@ -284,7 +284,7 @@ def draw_mistakes(images, answers, path):
     """The pictures read wrongly, the surest answers first."""
     wrong = np.flatnonzero(answers.labels != images.labels)
     wrong = wrong[answers.confidence[wrong].argsort()[::-1]][:10]
-    with new_figure(1.55 * min(5, max(3, len(wrong))), 2.25 * math.ceil(len(wrong) / 5)) as figure:
+    with new_figure(1.55 * min(5, max(3, len(wrong))), 2.0 * math.ceil(len(wrong) / 5)) as figure:
         grid = figure.subplots(math.ceil(len(wrong) / 5), min(5, max(3, len(wrong))), squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
