@@ -14,9 +14,9 @@ from imprint.augment import augment
 from imprint.drawing import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_picture, new_figure, save_png
 from imprint.explanation import explain
 from imprint.explanation_plots import save_explanation
-from imprint.input_spec import prepare
 from imprint.metrics import wilson_interval
 from imprint.plots import save_curves, save_predictions, save_samples
+from imprint.preparation import prepare
 from imprint.recipes import RECIPES
 
 MEASURED = Path(__file__).parent.parent / "benchmarks" / "lesson.jsonl"

@@ -14,9 +14,9 @@ from imprint.classifier import Classifier
 from imprint.data import Data
 from imprint.errors import UsageError
 from imprint.images import LabelledImages
-from imprint.input_spec import normalise, scale
 from imprint.layers import Dense, Ensemble, GlobalPool, ReLU, Residual
-from imprint.predict import Predictions
+from imprint.predictions import Predictions
+from imprint.preparation import normalise, scale
 from imprint.progress import Reporter
 
 SHOWN_LAYERS = (nn.Conv2d, nn.MaxPool2d, ReLU, Residual, GlobalPool, Dense)  # the others change scale or form only
