@@ -63,7 +63,10 @@ def lesson(digits_csv):
 
 def test_the_run_folder(lesson, digits_csv):
     folder = digits_csv / "runs" / "0001-tutorial"
-    names = "curves.png history.csv metrics.json model.safetensors predictions.png recipe.json result.csv"
+    names = (
+        "curves.png history.csv metrics.json model.safetensors origin.json "
+        "predictions.png recipe.json result.csv validation.csv"
+    )
     assert sorted(path.name for path in folder.iterdir()) == names.split()
     for name in names.split():
         assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
@@ -197,6 +200,8 @@ BAD_COMMANDS = {
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "model at fast"),
+    "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
+    "no training data": (["evaluate", "model.safetensors", "train.csv", "--clinic"], "model at model.safetensors"),
     "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
 }
 
@@ -360,3 +365,27 @@ def test_show_what_a_model_sees(model_file, divided):
     written = imprint("show", picture, "--as", model_file, cwd=divided).stdout.strip()
     assert written == f"{picture.stem}-seen.png"
     assert (divided / written).is_file()
+
+
+def test_report(lesson, digits_csv, tmp_path):
+    done = imprint("report", "runs/0001-tutorial", "-o", tmp_path / "report.html", cwd=digits_csv)
+    assert done.stdout.strip() == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "imprint train train.csv --recipe tutorial --set epochs=4 --set steps_per_epoch=40 --test test.csv" in page
+    assert "note:" not in done.stderr
+
+
+def test_evaluate_with_the_clinic_and_pictures(lesson, digits_csv, tmp_path):
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
+    content = json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout)
+    assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
+    assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}
+    assert all(len(mistake["nearest"]) == 3 for mistake in content["mistakes"])
+    names = ["classes.png", "confusion.png", "coverage.png", "mistakes.png", "reliability.png"]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == names
+
+
+def test_show_augmented(digits_csv, tmp_path):
+    imprint("show", digits_csv / "train.csv", "--augmented", "a.png", "--recipe", "tutorial", cwd=tmp_path)
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width > 800

@@ -258,21 +258,18 @@ def diagnose(
     far = max(1e-6, float(np.quantile(usual, FAR))) if len(right) else np.inf
     hesitant = float(np.quantile(leads[right], HESITANT)) if len(right) else -1.0
     mistakes = []
-    for picture, neighbours, strangeness in zip(wrong.tolist(), others[near], distances / far, strict=True):
-        contradicted = bool((training_labels[neighbours] == answers.predicted[picture]).all())
+    for picture, neighbours, distance in zip(wrong.tolist(), others[near], distances.tolist(), strict=True):
+        label, predicted = int(labels[picture]), int(answers.predicted[picture])
         probability = float(answers.label_probability[picture])
-        rival = probability >= RIVAL and int((predictions.probabilities[picture] > probability).sum()) == 1
-        mistake = Mistake(
-            picture,
-            _cause(strangeness > 1, contradicted and probability < LABEL_NOISE, rival and leads[picture] <= hesitant),
-            int(labels[picture]),
-            int(answers.predicted[picture]),
-            float(answers.confidence[picture]),
-            probability,
-            float(strangeness),
-            tuple(neighbours.tolist()),
+        contradicted = bool((training_labels[neighbours] == predicted).all())
+        second = int((predictions.probabilities[picture] > probability).sum()) == 1
+        cause = _cause(
+            unlike=distance > far,
+            mislabelled=contradicted and probability < LABEL_NOISE,
+            ambiguous=second and probability >= RIVAL and float(leads[picture]) <= hesitant,
         )
-        mistakes.append(mistake)
+        confidence, near_ones = float(answers.confidence[picture]), tuple(neighbours.tolist())
+        mistakes.append(Mistake(picture, cause, label, predicted, confidence, probability, distance / far, near_ones))
     return Clinic(images, training, answers, tuple(mistakes))
 
 

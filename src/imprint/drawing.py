@@ -45,7 +45,7 @@ NAMES = {BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "soft", INK: "ink
 
 
 @contextmanager
-def new_figure(width: float, height: float, layout: str | None = "constrained") -> Iterator[Figure]:
+def new_figure(width: float | int, height: float | int, layout: str | None = "constrained") -> Iterator[Figure]:
     """Make an empty figure in Imprint's style; what is drawn in the block has that style.
 
     Parameters
@@ -135,19 +135,12 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     found = re.search(r'<svg [^>]*viewBox="([^"]+)"[^>]*>', drawn)
     assert found is not None
     drawn = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", drawn[found.end() :], flags=re.DOTALL)
-    drawn = re.sub(r' id="(figure|axes|patch|text|matplotlib|line2d|xtick|ytick|legend|\w+?)_\d+"', "", drawn)
+    drawn = re.sub(r' id="\w+?_\d+"', "", drawn)  # of groups, which nothing refers to
     drawn = re.sub(r'( id="|href="#|url\(#)', rf"\1{name}-", drawn)
     for colour, variable in NAMES.items():
         drawn = re.sub(f"(fill|stroke): {colour}", rf"\1: var(--{variable})", drawn, flags=re.IGNORECASE)
-    drawn = re.sub(r"font: [^;']*'DejaVu Sans'[^;\"]*", _page_font, drawn)
+    drawn = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", drawn)
     return f'<svg role="img" aria-label="{escape(description)}" viewBox="{found[1]}">{drawn}'
-
-
-def _page_font(found: re.Match[str]) -> str:
-    """Keep weight and size, and leave the font to the page."""
-    size = re.search(r"[\d.]+px", found[0])
-    bold = "bold " if "700" in found[0] or "bold" in found[0] else ""
-    return f"font: {bold}{size[0] if size else '11px'} system-ui, sans-serif"
 
 
 def draw_picture(axes: Axes, picture: UInt8[ndarray, "c h w"]) -> None:

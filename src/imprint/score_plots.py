@@ -177,9 +177,9 @@ def reliability_plot(answers: Answers) -> Figure:
     filled = np.unique(bin_of)
     counts = np.bincount(bin_of, minlength=BINS)
     mean = np.array([answers.confidence[bin_of == i].mean() for i in filled])
-    hits = np.array([int(answers.correct[bin_of == i].sum()) for i in filled])
+    hits = np.array([answers.correct[bin_of == i].sum() for i in filled])
     right = hits / counts[filled]
-    bounds = np.array([wilson_interval(hit, int(count)) for hit, count in zip(hits, counts[filled], strict=True)])
+    bounds = np.array([wilson_interval(int(hit), int(count)) for hit, count in zip(hits, counts[filled], strict=True)])
     with new_figure(4.4, 4.2) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
