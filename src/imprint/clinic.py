@@ -93,12 +93,13 @@ class Clinic:
 
     Examples
     --------
-    >>> from imprint import load, train
-    >>> digits = load("digits")
-    >>> model = train(digits[:900], recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-    >>> clinic = diagnose(model, digits[900:], digits[:900])
-    >>> sum(clinic.counts().values()) == len(clinic.mistakes)
-    True
+    >>> from imprint import Predictions, load
+    >>> digits = load("digits")[:3]
+    >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
+    ...     digits.sources, 0.5))
+    >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+    >>> len(clinic.mistakes)
+    1
     """
 
     images: LabelledImages
@@ -121,11 +122,13 @@ class Clinic:
 
         Examples
         --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> {mistake.cause for mistake in diagnose(model, digits, digits).of("fault")}
-        {'fault'}
+        >>> from imprint import Predictions, load
+        >>> digits = load("digits")[:3]
+        >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
+        ...     digits.sources, 0.5))
+        >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+        >>> [mistake.picture for mistake in clinic.of("fault")]
+        [0]
         """
         return [mistake for mistake in self.mistakes if mistake.cause == cause]
 
@@ -139,11 +142,13 @@ class Clinic:
 
         Examples
         --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> list(diagnose(model, digits, digits).counts())
-        ['unlike', 'mislabelled', 'ambiguous', 'fault']
+        >>> from imprint import Predictions, load
+        >>> digits = load("digits")[:3]
+        >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
+        ...     digits.sources, 0.5))
+        >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+        >>> clinic.counts()
+        {'unlike': 0, 'mislabelled': 0, 'ambiguous': 0, 'fault': 1}
         """
         return {cause: len(self.of(cause)) for cause in CAUSES}
 
@@ -158,11 +163,13 @@ class Clinic:
 
         Examples
         --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> "nearest" in diagnose(model, digits, digits).to_dicts()[0]
-        True
+        >>> from imprint import Predictions, load
+        >>> digits = load("digits")[:3]
+        >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
+        ...     digits.sources, 0.5))
+        >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+        >>> clinic.to_dicts()[0]["nearest"]
+        [{'source': 'digits#2', 'label': '1'}, {'source': 'digits#3', 'label': '2'}]
         """
         names = self.answers.class_names
         labels = self.training.labels_among(names)
