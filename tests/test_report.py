@@ -51,7 +51,7 @@ def test_a_whole_report(run_folder, run, tmp_path):
     ):
         assert words in page
     assert 'class="note"' not in page
-    assert page.count("the nearest training pictures") == count - right
+    assert page.count("<small>nearest in training") == count - right
     assert page.count("<svg") == 6
 
 
