@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from imprint import DataError, Predictions
+from imprint import DataError
 from imprint.answers import answers_to, read_answers
 
 NAMES = ("cat", "dog, or wolf", '"<script>"')
@@ -12,8 +12,9 @@ NAMES = ("cat", "dog, or wolf", '"<script>"')
 @pytest.fixture
 def answers():
     probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.35, 0.25], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]], dtype=np.float32)
-    predictions = Predictions(probabilities, NAMES, np.array(["a.png", "b, c.png", "日本.png", "d.png"]), 0.5)
-    return answers_to(np.array([0, 1, 2, 2]), predictions, np.array([7, 8, 9, 12]))
+    sources, places = np.array(["a.png", "b, c.png", "日本.png", "d.png"]), np.array([7, 8, 9, 12])
+    unsure = np.array([False, True, False, False])
+    return answers_to(probabilities, np.array([0, 1, 2, 2]), NAMES, unsure, sources, places)
 
 
 def test_what_is_written_is_read(answers, tmp_path):

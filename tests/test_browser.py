@@ -11,7 +11,7 @@ from imprint import LabelledImages, load
 from imprint.checking import check
 from imprint.findings_page import write_page
 from imprint.report import write_report
-from test_report import many, untrained_run
+from test_report import hasty_run, many
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -50,7 +50,7 @@ def wide_photos():
 
 
 def kept(images, folder):
-    """Write pictures where a run of `untrained_run` looks for them, and read them from there."""
+    """Write pictures where a run of `hasty_run` looks for them, and read them from there."""
     folder.mkdir()
     names = np.array(images.class_names)[images.labels]
     np.savez(folder / "x.npz", images=images.pixels.transpose(0, 2, 3, 1), labels=names)
@@ -62,9 +62,9 @@ def pages(run_folder, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     write_report(run_folder, folder / "report.html")
     photos = kept(wide_photos(), folder / "strange")
-    untrained_run(photos, folder / "strange", 0.3, epochs=300)
+    hasty_run(photos, folder / "strange", 0.3, epochs=300)
     write_report(folder / "strange", folder / "strange.html")
-    untrained_run(many(2, 40), folder / "gone", 0.5)
+    hasty_run(many(2, 40), folder / "gone", 0.5)
     (folder / "gone" / "validation.csv").unlink()
     write_report(folder / "gone", folder / "reduced.html")
     doubled = dataclasses.replace(photos, pixels=photos.pixels[np.arange(400) // 2])

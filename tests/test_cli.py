@@ -15,6 +15,7 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint.__main__ import main
+from imprint.report import write_report
 
 IMPRINT = [sys.executable, "-m", "imprint"]
 FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
@@ -154,6 +155,9 @@ def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
     assert "100 held out" in imprint(*arguments, cwd=tmp_path).stderr
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+    page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
+    assert "validation data" in page
+    assert "of 100 pictures. Each stands under" in page
     line = refused(*arguments, cwd=tmp_path)
     assert "run folder at mine: it already holds something" in line
 
@@ -343,6 +347,7 @@ def test_divided_folders_from_training_to_predictions(divided):
     scored = imprint("evaluate", facts["model"], "pictures", "--json", cwd=divided)
     assert "scoring the test part" in scored.stderr
     assert json.loads(scored.stdout)["images"] == len(list(divided.glob("pictures/test/*/*.png")))
+    assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
     assert result[0] == "source,label,confidence,unsure"
     assert len(result) == 1 + len(list(divided.glob("pictures/test/0/*.png")))

@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from imprint import LabelledImages, Predictions
+from imprint import LabelledImages
 from imprint.answers import answers_to
 from imprint.drawing import to_svg
 from imprint.score_plots import (
@@ -31,7 +33,7 @@ def answered(count, names, skill, seed=0):
     logits[np.arange(count), labels] += skill
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return answers_to(labels, Predictions(probabilities, names, np.arange(1, count + 1), 0.4))
+    return answers_to(probabilities, labels, names, probabilities.max(axis=1) < 0.4)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -87,8 +89,6 @@ def test_one_mistake_and_none():
     answers = answered(60, ("a", "b"), 3.0)
     images = LabelledImages(np.zeros((60, 1, 8, 8), dtype=np.uint8), answers.labels, ("a", "b"), np.arange(60))
     one = [*np.flatnonzero(answers.correct)[:5], answers.worst()[0]]
-    import dataclasses
-
     fields = [field.name for field in dataclasses.fields(answers) if field.name != "class_names"]
     few = dataclasses.replace(answers, **{name: getattr(answers, name)[one] for name in fields})
     assert sum(bool(axes.images) for axes in mistakes_plot(few, images[one]).axes) == 1

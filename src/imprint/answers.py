@@ -13,7 +13,6 @@ from numpy import ndarray
 from imprint.errors import DataError
 from imprint.files import written_whole
 from imprint.metrics import confusion
-from imprint.predict import Predictions
 
 COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")
 
@@ -43,9 +42,8 @@ class Answers:
 
     Examples
     --------
-    >>> two = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
-    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), unsure_below=0.7)
-    >>> answers_to(np.array([0, 0]), predictions).correct.tolist()
+    >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
+    >>> answers_to(two, np.array([0, 0]), ("cat", "dog"), unsure).correct.tolist()
     [True, False]
     """
 
@@ -76,9 +74,8 @@ class Answers:
 
         Examples
         --------
-        >>> two = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
-        >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), unsure_below=0.7)
-        >>> answers_to(np.array([0, 0]), predictions).confusion().tolist()
+        >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
+        >>> answers_to(two, np.array([0, 0]), ("cat", "dog"), unsure).confusion().tolist()
         [[1, 1], [0, 0]]
         """
         return confusion(self.labels, self.predicted, len(self.class_names))
@@ -93,9 +90,8 @@ class Answers:
 
         Examples
         --------
-        >>> two = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
-        >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), unsure_below=0.7)
-        >>> answers_to(np.array([1, 0]), predictions).worst()
+        >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
+        >>> answers_to(two, np.array([1, 0]), ("cat", "dog"), unsure).worst()
         array([0, 1])
         """
         mistakes = np.flatnonzero(~self.correct)
@@ -118,9 +114,8 @@ class Answers:
         Examples
         --------
         >>> import tempfile
-        >>> one = Predictions(np.array([[0.9, 0.1]], dtype=np.float32), ("cat", "dog"), np.array([5]), 0.7)
-        >>> path = Path(tempfile.mkdtemp()) / "validation.csv"
-        >>> answers_to(np.array([1]), one).write_csv(path)
+        >>> one, path = np.array([[0.9, 0.1]], dtype=np.float32), Path(tempfile.mkdtemp()) / "validation.csv"
+        >>> answers_to(one, np.array([1]), ("cat", "dog"), np.array([False]), np.array([5])).write_csv(path)
         >>> path.read_text()
         'place,row,label,prediction,confidence,label_probability,unsure\n1,5,dog,cat,0.9,0.1,no\n'
         """
@@ -146,16 +141,27 @@ class Answers:
 
 
 def answers_to(
-    labels: Int64[ndarray, " n"], predictions: Predictions, places: Int64[ndarray, " n"] | None = None
+    probabilities: Float32[ndarray, "n classes"],
+    labels: Int64[ndarray, " n"],
+    classes: tuple[str, ...],
+    unsure: ndarray,
+    sources: Shaped[ndarray, " n"] | None = None,
+    places: Int64[ndarray, " n"] | None = None,
 ) -> Answers:
-    """Put predictions beside the labels.
+    """Put what a model said beside the labels.
 
     Parameters
     ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Rows that sum to 1.
     labels : ndarray of int64, shape (n,)
-        True classes, as columns of the probabilities.
-    predictions : Predictions
-        Of the same pictures, in the same order.
+        True classes, as columns of `probabilities`.
+    classes : tuple of str
+        Names of the columns.
+    unsure : ndarray of bool, shape (n,)
+        Which predictions are flagged.
+    sources : ndarray, shape (n,), or None, default=None
+        Where each picture came from; None counts them from 1.
     places : ndarray of int64, shape (n,), or None, default=None
         Position of each picture in its data; None where these are all of it.
 
@@ -166,19 +172,20 @@ def answers_to(
 
     Examples
     --------
-    >>> one = Predictions(np.array([[0.9, 0.1]], dtype=np.float32), ("cat", "dog"), np.array([5]), 0.7)
-    >>> answers_to(np.array([1]), one).label_probability
+    >>> one = np.array([[0.9, 0.1]], dtype=np.float32)
+    >>> answers_to(one, np.array([1]), ("cat", "dog"), np.array([False])).label_probability
     array([0.1], dtype=float32)
     """
+    count = len(labels)
     return Answers(
-        np.arange(len(labels)) if places is None else places,
-        predictions.sources,
+        np.arange(count) if places is None else places,
+        np.arange(1, count + 1) if sources is None else sources,
         labels,
-        predictions.labels,
-        predictions.confidence,
-        predictions.probabilities[np.arange(len(labels)), labels],
-        predictions.unsure,
-        predictions.class_names,
+        np.asarray(probabilities.argmax(axis=1)),
+        np.asarray(probabilities.max(axis=1)),
+        probabilities[np.arange(count), labels],
+        unsure,
+        classes,
     )
 
 

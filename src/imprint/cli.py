@@ -257,7 +257,8 @@ def evaluate(
         from imprint.answers import answers_to
         from imprint.score_plots import save_score_plots
 
-        answers = answers_to(images.labels_among(classifier.class_names), classifier.predict(images))
+        said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
         pictures.mkdir(parents=True, exist_ok=True)
         for path in save_score_plots(answers, images, pictures):
             _say(f"wrote {path}")

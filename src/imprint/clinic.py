@@ -93,10 +93,9 @@ class Clinic:
 
     Examples
     --------
-    >>> from imprint import Predictions, load
-    >>> digits = load("digits")[:3]
-    >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
-    ...     digits.sources, 0.5))
+    >>> from imprint import load
+    >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+    >>> answers = answers_to(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
     >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
     >>> len(clinic.mistakes)
     1
@@ -122,10 +121,9 @@ class Clinic:
 
         Examples
         --------
-        >>> from imprint import Predictions, load
-        >>> digits = load("digits")[:3]
-        >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
-        ...     digits.sources, 0.5))
+        >>> from imprint import load
+        >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+        >>> answers = answers_to(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
         >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
         >>> [mistake.picture for mistake in clinic.of("fault")]
         [0]
@@ -142,10 +140,9 @@ class Clinic:
 
         Examples
         --------
-        >>> from imprint import Predictions, load
-        >>> digits = load("digits")[:3]
-        >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
-        ...     digits.sources, 0.5))
+        >>> from imprint import load
+        >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+        >>> answers = answers_to(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
         >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
         >>> clinic.counts()
         {'unlike': 0, 'mislabelled': 0, 'ambiguous': 0, 'fault': 1}
@@ -163,10 +160,9 @@ class Clinic:
 
         Examples
         --------
-        >>> from imprint import Predictions, load
-        >>> digits = load("digits")[:3]
-        >>> answers = answers_to(digits.labels, Predictions(np.eye(3, 10, 1, dtype=np.float32), digits.class_names,
-        ...     digits.sources, 0.5))
+        >>> from imprint import load
+        >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+        >>> answers = answers_to(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
         >>> clinic = Clinic(digits, digits, answers, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
         >>> clinic.to_dicts()[0]["nearest"]
         [{'source': 'digits#2', 'label': '1'}, {'source': 'digits#3', 'label': '2'}]
@@ -251,7 +247,7 @@ def diagnose(
     images, training = model.ready(images, part, reporter), model.ready(training, None, reporter)
     labels, training_labels = (one.labels_among(model.class_names) for one in (images, training))
     predictions = model.predict(images)
-    answers = answers_to(labels, predictions)
+    answers = answers_to(predictions.probabilities, labels, model.class_names, predictions.unsure, predictions.sources)
     others = np.flatnonzero(~np.isin(fingerprints(training.pixels), fingerprints(images.pixels)))
     if not len(others):
         cause = "each of them is among the pictures to examine"

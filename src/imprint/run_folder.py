@@ -212,8 +212,9 @@ def write_evidence(run: Run, plan: Plan, origin: Origin, folder: Path) -> None:
     if plan.validation is not None:
         held_out = np.setdiff1d(np.arange(len(plan.images)), plan.training)
         asked = plan.images[held_out] if len(held_out) else plan.validation
-        labels = asked.labels_among(run.model.class_names)
-        answers = answers_to(labels, run.model.predict(asked), held_out if len(held_out) else None)
+        said, labels = run.model.predict(asked), asked.labels_among(run.model.class_names)
+        places = held_out if len(held_out) else None
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources, places)
         answers.write_csv(folder / ANSWERS_NAME)
 
 

@@ -54,10 +54,10 @@ def save_score_plots(answers: Answers, images: LabelledImages, folder: Path) -> 
     >>> import tempfile
     >>> from imprint.answers import answers_to
     >>> from imprint.data import load
-    >>> from imprint.predict import Predictions
     >>> digits = load("digits")
-    >>> sure = Predictions(np.eye(10, dtype=np.float32)[digits.labels], digits.class_names, digits.sources, 0.5)
-    >>> [path.name for path in save_score_plots(answers_to(digits.labels, sure), digits, Path(tempfile.mkdtemp()))]
+    >>> sure, flagged = np.eye(10, dtype=np.float32)[digits.labels], np.zeros(1797, dtype=bool)
+    >>> answers = answers_to(sure, digits.labels, digits.class_names, flagged)
+    >>> [path.name for path in save_score_plots(answers, digits, Path(tempfile.mkdtemp()))]
     ['confusion.png', 'reliability.png', 'coverage.png', 'classes.png', 'mistakes.png']
     """
     figures = {
@@ -92,9 +92,8 @@ def confusion_plot(answers: Answers) -> Figure:
     Examples
     --------
     >>> from imprint.answers import answers_to
-    >>> from imprint.predict import Predictions
-    >>> sure = Predictions(np.eye(2, dtype=np.float32), ("cat", "dog"), np.arange(2), 0.5)
-    >>> figure = confusion_plot(answers_to(np.array([0, 0]), sure))
+    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
+    >>> figure = confusion_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
     counts, names = answers.confusion(), answers.class_names
     longest = min(max(map(len, names)), 14)
@@ -169,9 +168,8 @@ def reliability_plot(answers: Answers) -> Figure:
     Examples
     --------
     >>> from imprint.answers import answers_to
-    >>> from imprint.predict import Predictions
-    >>> sure = Predictions(np.eye(2, dtype=np.float32), ("cat", "dog"), np.arange(2), 0.5)
-    >>> figure = reliability_plot(answers_to(np.array([0, 0]), sure))
+    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
+    >>> figure = reliability_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
     bin_of = np.minimum((answers.confidence * BINS).astype(int), BINS - 1)
     filled = np.unique(bin_of)
@@ -217,9 +215,8 @@ def coverage_plot(answers: Answers) -> Figure:
     Examples
     --------
     >>> from imprint.answers import answers_to
-    >>> from imprint.predict import Predictions
-    >>> sure = Predictions(np.eye(2, dtype=np.float32), ("cat", "dog"), np.arange(2), 0.5)
-    >>> figure = coverage_plot(answers_to(np.array([0, 0]), sure))
+    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
+    >>> figure = coverage_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
     count = len(answers)
     order = np.argsort(-answers.confidence, kind="stable")
@@ -260,9 +257,8 @@ def class_plot(answers: Answers) -> Figure:
     Examples
     --------
     >>> from imprint.answers import answers_to
-    >>> from imprint.predict import Predictions
-    >>> sure = Predictions(np.eye(2, dtype=np.float32), ("cat", "dog"), np.arange(2), 0.5)
-    >>> figure = class_plot(answers_to(np.array([0, 0]), sure))
+    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
+    >>> figure = class_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
     scored = class_scores(answers.confusion())
     order = sorted(range(len(scored)), key=lambda i: scored[i]["f1"])[:HARDEST]
@@ -300,10 +296,8 @@ def mistakes_plot(answers: Answers, images: LabelledImages) -> Figure:
     --------
     >>> from imprint.answers import answers_to
     >>> from imprint.data import load
-    >>> from imprint.predict import Predictions
-    >>> digits = load("digits")
-    >>> says_0 = np.tile(np.eye(10, dtype=np.float32)[0], (1797, 1))
-    >>> answers = answers_to(digits.labels, Predictions(says_0, digits.class_names, digits.sources, 0.5))
+    >>> digits, says_0 = load("digits"), np.tile(np.eye(10, dtype=np.float32)[0], (1797, 1))
+    >>> answers = answers_to(says_0, digits.labels, digits.class_names, np.zeros(1797, dtype=bool))
     >>> figure = mistakes_plot(answers, digits)
     """
     worst, names = answers.worst()[:WORST], answers.class_names

@@ -73,9 +73,8 @@ def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
     Examples
     --------
     >>> from imprint.answers import answers_to
-    >>> from imprint.predict import Predictions
-    >>> sure = Predictions(np.eye(2, dtype=np.float32), ("cat", "dog"), np.arange(2), 0.5)
-    >>> score_section(answers_to(np.array([0, 1]), sure), settled_here=True)["about"]
+    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
+    >>> score_section(answers_to(sure, np.array([0, 1]), ("cat", "dog"), flagged), settled_here=True)["about"]
     'It named 2 of 2 pictures rightly that it had not learnt from.'
     """
     count, right = len(answers), int(answers.correct.sum())
@@ -217,10 +216,9 @@ def mistake_rows(answers: Answers, root: str) -> list[dict[str, str]]:
     Examples
     --------
     >>> from imprint.answers import answers_to
-    >>> from imprint.predict import Predictions
-    >>> sure = Predictions(np.eye(2, dtype=np.float32), ("cat", "dog"), np.arange(2), 0.5)
-    >>> mistake_rows(answers_to(np.array([0, 0]), sure), "")
-    [{'place': 'row 1', 'label': 'cat', 'predicted': 'dog', 'confidence': '100.0\xa0%'}]
+    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
+    >>> mistake_rows(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged), "")
+    [{'place': 'row 2', 'label': 'cat', 'predicted': 'dog', 'confidence': '100.0\xa0%'}]
     """
     names = answers.class_names
     return [
