@@ -66,11 +66,12 @@ def test_data_that_went_away(copied, tmp_path):
     assert "<img" in read(write_report(copied, data="digits"))
 
 
-def test_a_run_of_an_older_version(copied):
+def test_a_run_of_an_older_version(copied, run):
     for name in ("origin.json", "validation.csv"):
         (copied / name).unlink()
     page = read(write_report(copied))
-    assert "A network that tells 10 classes apart" in page
+    assert f"is right {percent(run.validation.accuracy)} of the time</h1>" in page
+    assert f"expect {percent(run.validation.interval[0])} to" in page
     assert "--recipe" in page
     assert page.count('class="note"') == 2
     assert page.count("<svg") == 3

@@ -39,7 +39,7 @@ def test_a_run_of_an_older_version(copied):
 
 
 @pytest.mark.parametrize("name", ["origin.json", "validation.csv", "history.csv", "metrics.json"])
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1, 2]", b"{}", b"a,b\n1,2\n"])
+@pytest.mark.parametrize("content", [b"", b'{"validation": 1}', b"\xff\xfe", b"[1, 2]", b"{}", b"a,b\n1,2\n"])
 def test_broken_files_get_one_line(copied, name, content):
     if (name, content) == ("metrics.json", b"{}"):
         return  # it says little, but nothing wrong

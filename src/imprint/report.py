@@ -94,11 +94,12 @@ def _page(
     """Gather what the page says."""
     origin, seconds = record.origin, record.metrics.get("seconds")
     root = "" if origin is None else str(Path(data).absolute()) if data else origin.training.path
+    score = _score(record, answers)
     facts: dict[str, Any] = {
-        "headline": _headline(record, answers),
-        "lead": _lead(answers, clinic),
+        "headline": _headline(record, score),
+        "lead": _lead(score, clinic),
         "notes": [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes],
-        "tiles": _tiles(record, answers),
+        "tiles": _tiles(record, score, answers),
         "data": data_section(origin.training, training, record.model) if origin else None,
         "score": score_section(answers, settled_here=True) if answers else None,
         "clinic": clinic_section(clinic, root) if clinic else None,
@@ -128,66 +129,64 @@ def _page(
     return facts | {"sections": [(id, title) for id, title in titles.items() if there[id]]}
 
 
-def _headline(record: RunRecord, answers: Answers | None) -> str:
+def _score(record: RunRecord, answers: Answers | None) -> dict[str, Any] | None:
+    """Give the figures of the score, from the answers or else from what the run noted; None without a score."""
+    if answers is None:
+        noted: dict[str, Any] | None = record.metrics.get("validation")
+        return noted
+    right, count = int(answers.correct.sum()), len(answers)
+    return {
+        "images": count,
+        "accuracy": right / count,
+        "interval": wilson_interval(right, count),
+        "baseline": float(np.bincount(answers.labels).max() / count),
+    }
+
+
+def _headline(record: RunRecord, score: dict[str, Any] | None) -> str:
     """Say in one sentence what was learnt, and how well."""
     classes = len(record.model.class_names)
     of = f" of {record.origin.training.name}" if record.origin else ""
-    if answers is None:
-        score = record.metrics.get("validation")
-        if not score:
-            return f"A network that learnt {classes:,} classes{of}, and was not scored: no pictures were held out"
-        return f"A network that tells {classes:,} classes apart, {percent(score['accuracy'], score['images'])} right"
-    right, count = int(answers.correct.sum()), len(answers)
-    low, _ = wilson_interval(right, count)
-    baseline = float(np.bincount(answers.labels).max() / count)
-    if low <= baseline:
+    if score is None:
+        return f"A network that learnt {classes:,} classes{of}, and was not scored: no pictures were held out"
+    if score["interval"][0] <= score["baseline"]:
         return f"A network that learnt {classes:,} classes{of}, and is not shown to do better than guessing"
-    accuracy = percent(right / count, count)
+    accuracy = percent(score["accuracy"], score["images"])
     return f"A network that tells the {classes:,} classes{of} apart, and is right {accuracy} of the time"
 
 
-def _lead(answers: Answers | None, clinic: Clinic | None) -> str:
+def _lead(score: dict[str, Any] | None, clinic: Clinic | None) -> str:
     """Say how sure that is."""
-    if answers is None:
-        return "How good it is on pictures it has not seen cannot be told from this run folder."
-    right, count = int(answers.correct.sum()), len(answers)
-    low, high = wilson_interval(right, count)
+    if score is None:
+        return "How good it is on pictures that it has not seen is not known."
+    low, high = (percent(bound, score["images"]) for bound in score["interval"])
     text = (
-        f"That is measured on {count:,} pictures that it had not learnt from. Of other pictures like these, expect "
-        f"{percent(low, count)} to {percent(high, count)} to be named rightly (95 % interval)."
+        f"That is measured on {score['images']:,} pictures that it had not learnt from. Of other pictures like these, "
+        f"expect {low} to {high} to be named rightly (95 % interval)."
     )
-    if clinic and clinic.mistakes and (doubted := len(clinic.of("mislabelled"))):
+    if clinic and (doubted := len(clinic.of("mislabelled"))):
         text += f" Of its {len(clinic.mistakes):,} mistakes, {doubted:,} may be wrong labels."
     return text
 
 
-def _tiles(record: RunRecord, answers: Answers | None) -> list[dict[str, str]]:
+def _tiles(record: RunRecord, score: dict[str, Any] | None, answers: Answers | None) -> list[dict[str, str]]:
     """Give the figures that a reader looks for first."""
     tiles = []
+    if score is not None:
+        count = score["images"]
+        low, high = (percent(bound, count) for bound in score["interval"])
+        tiles += [
+            ("accuracy", percent(score["accuracy"], count), f"{low} to {high}"),
+            ("always naming the commonest class", percent(score["baseline"], count), "what accuracy must beat"),
+        ]
     if answers is not None:
-        right, count = int(answers.correct.sum()), len(answers)
-        low, high = wilson_interval(right, count)
-        baseline = float(np.bincount(answers.labels).max() / count)
         sure = ~answers.unsure
+        when_sure = percent(float(answers.correct[sure].mean()), len(answers)) if sure.any() else "–"
         error = calibration_error(answers.confidence, answers.correct)
-        tiles = [
-            {
-                "name": "accuracy",
-                "value": percent(right / count, count),
-                "about": f"{percent(low, count)} to {percent(high, count)}",
-            },
-            {
-                "name": "always naming the commonest class",
-                "value": percent(baseline, count),
-                "about": "what accuracy must beat",
-            },
-            {
-                "name": "accuracy when sure",
-                "value": percent(float(answers.correct[sure].mean()), count) if sure.any() else "–",
-                "about": f"unsure of {percent(float(answers.unsure.mean()), count)}",
-            },
-            {"name": "calibration error", "value": f"{error:.4f}", "about": "0 is perfect"},
+        tiles += [
+            ("accuracy when sure", when_sure, f"unsure of {percent(float(answers.unsure.mean()), len(answers))}"),
+            ("calibration error", f"{error:.4f}", "0 is perfect"),
         ]
     if seconds := record.metrics.get("seconds"):
-        tiles.append({"name": "training", "value": f"{seconds:,.1f} s", "about": f"recipe {record.model.recipe.name}"})
-    return tiles
+        tiles.append(("training", f"{seconds:,.1f} s", f"recipe {record.model.recipe.name}"))
+    return [{"name": name, "value": value, "about": about} for name, value, about in tiles]

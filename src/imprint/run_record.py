@@ -145,7 +145,7 @@ def read_run(folder: Path) -> RunRecord:
         raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
     model = Classifier.load(folder / MODEL_NAME)
     notes: list[str] = []
-    metrics = _part(folder / METRICS_NAME, _read_object, notes, "") or {}
+    metrics = _part(folder / METRICS_NAME, _read_metrics, notes, "") or {}
     validated = metrics.get("validation") is not None
     return RunRecord(
         folder,
@@ -156,7 +156,7 @@ def read_run(folder: Path) -> RunRecord:
             folder / ORIGIN_NAME,
             lambda path: Origin.from_dict(_read_object(path)),
             notes,
-            "the run does not tell its data and command, as runs of older versions do not: train again to have them",
+            "data and command are not known, as in runs of older versions; train again to have them",
         ),
         _part(
             folder / ANSWERS_NAME,
@@ -172,7 +172,7 @@ def _part(path: Path, read: Callable[[Path], Part], notes: list[str], missing: s
     """Read one file if it is there; note what its lack means."""
     if not path.is_file():
         if missing:
-            notes.append(f"{path.name} is missing, so {missing}")
+            notes.append(f"the file {path.name} is missing, so {missing}")
         return None
     try:
         return read(path)
@@ -188,6 +188,19 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("no object")
     return values
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json, the score of it checked."""
+    metrics = _read_object(path)
+    if metrics.get("validation") is not None:
+        score = metrics["validation"]
+        low, high = score["interval"]
+        numbers = {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
+        metrics["validation"] = numbers | {"images": int(score["images"]), "interval": (float(low), float(high))}
+    if metrics.get("seconds") is not None:
+        metrics["seconds"] = float(metrics["seconds"])
+    return metrics
 
 
 def _read_history(path: Path) -> dict[str, list[float]]:
