@@ -82,7 +82,7 @@ def test_mistakes_of_any_form(shape, tmp_path):
     assert np.array_equal(
         axes.images[0].get_array(), pixels[worst, 0] if shape[0] == 1 else pixels[worst].transpose(1, 2, 0)
     )
-    assert axes.get_title().splitlines()[2] == f"{answers.confidence[worst]:.1%} sure"
+    assert axes.get_title().splitlines()[2] == f"{100 * answers.confidence[worst]:.1f} % sure"
 
 
 def test_one_mistake_and_none():

@@ -167,6 +167,29 @@ def draw_picture(axes: Axes, picture: UInt8[ndarray, "c h w"]) -> None:
         axes.imshow(channels_last, interpolation="nearest")
 
 
+def picture_height(shape: tuple[int, int, int], width: float) -> float:
+    """Tell how high a picture is drawn; very wide and very high ones get some room more, or less.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels, height and width in pixels.
+    width : float
+        In inches.
+
+    Returns
+    -------
+    float
+        In inches.
+
+    Examples
+    --------
+    >>> picture_height((3, 100, 200), 1.6), picture_height((1, 10, 1000), 1.6)
+    (0.8, 0.4)
+    """
+    return width * min(max(shape[1] / shape[2], 0.25), 1.5)
+
+
 def shorten(text: str, most: int = 18) -> str:
     """Leave out the middle of each line that is too long for a picture, since names often differ at their ends.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
-from imprint.drawing import BLUE, GREY, ORANGE, draw_picture, new_figure, save_png, shorten
+from imprint.drawing import BLUE, GREY, ORANGE, draw_picture, new_figure, picture_height, save_png, shorten
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.predict import Predictions
@@ -306,7 +306,8 @@ def save_augmented(images: LabelledImages, spec: InputSpec, recipe: Recipe, path
     labels = images.labels_among(images.class_names)
     chosen = images[one_of_each(labels, count)]
     seen = training_versions(chosen.pixels, spec, recipe)
-    with new_figure(8.2, 1.45 * len(chosen) + 0.3) as figure:
+    height = picture_height(chosen.shape, 1.3) + 0.25
+    with new_figure(8.2, height * len(chosen) + 0.1) as figure:
         grid = figure.subplots(len(chosen), VERSIONS + 1, squeeze=False)
         for row, picture, versions, label in zip(
             grid, chosen.pixels, seen, chosen.labels_among(chosen.class_names), strict=True

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from imprint.answers import Answers
-from imprint.drawing import BLUE, GREY, INK, ORANGE, draw_picture, new_figure, save_png, shorten
+from imprint.drawing import BLUE, GREY, INK, ORANGE, draw_picture, new_figure, picture_height, save_png, shorten
 from imprint.images import LabelledImages
 from imprint.metrics import class_scores, wilson_interval
 
@@ -303,7 +303,8 @@ def mistakes_plot(answers: Answers, images: LabelledImages) -> Figure:
     worst, names = answers.worst()[:WORST], answers.class_names
     columns = min(5, max(1, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))
-    with new_figure(max(3.2, 1.65 * columns), 2.25 * rows if len(worst) else 1) as figure:
+    height = picture_height(images.shape, 1.6) + 0.85 if len(worst) else 1
+    with new_figure(max(3.2, 1.65 * columns), height * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
@@ -312,6 +313,6 @@ def mistakes_plot(answers: Answers, images: LabelledImages) -> Figure:
         for axes, place in zip(grid, worst, strict=False):
             draw_picture(axes, np.asarray(images.pixels[place]))
             label, predicted = names[answers.labels[place]], names[answers.predicted[place]]
-            title = shorten(f"is {label}\nsaid {predicted}\n{answers.confidence[place]:.1%} sure")
+            title = shorten(f"is {label}\nsaid {predicted}\n{100 * answers.confidence[place]:.1f} % sure")
             axes.set_title(title, fontsize=10, fontweight="normal", loc="center", parse_math=False)
     return figure
