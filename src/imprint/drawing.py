@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -45,7 +45,9 @@ NAMES = {BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "soft", INK: "ink
 
 
 @contextmanager
-def new_figure(width: float | int, height: float | int, layout: str | None = "constrained") -> Iterator[Figure]:
+def new_figure(
+    width: float | int, height: float | int, layout: Literal["constrained"] | None = "constrained"
+) -> Iterator[Figure]:
     """Make an empty figure in Imprint's style; what is drawn in the block has that style.
 
     Parameters

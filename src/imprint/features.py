@@ -59,7 +59,7 @@ def features(net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) 
 
 def _all_but_last(chain: nn.Module) -> nn.Sequential:
     assert isinstance(chain, nn.Sequential)
-    return chain[:-1]
+    return nn.Sequential(*list(chain)[:-1])
 
 
 def nearest(

@@ -299,10 +299,10 @@ def fingerprint(images: LabelledImages) -> str:
     """
     digest = hashlib.blake2b(repr((images.pixels.shape, images.class_names)).encode(), digest_size=16)
     for start in range(0, len(images), ROWS):
-        digest.update(np.ascontiguousarray(images.pixels[start : start + ROWS]))
+        digest.update(np.ascontiguousarray(images.pixels[start : start + ROWS]).data)
         let_go(images.pixels)
     if images.labels is not None:
-        digest.update(np.ascontiguousarray(images.labels))
+        digest.update(np.ascontiguousarray(images.labels).data)
     return digest.hexdigest()
 
 
