@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs clean
+.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -30,7 +30,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -52,6 +52,13 @@ bench-doctor: $(INSTALLED)
 
 bench-glyphs: $(INSTALLED)
 	$(BIN)/python benchmarks/glyphs.py $(DATA)/train.csv
+
+bench-serving: $(INSTALLED)
+	$(BIN)/python benchmarks/serving.py $(DATA)
+
+bench-unsure: $(INSTALLED)
+	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
+	$(BIN)/python benchmarks/expected.py $(DATA)/train.csv --seeds $(SEEDS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
     from imprint.origin import DataOrigin
+    from imprint.plan import Plan
+    from imprint.predictor import Predictor
     from imprint.progress import Reporter
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -40,7 +42,7 @@ Group = Annotated[
 AllowBad = Annotated[
     float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -90,12 +92,11 @@ def show(
 
 def _show_as(picture: str, model: Path, save: Path | None) -> None:
     """Draw what a model sees of one picture file, step by step."""
-    from imprint.classifier import Classifier
     from imprint.data.decode import decode
     from imprint.input_spec import fitting_steps
     from imprint.plots import save_steps
 
-    steps = fitting_steps(decode(Path(picture)).pixels, Classifier.load(model).spec)
+    steps = fitting_steps(decode(Path(picture)).pixels, _model(model).spec)
     save = save or Path(f"{Path(picture).stem}-seen.png")
     save_steps(steps, save)
     print(save)
@@ -167,6 +168,9 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     group: Group = None,
     allow_bad: AllowBad = 0.2,
@@ -174,46 +178,71 @@ def train(
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
-    from imprint.origin import data_origin, origin_of
+    from imprint.origin import data_origin
     from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_evidence, write_run
-    from imprint.training import carry_out
+    from imprint.run_folder import seeds_facts
+    from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
     side = picture_side(recipe, changes)
     images = load(data, side=side, group=group, allow_bad=allow_bad, reporter=reporter)
     checked_by = _share_or_data(validation, data, images, reporter)
     plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
-    folder = new_run_folder(plan.recipe.name, run)
+    given = data_origin(images, data, side=side, group=group, allow_bad=allow_bad)
+    sources = given, _checked_origin(checked_by, validation, data, images)
+    each: list[dict[str, Any]] = []
+    for one in plans:
+        folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
+        each.append(_train_one(one, sources, folder, tested, reporter, as_json))
+        if each[-1]["interrupted"]:
+            break
+    if as_json:
+        _print_json(each[0] if seeds == 1 else seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]]))
+    elif seeds > 1:
+        print(seeds_table(seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]])))
+
+
+def _train_one(
+    plan: Plan,
+    sources: tuple[DataOrigin, DataOrigin | None],
+    folder: Path | None,
+    tested: LabelledImages | None,
+    reporter: Reporter,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Carry a plan out, write its run folder, and give the facts of it."""
+    from imprint.origin import origin_of
+    from imprint.plots import random_window, save_curves, save_predictions
+    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_evidence, write_run
+    from imprint.training import carry_out
+
+    folder = new_run_folder(plan.recipe.name, folder)
     try:
         done = carry_out(plan, reporter)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
-        from_data = data_origin(images, data, side=side, group=group, allow_bad=allow_bad)
-        origin = origin_of(plan, _command(), from_data, _checked_origin(checked_by, validation, data, images))
-        write_evidence(done, plan, origin, folder)
+        write_evidence(done, plan, origin_of(plan, _command(), *sources), folder)
     finally:
         discard_empty(folder)
-    from imprint.plots import random_window, save_curves, save_predictions
-
     save_curves(done.history, folder / "curves.png")
     if tested is not None:
         predictions = done.model.predict(tested)
         predictions.write_csv(folder / "result.csv")
         window = random_window(len(tested), plan.recipe.seed)
         save_predictions(tested, predictions, folder / "predictions.png", window)
-    if as_json:
-        _print_json(facts)
-    else:
+    if not as_json:
         print(f"trained in {done.seconds:.1f} s")
         if done.validation is not None:
             print(f"validation accuracy {done.validation}")
         for path in sorted(folder.iterdir()):
             print(path)
+        print(done.expectation)
+    return facts
 
 
 @app.command()
@@ -235,22 +264,22 @@ def evaluate(
     """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import evaluate as run_evaluation
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    classifier, reporter = Classifier.load(model), Reporter()
+    classifier, reporter = _model(model), Reporter()
     images = classifier.ready(data, _part_to_score(data), reporter)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
     if clinic:
+        from imprint.classifier import Classifier
         from imprint.clinic import diagnose
         from imprint.mistakes_table import mistakes_table
         from imprint.run_record import read_run
 
         learnt = training or read_run(model).read_pictures(reporter=reporter)[0]
-        diagnosed = diagnose(classifier, images, learnt, reporter=reporter)
+        diagnosed = diagnose(Classifier.load(model), images, learnt, reporter=reporter)
         facts |= {"mistakes": diagnosed.to_dicts()}
         text += f"\n\n{mistakes_table(diagnosed)}"
     if pictures is not None:
@@ -278,10 +307,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    from imprint.classifier import Classifier
     from imprint.progress import Reporter
 
-    classifier = Classifier.load(model)
+    classifier = _model(model)
     predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
     if output is not None:
         predictions.write_csv(output)
@@ -294,7 +322,7 @@ def predict(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
     as_json: AsJson = False,
@@ -302,12 +330,11 @@ def compare(
     """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import compare as run_comparison
     from imprint.progress import Reporter
     from imprint.tables import comparison_table
 
-    result = run_comparison(Classifier.load(first), Classifier.load(second), data, _part_to_score(data), Reporter())
+    result = run_comparison(_model(first), _model(second), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
@@ -334,6 +361,39 @@ def report(
     if as_json:
         _print_json({"report": str(path)})
     else:
+        print(path)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Left out, beside the model file.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Pictures to prove the file on. Left out, real ones that come along."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
+    from dataclasses import asdict
+
+    from imprint.classifier import MODEL_NAME, Classifier
+    from imprint.exporting import export as write
+    from imprint.progress import Reporter
+
+    path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
+    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8, reporter=Reporter())
+    if as_json:
+        _print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
+    else:
+        print(done)
+        if done.rounding is not None:
+            print(f"int8: {done.rounding}")
         print(path)
 
 
@@ -398,6 +458,17 @@ def version(
 
         print(f"imprint {__version__}")
         raise typer.Exit
+
+
+def _model(path: Path) -> Predictor:
+    """Read a model in whichever form it is; an exported one needs no torch."""
+    if path.suffix.lower() == ".onnx":
+        from imprint.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier.load(path)
+    from imprint.classifier import Classifier
+
+    return Classifier.load(path)
 
 
 def _share_or_data(

@@ -9,8 +9,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.arithmetic import choose_arithmetic
-from imprint.input_spec import InputSpec, prepare
+from imprint.input_spec import InputSpec
 from imprint.layers import Ensemble
+from imprint.preparation import prepare
 
 BATCH = 128  # pictures at once
 ROWS = 512  # pictures compared at once

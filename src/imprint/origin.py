@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from imprint import __version__
 from imprint.data import load
 from imprint.errors import DataError
 from imprint.files import let_go
@@ -23,7 +22,7 @@ from imprint.input_spec import InputSpec
 from imprint.plan import Plan
 from imprint.progress import Reporter
 
-LIBRARIES = ("torch", "numpy", "pillow", "polars")
+PACKAGES = ("imprint", "torch", "numpy", "pillow", "polars")
 ROWS = 4096  # pictures hashed at once
 
 
@@ -269,8 +268,7 @@ def origin_of(plan: Plan, command: str, training: DataOrigin, validation: DataOr
     >>> sorted(origin.versions)
     ['imprint', 'numpy', 'pillow', 'polars', 'python', 'torch']
     """
-    versions = {"imprint": __version__, "python": platform.python_version()}
-    versions |= {name: version(name) for name in LIBRARIES}
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     device = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else plan.device.type
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, trained on {device}"
     made = datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from numpy import ndarray
 from imprint.drawing import BLUE, GREY, ORANGE, draw_picture, new_figure, picture_height, save_png, shorten
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
-from imprint.predict import Predictions
+from imprint.predictions import Predictions
 from imprint.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def training_versions(
     import torch
 
     from imprint.augment import augment
-    from imprint.input_spec import prepare
+    from imprint.preparation import prepare
 
     repeated = torch.from_numpy(np.repeat(pixels, versions, axis=0))
     with torch.random.fork_rng(devices=[]):
