@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from imprint.errors import ImprintError as ImprintError
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
+    from imprint.estimator import ImageClassifier as ImageClassifier
     from imprint.evaluation import evaluate as evaluate
     from imprint.findings import Finding as Finding
     from imprint.findings import Findings as Findings
@@ -30,6 +31,7 @@ _HOMES = {
     "DataError": "imprint.errors",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
+    "ImageClassifier": "imprint.estimator",
     "ImprintError": "imprint.errors",
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",

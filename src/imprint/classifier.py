@@ -54,6 +54,8 @@ class Classifier:
         other views. Training sets it so that 5 % of the validation pictures are.
     score : dict or None
         How it did on the validation pictures, for information.
+    notes : dict or None, default=None
+        What a program that uses the model wants to keep with it, as plain JSON values.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class Classifier:
     unsure_below: float
     views_below: float
     score: dict[str, Any] | None = None
+    notes: dict[str, Any] | None = None
 
     def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
         """Give each picture's probability of each class.
@@ -218,6 +221,7 @@ class Classifier:
             "unsure_below": self.unsure_below,
             "views_below": self.views_below,
             "score": self.score,
+            "notes": self.notes,
         }
         write_model_file(path, self.net.state_dict(), facts)
 
@@ -282,7 +286,10 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     )
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
-    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"))
+    notes = facts.get("notes")
+    if not isinstance(notes, dict | None):
+        raise ValueError("notes")
+    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"), notes)
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
