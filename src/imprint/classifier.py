@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from imprint.data import Data, load
 from imprint.device import choose_device
+from imprint.errors import UsageError
 from imprint.glyph import GlyphForm
+from imprint.hub import download, upload, write_card
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
@@ -213,7 +216,24 @@ class Classifier:
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        facts = {
+        write_model_file(path, self.net.state_dict(), self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Give everything but the weights, as a model file holds it.
+
+        Returns
+        -------
+        dict
+            Plain JSON values.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.facts()["recipe"]["name"]
+        'quick'
+        """
+        return {
             "class_names": list(self.class_names),
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
@@ -223,7 +243,6 @@ class Classifier:
             "score": self.score,
             "notes": self.notes,
         }
-        write_model_file(path, self.net.state_dict(), facts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
@@ -262,6 +281,126 @@ class Classifier:
         _fill(classifier.net, tensors, path)
         classifier.net.to(choose_device(device)).eval()
         return classifier
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
+        """Write the model and a card that tells what it is into a folder, as Hugging Face lays them out.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where it does not exist; ``model.safetensors`` and ``README.md`` in it are replaced.
+        license : str or None, default=None
+            For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
+
+        Raises
+        ------
+        UsageError
+            When a file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> folder = Path(tempfile.mkdtemp()) / "digits"
+        >>> model.save_pretrained(folder)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['README.md', 'model.safetensors']
+        """
+        self._write_folder(Path(folder), Path(folder).name, license)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, token: str | None = None, device: str = "auto"
+    ) -> Classifier:
+        """Read a model from a folder, or from a repository of Hugging Face's Hub.
+
+        Parameters
+        ----------
+        source : str or Path
+            What `save_pretrained` wrote, or any model file or run folder; where nothing is there, a
+            repository such as ``"me/digits"``, which needs the extra ``hub``.
+        revision : str or None, default=None
+            Branch, tag or commit of the repository; None is its main branch.
+        token : str or None, default=None
+            For a private repository; None takes what ``hf auth login`` keeps.
+        device : str, default="auto"
+            Where to compute.
+
+        Returns
+        -------
+        Classifier
+            As it was saved.
+
+        Raises
+        ------
+        ModelFileError
+            When there is no such model, or it is not whole.
+        UsageError
+            When huggingface_hub is missing.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save_pretrained(folder)
+        >>> Classifier.from_pretrained(folder).class_names == model.class_names
+        True
+        """
+        if Path(source).exists():
+            return cls.load(source, device)
+        return cls.load(download(str(source), MODEL_NAME, revision, token), device)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
+    ) -> str:
+        """Publish the model and its card on Hugging Face's Hub; needs the extra ``hub``.
+
+        Parameters
+        ----------
+        repository : str
+            Such as ``"me/digits"``; made where it does not exist.
+        private : bool or None, default=None
+            Whether a new repository can be seen by you only; None does as your settings there say.
+        token : str or None, default=None
+            One that may write; None takes what ``hf auth login`` keeps.
+        license : str or None, default=None
+            For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
+
+        Returns
+        -------
+        str
+            Where it can be seen.
+
+        Raises
+        ------
+        UsageError
+            When the name is none, huggingface_hub is missing, or the Hub refuses.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.push_to_hub("digits")
+        Traceback (most recent call last):
+        imprint.errors.UsageError: repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._write_folder(Path(folder), repository, license)
+            return upload(folder, repository, private=private, token=token)
+
+    def _write_folder(self, folder: Path, source: str, license: str | None) -> None:
+        """Write model and card; the card says to load the model from `source`."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cause = f"it cannot be made ({error.strerror or error})"
+            raise UsageError("folder", str(folder), cause, "Choose another.") from None
+        self.save(folder / MODEL_NAME)
+        parameters = sum(parameter.numel() for parameter in self.net.parameters())
+        write_card(folder, self.facts(), self.spec, parameters, source, license)
 
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:

@@ -32,7 +32,7 @@ NOTE = "scikit-learn"  # where a model file keeps what this class knows beyond t
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier of pictures that fits into scikit-learn's pipelines, cross-validation and searches.
 
-    `X` is an array of pictures, n × height × width, or with 1, 3 or 4 channels last or first; or rows of
+    `X` is an array of pictures, n × height × width, or with 1 or 3 channels last or first; or rows of
     pixels as scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to
     255. Any other numbers are scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped.
     Labels are numbers or words, and come back as they were given.

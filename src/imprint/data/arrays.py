@@ -64,7 +64,7 @@ def read_arrays(path: Path, part: str | None = None, group: str | None = None) -
     arrays = _load(path, part)
     if "pictures" not in arrays:
         raise DataError("pictures", path.name, "no array is called images, x or pixels", CALL_THEM)
-    pixels = channels_first(_to_bytes(arrays["pictures"], path.name), path.name)
+    pixels = _channels_first(_to_bytes(arrays["pictures"], path.name), path.name)
     labels, class_names = None, tuple[str, ...]()
     if "labels" in arrays:
         labels, class_names = encode_labels(_label_names(arrays["labels"], arrays.get("names"), len(pixels), path.name))
@@ -225,31 +225,7 @@ def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
     )
 
 
-def channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n c h w"]:
-    """Order an array of pictures as Imprint keeps them, with channels before height and width.
-
-    Parameters
-    ----------
-    array : ndarray of uint8, shape (n, height, width), or with 1, 3 or 4 channels last or first
-        Brightness, 0 to 255; a fourth channel tells how opaque each pixel lies on white.
-    where : str
-        Where it came from, for messages.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, channels, height, width)
-        1 or 3 channels.
-
-    Raises
-    ------
-    DataError
-        When it is no stack of pictures.
-
-    Examples
-    --------
-    >>> channels_first(np.zeros((2, 8, 9, 4), np.uint8), "two pictures").shape
-    (2, 3, 8, 9)
-    """
+def _channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n c h w"]:
     if array.ndim == 3 and array.shape[2] not in (3, 4):  # else it is one colour picture
         array = array[..., None]
     if array.ndim == 4 and array.shape[3] in (1, 3, 4):

@@ -10,13 +10,12 @@ from jaxtyping import Num, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from imprint.data.arrays import channels_first
 from imprint.errors import DataError, UsageError
 
 Shape = tuple[int, ...]
 Range = tuple[float, float]
-CHANNELS = (1, 3, 4)
-GIVE = "Give n × height × width, with 1, 3 or 4 channels last or first, or rows of pixels."
+CHANNELS = (1, 3)
+GIVE = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
 
 def as_rows(pictures: ArrayLike, where: str) -> tuple[ArrayLike, Shape | None]:
@@ -196,7 +195,7 @@ def to_pixels(rows: Num[ndarray, "n pixels"], shape: Shape, pixel_range: Range) 
     rows : ndarray, shape (n, pixels)
         Any numbers, channels last.
     shape : tuple of int
-        Height, width and, if not grey, channels; a fourth channel is how opaque it lies on white.
+        Height, width and, if not grey, channels.
     pixel_range : tuple of float
         The numbers that become 0 and 255; those beyond are clipped.
 
@@ -215,8 +214,8 @@ def to_pixels(rows: Num[ndarray, "n pixels"], shape: Shape, pixel_range: Range) 
         parts = np.array_split(rows, 1 + len(rows) // 1024)
         rows = np.concatenate([_scaled(part, low, high) for part in parts])
     height, width, channels = shape if len(shape) == 3 else (*shape, 1)
-    pixels = channels_first(rows.reshape(len(rows), height, width, channels), "X")
-    return pixels if pixels.flags.writeable else pixels.copy()
+    pixels = np.ascontiguousarray(rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
+    return pixels if pixels.flags.writeable else pixels.copy()  # torch warns of what it might overwrite
 
 
 def _scaled(rows: Num[ndarray, "n pixels"], low: float, high: float) -> UInt8[ndarray, "n pixels"]:
