@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         recipe: str | Recipe | None = "quick",
         *,
         image_shape: Sequence[int] | None = None,
-        pixel_range: tuple[float, float] | None = None,
+        pixel_range: tuple[float | int, float | int] | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         settings: Mapping[str, Any] | Sequence[str] | None = None,
-        validation_share: float | None = None,
+        validation_share: float | int | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         verbose: bool = False,
@@ -147,8 +148,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (8, 8)
         """
         rows, given_shape = as_rows(X, "X")
-        rows, y = self._validated(rows, y, reset=True)
-        check_classification_targets(y)
+        with _one_line("X or y"):
+            rows, y = validate_data(self, rows, y)
+            check_classification_targets(y)
         self.image_shape_ = settle_shape(self.image_shape, given_shape, rows.shape[1])
         self.pixel_range_ = settle_range(self.pixel_range, rows)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -224,7 +226,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         rows, given_shape = as_rows(X, "X")
-        rows, _ = self._validated(rows, None, reset=False)
+        with _one_line("X"):
+            rows = validate_data(self, rows, reset=False)
         if given_shape not in (None, self.image_shape_):
             cause = f"the classifier was fitted with {self.image_shape_}"
             raise DataError(f"pictures of {given_shape}", "X", cause, "Give pictures of that shape.")
@@ -312,13 +315,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(parameters["recipe"], dict):
             parameters["recipe"] = Recipe.from_dict(parameters["recipe"])
         classifier = cls(**parameters)
-        classifier.classes_ = np.array(facts["classes"], dtype=np.dtype(facts["label_type"]))
+        label_type = np.dtype(facts["label_type"])
+        classifier.classes_ = np.array(facts["classes"], dtype=label_type)
         classifier.image_shape_ = tuple(map(int, facts["image_shape"]))
         low, high = map(float, facts["pixel_range"])
         classifier.pixel_range_ = (low, high)
         classifier.n_features_in_ = math.prod(classifier.image_shape_)
-        if tuple(map(_name, classifier.classes_.tolist())) != model.class_names or not low < high:
-            raise ValueError("classes or range")
+        if tuple(map(_name, classifier.classes_.tolist())) != model.class_names or label_type.kind not in "biufUO":
+            raise ValueError("classes")
+        height, width, channels = (*classifier.image_shape_, 1)[:3]
+        if (channels, (height, width)) != (model.spec.channels, model.spec.picture_size) or not low < high:
+            raise ValueError("shape or range")
         classifier.model_, classifier.history_, classifier.validation_ = model, {}, None
         return classifier
 
@@ -331,18 +338,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             parameters["random_state"] = None
         return parameters
 
-    def _validated(self, rows: Any, y: Any, reset: bool) -> tuple[ndarray, ndarray]:
-        """Have scikit-learn check what it checks for every estimator."""
-        try:
-            if reset:
-                rows, y = validate_data(self, rows, y, reset=True)
-            else:
-                rows = validate_data(self, rows, reset=False)
-        except ValueError as error:
-            words = " ".join(str(error).split()).rstrip(".")
-            raise DataError("X or y" if reset else "X", WHERE, words, "Give pictures and labels as arrays.") from None
-        return rows, y
-
     def _images(
         self, rows: ndarray, labels: ndarray | None = None, class_names: tuple[str, ...] = ()
     ) -> LabelledImages:
@@ -351,9 +346,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _settings(self) -> list[str]:
         """Put all changes to the recipe into one list."""
-        more = self.settings or ()
-        if isinstance(more, str):
-            raise UsageError(f"settings {more!r}", WHERE, "it is a text", "Give a dict or a list of key=value.")
+        more = () if self.settings is None else self.settings
+        if isinstance(more, str) or not isinstance(more, Mapping | Sequence):
+            cause = "it is neither a dict nor a list"
+            raise UsageError(f"settings {more!r}", WHERE, cause, 'Give {"epochs": 3} or ["epochs=3"].')
         changes = [f"{key}={value}" for key, value in more.items()] if isinstance(more, Mapping) else list(more)
         named = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
         return changes + [f"{key}={value}" for key, value in named.items() if value is not None]
@@ -361,12 +357,25 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _seed(self) -> int | None:
         if self.random_state is None or isinstance(self.random_state, int):
             return self.random_state
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        try:
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        except ValueError:
+            raise UsageError(f"random_state {self.random_state!r}", WHERE, "it is no seed", "Give an int.") from None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Put what scikit-learn finds wrong with every estimator's input into Imprint's form."""
+    try:
+        yield
+    except ValueError as error:
+        cause = " ".join(str(error).split()).rstrip(".")
+        raise DataError(what, WHERE, cause, "Give pictures as an array, and a label for each to fit.") from None
 
 
 def _name(label: Any) -> str:

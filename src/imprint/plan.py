@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy import ndarray
 from imprint.data.duplicates import fingerprints, first_copies
 from imprint.data.split import split
 from imprint.device import choose_device
-from imprint.errors import DataError
+from imprint.errors import DataError, UsageError
 from imprint.glyph import learn_glyph_form
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec, describe
@@ -124,6 +125,7 @@ def plan_training(
     training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network, 10 classes;
     144 held out; recipe quick, not mirrored (grey pictures may be signs; --set mirror=yes or no), seed 7, cpu
     """
+    _check_arguments(images, recipe, settings, validation)
     settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
     if settled is None:
         settled, reason = choose_recipe(images.shape)
@@ -158,6 +160,20 @@ def plan_training(
     if len(np.unique(images.labels[training])) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
     return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
+
+
+def _check_arguments(images: Any, recipe: Any, settings: Any, validation: Any) -> None:
+    """Refuse arguments of a kind that cannot be meant."""
+    if not isinstance(images, LabelledImages):
+        remedy = "Use imprint.load(PATH), or imprint.ImageClassifier for arrays."
+        raise UsageError("images", "train", f"{type(images).__name__} is no LabelledImages", remedy)
+    if not isinstance(recipe, str | Recipe | None):
+        raise UsageError(f"recipe {recipe!r}", "train", "it is neither a name nor a Recipe", 'Give "quick".')
+    if isinstance(settings, str) or not all(isinstance(setting, str) for setting in settings):
+        raise UsageError(f"settings {settings!r}", "train", "it is no list of texts", 'Give ["epochs=3"].')
+    if not isinstance(validation, float | int | LabelledImages | None):
+        cause = "it is neither a share nor LabelledImages"
+        raise UsageError(f"validation {validation!r}", "train", cause, "Give a share such as 0.1.")
 
 
 def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.errors import DataError, UsageError
 
 Shape = tuple[int, ...]
-Range = tuple[float, float]
+Range = tuple[float | int, float | int]
 CHANNELS = (1, 3)
 GIVE = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
@@ -118,7 +118,7 @@ def settle_shape(wanted: Sequence[int] | None, given: Shape | None, features: in
     return shape
 
 
-def settle_range(wanted: Range | None, rows: Num[ndarray, "n pixels"]) -> Range:
+def settle_range(wanted: Range | None, rows: Shaped[ndarray, "n pixels"]) -> Range:
     """Find the numbers that mean black and white.
 
     Parameters
@@ -158,7 +158,7 @@ def settle_range(wanted: Range | None, rows: Num[ndarray, "n pixels"]) -> Range:
     return low, high
 
 
-def refuse_another_scale(rows: Num[ndarray, "n pixels"], pixel_range: Range) -> None:
+def refuse_another_scale(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> None:
     """Refuse pixels from 0 to 255 where training had 0 to 1, and the other way round.
 
     Parameters
@@ -187,7 +187,7 @@ def refuse_another_scale(rows: Num[ndarray, "n pixels"], pixel_range: Range) -> 
         raise DataError("pixels", "X", cause, "Give them as in training.")
 
 
-def to_pixels(rows: Num[ndarray, "n pixels"], shape: Shape, pixel_range: Range) -> UInt8[ndarray, "n c h w"]:
+def to_pixels(rows: Shaped[ndarray, "n pixels"], shape: Shape, pixel_range: Range) -> UInt8[ndarray, "n c h w"]:
     """Turn rows into pictures of brightness from 0 to 255.
 
     Parameters
@@ -209,17 +209,17 @@ def to_pixels(rows: Num[ndarray, "n pixels"], shape: Shape, pixel_range: Range) 
     >>> to_pixels(np.array([[0.0, 0.5, 1.0, 2.0]]), (2, 2), (0, 1)).tolist()
     [[[[0, 128], [255, 255]]]]
     """
-    low, high = pixel_range
     if rows.dtype != np.uint8 or pixel_range != (0, 255):
         parts = np.array_split(rows, 1 + len(rows) // 1024)
-        rows = np.concatenate([_scaled(part, low, high) for part in parts])
+        rows = np.concatenate([_scaled(part, pixel_range) for part in parts])
     height, width, channels = shape if len(shape) == 3 else (*shape, 1)
     pixels = np.ascontiguousarray(rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
     return pixels if pixels.flags.writeable else pixels.copy()  # torch warns of what it might overwrite
 
 
-def _scaled(rows: Num[ndarray, "n pixels"], low: float, high: float) -> UInt8[ndarray, "n pixels"]:
-    shares = (rows.astype(np.float64) - low) / (high - low)
+def _scaled(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> UInt8[ndarray, "n pixels"]:
+    low, high = pixel_range
+    shares = (rows / 2 - low / 2) / (high / 2 - low / 2)  # halves, since the whole may be too large for a float
     return np.asarray(np.floor(shares.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
