@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs clean
+.PHONY: demo test check docs bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -29,7 +29,10 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs
+docs: $(INSTALLED)
+	$(BIN)/python scripts/api_page.py
+
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -51,6 +54,9 @@ bench-doctor: $(INSTALLED)
 
 bench-glyphs: $(INSTALLED)
 	$(BIN)/python benchmarks/glyphs.py $(DATA)/train.csv
+
+bench-importing: $(INSTALLED)
+	$(BIN)/python benchmarks/importing.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,3 +1,4 @@
+import importlib.resources
 import subprocess
 import sys
 
@@ -28,6 +29,26 @@ def test_functions_are_not_hidden_by_modules():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+HEAVY = ("jinja2", "matplotlib", "numpy", "onnxruntime", "PIL", "polars", "scipy", "sklearn", "torch", "typer")
+
+
+def loaded_by(statement):
+    script = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
 def test_importing_is_light():
-    script = "import sys, imprint; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    assert loaded_by("import imprint; imprint.ImprintError, imprint.__version__, dir(imprint)") == []
+
+
+def test_training_needs_neither_scikit_learn_nor_matplotlib():
+    assert not {"sklearn", "matplotlib", "jinja2"} & set(loaded_by("import imprint; imprint.train, imprint.Classifier"))
+
+
+def test_public_names_complete_in_an_editor():
+    assert set(imprint.__all__) <= set(dir(imprint))
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (importlib.resources.files(imprint) / "py.typed").is_file()

@@ -69,13 +69,14 @@ def test_rows_of_no_square_need_a_shape():
         (np.array([[3, 9]]), (3, 9)),
         (np.array([[0.2, 0.9]]), (0, 1)),
         (np.array([[True, False]]), (0, 1)),
-        (np.array([[-2.5, 2.0]]), (-2.5, 2)),
+        (np.array([[-1.0, *range(99)]]), (-0.01, 97.01)),
+        (np.array([[-2.0] * 3]), (-2, -1)),
         (np.array([[4.0, 4.0]]), (4, 5)),
     ],
 )
 def test_black_and_white(rows, expected):
-    assert settle_range(None, rows) == expected
-    assert to_pixels(rows, (1, 2), expected).min() >= 0
+    assert settle_range(None, rows) == pytest.approx(expected)
+    assert to_pixels(rows, (1, rows.size), expected).dtype == np.uint8
 
 
 @pytest.mark.parametrize("wanted", [(1, 0), (0, 0), (0, float("inf")), (float("nan"), 1), (0, 1, 2), 5, "ab"])

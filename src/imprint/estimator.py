@@ -46,8 +46,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Height, width and, for colour, channels of the pictures that are given as rows; one of them may
         be -1, as in ``numpy.reshape``. None takes rows for grey squares.
     pixel_range : tuple of float or None, default=None
-        The numbers that mean black and white. None is 0 and 255 for uint8; for other types 0 and 1
-        where all of the training pixels lie between, else the least and the greatest of them.
+        The numbers that mean black and white. None is 0 and 255 for uint8. For other types it is 0 and 1
+        where all training pixels lie between; what 1 % of them lie below and 1 % above where some are
+        negative, as from StandardScaler; else the least and the greatest.
     epochs, batch_size : int or None, default=None
         In place of the recipe's.
     learning_rate : float or None, default=None

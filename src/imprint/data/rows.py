@@ -15,6 +15,7 @@ from imprint.errors import DataError, UsageError
 Shape = tuple[int, ...]
 Range = tuple[float | int, float | int]
 CHANNELS = (1, 3)
+LOOKED_AT = 2000  # pictures that tell how far standardised numbers go
 GIVE = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
 
@@ -131,7 +132,8 @@ def settle_range(wanted: Range | None, rows: Shaped[ndarray, "n pixels"]) -> Ran
     Returns
     -------
     tuple of float
-        0 and 255 for uint8, 0 and 1 for other types that lie between, else the least and the greatest.
+        0 and 255 for uint8; 0 and 1 for other types that lie between; where some are below 0, as
+        standardised ones, what 1 % lie below and 1 % above; else the least and the greatest.
 
     Raises
     ------
@@ -147,7 +149,13 @@ def settle_range(wanted: Range | None, rows: Shaped[ndarray, "n pixels"]) -> Ran
         if rows.dtype == np.uint8:
             return 0.0, 255.0
         low, high = float(rows.min()), float(rows.max())
-        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high) if low < high else (low, low + 1)
+        if low >= 0 and high <= 1:
+            return 0.0, 1.0
+        if (
+            low < 0
+        ):  # one pixel that is hardly ever inked may reach 30 deviations, which would leave the others no range
+            low, high = map(float, np.quantile(rows[:: 1 + len(rows) // LOOKED_AT], (0.01, 0.99)))
+        return (low, high) if low < high else (low, low + 1)
     try:
         low, high = map(float, wanted)
     except (TypeError, ValueError):
