@@ -117,7 +117,7 @@ def _signature(title: str, thing: Callable[..., Any]) -> str:
         for parameter in signature.parameters.values()
         if parameter.name not in ("self", "cls")
     ]
-    call = str(signature.replace(parameters=bare, return_annotation=signature.empty))
+    call = str(signature.replace(parameters=bare, return_annotation=signature.empty)).replace("'", '"')
     if len(title) + len(call) > 100:
         inner = ",\n    ".join(re.split(r", (?![^(\[]*[)\]])", call[1:-1]))
         call = f"(\n    {inner},\n)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -375,7 +376,7 @@ def _one_line(what: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        cause = " ".join(str(error).split()).rstrip(".")
+        cause = re.sub(r"\[.*\]", "[…]", " ".join(str(error).split())).rstrip(".")  # it prints whole arrays
         raise DataError(what, WHERE, cause, "Give pictures as an array, and a label for each to fit.") from None
 
 

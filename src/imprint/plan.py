@@ -17,7 +17,7 @@ from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError, UsageError
 from imprint.glyph import learn_glyph_form
-from imprint.images import LabelledImages
+from imprint.images import LabelledImages, expect_images, kind_of
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
 from imprint.recipe import Recipe
@@ -164,16 +164,14 @@ def plan_training(
 
 def _check_arguments(images: Any, recipe: Any, settings: Any, validation: Any) -> None:
     """Refuse arguments of a kind that cannot be meant."""
-    if not isinstance(images, LabelledImages):
-        remedy = "Use imprint.load(PATH), or imprint.ImageClassifier for arrays."
-        raise UsageError("images", "train", f"{type(images).__name__} is no LabelledImages", remedy)
+    expect_images(images, "train")
     if not isinstance(recipe, str | Recipe | None):
-        raise UsageError(f"recipe {recipe!r}", "train", "it is neither a name nor a Recipe", 'Give "quick".')
-    if isinstance(settings, str) or not all(isinstance(setting, str) for setting in settings):
-        raise UsageError(f"settings {settings!r}", "train", "it is no list of texts", 'Give ["epochs=3"].')
+        raise UsageError("recipe", "train", f"{kind_of(recipe)} is neither a name nor a Recipe", 'Give "quick".')
+    if not isinstance(settings, list | tuple) or not all(isinstance(setting, str) for setting in settings):
+        raise UsageError("settings", "train", f"{kind_of(settings)} is no list of texts", 'Give ["epochs=3"].')
     if not isinstance(validation, float | int | LabelledImages | None):
-        cause = "it is neither a share nor LabelledImages"
-        raise UsageError(f"validation {validation!r}", "train", cause, "Give a share such as 0.1.")
+        cause = f"{kind_of(validation)} is neither a share nor LabelledImages"
+        raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
 
 
 def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.errors import DataError, UsageError
+from imprint.images import LabelledImages
 
 Shape = tuple[int, ...]
 Range = tuple[float | int, float | int]
@@ -19,7 +20,7 @@ LOOKED_AT = 2000  # pictures that tell how far standardised numbers go
 GIVE = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
 
-def as_rows(pictures: ArrayLike, where: str) -> tuple[ArrayLike, Shape | None]:
+def as_rows(pictures: ArrayLike | LabelledImages, where: str) -> tuple[ArrayLike, Shape | None]:
     """Lay pictures out as one row each, and remember their shape; what is rows already passes untouched.
 
     Parameters
@@ -47,6 +48,8 @@ def as_rows(pictures: ArrayLike, where: str) -> tuple[ArrayLike, Shape | None]:
     >>> rows.shape, shape
     ((5, 216), (8, 9, 3))
     """
+    if isinstance(pictures, LabelledImages):
+        raise DataError(where, "LabelledImages", "it is no array", "Give its pixels and labels, or use imprint.train.")
     if isinstance(pictures, list | tuple):
         try:
             pictures = np.asarray(pictures)
