@@ -82,7 +82,8 @@ def _members(thing: type) -> Iterator[tuple[str, Any]]:
     for base in homes:
         for member, value in vars(base).items():
             routine = inspect.isroutine(value) or isinstance(value, property | classmethod | staticmethod)
-            if routine and not member.startswith("_") and member not in seen:
+            made_by_sklearn = type(value).__module__.startswith("sklearn.")
+            if routine and not made_by_sklearn and not member.startswith("_") and member not in seen:
                 seen.add(member)
                 yield member, value if isinstance(value, property) else getattr(thing, member)
 

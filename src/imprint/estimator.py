@@ -146,7 +146,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         --------
         >>> from imprint import load
         >>> digits = load("digits")
-        >>> ImageClassifier(epochs=1).fit(digits.pixels[:, 0], digits.labels).image_shape_
+        >>> ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels[:, 0], digits.labels).image_shape_
         (8, 8)
         """
         rows, given_shape = as_rows(X, "X")
@@ -195,7 +195,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> from imprint import load
         >>> digits = load("digits")
         >>> words = np.array(digits.class_names)[digits.labels]
-        >>> ImageClassifier(epochs=1).fit(digits.pixels, words).predict(digits.pixels[:2]).dtype
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, words)
+        >>> classifier.predict(digits.pixels[:2]).dtype
         dtype('<U1')
         """
         likeliest = self.predict_proba(X).argmax(axis=1)
@@ -223,7 +224,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         --------
         >>> from imprint import load
         >>> digits = load("digits")
-        >>> ImageClassifier(epochs=1).fit(digits.pixels, digits.labels).predict_proba(digits.pixels[:2]).shape
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, digits.labels)
+        >>> classifier.predict_proba(digits.pixels[:2]).shape
         (2, 10)
         """
         check_is_fitted(self)
@@ -255,7 +257,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> from imprint import load
         >>> digits = load("digits")
         >>> path = Path(tempfile.mkdtemp()) / "digits.safetensors"
-        >>> ImageClassifier(epochs=1).fit(digits.pixels, digits.labels).save(path)
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, digits.labels)
+        >>> classifier.save(path)
         >>> ImageClassifier.load(path).predict(digits.pixels[:3]).dtype
         dtype('int64')
         """
