@@ -35,7 +35,8 @@ def test_training_mode_is_left_as_it_was():
 
 def predictions(sources, names=("cat", "dog, big")):
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], dtype=np.float32)
-    return Predictions(probabilities, names, np.array(sources), unsure_below=0.7)
+    doubt = np.array([4.7, 6.2, 5.1], dtype=np.float32)
+    return Predictions(probabilities, names, np.array(sources), doubt, unsure_above=6.0)
 
 
 def test_kaggles_form_counts_from_one_in_order(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from imprint.data import Data, load
 from imprint.device import choose_device
 from imprint.errors import UsageError
+from imprint.familiarity import Familiarity, logits_and_features
 from imprint.glyph import GlyphForm
 from imprint.hub import download, upload, write_card
 from imprint.images import LabelledImages
@@ -23,12 +25,14 @@ from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
-from imprint.predict import Predictions, look_again, predict_probabilities
+from imprint.predict import Predictions, doubts, look_again, predict_with_features
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
+FAMILIARITY = "familiarity."  # before the names of its tensors in the file
+FAMILIARITY_TENSORS = ("whitening", "offset", "centres")
 LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
 
 
@@ -49,9 +53,11 @@ class Classifier:
     temperature : float
         What the network's logits are divided by, so that confidence fits accuracy. Training fits
         it on the validation pictures, and leaves it at 1 where there are none.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure. Training sets it so
-        that 1 % of the validation pictures are flagged.
+    familiarity : Familiarity
+        What the network's features are like for pictures as it was taught with.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
+        promises, and `predict.doubts` for what doubt is.
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's
         other views. Training sets it so that 5 % of the validation pictures are.
@@ -73,7 +79,8 @@ class Classifier:
     spec: InputSpec
     recipe: Recipe
     temperature: float
-    unsure_below: float
+    familiarity: Familiarity
+    unsure_above: float
     views_below: float
     score: dict[str, Any] | None = None
     notes: dict[str, Any] | None = None
@@ -105,10 +112,7 @@ class Classifier:
         >>> model.predict_proba(digits).shape
         (1797, 10)
         """
-        pixels = torch.from_numpy(self.ready(images).pixels)
-        found = predict_probabilities(self.net, pixels, self.spec)
-        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
-        return tempered(found, self.temperature)
+        return self.predict(images).probabilities
 
     def predict(self, images: LabelledImages | Data) -> Predictions:
         """Name each picture's class.
@@ -138,7 +142,12 @@ class Classifier:
         True
         """
         ready = self.ready(images)
-        return Predictions(self.predict_proba(ready), self.class_names, ready.sources, self.unsure_below)
+        pixels = torch.from_numpy(ready.pixels)
+        found, features = predict_with_features(self.net, pixels, self.spec)
+        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
+        probabilities = tempered(found, self.temperature)
+        doubt = doubts(probabilities, self.familiarity.to(features.device).distances(features))
+        return Predictions(probabilities, self.class_names, ready.sources, doubt, self.unsure_above)
 
     def ready(
         self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
@@ -216,7 +225,8 @@ class Classifier:
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        write_model_file(path, self.net.state_dict(), self.facts())
+        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
+        write_model_file(path, self.net.state_dict() | usual, self.facts())
 
     def facts(self) -> dict[str, Any]:
         """Give everything but the weights, as a model file holds it.
@@ -238,7 +248,7 @@ class Classifier:
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
-            "unsure_below": self.unsure_below,
+            "unsure_above": self.unsure_above,
             "views_below": self.views_below,
             "score": self.score,
             "notes": self.notes,
@@ -278,9 +288,10 @@ class Classifier:
             classifier = _from_facts(facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its header does not hold together ({error})") from None
+        usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
         _fill(classifier.net, tensors, path)
         classifier.net.to(choose_device(device)).eval()
-        return classifier
+        return replace(classifier, familiarity=_familiarity(usual, classifier, path))
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
         """Write the model and a card that tells what it is into a folder, as Hugging Face lays them out.
@@ -420,15 +431,34 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    temperature, unsure_below, views_below = (
-        float(facts[key]) for key in ("temperature", "unsure_below", "views_below")
+    temperature, unsure_above, views_below = (
+        float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
     )
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
     notes = facts.get("notes")
     if not isinstance(notes, dict | None):
         raise ValueError("notes")
-    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"), notes)
+    if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
+        raise ValueError("limits")
+    empty = Familiarity(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
+    score = facts.get("score")
+    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, score, notes)
+
+
+def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
+    """Check what a file says of usual features against the network whose features they are."""
+    spec = classifier.spec
+    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
+    with torch.inference_mode():
+        features = logits_and_features(classifier.net, blank)[1].shape[1]
+    shapes = (features, features), (features,), (len(classifier.class_names), features)
+    for (name, tensor), shape in zip(given.items(), shapes, strict=True):
+        if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32:
+            raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
+    return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
+    from imprint.plan import Plan
     from imprint.progress import Reporter
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -153,6 +154,9 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     group: Group = None,
     allow_bad: AllowBad = 0.2,
@@ -162,39 +166,58 @@ def train(
     from imprint.data import load
     from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
-    from imprint.training import carry_out
+    from imprint.run_folder import seeds_facts
+    from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
     images = load(data, side=picture_side(recipe, changes), group=group, allow_bad=allow_bad, reporter=reporter)
     checked_by = _share_or_data(validation, data, images, reporter)
     plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
-    folder = new_run_folder(plan.recipe.name, run)
+    each: list[dict[str, Any]] = []
+    for one in plans:
+        folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
+        each.append(_train_one(one, folder, tested, reporter, as_json))
+        if each[-1]["interrupted"]:
+            break
+    if as_json:
+        _print_json(each[0] if seeds == 1 else seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]]))
+    elif seeds > 1:
+        print(seeds_table(seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]])))
+
+
+def _train_one(
+    plan: Plan, folder: Path | None, tested: LabelledImages | None, reporter: Reporter, as_json: bool
+) -> dict[str, Any]:
+    """Carry a plan out, write its run folder, and give the facts of it."""
+    from imprint.plots import random_window, save_curves, save_predictions
+    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
+    from imprint.training import carry_out
+
+    folder = new_run_folder(plan.recipe.name, folder)
     try:
         done = carry_out(plan, reporter)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
     finally:
         discard_empty(folder)
-    from imprint.plots import random_window, save_curves, save_predictions
-
     save_curves(done.history, folder / "curves.png")
     if tested is not None:
         predictions = done.model.predict(tested)
         predictions.write_csv(folder / "result.csv")
         window = random_window(len(tested), plan.recipe.seed)
         save_predictions(tested, predictions, folder / "predictions.png", window)
-    if as_json:
-        _print_json(facts)
-    else:
+    if not as_json:
         print(f"trained in {done.seconds:.1f} s")
         if done.validation is not None:
             print(f"validation accuracy {done.validation}")
         for path in sorted(folder.iterdir()):
             print(path)
+        print(done.expectation)
+    return facts
 
 
 @app.command()

@@ -27,7 +27,7 @@ def write_card(
     folder : str or Path
         An existing folder.
     facts : mapping
-        ``class_names``, ``recipe``, ``score`` and ``unsure_below``, as model files hold them.
+        ``class_names``, ``recipe`` and ``score``, as model files hold them.
     spec : InputSpec
         The model's input contract.
     parameters : int
@@ -49,7 +49,7 @@ def write_card(
     >>> folder = Path(tempfile.mkdtemp())
     >>> score = {"accuracy": 0.9, "interval": (0.6, 0.98), "baseline": 0.5, "images": 10}
     >>> recipe = RECIPES["quick"].to_dict()
-    >>> facts = {"class_names": ["cat", "dog"], "recipe": recipe, "score": score, "unsure_below": 0.7}
+    >>> facts = {"class_names": ["cat", "dog"], "recipe": recipe, "score": score}
     >>> write_card(folder, facts, InputSpec(3, (64, 64), (64, 64)), 1000, "me/pets", license=None)
     >>> "| 0.9000 | 0.6000 to 0.9800 | 0.5000 | 10 |" in (folder / "README.md").read_text()
     True
@@ -72,7 +72,6 @@ def write_card(
         parameters=parameters,
         recipe=facts["recipe"],
         score=facts["score"],
-        unsure_below=facts["unsure_below"],
         form=describe((spec.channels, *spec.picture_size)),
         scaled=None if spec.input_size == spec.picture_size else f"{width}×{height}",
         glyphs=spec.glyph is not None,

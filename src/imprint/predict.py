@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from imprint.arithmetic import choose_arithmetic
 from imprint.augment import VIEWS
+from imprint.familiarity import logits_and_features
 from imprint.files import written_whole
 from imprint.input_spec import InputSpec, prepare
 
@@ -53,6 +54,44 @@ def predict_probabilities(
     (3, 10)
     """
     return _look(net, pixels, spec, other_views=lambda prepared: [])
+
+
+@torch.inference_mode()
+def predict_with_features(
+    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
+) -> tuple[Float32[ndarray, "n classes"], Float32[Tensor, "n features"]]:
+    """Run a network over pictures as `predict_probabilities` does, and note its features on the way.
+
+    Parameters
+    ----------
+    net : nn.Module
+        From prepared pictures to logits, on any device; its training mode is left as it was.
+    pixels : Tensor of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for.
+    spec : InputSpec
+        The model's input contract.
+
+    Returns
+    -------
+    probabilities : ndarray of float32, shape (n, classes)
+        Softmax of the logits; rows sum to 1.
+    features : Tensor of float32, shape (n, features)
+        See `familiarity.logits_and_features`; on the network's device.
+
+    Examples
+    --------
+    >>> from imprint.nets import build_net
+    >>> net = build_net("quick", 1, (28, 28), 10)
+    >>> pixels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    >>> predict_with_features(net, pixels, InputSpec(1, (28, 28), (28, 28)))[1].shape
+    torch.Size([3, 208])
+    """
+    found, features = [], []
+    for prepared, lay_out in _prepared_batches(net, pixels, spec):
+        logits, noted = logits_and_features(net, lay_out(prepared))
+        found.append(logits.softmax(dim=1))
+        features.append(noted)
+    return torch.cat(found).cpu().numpy(), torch.cat(features)
 
 
 def look_again(
@@ -109,18 +148,55 @@ def _look(
     other_views: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
 ) -> Float32[ndarray, "n classes"]:
     """Average the probabilities of each prepared picture and its other views."""
+    found = []
+    for prepared, lay_out in _prepared_batches(net, pixels, spec):
+        seen = [net(lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
+        found.append(torch.stack(seen).mean(dim=0))
+    return torch.cat(found).cpu().numpy()
+
+
+def _prepared_batches(
+    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
+) -> Iterator[tuple[Float32[Tensor, "n c h w"], Callable[[Tensor], Tensor]]]:
+    """Prepare pictures batch by batch, and tell how to lay them out for a network that is not taught meanwhile."""
     device = next(net.parameters()).device
     arithmetic = choose_arithmetic(device, "float32")
     torch.set_num_threads(arithmetic.threads)
     was_training = net.training
     net.eval()
-    found = []
     for batch in pixels.split(CPU_BATCH if device.type == "cpu" else GPU_BATCH):
-        prepared = prepare(batch.to(device), spec)
-        seen = [net(arithmetic.lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
-        found.append(torch.stack(seen).mean(dim=0))
+        yield prepare(batch.to(device), spec), arithmetic.lay_out
     net.train(was_training)
-    return torch.cat(found).cpu().numpy()
+
+
+def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:
+    """Join the two reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
+
+    ``ln(distance) - 2 ln(max(confidence, 1/2))``: a picture four times as far from its class as another is as
+    doubtful as one whose class has half the probability. From one half down, another class may be as likely, and
+    doubt of that kind rises no further; else strange things would hide behind a weak model's hard pictures.
+    Nothing in it is fitted, so that the limit alone is chosen (docs/LOG.md tells how the 2 was).
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Calibrated; rows sum to 1.
+    distances : Tensor of float32, shape (n,)
+        From `Familiarity.distances`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        The larger, the more doubtful.
+
+    Examples
+    --------
+    >>> two = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
+    >>> doubts(two, torch.tensor([1.0, 1.0])).tolist()
+    [0.0, 1.3862...]
+    """
+    far = distances.clamp_min(1e-12).log().cpu().numpy()
+    return np.asarray(far - 2 * np.log(probabilities.max(axis=1).clip(min=0.5)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +211,15 @@ class Predictions:
         Names of the columns.
     sources : ndarray, shape (n,)
         Where each picture came from, as in `LabelledImages`.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure.
+    doubt : ndarray of float32, shape (n,)
+        See `doubts`.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure.
 
     Examples
     --------
-    >>> two = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
-    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), unsure_below=0.7)
+    >>> two, doubt = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([4.7, 6.2], dtype=np.float32)
+    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), doubt, unsure_above=6.0)
     >>> predictions.names, predictions.unsure.tolist()
     (['cat', 'dog'], [False, True])
     """
@@ -149,7 +227,8 @@ class Predictions:
     probabilities: Float32[ndarray, "n classes"]
     class_names: tuple[str, ...]
     sources: Shaped[ndarray, " n"]
-    unsure_below: float
+    doubt: Float32[ndarray, " n"]
+    unsure_above: float
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -171,8 +250,8 @@ class Predictions:
 
     @property
     def unsure(self) -> ndarray:
-        """Whether each prediction's confidence lies below `unsure_below`."""
-        return np.asarray(self.confidence < self.unsure_below)
+        """Whether each prediction is more doubtful than all but 1 % of those for genuine pictures."""
+        return np.asarray(self.doubt > self.unsure_above)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Give each prediction as plain JSON values.
@@ -185,7 +264,7 @@ class Predictions:
         Examples
         --------
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), 0.5).to_dicts()
+        >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5).to_dicts()
         [{'source': 'a.png', 'label': 'cat', 'confidence': 1.0, 'unsure': False}]
         """
         facts = zip(self.sources.tolist(), self.names, self.confidence.tolist(), self.unsure.tolist(), strict=True)
@@ -203,10 +282,11 @@ class Predictions:
         Examples
         --------
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), 0.5).to_csv())
+        >>> doubt = np.zeros(1, dtype=np.float32)
+        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), doubt, 0.5).to_csv())
         ImageId,Label
         1,cat
-        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), 0.5).to_csv())
+        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), doubt, 0.5).to_csv())
         source,label,confidence,unsure
         a.png,cat,1.0000,no
         """
@@ -240,7 +320,7 @@ class Predictions:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "result.csv"
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> Predictions(one, ("cat", "dog"), np.array([5]), 0.5).write_csv(path)
+        >>> Predictions(one, ("cat", "dog"), np.array([5]), np.zeros(1, dtype=np.float32), 0.5).write_csv(path)
         >>> path.read_text()
         'ImageId,Label\n1,cat\n'
         """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:
     >>> from imprint import load, train
     >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
     >>> sorted(train_facts(run, Path("runs/0001-quick"), None))
-    ['epochs', 'interrupted', 'model', 'recipe', 'run', 'seconds', 'validation']
+    ['epochs', 'expected', 'interrupted', 'model', 'recipe', 'run', 'seconds', 'validation']
     """
     facts: dict[str, Any] = {
         "run": str(folder),
@@ -126,8 +127,41 @@ def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:
         "epochs": len(run.history["loss"]),
         "interrupted": run.interrupted,
         "validation": run.model.score,
+        "expected": None if run.expected is None else run.expected.facts(),
     }
     return facts if result is None else facts | {"result": str(result)}
+
+
+def seeds_facts(each: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """Sum several runs up that differ in nothing but their seed.
+
+    Parameters
+    ----------
+    each : sequence of mapping
+        From `train_facts`, one a run; all validated on the same pictures.
+    seeds : sequence of int
+        Their seeds.
+
+    Returns
+    -------
+    dict
+        The first run's facts, and `seeds` [{`seed`, `accuracy`, `run`}] with the `mean` of their accuracies and
+        `sd`, the standard deviation of one run (None for a single one).
+
+    Examples
+    --------
+    >>> each = [{"run": f"runs/{i}", "validation": {"accuracy": accuracy}} for i, accuracy in ((1, 0.98), (2, 0.99))]
+    >>> facts = seeds_facts(each, [7, 8])
+    >>> facts["run"], facts["mean"], round(facts["sd"], 4), facts["seeds"][1]
+    ('runs/1', 0.985, 0.0071, {'seed': 8, 'accuracy': 0.99, 'run': 'runs/2'})
+    """
+    rows = [
+        {"seed": seed, "accuracy": facts["validation"]["accuracy"], "run": facts["run"]}
+        for seed, facts in zip(seeds, each, strict=True)
+    ]
+    accuracies = [row["accuracy"] for row in rows]
+    sd = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return {**each[0], "seeds": rows, "mean": statistics.mean(accuracies), "sd": sd}
 
 
 def write_run(run: Run, folder: Path, facts: Mapping[str, Any]) -> None:
