@@ -336,7 +336,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _plain_parameters(self) -> dict[str, Any]:
         """Give the parameters as JSON values; a random generator's state is not kept."""
-        parameters = self.get_params(deep=False)
+        parameters: dict[str, Any] = self.get_params(deep=False)
         if isinstance(self.recipe, Recipe):
             parameters["recipe"] = self.recipe.to_dict()
         if not isinstance(self.random_state, int):
