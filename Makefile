@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check docs bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-importing clean
+.PHONY: demo test check docs bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -32,7 +32,7 @@ check: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python scripts/api_page.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-importing
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -54,6 +54,9 @@ bench-doctor: $(INSTALLED)
 
 bench-glyphs: $(INSTALLED)
 	$(BIN)/python benchmarks/glyphs.py $(DATA)/train.csv
+
+bench-serving: $(INSTALLED)
+	$(BIN)/python benchmarks/serving.py $(DATA)
 
 bench-unsure: $(INSTALLED)
 	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)

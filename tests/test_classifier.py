@@ -90,7 +90,7 @@ DAMAGES = {
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
     "no familiarity": with_tensors(lambda tensors: tensors.pop("familiarity.whitening")),
     "familiarity of other features": with_tensors(
-        lambda tensors: tensors.update({"familiarity.offset": torch.zeros(207)})
+        lambda tensors: tensors.update({"familiarity.whitening": torch.zeros(10, 207, 207)})
     ),
     "familiarity of fewer classes": with_tensors(
         lambda tensors: tensors.update({"familiarity.centres": tensors["familiarity.centres"][1:].clone()})

@@ -34,22 +34,35 @@ def test_features_are_channel_means_behind_each_activation():
 
 def test_distances_are_scikit_learns_mahalanobis():
     generator = np.random.default_rng(0)
-    labels = generator.integers(3, size=40_000)
-    mixing = np.eye(6) + 0.2 * generator.normal(size=(6, 6))
-    mixed = generator.normal(size=(40_000, 6)) @ mixing + 5 * generator.normal(size=(3, 6))[labels]
+    labels = generator.integers(3, size=60_000)
+    mixing = np.eye(6) + 0.2 * generator.normal(size=(3, 6, 6))  # each class has its own shape
+    noise = np.einsum("ni,nij->nj", generator.normal(size=(60_000, 6)), mixing[labels])
+    mixed = noise + 5 * generator.normal(size=(3, 6))[labels]
     usual = learn_familiarity(torch.tensor(mixed, dtype=torch.float32), torch.from_numpy(labels), 3)
-    means = np.stack([mixed[labels == label].mean(axis=0) for label in range(3)])
-    reference = EmpiricalCovariance().fit(mixed - means[labels])
     strange = generator.normal(size=(50, 6)) * 20
-    expected = np.min([reference.mahalanobis(strange - mean) for mean in means], axis=0)
-    found = usual.distances(torch.tensor(strange, dtype=torch.float32)).numpy()
-    assert found == pytest.approx(expected, rel=0.02)  # 6 of 40,006 parts are drawn towards unrelated features
+    for label in range(3):
+        expected = EmpiricalCovariance().fit(mixed[labels == label]).mahalanobis(strange)
+        predicted = torch.full((50,), label)
+        found = usual.distances(torch.tensor(strange, dtype=torch.float32), predicted).numpy()
+        assert found == pytest.approx(expected, rel=0.02)  # what it is drawn by counts as 30 pictures of 20,000
+
+
+def test_many_classes_share_one_shape(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(900, 4, generator=generator), torch.arange(900) % 3
+    monkeypatch.setattr("imprint.familiarity.LARGEST", 3 * 4 * 4 - 1)
+    shared = learn_familiarity(features, labels, 3)
+    assert shared.whitening.shape == (1, 4, 4)
+    within = features - torch.stack([features[labels == i].mean(dim=0) for i in range(3)])[labels]
+    expected = EmpiricalCovariance(assume_centered=True).fit(within.numpy()).mahalanobis(within.numpy())
+    assert shared.distances(features, labels).numpy() == pytest.approx(expected, rel=0.02)
 
 
 def test_few_pictures_and_silent_channels_do_no_harm():
     features = torch.zeros(4, 50)
     features[:, :10] = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     usual = learn_familiarity(features, torch.tensor([0, 0, 1, 1]), 3)  # the third class has no picture
-    found = usual.distances(torch.cat([features, features + 100]))
-    assert bool(found.isfinite().all())
-    assert found[4:].min() > 100 * found[:4].max()
+    for predicted in range(3):
+        found = usual.distances(torch.cat([features, features + 100]), torch.full((8,), predicted))
+        assert bool(found.isfinite().all())
+        assert found[4:].min() > 100 * found[:4].max()

@@ -104,7 +104,7 @@ def test_calibration_on_few_pictures_is_never_worse_than_none(count, stated):
     for _ in range(20):
         labels = (generator.random(count) > 0.97).astype(np.int64)
         temperature = metrics.fit_temperature(probabilities, labels)
-        assert 0.2 < temperature < 5
+        assert 0.1 <= temperature <= 10
         confidence = float(metrics.tempered(probabilities[:1], temperature)[0, 0])
         wrong = (labels == 1).mean()
         assert min(stated, 1 - wrong) - 1e-3 <= confidence <= max(stated, 1 - wrong) + 1e-3

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
     from imprint.plan import Plan
+    from imprint.predictor import Predictor
     from imprint.progress import Reporter
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -39,7 +40,7 @@ Group = Annotated[
 AllowBad = Annotated[
     float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -77,12 +78,11 @@ def show(
 
 def _show_as(picture: str, model: Path, save: Path | None) -> None:
     """Draw what a model sees of one picture file, step by step."""
-    from imprint.classifier import Classifier
     from imprint.data.decode import decode
     from imprint.input_spec import fitting_steps
     from imprint.plots import save_steps
 
-    steps = fitting_steps(decode(Path(picture)).pixels, Classifier.load(model).spec)
+    steps = fitting_steps(decode(Path(picture)).pixels, _model(model).spec)
     save = save or Path(f"{Path(picture).stem}-seen.png")
     save_steps(steps, save)
     print(save)
@@ -225,12 +225,11 @@ def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
     """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import evaluate as run_evaluation
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    result = run_evaluation(Classifier.load(model), data, _part_to_score(data), Reporter())
+    result = run_evaluation(_model(model), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result))
     else:
@@ -247,10 +246,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    from imprint.classifier import Classifier
     from imprint.progress import Reporter
 
-    classifier = Classifier.load(model)
+    classifier = _model(model)
     predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
     if output is not None:
         predictions.write_csv(output)
@@ -263,7 +261,7 @@ def predict(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
     as_json: AsJson = False,
@@ -271,16 +269,48 @@ def compare(
     """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import compare as run_comparison
     from imprint.progress import Reporter
     from imprint.tables import comparison_table
 
-    result = run_comparison(Classifier.load(first), Classifier.load(second), data, _part_to_score(data), Reporter())
+    result = run_comparison(_model(first), _model(second), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Left out, beside the model file.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Pictures to prove the file on. Left out, real ones that come along."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
+    from dataclasses import asdict
+
+    from imprint.classifier import MODEL_NAME, Classifier
+    from imprint.exporting import export as write
+    from imprint.progress import Reporter
+
+    path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
+    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8, reporter=Reporter())
+    if as_json:
+        _print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
+    else:
+        print(done)
+        if done.rounding is not None:
+            print(f"int8: {done.rounding}")
+        print(path)
 
 
 @app.command()
@@ -344,6 +374,17 @@ def version(
 
         print(f"imprint {__version__}")
         raise typer.Exit
+
+
+def _model(path: Path) -> Predictor:
+    """Read a model in whichever form it is; an exported one needs no torch."""
+    if path.suffix.lower() == ".onnx":
+        from imprint.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier.load(path)
+    from imprint.classifier import Classifier
+
+    return Classifier.load(path)
 
 
 def _share_or_data(

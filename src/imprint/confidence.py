@@ -15,15 +15,17 @@ from imprint.augment import augment
 from imprint.classifier import Classifier
 from imprint.familiarity import learn_familiarity
 from imprint.images import LabelledImages
-from imprint.input_spec import InputSpec, prepare
+from imprint.input_spec import InputSpec
 from imprint.metrics import fit_temperature, tempered
 from imprint.plan import Plan
 from imprint.predict import HESITANT_SHARE, doubts, look_again, predict_with_features
+from imprint.preparation import prepare
 from imprint.recipe import Recipe
 
 UNSURE_SHARE = 0.01  # of genuine pictures, at most
 FAMILIAR = 8192  # training pictures that show what is usual; four times as many changed nothing
 SETTLING = 2000  # training pictures that settle the limits where there are no validation pictures
+ROUNDING = 1e-3  # of doubt, by which another machine may differ: the picture that sets the limit is flagged on none
 FEWEST_HELD_OUT = 2  # a spread needs so many
 LOOKED_AT = 1024  # pictures copied at once
 
@@ -77,8 +79,9 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     usual_labels = torch.from_numpy(images.labels_among(images.class_names)[usual])
     usual_features = _features(net, images, usual, spec)
     familiarity = learn_familiarity(usual_features, usual_labels.to(features.device), len(images.class_names))
-    doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features))
-    limit = conformal_limit(doubt, UNSURE_SHARE)
+    predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
+    doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features, predicted))
+    limit = conformal_limit(doubt, UNSURE_SHARE) + ROUNDING
     return Classifier(net, images.class_names, spec, recipe, temperature, familiarity, limit, views_below)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
 from imprint.layers import Ensemble, ReLU, Residual, dense
 
-FEATURED_MEMBERS = 2  # of an ensemble; `best` has two, and a square matrix for `record`'s eight would outweigh them
+FEATURED_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
+LARGEST = 3_000_000  # numbers, 12 MB, in one matrix a class; `best` on ten classes stays just below
 
 
 def logits_and_features(
@@ -60,16 +61,15 @@ def _channel_means(activations: Float32[Tensor, "n c h w"] | Float32[Tensor, "n 
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """What the features of training pictures are like: one Gaussian a class, all of one shape.
+    """What the features of training pictures are like: a Gaussian for each class.
 
     Parameters
     ----------
-    whitening : Tensor of float32, shape (features, features)
-        Turns features into numbers that scatter alike in every direction within a class.
-    offset : Tensor of float32, shape (features,)
-        Added after that.
     centres : Tensor of float32, shape (classes, features)
-        Where each class's mean then stands.
+        The mean of each class.
+    whitening : Tensor of float32, shape (classes or 1, features, features)
+        Turns what lies between features and their class's mean into numbers that scatter alike in every direction;
+        one for all classes where one for each would be too large.
 
     References
     ----------
@@ -78,22 +78,25 @@ class Familiarity:
 
     Examples
     --------
-    >>> one = Familiarity(torch.eye(2), torch.zeros(2), torch.tensor([[0.0, 0.0], [3.0, 0.0]]))
-    >>> one.distances(torch.tensor([[0.0, 1.0], [3.0, 2.0]]))
+    >>> one = Familiarity(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.eye(2)[None])
+    >>> one.distances(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([0, 1]))
     tensor([1., 4.])
     """
 
-    whitening: Float32[Tensor, "features features"]
-    offset: Float32[Tensor, " features"]
     centres: Float32[Tensor, "classes features"]
+    whitening: Float32[Tensor, "shapes features features"]
 
-    def distances(self, features: Float32[Tensor, "n features"]) -> Float32[Tensor, " n"]:
-        """Measure the squared Mahalanobis distance from the nearest class's mean.
+    def distances(
+        self, features: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
+    ) -> Float32[Tensor, " n"]:
+        """Measure the squared Mahalanobis distance from the predicted class's mean.
 
         Parameters
         ----------
         features : Tensor of float32, shape (n, features)
             From `logits_and_features`.
+        predicted : Tensor of int64, shape (n,)
+            Which class each picture is taken for.
 
         Returns
         -------
@@ -102,12 +105,16 @@ class Familiarity:
 
         Examples
         --------
-        >>> Familiarity(torch.eye(1), torch.zeros(1), torch.zeros(1, 1)).distances(torch.tensor([[3.0]]))
+        >>> one = Familiarity(torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> one.distances(torch.tensor([[3.0]]), torch.tensor([0]))
         tensor([9.])
         """
-        white = features @ self.whitening + self.offset
-        squares = white.square().sum(dim=1, keepdim=True) + self.centres.square().sum(dim=1)
-        return (squares - 2 * white @ self.centres.T).amin(dim=1).clamp_min(0)
+        found = features.new_empty(len(features))
+        for label in predicted.unique().tolist():
+            of_class = predicted == label
+            whitening = self.whitening[label if len(self.whitening) > 1 else 0]
+            found[of_class] = ((features[of_class] - self.centres[label]) @ whitening).square().sum(dim=1)
+        return found
 
     def to(self, device: torch.device) -> Familiarity:
         """Move it to where a network computes.
@@ -124,11 +131,11 @@ class Familiarity:
 
         Examples
         --------
-        >>> one = Familiarity(torch.eye(1), torch.zeros(1), torch.zeros(1, 1))
+        >>> one = Familiarity(torch.zeros(1, 1), torch.ones(1, 1, 1))
         >>> one.to(torch.device("cpu")).centres
         tensor([[0.]])
         """
-        return Familiarity(self.whitening.to(device), self.offset.to(device), self.centres.to(device))
+        return Familiarity(self.centres.to(device), self.whitening.to(device))
 
 
 def learn_familiarity(
@@ -136,8 +143,8 @@ def learn_familiarity(
 ) -> Familiarity:
     """Learn what the features of training pictures are like.
 
-    The covariance within classes is drawn towards that of unrelated features, by the share that the features'
-    number has of features and pictures together, so that it can be inverted however few pictures there are.
+    A class's covariance is drawn towards that within all classes by the weight of four pictures a feature, and that
+    towards the covariance of unrelated features by one, so that it can be inverted however few pictures there are.
 
     Parameters
     ----------
@@ -153,26 +160,36 @@ def learn_familiarity(
     Familiarity
         For pictures that may be strange.
 
+    References
+    ----------
+    Friedman, "Regularized discriminant analysis", JASA 84 (1989) 165-175, for the two steps.
+
     Examples
     --------
-    >>> features = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
-    >>> usual = learn_familiarity(features, torch.zeros(500, dtype=torch.int64), 1)
-    >>> bool(usual.distances(torch.full((1, 3), 9.0)) > 50 * usual.distances(features).median())
+    >>> features, one_class = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(500).long()
+    >>> usual = learn_familiarity(features, one_class, 1)
+    >>> strange = usual.distances(torch.full((1, 3), 9.0), torch.tensor([0]))
+    >>> bool(strange > 50 * usual.distances(features, one_class).median())
     True
     """
     exact, number = features.double(), features.shape[1]
     middle = exact.mean(dim=0)
     sums = torch.zeros(classes, number, dtype=exact.dtype, device=exact.device).index_add_(0, labels, exact - middle)
-    counts = labels.bincount(minlength=classes).clamp_min(1)
-    means = sums / counts[:, None]
-    within = exact - middle - means[labels]
+    centres = middle + sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
+    within = exact - centres[labels]
     spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that never answers still has a size
     scaled = within / spread
-    share = number / (number + len(exact))
     unrelated = torch.eye(number, dtype=exact.dtype, device=exact.device)
-    covariance = (1 - share) * (scaled.T @ scaled) / len(exact) + share * unrelated
-    lower = torch.linalg.cholesky(covariance)
-    whitening = torch.linalg.solve_triangular(lower, unrelated / spread, upper=False).T
-    return Familiarity(
-        whitening.float().contiguous(), (-middle @ whitening).float(), (means @ whitening).float().contiguous()
-    )
+    common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
+    each = [common] if classes * number**2 > LARGEST else [_drawn(scaled[labels == i], common) for i in range(classes)]
+    lower = torch.linalg.cholesky(torch.stack(each))
+    whitening = torch.linalg.solve_triangular(lower, (unrelated / spread).expand_as(lower), upper=False).mT
+    return Familiarity(centres.float(), whitening.float().contiguous())
+
+
+def _drawn(
+    scaled: Float64[Tensor, "n features"], common: Float64[Tensor, "features features"]
+) -> Float64[Tensor, "features features"]:
+    """Give the covariance of one class, drawn towards the common one."""
+    weight = 4 * len(common)
+    return (scaled.T @ scaled + weight * common) / (len(scaled) + weight)

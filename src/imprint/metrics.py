@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
+SMALLEST = 1e-30  # probability that still has a logarithm
 BELIEVED = 10  # pictures' worth of trust in the confidence that a model came with (docs/LOG.md, "A score to trust")
 
 
@@ -226,7 +227,7 @@ def tempered(probabilities: Float32[ndarray, "n classes"], temperature: float) -
 
 
 def _logits(probabilities: Float32[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:
-    return np.asarray(np.log(np.maximum(probabilities, 1e-30), dtype=np.float64))
+    return np.asarray(np.log(np.maximum(probabilities, SMALLEST), dtype=np.float64))
 
 
 def _softmax(logits: Float64[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:

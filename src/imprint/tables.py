@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from imprint.findings import KINDS, Findings
 from imprint.images import LabelledImages
 from imprint.input_spec import describe
 from imprint.score import Score
-from imprint.summary import Layer
+
+if TYPE_CHECKING:
+    from imprint.summary import Layer  # which needs torch
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row

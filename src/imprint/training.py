@@ -20,13 +20,13 @@ from imprint.errors import UsageError
 from imprint.expected import Expected, expected_accuracy
 from imprint.files import let_go
 from imprint.images import LabelledImages
-from imprint.input_spec import prepare
 from imprint.layers import Ensemble
 from imprint.metrics import log_loss
 from imprint.nets import build_net
 from imprint.optim import build_optimisers
 from imprint.plan import Plan, plan_training
 from imprint.predict import predict_probabilities
+from imprint.preparation import prepare
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
