@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check lesson bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson clean
+.PHONY: demo test check docs lesson bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -33,7 +33,10 @@ check: $(INSTALLED)
 lesson: $(INSTALLED)
 	$(BIN)/python scripts/lesson_page.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson
+docs: $(INSTALLED)
+	$(BIN)/python scripts/api_page.py
+
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -66,6 +69,9 @@ bench-unsure: $(INSTALLED)
 bench-lesson: $(INSTALLED)
 	$(BIN)/python benchmarks/lesson.py digits
 	$(BIN)/python benchmarks/lesson.py $(DATA)/train.csv
+
+bench-importing: $(INSTALLED)
+	$(BIN)/python benchmarks/importing.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.device import choose_device
+from imprint.errors import UsageError
 from imprint.familiarity import Familiarity, logits_and_features
+from imprint.hub import download, upload, write_card
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
@@ -57,6 +60,8 @@ class Classifier(Predictor):
         other views. Training sets it so that 5 % of the validation pictures are.
     score : dict or None
         How it did on the validation pictures, for information.
+    notes : dict or None, default=None
+        What a program that uses the model wants to keep with it, as plain JSON values.
 
     Examples
     --------
@@ -75,6 +80,7 @@ class Classifier(Predictor):
     unsure_above: float
     views_below: float
     score: dict[str, Any] | None = None
+    notes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.net.eval()  # here and not when asked, since two threads may ask at once
@@ -129,7 +135,25 @@ class Classifier(Predictor):
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        facts = {
+        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
+        write_model_file(path, self.net.state_dict() | usual, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Give everything but the weights, as a model file holds it.
+
+        Returns
+        -------
+        dict
+            Plain JSON values.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.facts()["recipe"]["name"]
+        'quick'
+        """
+        return {
             "class_names": list(self.class_names),
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
@@ -137,9 +161,8 @@ class Classifier(Predictor):
             "unsure_above": self.unsure_above,
             "views_below": self.views_below,
             "score": self.score,
+            "notes": self.notes,
         }
-        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
-        write_model_file(path, self.net.state_dict() | usual, facts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
@@ -180,6 +203,126 @@ class Classifier(Predictor):
         classifier.net.to(choose_device(device)).eval()
         return replace(classifier, familiarity=_familiarity(usual, classifier, path))
 
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
+        """Write the model and a card that tells what it is into a folder, as Hugging Face lays them out.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where it does not exist; ``model.safetensors`` and ``README.md`` in it are replaced.
+        license : str or None, default=None
+            For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
+
+        Raises
+        ------
+        UsageError
+            When a file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> folder = Path(tempfile.mkdtemp()) / "digits"
+        >>> model.save_pretrained(folder)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['README.md', 'model.safetensors']
+        """
+        self._write_folder(Path(folder), Path(folder).name, license)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, token: str | None = None, device: str = "auto"
+    ) -> Classifier:
+        """Read a model from a folder, or from a repository of Hugging Face's Hub.
+
+        Parameters
+        ----------
+        source : str or Path
+            What `save_pretrained` wrote, or any model file or run folder; where nothing is there, a
+            repository such as ``"me/digits"``, which needs the extra ``hub``.
+        revision : str or None, default=None
+            Branch, tag or commit of the repository; None is its main branch.
+        token : str or None, default=None
+            For a private repository; None takes what ``hf auth login`` keeps.
+        device : str, default="auto"
+            Where to compute.
+
+        Returns
+        -------
+        Classifier
+            As it was saved.
+
+        Raises
+        ------
+        ModelFileError
+            When there is no such model, or it is not whole.
+        UsageError
+            When huggingface_hub is missing.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save_pretrained(folder)
+        >>> Classifier.from_pretrained(folder).class_names == model.class_names
+        True
+        """
+        if Path(source).exists():
+            return cls.load(source, device)
+        return cls.load(download(str(source), MODEL_NAME, revision, token), device)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
+    ) -> str:
+        """Publish the model and its card on Hugging Face's Hub; needs the extra ``hub``.
+
+        Parameters
+        ----------
+        repository : str
+            Such as ``"me/digits"``; made where it does not exist.
+        private : bool or None, default=None
+            Whether a new repository can be seen by you only; None does as your settings there say.
+        token : str or None, default=None
+            One that may write; None takes what ``hf auth login`` keeps.
+        license : str or None, default=None
+            For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
+
+        Returns
+        -------
+        str
+            Where it can be seen.
+
+        Raises
+        ------
+        UsageError
+            When the name is none, huggingface_hub is missing, or the Hub refuses.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.push_to_hub("digits")
+        Traceback (most recent call last):
+        imprint.errors.UsageError: repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._write_folder(Path(folder), repository, license)
+            return upload(folder, repository, private=private, token=token)
+
+    def _write_folder(self, folder: Path, source: str, license: str | None) -> None:
+        """Write model and card; the card says to load the model from `source`."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cause = f"it cannot be made ({error.strerror or error})"
+            raise UsageError("folder", str(folder), cause, "Choose another.") from None
+        self.save(folder / MODEL_NAME)
+        parameters = sum(parameter.numel() for parameter in self.net.parameters())
+        write_card(folder, self.facts(), self.spec, parameters, source, license)
+
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
     """Rebuild a classifier from a model file's facts, its weights not yet there."""
@@ -197,10 +340,14 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     )
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
+    notes = facts.get("notes")
+    if not isinstance(notes, dict | None):
+        raise ValueError("notes")
     if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
         raise ValueError("limits")
     empty = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))
-    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, facts.get("score"))
+    score = facts.get("score")
+    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, score, notes)
 
 
 def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:

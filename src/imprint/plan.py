@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError, UsageError
 from imprint.glyph import learn_glyph_form
-from imprint.images import LabelledImages
+from imprint.images import LabelledImages, expect_images, kind_of
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
 from imprint.recipe import Recipe
@@ -157,6 +158,7 @@ def plan_training(
     training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network, 10 classes;
     144 held out; recipe quick, not mirrored (grey pictures may be signs; --set mirror=yes or no), seed 7, cpu
     """
+    _check_arguments(images, recipe, settings, validation)
     settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
     if settled is None:
         settled, reason = choose_recipe(images.shape)
@@ -191,6 +193,18 @@ def plan_training(
     if len(np.unique(images.labels[training])) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
     return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
+
+
+def _check_arguments(images: Any, recipe: Any, settings: Any, validation: Any) -> None:
+    """Refuse arguments of a kind that cannot be meant."""
+    expect_images(images, "train")
+    if not isinstance(recipe, str | Recipe | None):
+        raise UsageError("recipe", "train", f"{kind_of(recipe)} is neither a name nor a Recipe", 'Give "quick".')
+    if not isinstance(settings, list | tuple) or not all(isinstance(setting, str) for setting in settings):
+        raise UsageError("settings", "train", f"{kind_of(settings)} is no list of texts", 'Give ["epochs=3"].')
+    if not isinstance(validation, float | int | LabelledImages | None):
+        cause = f"{kind_of(validation)} is neither a share nor LabelledImages"
+        raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
 
 
 def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:
