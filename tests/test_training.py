@@ -48,8 +48,10 @@ def test_the_validation_score_is_of_pictures_that_were_held_out(run, digits):
     assert imprint.evaluate(run.model, held_out) == run.validation
 
 
-def test_about_one_in_a_hundred_is_unsure(run):
-    assert 0 < run.validation.unsure["share"] <= 0.02
+def test_the_most_doubtful_of_144_validation_pictures_settles_the_limit(run, digits):
+    assert run.validation.unsure["share"] == 0
+    doubt = run.model.predict(digits[split(digits, 0.08, 7)[1]]).doubt
+    assert run.model.unsure_above == pytest.approx(doubt.max(), rel=1e-3)
 
 
 def test_what_to_expect_is_what_the_validation_pictures_say(run):
