@@ -39,7 +39,7 @@ NAMES = sorted(public_names())
 
 def test_public_names_are_found():
     assert "imprint.training.train" in NAMES
-    assert "imprint.classifier.Classifier.predict" in NAMES
+    assert "imprint.predictor.Predictor.predict" in NAMES
     assert len(NAMES) > 50
 
 
