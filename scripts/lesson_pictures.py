@@ -51,9 +51,9 @@ def draw_pictures(names, work, folder):
 
 
 def shrink(path):
-    """Keep 128 colours: a third of the bytes, and no eye sees it."""
+    """Keep 256 colours: a third of the bytes, and no eye sees it."""
     with Image.open(path) as image:
-        small = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 
