@@ -20,6 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
 
 test: $(INSTALLED)
+	@scripts/install-browser
 	$(BIN)/python -m pytest -q
 
 check: $(INSTALLED)

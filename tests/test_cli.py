@@ -16,6 +16,7 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint.__main__ import main
+from imprint.report import write_report
 
 IMPRINT = [sys.executable, "-m", "imprint"]
 FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
@@ -64,7 +65,10 @@ def lesson(digits_csv):
 
 def test_the_run_folder(lesson, digits_csv):
     folder = digits_csv / "runs" / "0001-tutorial"
-    names = "curves.png history.csv metrics.json model.safetensors predictions.png recipe.json result.csv"
+    names = (
+        "curves.png history.csv metrics.json model.safetensors origin.json "
+        "predictions.png recipe.json result.csv validation.csv"
+    )
     assert sorted(path.name for path in folder.iterdir()) == names.split()
     for name in names.split():
         assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
@@ -185,6 +189,9 @@ def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
     assert "100 held out" in imprint(*arguments, cwd=tmp_path).stderr
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+    page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
+    assert "validation data" in page
+    assert "of 100 pictures. Each stands under" in page
     line = refused(*arguments, cwd=tmp_path)
     assert "run folder at mine: it already holds something" in line
 
@@ -231,6 +238,8 @@ BAD_COMMANDS = {
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "model at fast"),
+    "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
+    "no training data": (["evaluate", "model.safetensors", "train.csv", "--clinic"], "model at model.safetensors"),
     "seeds without validation": (["train", "train.csv", "--seeds", "2", "--validation", "0"], "nothing to compare"),
     "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
 }
@@ -373,6 +382,7 @@ def test_divided_folders_from_training_to_predictions(divided):
     scored = imprint("evaluate", facts["model"], "pictures", "--json", cwd=divided)
     assert "scoring the test part" in scored.stderr
     assert json.loads(scored.stdout)["images"] == len(list(divided.glob("pictures/test/*/*.png")))
+    assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
     assert result[0] == "source,label,confidence,unsure"
     assert len(result) == 1 + len(list(divided.glob("pictures/test/0/*.png")))
@@ -395,3 +405,27 @@ def test_show_what_a_model_sees(model_file, divided):
     written = imprint("show", picture, "--as", model_file, cwd=divided).stdout.strip()
     assert written == f"{picture.stem}-seen.png"
     assert (divided / written).is_file()
+
+
+def test_report(lesson, digits_csv, tmp_path):
+    done = imprint("report", "runs/0001-tutorial", "-o", tmp_path / "report.html", cwd=digits_csv)
+    assert done.stdout.strip() == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "imprint train train.csv --recipe tutorial --set epochs=4 --set steps_per_epoch=40 --test test.csv" in page
+    assert "note:" not in done.stderr
+
+
+def test_evaluate_with_the_clinic_and_pictures(lesson, digits_csv, tmp_path):
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
+    content = json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout)
+    assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
+    assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}
+    assert all(len(mistake["nearest"]) == 3 for mistake in content["mistakes"])
+    names = ["classes.png", "confusion.png", "coverage.png", "mistakes.png", "reliability.png"]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == names
+
+
+def test_show_augmented(digits_csv, tmp_path):
+    imprint("show", digits_csv / "train.csv", "--augmented", "a.png", "--recipe", "tutorial", cwd=tmp_path)
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width > 800

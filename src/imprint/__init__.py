@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imprint.checking import check as check
     from imprint.classifier import Classifier as Classifier
+    from imprint.clinic import diagnose as diagnose
     from imprint.data import load as load
     from imprint.errors import DataError as DataError
     from imprint.errors import ImprintError as ImprintError
@@ -48,6 +49,7 @@ _HOMES = {
     "Score": "imprint.score",
     "UsageError": "imprint.errors",
     "check": "imprint.checking",
+    "diagnose": "imprint.clinic",
     "evaluate": "imprint.evaluation",
     "export": "imprint.exporting",
     "explain": "imprint.explanation",

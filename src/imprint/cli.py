@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
+    from imprint.origin import DataOrigin
     from imprint.plan import Plan
     from imprint.predictor import Predictor
     from imprint.progress import Reporter
@@ -49,6 +51,11 @@ def show(
     data: Data,
     save: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw labelled pictures here.")] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    augmented: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw pictures beside versions of them as training sees them."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the pictures decide.")] = None,
     seen_by: Annotated[
         Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of a picture, step by step.")
     ] = None,
@@ -74,6 +81,13 @@ def show(
 
         save_samples(images, save, count)
         _say(f"wrote {save}")
+    if augmented is not None:
+        from imprint.plan import plan_training
+        from imprint.plots import save_augmented
+
+        plan = plan_training(images, recipe)
+        save_augmented(images, plan.spec, plan.recipe, augmented, count)
+        _say(f"wrote {augmented}")
 
 
 def _show_as(picture: str, model: Path, save: Path | None) -> None:
@@ -164,23 +178,27 @@ def train(
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
+    from imprint.origin import data_origin
     from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
     from imprint.run_folder import seeds_facts
     from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
-    images = load(data, side=picture_side(recipe, changes), group=group, allow_bad=allow_bad, reporter=reporter)
+    side = picture_side(recipe, changes)
+    images = load(data, side=side, group=group, allow_bad=allow_bad, reporter=reporter)
     checked_by = _share_or_data(validation, data, images, reporter)
     plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
     plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
+    given = data_origin(images, data, side=side, group=group, allow_bad=allow_bad)
+    sources = given, _checked_origin(checked_by, validation, data, images)
     each: list[dict[str, Any]] = []
     for one in plans:
         folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
-        each.append(_train_one(one, folder, tested, reporter, as_json))
+        each.append(_train_one(one, sources, folder, tested, reporter, as_json))
         if each[-1]["interrupted"]:
             break
     if as_json:
@@ -190,11 +208,17 @@ def train(
 
 
 def _train_one(
-    plan: Plan, folder: Path | None, tested: LabelledImages | None, reporter: Reporter, as_json: bool
+    plan: Plan,
+    sources: tuple[DataOrigin, DataOrigin | None],
+    folder: Path | None,
+    tested: LabelledImages | None,
+    reporter: Reporter,
+    as_json: bool,
 ) -> dict[str, Any]:
     """Carry a plan out, write its run folder, and give the facts of it."""
+    from imprint.origin import origin_of
     from imprint.plots import random_window, save_curves, save_predictions
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
+    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_evidence, write_run
     from imprint.training import carry_out
 
     folder = new_run_folder(plan.recipe.name, folder)
@@ -202,6 +226,7 @@ def _train_one(
         done = carry_out(plan, reporter)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
+        write_evidence(done, plan, origin_of(plan, _command(), *sources), folder)
     finally:
         discard_empty(folder)
     save_curves(done.history, folder / "curves.png")
@@ -221,7 +246,21 @@ def _train_one(
 
 
 @app.command()
-def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
+def evaluate(
+    model: Model,
+    data: Data,
+    clinic: Annotated[
+        bool, typer.Option("--clinic", help="Tell why it erred on each picture that it erred on.")
+    ] = False,
+    training: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="What the model learnt from, for --clinic. Left out, the run tells."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
@@ -229,11 +268,33 @@ def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    result = run_evaluation(_model(model), data, _part_to_score(data), Reporter())
+    classifier, reporter = _model(model), Reporter()
+    images = classifier.ready(data, _part_to_score(data), reporter)
+    result = run_evaluation(classifier, images)
+    facts, text = asdict(result), score_table(result)
+    if clinic:
+        from imprint.classifier import Classifier
+        from imprint.clinic import diagnose
+        from imprint.mistakes_table import mistakes_table
+        from imprint.run_record import read_run
+
+        learnt = training or read_run(model).read_pictures(reporter=reporter)[0]
+        diagnosed = diagnose(Classifier.load(model), images, learnt, reporter=reporter)
+        facts |= {"mistakes": diagnosed.to_dicts()}
+        text += f"\n\n{mistakes_table(diagnosed)}"
+    if pictures is not None:
+        from imprint.answers import answers_to
+        from imprint.score_plots import save_score_plots
+
+        said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        pictures.mkdir(parents=True, exist_ok=True)
+        for path in save_score_plots(answers, images, pictures):
+            _say(f"wrote {path}")
     if as_json:
-        _print_json(asdict(result))
+        _print_json(facts)
     else:
-        print(score_table(result))
+        print(text)
 
 
 @app.command()
@@ -307,6 +368,29 @@ def compare(
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="Write here instead of to report.html in the run."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the run's data stands now, if it was moved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about a run: what it learnt, how good and how sure it is, what it gets wrong and why."""
+    from imprint.progress import Reporter
+    from imprint.report import write_report
+
+    path = write_report(run, output, data, Reporter())
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
 
 
 @app.command()
@@ -430,6 +514,25 @@ def _share_or_data(
         return float(text)
     except ValueError:
         return load(text, spec=spec, reporter=reporter)
+
+
+def _checked_origin(
+    checked_by: float | LabelledImages | None, validation: str | None, data: str, images: LabelledImages
+) -> DataOrigin | None:
+    """Note where the validation data came from, where it is data of its own."""
+    from imprint.images import LabelledImages
+    from imprint.origin import data_origin
+
+    if not isinstance(checked_by, LabelledImages):
+        return None
+    if validation is None:
+        return data_origin(checked_by, data, part="validation", form=images.shape)
+    return data_origin(checked_by, validation, form=images.shape)
+
+
+def _command() -> str:
+    """Give what was typed, so that it can be typed again."""
+    return shlex.join(["imprint", *sys.argv[1:]])
 
 
 def _form(images: LabelledImages) -> InputSpec:
