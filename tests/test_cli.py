@@ -138,8 +138,7 @@ def test_explain(lesson, digits_csv, digits, tmp_path, refused):
     assert content["files"] == ["test-5-explained.png"]
     assert (content["source"], content["truth"], len(content["compared"])) == (6, None, 2)
     assert content["layers"][0] == {"name": "conv2d", "shape": [30, 24, 24]}
-    predicted = json.loads(imprint("predict", explain[1], digits_csv / "test.csv", "--json", cwd=tmp_path).stdout)
-    assert {key: content[key] for key in predicted["predictions"][5]} == predicted["predictions"][5]
+    assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
     Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
     lines = imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
     assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
