@@ -131,6 +131,26 @@ def test_evaluate(lesson, digits_csv):
     assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
 
 
+def test_explain(lesson, digits_csv, digits, tmp_path, refused):
+    explain = ["explain", digits_csv / "runs/0001-tutorial"]
+    done = imprint(*explain, digits_csv / "test.csv", "--index", "5", "--json", cwd=tmp_path)
+    content = json.loads(done.stdout)
+    assert content["files"] == ["test-5-explained.png"]
+    assert (content["source"], content["truth"], len(content["compared"])) == (6, None, 2)
+    assert content["layers"][0] == {"name": "conv2d", "shape": [30, 24, 24]}
+    predicted = json.loads(imprint("predict", explain[1], digits_csv / "test.csv", "--json", cwd=tmp_path).stdout)
+    assert {key: content[key] for key in predicted["predictions"][5]} == predicted["predictions"][5]
+    Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
+    lines = imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert lines[1] == "why.png"
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.width == 1350
+    assert "it holds 100 pictures" in refused(*explain, digits_csv / "test.csv", "--index", "100", cwd=tmp_path)
+    for wrong in (["nowhere.png"], ["zero.png", "--network", "2"], ["zero.png", "-o", "no/such/folder.png"]):
+        refused(*explain, *wrong, cwd=tmp_path)
+
+
 def test_compare(lesson, digits_csv, refused):
     both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
     content = json.loads(imprint(*both, "--json", cwd=digits_csv).stdout)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
+    from imprint.explanation import Explanation as Explanation
+    from imprint.explanation import explain as explain
     from imprint.exporting import Exported as Exported
     from imprint.exporting import export as export
     from imprint.findings import Finding as Finding
@@ -33,6 +35,7 @@ _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
     "Exported": "imprint.exporting",
+    "Explanation": "imprint.explanation",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
     "ImprintError": "imprint.errors",
@@ -49,6 +52,7 @@ _HOMES = {
     "diagnose": "imprint.clinic",
     "evaluate": "imprint.evaluation",
     "export": "imprint.exporting",
+    "explain": "imprint.explanation",
     "load": "imprint.data",
     "train": "imprint.training",
 }

@@ -321,6 +321,35 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Model,
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or data of which --index picks one.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Draw here. Left out, a name is made up.")
+    ] = None,
+    index: Annotated[int, typer.Option(help="Which picture of the data, counted from 0 as in predictions.png.")] = 0,
+    network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Draw where a network looked in a picture, its first filters, and what each layer makes of the picture."""
+    from imprint.classifier import Classifier
+    from imprint.explanation import explain as run_explanation
+    from imprint.explanation_plots import save_explanation
+    from imprint.progress import Reporter
+
+    explanation = run_explanation(Classifier.load(model), picture, index, network, Reporter())
+    output = output or Path(f"{Path(picture).stem}{f'-{index}' if index else ''}-explained.png")
+    save_explanation(explanation, output)
+    if as_json:
+        _print_json(explanation.facts() | {"files": [str(output)]})
+    else:
+        fact = explanation.prediction.to_dicts()[0]
+        unsure = ", unsure" if fact["unsure"] else ""
+        print(f"{explanation.where}: {fact['label']} (confidence {fact['confidence']:.4f}{unsure})")
+        print(output)
+
+
+@app.command()
 def compare(
     first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
