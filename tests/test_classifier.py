@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from imprint import Classifier, DataError, ModelFileError
+from imprint.model_file import read_model_file, write_model_file
 
 
 def test_a_saved_model_predicts_the_same(model, model_file, digits):
@@ -25,7 +26,7 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     with safe_open(model_file, framework="np") as file:
         assert list(file.metadata()) == ["imprint"]
         facts = json.loads(file.metadata()["imprint"])
-    assert facts["format"] == 1
+    assert facts["format"] == 2
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
     assert facts["input_spec"] == {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28]}
@@ -39,26 +40,23 @@ def test_pictures_of_another_form_are_refused(model, digits):
         model.predict(other)
 
 
-def with_facts(change):
+def with_contents(change):
+    """Change tensors and facts, and write a digest that is right for them, as an attacker would."""
+
     def damage(path, content):
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["imprint"])
-        change(facts)
-        save_file(tensors, path, metadata={"imprint": json.dumps(facts)})
+        tensors, facts = read_model_file(path)
+        change(tensors, facts)
+        write_model_file(path, tensors, facts)
 
     return damage
+
+
+def with_facts(change):
+    return with_contents(lambda tensors, facts: change(facts))
 
 
 def with_tensors(change):
-    def damage(path, content):
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        change(tensors)
-        save_file(tensors, path, metadata=metadata)
-
-    return damage
+    return with_contents(lambda tensors, facts: change(tensors))
 
 
 def with_bytes(change):
@@ -75,7 +73,8 @@ DAMAGES = {
     "another program's": lambda path, content: save_file({"w": torch.ones(2)}, path),
     "our key, no JSON": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "{"}),
     "our key, a list": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "[]"}),
-    "another version": with_facts(lambda facts: facts.update(format=2)),
+    "another version": with_bytes(lambda content: content.replace(b'format\\": 2', b'format\\": 3', 1)),
+    "an older version": lambda path, content: save_file({"w": torch.ones(2)}, path, {"imprint": '{"format": 1}'}),
     "no classes": with_facts(lambda facts: facts.update(class_names=[])),
     "a class twice": with_facts(lambda facts: facts.update(class_names=["1"] * 10)),
     "a missing fact": with_facts(lambda facts: facts.pop("input_spec")),
@@ -84,9 +83,16 @@ DAMAGES = {
     "a tiny size": with_facts(lambda facts: facts["input_spec"].update(input_size=[1, 1])),
     "an enormous glyph": with_facts(lambda facts: facts["input_spec"]["glyph"].update(box=1e9)),
     "a glyph of words": with_facts(lambda facts: facts["input_spec"]["glyph"].update(stroke="thick")),
+    "a glyph of another size": with_facts(lambda facts: facts["input_spec"]["glyph"].update(height=9)),
+    "classes of numbers": with_facts(lambda facts: facts.update(class_names=list(range(10)))),
+    "classes of one text": with_facts(lambda facts: facts.update(class_names="0123456789")),
+    "an endless temperature": with_facts(lambda facts: facts.update(temperature=10**400)),
+    "an impossible confidence": with_facts(lambda facts: facts.update(unsure_below=2.0)),
+    "views that are none": with_facts(lambda facts: facts["recipe"].update(views="auto", mirror="yes")),
     "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
     "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
+    "a tensor of another shape": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(11)})),
     "weights that are not numbers": with_tensors(lambda tensors: tensors["dense.bias"].fill_(float("nan"))),
 }
 

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 from torch import Tensor, nn
 
+from imprint.augment import VIEWS
 from imprint.data import Data, load
 from imprint.device import choose_device
 from imprint.glyph import GlyphForm
@@ -25,7 +26,8 @@ from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
-MODEL_NAME = "model.safetensors"  # within a run folder
+MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
+RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
 
 
@@ -210,7 +212,24 @@ class Classifier:
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        facts = {
+        write_model_file(path, self.net.state_dict(), self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Give everything but the weights, as a model file holds it.
+
+        Returns
+        -------
+        dict
+            Plain JSON values.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.facts()["recipe"]["name"]
+        'quick'
+        """
+        return {
             "class_names": list(self.class_names),
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
@@ -219,7 +238,6 @@ class Classifier:
             "views_below": self.views_below,
             "score": self.score,
         }
-        write_model_file(path, self.net.state_dict(), facts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
@@ -228,7 +246,8 @@ class Classifier:
         Parameters
         ----------
         path : str or Path
-            A model file or run folder.
+            A model file or run folder. Of a run that was stopped before its model was written, the last
+            checkpoint is taken: its best epoch, neither calibrated nor with views.
         device : str, default="auto"
             Where to compute.
 
@@ -248,16 +267,45 @@ class Classifier:
         Traceback (most recent call last):
         imprint.errors.ModelFileError: model at pyproject.toml: ...
         """
-        path = Path(path)
-        path = path / MODEL_NAME if path.is_dir() else path
+        path = find_model(path)
         tensors, facts = read_model_file(path)
         try:
             classifier = _from_facts(facts)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            begun = RESUME not in facts or bool(facts[RESUME]["epochs"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise broken(path, f"its header does not hold together ({error})") from None
-        _fill(classifier.net, tensors, path)
+        if not begun:
+            remedy = f"Go on with imprint train --resume {path.parent}."
+            raise broken(path, "training was stopped before its first epoch had ended", remedy)
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}
+        _fill(classifier.net, weights, path)
         classifier.net.to(choose_device(device)).eval()
         return classifier
+
+
+def find_model(path: str | Path) -> Path:
+    """Find the model's file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A model file or run folder.
+
+    Returns
+    -------
+    Path
+        In a run folder its model, or its checkpoint where there is no model yet.
+
+    Examples
+    --------
+    >>> find_model("digits.safetensors").name
+    'digits.safetensors'
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stopped = (path / CHECKPOINT_NAME).is_file() and not (path / MODEL_NAME).exists()
+    return path / (CHECKPOINT_NAME if stopped else MODEL_NAME)
 
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
@@ -266,11 +314,18 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     sizes = [tuple(int(side) for side in given[key]) for key in ("picture_size", "input_size")]
     (height, width), (input_height, input_width) = sizes
     glyph = None if given["glyph"] is None else GlyphForm(**given["glyph"])
+    if glyph is not None and [glyph.height, glyph.width] != given["picture_size"]:
+        raise ValueError("the size of glyphs")
     spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width), glyph)
-    names = tuple(str(name) for name in facts["class_names"])
+    names = tuple(facts["class_names"])
+    score = facts["score"]
     recipe = Recipe.from_dict(facts["recipe"])
+    if recipe.views not in (*VIEWS, "none"):
+        raise ValueError("views")
     if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError("channels or classes")
+    if not all(isinstance(name, str) for name in names) or not isinstance(score, dict | None):
+        raise ValueError("class names or score")
     if min(spec.input_size) < smallest_side(recipe.net) or min(spec.picture_size) < 1:
         raise ValueError("pictures too small")
     if max(*spec.input_size, *spec.picture_size) > LARGEST_SIDE:
@@ -280,9 +335,9 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     temperature, unsure_below, views_below = (
         float(facts[key]) for key in ("temperature", "unsure_below", "views_below")
     )
-    if not 0 < temperature < math.inf:
-        raise ValueError("temperature")
-    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"))
+    if not 0 < temperature < math.inf or not all(0 <= limit <= 1 for limit in (unsure_below, views_below)):
+        raise ValueError("temperature or limits of confidence")
+    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, score)
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

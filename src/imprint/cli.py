@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from imprint.classifier import Classifier
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
     from imprint.progress import Reporter
@@ -137,7 +138,10 @@ def check(
 
 @app.command()
 def train(
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="As for show; may be left out with --resume.", show_default=False),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="tutorial, quick, best, record, photos, or a recipe.json. Left out, the pictures decide."),
@@ -153,40 +157,57 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
-    allow_bad: AllowBad = 0.2,
+    allow_bad: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable, 0.2 if left out."
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped; ends as if it never had been."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
     from imprint.plan import picture_side, plan_training
+    from imprint.plots import random_window, save_curves, save_predictions
     from imprint.progress import Reporter
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
+    from imprint.run_folder import at_work, go_on_with, new_run_folder, settle_command, take_up, train_facts, write_run
     from imprint.training import carry_out
 
     reporter, changes = Reporter(), settings or []
-    images = load(data, side=picture_side(recipe, changes), group=group, allow_bad=allow_bad, reporter=reporter)
-    checked_by = _share_or_data(validation, data, images, reporter)
-    plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    stopped = take_up(resume, run)
+    given = {"data": data, "validation": validation, "test": test}
+    command = settle_command(given | {"device": device, "group": group, "allow_bad": allow_bad}, stopped)
+    data, group, allow_bad, test = (command.get(key) for key in ("data", "group", "allow_bad", "test"))
+    base = stopped.recipe if stopped is not None and recipe is None else recipe
+    images = load(data, side=picture_side(base, changes), group=group, allow_bad=allow_bad, reporter=reporter)
+    checked_by = _share_or_data(command.get("validation"), data, images, reporter)
+    plan = plan_training(images, base, settings=changes, validation=checked_by, seed=seed, device=command["device"])
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
-    folder = new_run_folder(plan.recipe.name, run)
-    try:
-        done = carry_out(plan, reporter)
+    if stopped is not None:
+        stopped.check(plan, reporter)
+    folder = new_run_folder(plan.recipe.name, run) if resume is None else resume
+    with at_work(folder, plan, command, stopped) as checkpoint:
+        done = carry_out(plan, reporter, checkpoint, stopped)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
-    finally:
-        discard_empty(folder)
-    from imprint.plots import random_window, save_curves, save_predictions
-
-    save_curves(done.history, folder / "curves.png")
-    if tested is not None:
-        predictions = done.model.predict(tested)
-        predictions.write_csv(folder / "result.csv")
-        window = random_window(len(tested), plan.recipe.seed)
-        save_predictions(tested, predictions, folder / "predictions.png", window)
+        save_curves(done.history, folder / "curves.png")
+        if tested is not None:
+            predictions = done.model.predict(tested)
+            predictions.write_csv(folder / "result.csv")
+            window = random_window(len(tested), plan.recipe.seed)
+            save_predictions(tested, predictions, folder / "predictions.png", window)
+        if done.interrupted:
+            reporter.say(f"{go_on_with(folder)} goes on from epoch {checkpoint.epochs}")
+        else:
+            checkpoint.path.unlink()
     if as_json:
         _print_json(facts)
     else:
@@ -202,12 +223,11 @@ def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
     """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import evaluate as run_evaluation
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    result = run_evaluation(Classifier.load(model), data, _part_to_score(data), Reporter())
+    result = run_evaluation(_model(model), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result))
     else:
@@ -224,10 +244,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    from imprint.classifier import Classifier
     from imprint.progress import Reporter
 
-    classifier = Classifier.load(model)
+    classifier = _model(model)
     predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
     if output is not None:
         predictions.write_csv(output)
@@ -248,12 +267,11 @@ def compare(
     """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import compare as run_comparison
     from imprint.progress import Reporter
     from imprint.tables import comparison_table
 
-    result = run_comparison(Classifier.load(first), Classifier.load(second), data, _part_to_score(data), Reporter())
+    result = run_comparison(_model(first), _model(second), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
@@ -337,6 +355,17 @@ def _share_or_data(
         return float(text)
     except ValueError:
         return load(text, spec=spec, reporter=reporter)
+
+
+def _model(path: Path) -> Classifier:
+    """Read a model, and say so where its training was stopped before its end."""
+    from imprint.classifier import Classifier
+    from imprint.run_folder import told_unfinished
+
+    model, unfinished = Classifier.load(path), told_unfinished(path)
+    if unfinished:
+        _say(unfinished)
+    return model
 
 
 def _form(images: LabelledImages) -> InputSpec:
