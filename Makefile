@@ -14,7 +14,11 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs clean
+# For `make kills` and `make fuzz`: how often, and how many damaged files each reader gets.
+KILLS ?= 200
+CASES ?= 10000
+
+.PHONY: demo test check kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -28,6 +32,15 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
+
+kills: $(INSTALLED)
+	$(BIN)/python scripts/kills.py $(KILLS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python scripts/fuzz.py --cases $(CASES)
+
+disk: $(INSTALLED)
+	$(BIN)/python scripts/disk.py
 
 bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs
 

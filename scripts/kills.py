@@ -10,7 +10,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a process that has begun no threads can b
 
 import argparse
 import collections
-import contextlib
 import csv
 import random
 import shutil
@@ -108,6 +107,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kills", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", nargs="+", default=RUNS, help=", ".join(RUNS))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imprint-kills-") as folder:
         os.environ["IMPRINT_CACHE"] = f"{folder}/cache"
@@ -131,9 +131,8 @@ if __name__ == "__main__":
         Path("train.csv").write_text("\n".join([f"label,{header}", *labelled]) + "\n")
         Path("test.csv").write_text("\n".join([header, *rows[400:]]) + "\n")
         generator, counts = random.Random(given.seed), collections.Counter()
-        for place, name in enumerate(RUNS):
-            kills = (given.kills + place) // len(RUNS)
+        for place, name in enumerate(given.runs):
+            kills = (given.kills + place) // len(given.runs)
             runs, seconds = torture(name, kills, generator, counts)
             print(f"{name}: {kills} kills, {runs} runs of {seconds:.1f} s, each ended to the bit as one never stopped")
-        with contextlib.suppress(KeyError):
-            print("found after a kill: " + ", ".join(f"{what} {count}" for what, count in counts.most_common()))
+        print("found after a kill: " + ", ".join(f"{what} {count}" for what, count in counts.most_common()))

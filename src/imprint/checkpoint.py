@@ -60,12 +60,12 @@ class Checkpoint:
         }
 
     def due(self) -> bool:
-        """Whether so much time has passed since the last one that another costs next to nothing.
+        """Whether another costs next to nothing by the time that has passed since the last one.
 
         Returns
         -------
         bool
-            True when the last one took less than 1 % of that time.
+            True when the last one took less than 1 % of that time, and as long as none holds an epoch.
 
         Examples
         --------
@@ -74,7 +74,7 @@ class Checkpoint:
         >>> Checkpoint(Path("."), plan_training(load("digits")), {}).due()
         True
         """
-        return time.perf_counter() - self._written >= self._cost / WORTH
+        return not self.epochs or time.perf_counter() - self._written >= self._cost / WORTH
 
     def write(self, state: TrainingState, reporter: Reporter) -> None:
         """Write a run's state at the end of an epoch; the last checkpoint stays until this one is whole.

@@ -324,7 +324,8 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("views")
     if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError("channels or classes")
-    if not all(isinstance(name, str) for name in names) or not isinstance(score, dict | None):
+    listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
+    if not listed or not isinstance(score, dict | None):
         raise ValueError("class names or score")
     if min(spec.input_size) < smallest_side(recipe.net) or min(spec.picture_size) < 1:
         raise ValueError("pictures too small")

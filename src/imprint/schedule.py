@@ -129,7 +129,7 @@ class Plateau(Schedule):
 
     def state(self) -> list[float]:
         """Give the share of the rate that is left, the best accuracy and the epochs since; nothing before the first."""
-        return [] if self.best == -math.inf else [self.share, self.best, self.waited]
+        return [] if self.best == -math.inf else [self.share, self.best, float(self.waited)]
 
     def go_on(self, *state: float) -> None:
         """Go on from that."""

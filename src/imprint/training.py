@@ -325,13 +325,15 @@ def _history(state: TrainingState) -> History:
 
 def _stop_if_diverged(epoch: Mapping[str, float], number: int, net: nn.Module, plan: Plan) -> None:
     """Refuse losses and weights that are no numbers, or a loss far above that of guessing."""
-    weights = torch.stack([tensor.isfinite().all() for tensor in net.state_dict().values()])
     losses = [epoch[key] for key in ("loss", "val_loss") if key in epoch]
-    most = DIVERGED * math.log(len(plan.images.class_names))
-    if bool(weights.all()) and all(loss <= most for loss in losses):
+    if not all(map(math.isfinite, losses)):
+        what, cause = "loss", "it is no longer a number"
+    elif not torch.stack([tensor.isfinite().all() for tensor in net.state_dict().values()]).all():
+        what, cause = "weights", "they are no longer numbers"
+    elif max(losses) > DIVERGED * math.log(len(plan.images.class_names)):
+        what, cause = "loss", f"it is {max(losses):.3g}, far above that of guessing"
+    else:
         return
-    finite = all(map(math.isfinite, losses))
-    cause = f"it is {max(losses):.3g}, far above that of guessing" if finite else "it is no longer a number"
     rates = ("learning_rate", "filter_rate") if plan.recipe.optimiser == "muon" else ("learning_rate",)
     lower = " ".join(f"--set {rate}={getattr(plan.recipe, rate) / 10:.2g}" for rate in rates)
-    raise UsageError("loss", f"epoch {number}", f"{cause}: training has diverged", f"Lower the rate: {lower}.")
+    raise UsageError(what, f"epoch {number}", f"{cause}: training has diverged", f"Lower the rate: {lower}.")
