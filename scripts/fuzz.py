@@ -50,7 +50,7 @@ def models():
     from imprint.progress import Reporter
     from imprint.training import carry_out
 
-    quiet, settings = Reporter(silent=True), ["epochs=1", "min_steps=1", "net=tutorial"]
+    quiet, settings = Reporter(silent=True), ["epochs=1", "min_steps=1"]
     plan = plan_training(load("digits")[:100], "quick", settings=settings, device="cpu")
     with tempfile.TemporaryDirectory() as name:
         checkpoint = Checkpoint(Path(name), plan, {"data": "digits"})

@@ -112,7 +112,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="imprint-kills-") as folder:
         os.environ["IMPRINT_CACHE"] = f"{folder}/cache"
         os.chdir(folder)
-        import polars  # noqa: F401  (imported here, once, rather than in every copy)
+        import matplotlib.backends.backend_agg  # what a run needs is imported here, once, not in every copy
+        import matplotlib.figure  # noqa: F401
+        import polars  # noqa: F401
         import torch
 
         import imprint.checkpoint
