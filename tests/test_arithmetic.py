@@ -124,3 +124,19 @@ def test_what_a_busy_machine_found_holds_until_it_is_quiet(fresh, monkeypatch):
 def test_a_cache_that_cannot_be_written_does_no_harm(fresh):
     fresh.parent.write_text("a file where the folder should be")
     assert choose_arithmetic(CPU).threads >= 1
+
+
+def test_what_was_adopted_is_used_and_not_kept_for_others(fresh):
+    adopted = Arithmetic("float32", ROWS, 1, 1.0, 0.0)
+    arithmetic.adopt_arithmetic(CPU, {"auto": adopted})
+    assert choose_arithmetic(CPU) is adopted
+    assert choose_arithmetic(torch.device("cpu", 0)) is adopted
+    assert not fresh.exists()
+
+
+def test_threads_do_not_make_another_machine():
+    before = torch.get_num_threads()
+    name = arithmetic.machine_name(CPU)
+    torch.set_num_threads(before + 1)
+    assert arithmetic.machine_name(CPU) == name
+    torch.set_num_threads(before)

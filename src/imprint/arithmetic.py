@@ -187,7 +187,7 @@ def machine_name(device: torch.device) -> str:
 def _kept_or_checked(device: torch.device, precision: str) -> Arithmetic:
     """Find what an earlier self-check of this machine chose, or check now."""
     path = cache_folder() / f"arithmetic-{device.type}-{precision}.json"
-    machine = f"{_processor(device)} | {torch.get_num_threads()} threads"
+    machine = _machine(device)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.pop("machine") == machine and (not kept.pop("busy") or _busy()):
@@ -292,6 +292,11 @@ class _Probe:
             last = self.results(way)[-1]
         float(last.sum())  # a GPU answers only when it is done
         return time.perf_counter() - started
+
+
+def _machine(device: torch.device) -> str:
+    """Describe what the outcome of the self-check depends on."""
+    return f"{_processor(device)} | {torch.get_num_threads()} threads"
 
 
 def _processor(device: torch.device) -> str:

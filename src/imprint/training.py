@@ -51,7 +51,7 @@ class Run:
         One value an epoch, as in Keras's ``History.history``: loss, acc, val_loss, val_acc
         (these two only with validation pictures), lr and seconds.
     seconds : float
-        The loop, validation after each epoch included.
+        The loop, validation and checkpoints after epochs included.
     validation : Score or None
         The kept model's score on the validation pictures.
     interrupted : bool
@@ -182,6 +182,8 @@ def _teach(plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None, stoppe
     pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
     labels = torch.from_numpy(plan.images.labels_among(class_names)).to(plan.device)
     state = begin(plan) if stopped is None else stopped.go_on(plan)
+    if stopped is not None:
+        reporter.say(f"taken up after epoch {len(state.epochs)}")
     if checkpoint is not None:
         checkpoint.write(state, reporter)  # a folder that cannot be written to is noticed now
     kinds = recipe.net.split("+")
@@ -282,8 +284,8 @@ def _batches(
     plan: Plan,
 ) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
     """Deal augmented pictures and their labels."""
-    together = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
-    for chosen in order.split(batch_size * together):
+    at_once = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
+    for chosen in order.split(batch_size * at_once):
         augmented = augment(prepare(pixels[chosen], plan.spec), plan.recipe)
         let_go(plan.images.pixels)
         yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
