@@ -9,6 +9,7 @@ code; elsewhere real files are damaged at random, by a seed. Each target runs in
 import argparse
 import importlib.util
 import io
+import os
 import random
 import re
 import resource
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 TARGETS = ("picture", "model", "checkpoint", "csv", "idx")
-FOLDER = Path(tempfile.gettempdir())
+FOLDER = Path(tempfile.gettempdir())  # each target's own
 
 
 def pictures():
@@ -181,7 +182,7 @@ def by_atheris(name, cases, seed):
     seeds.mkdir()
     for place, content in enumerate(corpus):
         (seeds / str(place)).write_bytes(content)
-    longest = 2 * max(map(len, corpus))
+    longest = max(4096, 2 * max(map(len, corpus)))
     options = [f"-runs={cases}", f"-seed={seed}", f"-max_len={longest}", "-print_final_stats=1", "-timeout=20"]
     atheris.Setup(
         [sys.argv[0], *options, f"-artifact_prefix=crash-{name}-", str(seeds)], lambda content: one(content) and None
@@ -199,14 +200,21 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     engine = chosen.engine or ("atheris" if importlib.util.find_spec("atheris") else "mutation")
     if chosen.alone:
-        with tempfile.TemporaryDirectory(prefix="imprint-fuzz-") as scratch:
-            FOLDER = Path(scratch)
-            (by_atheris if engine == "atheris" else by_mutation)(chosen.targets[0], chosen.cases, chosen.seed)
+        (by_atheris if engine == "atheris" else by_mutation)(chosen.targets[0], chosen.cases, chosen.seed)
         sys.exit()
     for name in chosen.targets:
         options = ["--cases", str(chosen.cases), "--seed", str(chosen.seed), "--engine", engine, "--alone"]
-        done = subprocess.run([sys.executable, __file__, name, *options])
+        quiet = subprocess.PIPE if engine == "atheris" else None  # libFuzzer tells every new path
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="imprint-fuzz-") as scratch:
+            done = subprocess.run(
+                [sys.executable, __file__, name, *options],
+                stderr=quiet,
+                text=True,
+                env=os.environ | {"TMPDIR": scratch},
+            )
         if done.returncode:
-            sys.exit(f"{name}: status {done.returncode}")
+            sys.exit(f"{(done.stderr or '')[-3000:]}\n{name}: status {done.returncode}")
         if engine == "atheris":
-            print(f"{name}: {chosen.cases:,} files by atheris, each taken or refused")
+            seconds = time.perf_counter() - started
+            print(f"{name}: {chosen.cases:,} files by atheris, each taken or refused; {seconds:.0f} s", flush=True)

@@ -183,10 +183,11 @@ def train(
     stopped = take_up(resume, run)
     given = {"data": data, "validation": validation, "test": test}
     command = settle_command(given | {"device": device, "group": group, "allow_bad": allow_bad}, stopped)
-    data, group, allow_bad, test = (command.get(key) for key in ("data", "group", "allow_bad", "test"))
+    where, group, test = command["data"], command.get("group"), command.get("test")
     base = stopped.recipe if stopped is not None and recipe is None else recipe
-    images = load(data, side=picture_side(base, changes), group=group, allow_bad=allow_bad, reporter=reporter)
-    checked_by = _share_or_data(command.get("validation"), data, images, reporter)
+    side, bad = picture_side(base, changes), command["allow_bad"]
+    images = load(where, side=side, group=group, allow_bad=bad, reporter=reporter)
+    checked_by = _share_or_data(command.get("validation"), where, images, reporter)
     plan = plan_training(images, base, settings=changes, validation=checked_by, seed=seed, device=command["device"])
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:

@@ -200,7 +200,7 @@ def data_fingerprint(plan: Plan) -> str:
     def add(values: ndarray) -> None:
         digest.update(f"{values.dtype.str} {values.shape}".encode())
         for start in range(0, len(values), ROWS):
-            digest.update(np.ascontiguousarray(values[start : start + ROWS]))
+            digest.update(np.ascontiguousarray(values[start : start + ROWS]).data)
             let_go(values)
 
     add(plan.training)

@@ -205,7 +205,7 @@ def settle_command(given: Mapping[str, Any], stopped: Stopped | None = None) -> 
     if folder != Path.cwd():
         for key in {"data", "validation", "test"} & set(before):
             path = folder / before[key]
-            before[key] = str(path) if path.exists() else before[key]
+            before[key] = str(path) if path.exists() and before[key] != "digits" else before[key]
     now = {key: value for key, value in given.items() if value is not None}
     command = {"device": "auto", "allow_bad": 0.2, **before, **now, "folder": str(Path.cwd())}
     if "data" not in command:
