@@ -14,11 +14,12 @@ TRAIN = ["train", "digits", "--recipe", "quick", "--set", "epochs=3", "--set", "
 
 
 def train(*arguments):
-    """Run imprint; give its status and its last line on stderr."""
+    """Run imprint; give its status, its epochs and warnings, and its last line where it failed."""
     done = subprocess.run([sys.executable, "-m", "imprint", *TRAIN, *arguments], capture_output=True, text=True)
     assert "Traceback" not in done.stderr, done.stderr
-    epochs = sum(line.startswith("Epoch") for line in done.stderr.splitlines())
-    return done.returncode, epochs, done.stderr.splitlines()[-1]
+    lines = done.stderr.splitlines()
+    epochs, warnings = (sum(line.startswith(start) for line in lines) for start in ("Epoch", "warning"))
+    return done.returncode, epochs, warnings, lines[-1] if done.returncode else "results written"
 
 
 def mounted(folder, *options):
@@ -36,16 +37,17 @@ if __name__ == "__main__":
         Path("earlier").mkdir()
         small, readonly = Path("small").absolute(), Path("readonly").absolute()
         # A checkpoint of quick takes 1.3 MB, a model 0.35.
-        for size, what in (("1m", "full at once"), ("2200k", "full at the second checkpoint"), ("16m", "large enough")):
+        sizes = (("1m", "full at once"), ("1400k", "full at the results"), ("2200k", "full at the second checkpoint"))
+        for size, what in (*sizes, ("16m", "large enough")):
             mounted(small, "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
             try:
                 (small / "earlier.csv").write_text("precious")
-                status, epochs, line = train("--run", str(small / "run"))
+                status, epochs, warnings, line = train("--run", str(small / "run"))
                 assert (small / "earlier.csv").read_text() == "precious"
                 left = (
                     sorted(path.name for path in (small / "run").glob("*")) if (small / "run").exists() else "nothing"
                 )
-                print(f"{what} ({size}): status {status} after {epochs} epochs, {left} left: {line}")
+                print(f"{what} ({size}): status {status}, {epochs} epochs, {warnings} warnings, {left} left; {line}")
                 assert not [name for name in left if name.endswith(".part")]
             finally:
                 subprocess.run(["umount", str(small)], check=True)
@@ -54,8 +56,8 @@ if __name__ == "__main__":
         mounted(readonly, "--bind", "earlier")
         try:
             subprocess.run(["mount", "-o", "remount,ro,bind", str(readonly)], check=True)
-            status, epochs, line = train("--run", str(readonly / "another"))
-            print(f"read-only: status {status} after {epochs} epochs: {line}")
+            status, epochs, _, line = train("--run", str(readonly / "another"))
+            print(f"read-only: status {status}, {epochs} epochs; {line}")
             assert (status, epochs) == (2, 0)
         finally:
             subprocess.run(["umount", str(readonly)], check=True)

@@ -1,5 +1,7 @@
 import json
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -112,3 +114,8 @@ def test_what_is_no_model_is_refused_in_one_line(model_file, tmp_path, damage):
 def test_a_missing_model_is_refused(tmp_path, place):
     with pytest.raises(ModelFileError, match="No such file"):
         Classifier.load(tmp_path / place)
+
+
+def test_loading_does_not_import_torchs_compiler(model_file):
+    script = f"import sys, imprint; imprint.Classifier.load({str(model_file)!r}); sys.exit('sympy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
