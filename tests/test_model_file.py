@@ -109,6 +109,7 @@ HUGE = {
     "zeros": lambda path, content: sparse(path, b"", 50 * 2**30),
     "a header of 1 GB": lambda path, content: sparse(path, struct.pack("<Q", 2**30) + content[8:], 2 * 2**30),
     "a header of 2⁶⁴ bytes": lambda path, content: path.write_bytes(b"\xff" * 8 + content[8:]),
+    "a gigabyte behind the weights": lambda path, content: sparse(path, content, 2**30),
     "endless weights": lambda path, content: sparse(path, content, 50 * 2**30),
     "a header that nests": lambda path, content: path.write_bytes(struct.pack("<Q", 10**6) + b"[" * 10**6),
 }
@@ -217,5 +218,5 @@ def test_the_command_line_refuses_in_one_line(content, tmp_path):
         [sys.executable, "-m", "imprint", "predict", path, "digits"], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: model at {path}: it is cut short or damaged")
+    assert done.stderr.startswith(f"error: model at {path}: it holds")
     assert done.stderr.count("\n") == 1

@@ -1,7 +1,7 @@
 """The model file: weights, and all that is needed to use them, in one safetensors file that is checked before use.
 
 Its header begins with the format's number and the SHA-256 of the whole file, in which the digest's own
-place counts as zeros: a file that is cut short, damaged or pieced together is refused before it is parsed.
+place counts as zeros: a file that is cut short, damaged or pieced together is refused before any of it is used.
 """
 
 from __future__ import annotations
@@ -98,21 +98,21 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     imprint.errors.ModelFileError: model at pyproject.toml: ...
     """
     try:
-        content = _checked(Path(path))
-    except OSError as error:
-        raise broken(path, f"it cannot be read ({error.strerror or error})") from None
-    try:
-        header = _parsed(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
+        header, content = _checked(Path(path))
         facts = _parsed(header["__metadata__"][KEY])
         tensors = load(content)
-    except (SafetensorError, KeyError, ValueError, TypeError, AssertionError, RuntimeError) as error:
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise broken(path, f"it cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, LookupError, ValueError, TypeError, AssertionError, RuntimeError) as error:
         raise broken(path, f"its header does not hold together ({error})") from None
     del facts["format"], facts["sha256"]
     return tensors, facts
 
 
-def _checked(path: Path) -> bytes:
-    """Give a file's content once its start, its sizes and its digest have been found right."""
+def _checked(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Give a file's header and content once its start, its sizes and its digest have been found right."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise broken(path, "it is a folder or device, not a file")
@@ -123,19 +123,25 @@ def _checked(path: Path) -> bytes:
             raise broken(path, "it is no whole safetensors file")
         if length > MOST_HEADER or status.st_size > MOST_BYTES:
             raise broken(path, f"it claims a header of {length:,} bytes and holds {status.st_size:,}, too many")
-        header = file.read(length)
-        found = START.match(header)
+        text = file.read(length)
+        found = START.match(text)
         if found is None:
             raise broken(path, "it is not one of Imprint's")
         if int(found[1]) != FORMAT or found[2] is None:
             raise broken(path, f"its format is {int(found[1])}, and this Imprint reads {FORMAT}")
-        digest = hashlib.sha256(start + header[: found.start(2)] + UNSIGNED.encode() + header[found.end(2) :])
+        header = _parsed(text.decode())
+        size = (
+            8 + length + max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
+        )
+        if size != status.st_size:
+            raise broken(path, f"it holds {status.st_size:,} bytes, of the {size:,} that its header speaks of")
+        digest = hashlib.sha256(start + text[: found.start(2)] + UNSIGNED.encode() + text[found.end(2) :])
         while block := file.read(BLOCK):
             digest.update(block)
         if digest.hexdigest() != found[2].decode():
-            raise broken(path, "it is cut short or damaged: its content is not what was written")
+            raise broken(path, "it is damaged: its content is not what was written")
         file.seek(0)
-        return file.read()
+        return header, file.read()
 
 
 def _parsed(text: str) -> dict[str, Any]:
