@@ -115,7 +115,7 @@ def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     begun = settle_command({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
     assert begun == {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path)}
-    stopped = Stopped(tmp_path, RECIPES["quick"], begun, [], {}, {})
+    stopped = Stopped(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
     assert settle_command({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
     monkeypatch.chdir("/")
     assert settle_command({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")

@@ -45,6 +45,11 @@ class Arithmetic:
     error : float
         Largest relative difference of outputs and gradients from it.
 
+    Raises
+    ------
+    ValueError
+        When there is no such precision or layout.
+
     Examples
     --------
     >>> print(Arithmetic("bfloat16", "channels last", 2, speed=2.5, error=0.004))
@@ -56,6 +61,11 @@ class Arithmetic:
     threads: int
     speed: float
     error: float
+
+    def __post_init__(self) -> None:
+        known = self.precision in TOLERANCE and self.layout in (ROWS, BLOCKED, CHANNELS_LAST)
+        if not known or not 1 <= self.threads <= 4096:
+            raise ValueError("precision, layout or threads")
 
     def __str__(self) -> str:
         checked = f"self-check: {self.speed:.1f} times plain float32, off by {self.error:.2%}".replace("%", " %")

@@ -146,6 +146,8 @@ class Stopped:
         Where its data are, as `Checkpoint` was told.
     epochs : list of dict of str to float
         The figures of those that it has had.
+    arithmetic : dict of str to Arithmetic
+        What the self-check chose then, by the precision asked for.
     tensors : dict of str to Tensor
         All that the file holds.
     facts : dict
@@ -162,6 +164,7 @@ class Stopped:
     recipe: Recipe
     command: dict[str, Any]
     epochs: list[dict[str, float]]
+    arithmetic: dict[str, Arithmetic]
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
 
@@ -202,11 +205,7 @@ class Stopped:
             cause = f"it is not what the run in {self.path.parent} began with"
             raise DataError("data", plan.images.name, cause, "Give the same data, or begin a new run.")
         if (plan.device.type, machine_name(plan.device)) == (self.facts["device"], self.facts["machine"]):
-            try:
-                chosen = {way: Arithmetic(**how) for way, how in self.facts["arithmetic"].items()}
-            except (TypeError, AttributeError) as error:
-                raise broken(self.path, f"its header does not hold together ({error})") from None
-            adopt_arithmetic(plan.device, chosen)
+            adopt_arithmetic(plan.device, self.arithmetic)
         else:
             reporter.say("warning: begun on another machine or version of torch; expect other last digits than there")
 
@@ -240,9 +239,9 @@ class Stopped:
         >>> bool((again.net.dense.weight == first.net.dense.weight).all())
         True
         """
-        kinds = plan.recipe.net.split("+")[: self.facts["networks"]]
         arithmetic = choose_arithmetic(plan.device, plan.recipe.precision)
         try:
+            kinds = plan.recipe.net.split("+")[: self.facts["networks"]]
             state = begin(plan, [build_for(kind, plan, arithmetic) for kind in kinds], self.epochs)
             if not 0 <= state.epoch <= plan.recipe.epochs:
                 raise ValueError("epochs")
@@ -260,9 +259,9 @@ class Stopped:
         for optimiser, steps in zip(state.optimisers, self.facts["steps"], strict=True):
             optimiser.steps = int(steps)
         state.seconds, state.best_accuracy = float(self.facts["seconds"]), float(self.facts["best_accuracy"])
-        random = {name.removeprefix(RANDOM): tensor for name, tensor in self.tensors.items() if RANDOM in name}
+        random = {name.removeprefix(RANDOM): tensor for name, tensor in self.tensors.items() if name.startswith(RANDOM)}
         wanted = state.kept[1] | {f"{RESUME}/{name}": tensor for name, tensor in state.memory().items()}
-        for name in set(wanted) ^ {name for name in self.tensors if RANDOM not in name}:
+        for name in set(wanted) ^ {name for name in self.tensors if not name.startswith(RANDOM)}:
             raise ValueError(f"tensor {name}")
         for name, tensor in wanted.items():
             given = self.tensors[name]
@@ -311,8 +310,11 @@ def find_stopped(folder: Path) -> Stopped:
         command = dict(further["command"])
         if not all(isinstance(value, str | float | int) for value in command.values()):
             raise ValueError("command")
+        if not all(isinstance(further[key], str) for key in ("data", "device", "machine")):
+            raise ValueError("data or machine")
         recipe = Recipe.from_dict(further["recipe"])
         epochs = [{key: float(value) for key, value in epoch.items()} for epoch in further["epochs"]]
-        return Stopped(path, recipe, command, epochs, tensors, further)
+        arithmetic = {way: Arithmetic(**how) for way, how in further["arithmetic"].items()}
+        return Stopped(path, recipe, command, epochs, arithmetic, tensors, further)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise broken(path, f"its header does not hold together ({error})") from None
