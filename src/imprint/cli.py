@@ -37,7 +37,8 @@ Group = Annotated[
     typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
 ]
 AllowBad = Annotated[
-    float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
+    float | None,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -159,12 +160,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
-    allow_bad: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable, 0.2 if left out."
-        ),
-    ] = None,
+    allow_bad: AllowBad = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Go on with a run that was stopped; ends as if it never had been."),
