@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 RUNS = {
-    "quick": "--recipe quick --set epochs=6 --set min_steps=4 --set batch_size=64 --set epoch_share=0.5",
-    "two networks": "--recipe quick --set net=deep+broad --set epochs=2 --set min_steps=2 --set batch_size=64",
-    "tutorial": "--recipe tutorial --set epochs=5 --set steps_per_epoch=6 --set plateau_patience=1",
+    "quick": "--recipe quick --set epochs=12 --set min_steps=6 --set batch_size=64 --set epoch_share=0.5",
+    "two networks": "--recipe quick --set net=deep+broad --set epochs=4 --set min_steps=3 --set batch_size=64",
+    "tutorial": "--recipe tutorial --set epochs=12 --set steps_per_epoch=8 --set plateau_patience=1",
 }
 
 
