@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-# For `make kills` and `make fuzz`: how often, and how many damaged files each reader gets.
+# For `make kills` and `make fuzz` (which uses atheris where that is installed): how often, and how many damaged files.
 KILLS ?= 200
 CASES ?= 10000
 

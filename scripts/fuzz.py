@@ -3,7 +3,7 @@
 python scripts/fuzz.py [TARGET…] [--cases N] [--seed N] [--engine atheris|mutation]
 
 Targets are picture, model, checkpoint, csv and idx. Where atheris is installed it looks for new paths through the
-code; elsewhere real files are damaged at random, by a seed. Each target runs in a process of its own.
+code; elsewhere real files are damaged at random, by a seed.
 """
 
 import argparse
@@ -199,22 +199,29 @@ if __name__ == "__main__":
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     engine = chosen.engine or ("atheris" if importlib.util.find_spec("atheris") else "mutation")
-    if chosen.alone:
-        (by_atheris if engine == "atheris" else by_mutation)(chosen.targets[0], chosen.cases, chosen.seed)
-        sys.exit()
     for name in chosen.targets:
-        options = ["--cases", str(chosen.cases), "--seed", str(chosen.seed), "--engine", engine, "--alone"]
-        quiet = subprocess.PIPE if engine == "atheris" else None  # libFuzzer tells every new path
-        started = time.perf_counter()
+        if chosen.alone:
+            by_atheris(name, chosen.cases, chosen.seed)
+            continue
         with tempfile.TemporaryDirectory(prefix="imprint-fuzz-") as scratch:
-            done = subprocess.run(
-                [sys.executable, __file__, name, *options],
-                stderr=quiet,
-                text=True,
-                env=os.environ | {"TMPDIR": scratch},
-            )
-        if done.returncode:
-            sys.exit(f"{(done.stderr or '')[-3000:]}\n{name}: status {done.returncode}")
-        if engine == "atheris":
+            if engine == "mutation":
+                FOLDER = Path(scratch)
+                by_mutation(name, chosen.cases, chosen.seed)
+                continue
+            started = time.perf_counter()
+            command = [
+                sys.executable,
+                __file__,
+                name,
+                "--cases",
+                str(chosen.cases),
+                "--seed",
+                str(chosen.seed),
+                "--alone",
+            ]
+            # Atheris ends its process, and tells every path it finds on stderr.
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": scratch})
+            if done.returncode:
+                sys.exit(f"{done.stderr[-3000:]}\n{name}: status {done.returncode}")
             seconds = time.perf_counter() - started
             print(f"{name}: {chosen.cases:,} files by atheris, each taken or refused; {seconds:.0f} s", flush=True)
