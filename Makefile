@@ -18,7 +18,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test check kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs clean
+.PHONY: demo test check kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -42,7 +42,7 @@ fuzz: $(INSTALLED)
 disk: $(INSTALLED)
 	$(BIN)/python scripts/disk.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -64,6 +64,13 @@ bench-doctor: $(INSTALLED)
 
 bench-glyphs: $(INSTALLED)
 	$(BIN)/python benchmarks/glyphs.py $(DATA)/train.csv
+
+bench-serving: $(INSTALLED)
+	$(BIN)/python benchmarks/serving.py $(DATA)
+
+bench-unsure: $(INSTALLED)
+	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
+	$(BIN)/python benchmarks/expected.py $(DATA)/train.csv --seeds $(SEEDS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -39,6 +39,13 @@ def model_file(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def onnx_file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "digits.onnx"
+    imprint.export(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def digits_csv(digits, tmp_path_factory):
     """The first 600 bundled digits as train.csv, the next 100 as test.csv, in one folder."""
     folder = tmp_path_factory.mktemp("csv")

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -148,6 +149,20 @@ def test_train_json_and_numbering(digits_csv, tmp_path):
     assert models[0] == models[1]
 
 
+def test_several_seeds_show_what_chance_does(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--seeds", "2", "--seed", "5", "--run", "mine"]
+    facts = json.loads(imprint(*arguments, "--json", cwd=tmp_path).stdout)
+    assert [row["seed"] for row in facts["seeds"]] == [5, 6]
+    accuracies = [row["accuracy"] for row in facts["seeds"]]
+    assert facts["mean"] == pytest.approx(statistics.mean(accuracies))
+    assert facts["sd"] == pytest.approx(statistics.stdev(accuracies))
+    assert facts["run"] == facts["seeds"][0]["run"] == "mine/seed-5"
+    kept = json.loads((tmp_path / "mine/seed-6/metrics.json").read_text())
+    assert kept["validation"]["accuracy"] == accuracies[1]
+    assert kept["expected"]["interval"][0] < accuracies[1] <= kept["expected"]["interval"][1]
+    assert json.loads((tmp_path / "mine/seed-6/recipe.json").read_text())["seed"] == 6
+
+
 def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
     assert "100 held out" in imprint(*arguments, cwd=tmp_path).stderr
@@ -205,6 +220,7 @@ BAD_COMMANDS = {
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "model at fast"),
+    "seeds without validation": (["train", "train.csv", "--seeds", "2", "--validation", "0"], "nothing to compare"),
     "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
 }
 

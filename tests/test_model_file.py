@@ -138,7 +138,7 @@ def signed(text, tensors=None):
     """Write a safetensors file with any text for its facts, and a digest that is right for it."""
     import hashlib
 
-    text = '{"format": 2, "sha256": "' + "0" * 64 + '"' + text
+    text = '{"format": 3, "sha256": "' + "0" * 64 + '"' + text
     content = save(tensors or {"w": torch.ones(2)}, {"imprint": text})
     return content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1)
 

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
+    from imprint.exporting import Exported as Exported
+    from imprint.exporting import export as export
     from imprint.findings import Finding as Finding
     from imprint.findings import Findings as Findings
     from imprint.images import LabelledImages as LabelledImages
-    from imprint.predict import Predictions as Predictions
+    from imprint.onnx_classifier import OnnxClassifier as OnnxClassifier
+    from imprint.predictions import Predictions as Predictions
     from imprint.recipe import Recipe as Recipe
     from imprint.recipes import RECIPES as RECIPES
     from imprint.score import Score as Score
@@ -28,12 +31,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
+    "Exported": "imprint.exporting",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
     "ImprintError": "imprint.errors",
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",
-    "Predictions": "imprint.predict",
+    "OnnxClassifier": "imprint.onnx_classifier",
+    "Predictions": "imprint.predictions",
     "RECIPES": "imprint.recipes",
     "Recipe": "imprint.recipe",
     "Run": "imprint.training",
@@ -41,6 +46,7 @@ _HOMES = {
     "UsageError": "imprint.errors",
     "check": "imprint.checking",
     "evaluate": "imprint.evaluation",
+    "export": "imprint.exporting",
     "load": "imprint.data",
     "train": "imprint.training",
 }

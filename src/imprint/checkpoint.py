@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imprint.arithmetic import Arithmetic, adopt_arithmetic, choose_arithmetic, machine_name
-from imprint.classifier import CHECKPOINT_NAME, MODEL_NAME, RESUME, Classifier
+from imprint.classifier import CHECKPOINT_NAME, MODEL_NAME, NEVER_UNSURE, NOTHING_USUAL, RESUME, Classifier
 from imprint.errors import DataError, UsageError
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.plan import Plan, data_fingerprint
@@ -116,7 +116,8 @@ class Checkpoint:
 def _contents(state: TrainingState, constant: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Lay out a checkpoint: tensors and facts."""
     plan, (recipe, weights) = state.plan, state.kept
-    model = Classifier(state.net, plan.images.class_names, plan.spec, recipe, 1.0, 0.0, 0.0)
+    names, spec = plan.images.class_names, plan.spec
+    model = Classifier(nn.Identity(), names, spec, recipe, 1.0, NOTHING_USUAL, NEVER_UNSURE, 0.0)  # its weights apart
     ways = (plan.recipe.precision, "float32")
     further = {
         "networks": len(state.finished),

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.augment import VIEWS
-from imprint.data import Data, load
 from imprint.device import choose_device
-from imprint.glyph import GlyphForm
-from imprint.images import LabelledImages
+from imprint.familiarity import Familiarity, logits_and_features
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
-from imprint.predict import Predictions, look_again, predict_probabilities
-from imprint.progress import Reporter
+from imprint.predict import doubts, look_again, predict_with_features
+from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
 MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
-LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
+FAMILIARITY = "familiarity."  # before the names of its tensors in the file
+FAMILIARITY_TENSORS = ("centres", "whitening")
+NOTHING_USUAL = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
+NEVER_UNSURE = 1e9  # more doubt than there is
+MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class Classifier(Predictor):
     """A trained network with all that is needed to use it.
 
     Parameters
@@ -48,9 +51,11 @@ class Classifier:
     temperature : float
         What the network's logits are divided by, so that confidence fits accuracy. Training fits
         it on the validation pictures, and leaves it at 1 where there are none.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure. Training sets it so
-        that 1 % of the validation pictures are flagged.
+    familiarity : Familiarity
+        What the network's features are like for pictures as it was taught with.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
+        promises, and `predict.doubts` for what doubt is.
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's
         other views. Training sets it so that 5 % of the validation pictures are.
@@ -70,107 +75,23 @@ class Classifier:
     spec: InputSpec
     recipe: Recipe
     temperature: float
-    unsure_below: float
+    familiarity: Familiarity
+    unsure_above: float
     views_below: float
     score: dict[str, Any] | None = None
 
-    def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
-        """Give each picture's probability of each class.
+    def __post_init__(self) -> None:
+        self.net.eval()  # here and not when asked, since two threads may ask at once
 
-        Parameters
-        ----------
-        images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
-            are not looked at.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, classes)
-            Columns as in `class_names`; rows sum to 1.
-
-        Raises
-        ------
-        DataError
-            When the pictures have another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> model.predict_proba(digits).shape
-        (1797, 10)
-        """
-        pixels = torch.from_numpy(self.ready(images).pixels)
-        found = predict_probabilities(self.net, pixels, self.spec)
-        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
-        return tempered(found, self.temperature)
-
-    def predict(self, images: LabelledImages | Data) -> Predictions:
-        """Name each picture's class.
-
-        Parameters
-        ----------
-        images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
-            are not looked at.
-
-        Returns
-        -------
-        Predictions
-            In the pictures' order; `write_csv` writes them.
-
-        Raises
-        ------
-        DataError
-            When the pictures have another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> set(model.predict(digits).names) <= set(digits.class_names)
-        True
-        """
-        ready = self.ready(images)
-        return Predictions(self.predict_proba(ready), self.class_names, ready.sources, self.unsure_below)
-
-    def ready(
-        self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
-    ) -> LabelledImages:
-        """Read data in the form that the model was taught with.
-
-        Parameters
-        ----------
-        data : LabelledImages, or data as `load` takes it
-            Pictures already in that form, or data that are brought into it.
-        part : {"train", "validation", "test"} or None, default=None
-            Which part of data that come divided.
-        reporter : Reporter or None, default=None
-            Told what is read and what is left out; None keeps silent.
-
-        Returns
-        -------
-        LabelledImages
-            In that form.
-
-        Raises
-        ------
-        DataError
-            When the data cannot be read, or a table has another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> model.ready("digits").shape
-        (1, 8, 8)
-        """
-        if not isinstance(data, LabelledImages):
-            data = load(data, part=part, spec=self.spec, allow_bad=1.0, reporter=reporter)
-        self.spec.check(data.shape, data.name)
-        return data
+    def _answers(
+        self, pixels: UInt8[ndarray, "n c h w"]
+    ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        given = torch.from_numpy(pixels)
+        found, features = predict_with_features(self.net, given, self.spec)
+        found = look_again(self.net, given, self.spec, self.recipe.views, found, self.views_below)
+        probabilities = tempered(found, self.temperature)
+        predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
+        return probabilities, doubts(probabilities, self.familiarity.to(features.device).distances(features, predicted))
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.
@@ -212,7 +133,8 @@ class Classifier:
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        write_model_file(path, self.net.state_dict(), self.facts())
+        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
+        write_model_file(path, self.net.state_dict() | usual, self.facts())
 
     def facts(self) -> dict[str, Any]:
         """Give everything but the weights, as a model file holds it.
@@ -234,7 +156,7 @@ class Classifier:
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
-            "unsure_below": self.unsure_below,
+            "unsure_above": self.unsure_above,
             "views_below": self.views_below,
             "score": self.score,
         }
@@ -247,7 +169,7 @@ class Classifier:
         ----------
         path : str or Path
             A model file or run folder. Of a run that was stopped before its model was written, the last
-            checkpoint is taken: its best epoch, neither calibrated nor with views.
+            checkpoint is taken: its best epoch, not calibrated, without views, and never unsure.
         device : str, default="auto"
             Where to compute.
 
@@ -277,10 +199,13 @@ class Classifier:
         if not begun:
             remedy = f"Go on with imprint train --resume {path.parent}."
             raise broken(path, "training was stopped before its first epoch had ended", remedy)
+        usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}
         _fill(classifier.net, weights, path)
         classifier.net.to(choose_device(device)).eval()
-        return classifier
+        if RESUME in facts:
+            return replace(classifier, familiarity=_unknown(classifier))
+        return replace(classifier, familiarity=_familiarity(usual, classifier, path))
 
 
 def find_model(path: str | Path) -> Path:
@@ -310,35 +235,57 @@ def find_model(path: str | Path) -> Path:
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
     """Rebuild a classifier from a model file's facts, its weights not yet there."""
-    given = facts["input_spec"]
-    sizes = [tuple(int(side) for side in given[key]) for key in ("picture_size", "input_size")]
-    (height, width), (input_height, input_width) = sizes
-    glyph = None if given["glyph"] is None else GlyphForm(**given["glyph"])
-    if glyph is not None and [glyph.height, glyph.width] != given["picture_size"]:
+    spec = InputSpec.from_dict(facts["input_spec"])
+    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.picture_size:
         raise ValueError("the size of glyphs")
-    spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width), glyph)
-    names = tuple(facts["class_names"])
-    score = facts["score"]
+    names, score = tuple(facts["class_names"]), facts["score"]
     recipe = Recipe.from_dict(facts["recipe"])
     if recipe.views not in (*VIEWS, "none"):
         raise ValueError("views")
-    if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise ValueError("channels or classes")
+    if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
+        raise ValueError("classes")
     listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
     if not listed or not isinstance(score, dict | None):
         raise ValueError("class names or score")
-    if min(spec.input_size) < smallest_side(recipe.net) or min(spec.picture_size) < 1:
+    if min(spec.input_size) < smallest_side(recipe.net):
         raise ValueError("pictures too small")
-    if max(*spec.input_size, *spec.picture_size) > LARGEST_SIDE:
-        raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    temperature, unsure_below, views_below = (
-        float(facts[key]) for key in ("temperature", "unsure_below", "views_below")
+    temperature, unsure_above, views_below = (
+        float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
     )
-    if not 0 < temperature < math.inf or not all(0 <= limit <= 1 for limit in (unsure_below, views_below)):
-        raise ValueError("temperature or limits of confidence")
-    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, score)
+    if not 0 < temperature < math.inf:
+        raise ValueError("temperature")
+    if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
+        raise ValueError("limits")
+    return Classifier(net, names, spec, recipe, temperature, NOTHING_USUAL, unsure_above, views_below, score)
+
+
+def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
+    """Check what a file says of usual features against the network whose features they are."""
+    classes, features = len(classifier.class_names), _features(classifier)
+    each_or_one = [(count, features, features) for count in (classes, 1)]
+    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
+    for name, tensor in given.items():
+        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
+            raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
+    return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
+
+
+def _unknown(classifier: Classifier) -> Familiarity:
+    """Stand in for what a run that was stopped has not measured yet: everything lies near."""
+    features = _features(classifier)
+    return Familiarity(torch.zeros(len(classifier.class_names), features), torch.zeros(1, features, features))
+
+
+def _features(classifier: Classifier) -> int:
+    """Count a network's features."""
+    spec = classifier.spec
+    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
+    with torch.inference_mode():
+        return logits_and_features(classifier.net, blank)[1].shape[1]
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from imprint.classifier import Classifier
+    from imprint.checkpoint import Stopped
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
+    from imprint.plan import Plan
+    from imprint.predictor import Predictor
     from imprint.progress import Reporter
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -40,7 +42,7 @@ AllowBad = Annotated[
     float | None,
     typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -78,12 +80,11 @@ def show(
 
 def _show_as(picture: str, model: Path, save: Path | None) -> None:
     """Draw what a model sees of one picture file, step by step."""
-    from imprint.classifier import Classifier
     from imprint.data.decode import decode
     from imprint.input_spec import fitting_steps
     from imprint.plots import save_steps
 
-    steps = fitting_steps(decode(Path(picture)).pixels, Classifier.load(model).spec)
+    steps = fitting_steps(decode(Path(picture)).pixels, _model(model).spec)
     save = save or Path(f"{Path(picture).stem}-seen.png")
     save_steps(steps, save)
     print(save)
@@ -158,6 +159,9 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
+    ] = 1,
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
     allow_bad: AllowBad = None,
@@ -170,13 +174,12 @@ def train(
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
     from imprint.plan import picture_side, plan_training
-    from imprint.plots import random_window, save_curves, save_predictions
     from imprint.progress import Reporter
-    from imprint.run_folder import at_work, go_on_with, new_run_folder, settle_command, take_up, train_facts, write_run
-    from imprint.training import carry_out
+    from imprint.run_folder import seeds_facts, settle_command, take_up
+    from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
-    stopped = take_up(resume, run)
+    stopped = take_up(resume, run, seeds)
     given = {"data": data, "validation": validation, "test": test}
     command = settle_command(given | {"device": device, "group": group, "allow_bad": allow_bad}, stopped)
     where, group, test = command["data"], command.get("group"), command.get("test")
@@ -185,12 +188,39 @@ def train(
     images = load(where, side=side, group=group, allow_bad=bad, reporter=reporter)
     checked_by = _share_or_data(command.get("validation"), where, images, reporter)
     plan = plan_training(images, base, settings=changes, validation=checked_by, seed=seed, device=command["device"])
+    plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
     if stopped is not None:
         stopped.check(plan, reporter)
-    folder = new_run_folder(plan.recipe.name, run) if resume is None else resume
+    each: list[dict[str, Any]] = []
+    for one in plans:
+        folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
+        each.append(_train_one(one, command, stopped, folder, tested, reporter, as_json))
+        if each[-1]["interrupted"]:
+            break
+    if as_json:
+        _print_json(each[0] if seeds == 1 else seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]]))
+    elif seeds > 1:
+        print(seeds_table(seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]])))
+
+
+def _train_one(
+    plan: Plan,
+    command: dict[str, Any],
+    stopped: Stopped | None,
+    folder: Path | None,
+    tested: LabelledImages | None,
+    reporter: Reporter,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Carry a plan out, write its run folder, and give the facts of it."""
+    from imprint.plots import random_window, save_curves, save_predictions
+    from imprint.run_folder import at_work, go_on_with, new_run_folder, train_facts, write_run
+    from imprint.training import carry_out
+
+    folder = new_run_folder(plan.recipe.name, folder) if stopped is None else stopped.path.parent
     with at_work(folder, plan, command, stopped) as checkpoint:
         done = carry_out(plan, reporter, checkpoint, stopped)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
@@ -205,14 +235,14 @@ def train(
             reporter.say(f"{go_on_with(folder)} goes on from epoch {checkpoint.epochs}")
         else:
             checkpoint.path.unlink()
-    if as_json:
-        _print_json(facts)
-    else:
+    if not as_json:
         print(f"trained in {done.seconds:.1f} s")
         if done.validation is not None:
             print(f"validation accuracy {done.validation}")
         for path in sorted(folder.iterdir()):
             print(path)
+        print(done.expectation)
+    return facts
 
 
 @app.command()
@@ -256,7 +286,7 @@ def predict(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
     as_json: AsJson = False,
@@ -273,6 +303,39 @@ def compare(
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Left out, beside the model file.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Pictures to prove the file on. Left out, real ones that come along."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
+    from dataclasses import asdict
+
+    from imprint.classifier import MODEL_NAME, Classifier
+    from imprint.exporting import export as write
+    from imprint.progress import Reporter
+
+    path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
+    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8, reporter=Reporter())
+    if as_json:
+        _print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
+    else:
+        print(done)
+        if done.rounding is not None:
+            print(f"int8: {done.rounding}")
+        print(path)
 
 
 @app.command()
@@ -338,6 +401,21 @@ def version(
         raise typer.Exit
 
 
+def _model(path: Path) -> Predictor:
+    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
+    if path.suffix.lower() == ".onnx":
+        from imprint.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier.load(path)
+    from imprint.classifier import Classifier
+    from imprint.run_folder import told_unfinished
+
+    model, unfinished = Classifier.load(path), told_unfinished(path)
+    if unfinished:
+        _say(unfinished)
+    return model
+
+
 def _share_or_data(
     text: str | None, data: str, images: LabelledImages, reporter: Reporter
 ) -> float | LabelledImages | None:
@@ -352,17 +430,6 @@ def _share_or_data(
         return float(text)
     except ValueError:
         return load(text, spec=spec, reporter=reporter)
-
-
-def _model(path: Path) -> Classifier:
-    """Read a model, and say so where its training was stopped before its end."""
-    from imprint.classifier import Classifier
-    from imprint.run_folder import told_unfinished
-
-    model, unfinished = Classifier.load(path), told_unfinished(path)
-    if unfinished:
-        _say(unfinished)
-    return model
 
 
 def _form(images: LabelledImages) -> InputSpec:

@@ -23,7 +23,7 @@ from imprint.errors import ModelFileError, UsageError
 from imprint.files import written_whole
 
 KEY = "imprint"  # the one entry of the safetensors metadata: a JSON text
-FORMAT = 2
+FORMAT = 3  # 1 had no familiarity, 2 no digest
 UNSIGNED = "0" * 64  # where the digest will stand
 START = re.compile(rb'\{"__metadata__":\{"imprint":"\{\\"format\\": (\d{1,9})(?:, \\"sha256\\": \\"([0-9a-f]{64})\\")?')
 # What a file may claim before its digest has been checked: 100,000 classes need 2 MB of header, eight networks for

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from imprint.files import written_whole
 from imprint.images import LabelledImages
-from imprint.predict import Predictions
+from imprint.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,8 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def at_work(
                     folder.rmdir()  # which works only where nothing else is in it
 
 
-def take_up(resume: Path | None, run: Path | None = None) -> Stopped | None:
+def take_up(resume: Path | None, run: Path | None = None, seeds: int = 1) -> Stopped | None:
     """Find the run that ``--resume`` names.
 
     Parameters
@@ -149,6 +150,8 @@ def take_up(resume: Path | None, run: Path | None = None) -> Stopped | None:
         Its folder; None for a new run.
     run : Path or None, default=None
         The folder that ``--run`` names, which a resumed run cannot choose.
+    seeds : int, default=1
+        How many runs ``--seeds`` asks for; only one can be taken up.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def take_up(resume: Path | None, run: Path | None = None) -> Stopped | None:
     ModelFileError
         When its checkpoint is damaged.
     UsageError
-        When it has ended, is no run's folder, or is not `run`.
+        When it has ended, is no run's folder, is not `run`, or is to be several.
 
     Examples
     --------
@@ -171,6 +174,8 @@ def take_up(resume: Path | None, run: Path | None = None) -> Stopped | None:
         return None
     if run is not None and run.resolve() != resume.resolve():
         raise UsageError(f"--run {run}", "--resume", f"the run goes on in {resume}", "Leave --run out.")
+    if seeds > 1:
+        raise UsageError(f"--seeds {seeds}", "--resume", "one run is taken up at a time", "Leave --seeds out.")
     return find_stopped(resume)
 
 
@@ -280,7 +285,7 @@ def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:
     >>> from imprint import load, train
     >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
     >>> sorted(train_facts(run, Path("runs/0001-quick"), None))
-    ['epochs', 'interrupted', 'model', 'recipe', 'run', 'seconds', 'validation']
+    ['epochs', 'expected', 'interrupted', 'model', 'recipe', 'run', 'seconds', 'validation']
     """
     facts: dict[str, Any] = {
         "run": str(folder),
@@ -290,8 +295,41 @@ def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:
         "epochs": len(run.history["loss"]),
         "interrupted": run.interrupted,
         "validation": run.model.score,
+        "expected": None if run.expected is None else run.expected.facts(),
     }
     return facts if result is None else facts | {"result": str(result)}
+
+
+def seeds_facts(each: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """Sum several runs up that differ in nothing but their seed.
+
+    Parameters
+    ----------
+    each : sequence of mapping
+        From `train_facts`, one a run; all validated on the same pictures.
+    seeds : sequence of int
+        Their seeds.
+
+    Returns
+    -------
+    dict
+        The first run's facts, and `seeds` [{`seed`, `accuracy`, `run`}] with the `mean` of their accuracies and
+        `sd`, the standard deviation of one run (None for a single one).
+
+    Examples
+    --------
+    >>> each = [{"run": f"runs/{i}", "validation": {"accuracy": accuracy}} for i, accuracy in ((1, 0.98), (2, 0.99))]
+    >>> facts = seeds_facts(each, [7, 8])
+    >>> facts["run"], facts["mean"], round(facts["sd"], 4), facts["seeds"][1]
+    ('runs/1', 0.985, 0.0071, {'seed': 8, 'accuracy': 0.99, 'run': 'runs/2'})
+    """
+    rows = [
+        {"seed": seed, "accuracy": facts["validation"]["accuracy"], "run": facts["run"]}
+        for seed, facts in zip(seeds, each, strict=True)
+    ]
+    accuracies = [row["accuracy"] for row in rows]
+    sd = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return {**each[0], "seeds": rows, "mean": statistics.mean(accuracies), "sd": sd}
 
 
 def write_run(run: Run, folder: Path, facts: Mapping[str, Any]) -> None:
