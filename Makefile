@@ -18,12 +18,13 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test check kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving clean
+.PHONY: demo test check kills fuzz disk lesson bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
 
 test: $(INSTALLED)
+	@scripts/install-browser
 	$(BIN)/python -m pytest -q
 
 check: $(INSTALLED)
@@ -42,7 +43,10 @@ fuzz: $(INSTALLED)
 disk: $(INSTALLED)
 	$(BIN)/python scripts/disk.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving
+lesson: $(INSTALLED)
+	$(BIN)/python scripts/lesson_page.py
+
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -71,6 +75,10 @@ bench-serving: $(INSTALLED)
 bench-unsure: $(INSTALLED)
 	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
 	$(BIN)/python benchmarks/expected.py $(DATA)/train.csv --seeds $(SEEDS)
+
+bench-lesson: $(INSTALLED)
+	$(BIN)/python benchmarks/lesson.py digits
+	$(BIN)/python benchmarks/lesson.py $(DATA)/train.csv
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ from imprint.checkpoint import Checkpoint, find_stopped
 from imprint.model_file import read_model_file, write_model_file
 from imprint.plan import plan_training
 from imprint.progress import Reporter
-from imprint.run_folder import at_work
+from imprint.run_at_work import at_work
 from imprint.training import carry_out
 from imprint.training_state import begin
 

@@ -5,7 +5,7 @@ import pytest
 
 import imprint
 from imprint import LabelledImages
-from imprint.confidence import conformal_limit
+from imprint.confidence import conformal_limit, promise
 
 
 @pytest.mark.parametrize("count", [99, 150, 400])
@@ -21,6 +21,13 @@ def test_a_new_picture_exceeds_the_limit_with_the_chance_promised(count):
 def test_of_few_pictures_few_are_flagged(count):
     drawn = np.random.default_rng(0).normal(size=(4_000, count + 1)).astype(np.float32)
     assert np.mean([row[-1] > conformal_limit(row[:-1], 0.01) for row in drawn]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("held_out", "words"), [(99, "at most 1 %"), (98, "98 held out are too few"), (0, "none were")]
+)
+def test_nothing_is_promised_that_does_not_hold(held_out, words):
+    assert words in promise(held_out)
 
 
 def pictures(pixels):

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imprint.checking import check as check
     from imprint.classifier import Classifier as Classifier
+    from imprint.clinic import diagnose as diagnose
     from imprint.data import load as load
     from imprint.errors import DataError as DataError
     from imprint.errors import ImprintError as ImprintError
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
+    from imprint.explanation import Explanation as Explanation
+    from imprint.explanation import explain as explain
     from imprint.exporting import Exported as Exported
     from imprint.exporting import export as export
     from imprint.findings import Finding as Finding
@@ -32,6 +35,7 @@ _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
     "Exported": "imprint.exporting",
+    "Explanation": "imprint.explanation",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
     "ImprintError": "imprint.errors",
@@ -45,8 +49,10 @@ _HOMES = {
     "Score": "imprint.score",
     "UsageError": "imprint.errors",
     "check": "imprint.checking",
+    "diagnose": "imprint.clinic",
     "evaluate": "imprint.evaluation",
     "export": "imprint.exporting",
+    "explain": "imprint.explanation",
     "load": "imprint.data",
     "train": "imprint.training",
 }

@@ -129,6 +129,34 @@ def conformal_limit(doubt: Float32[ndarray, " n"], share: float) -> float:
     return max(float(doubt.max()), float(doubt.mean()) + float(stdtrit(count - 1, 1 - share)) * spread)
 
 
+def promise(held_out: int) -> str:
+    """Say in words how many genuine pictures will be flagged unsure.
+
+    Parameters
+    ----------
+    held_out : int
+        Number of pictures that settled the limit.
+
+    Returns
+    -------
+    str
+        One line.
+
+    Examples
+    --------
+    >>> print(promise(2560))
+    unsure: at most 1 % of new pictures like the 2,560 held out will be flagged, on average over which were held out
+    """
+    share = f"{UNSURE_SHARE:.0%}".replace("%", " %")
+    if held_out >= 1 / UNSURE_SHARE - 1:
+        return (
+            f"unsure: at most {share} of new pictures like the {held_out:,} held out will be flagged, "
+            "on average over which were held out"
+        )
+    few = f"the {held_out:,} held out are too few" if held_out else "none were held out"
+    return f"unsure: about {share} of new pictures like these should be flagged; {few} to promise it, 99 would do"
+
+
 def _features(
     net: nn.Module, images: LabelledImages, chosen: Int64[ndarray, " n"], spec: InputSpec
 ) -> Float32[Tensor, "n features"]:

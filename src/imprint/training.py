@@ -16,7 +16,7 @@ from imprint.arithmetic import choose_arithmetic
 from imprint.augment import augment
 from imprint.checkpoint import Checkpoint, Stopped
 from imprint.classifier import Classifier
-from imprint.confidence import settle_confidence
+from imprint.confidence import promise, settle_confidence
 from imprint.errors import UsageError
 from imprint.expected import Expected, expected_accuracy
 from imprint.files import let_go
@@ -81,21 +81,20 @@ class Run:
         Returns
         -------
         str
-            One line.
+            One line on its accuracy, one on how many it will flag unsure.
 
         Examples
         --------
         >>> from imprint import load
         >>> fast = ["epochs=1", "min_steps=1"]
-        >>> train(load("digits"), recipe="quick", settings=fast, validation=0, silent=True).expectation
-        'no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08'
+        >>> print(train(load("digits"), recipe="quick", settings=fast, validation=0, silent=True).expectation)
+        no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08
+        unsure: about 1 % of new pictures like these should be flagged; none were held out to promise it, 99 would do
         """
-        if self.expected is None:
-            return (
-                "no pictures were held out, so nothing tells what to expect on new ones; "
-                "hold some out: --validation 0.08"
-            )
-        return str(self.expected)
+        nothing = (
+            "no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08"
+        )
+        return f"{self.expected or nothing}\n{promise(self.expected.images if self.expected else 0)}"
 
 
 def train(
