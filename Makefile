@@ -14,7 +14,11 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check docs lesson bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson bench-importing clean
+# For `make kills` and `make fuzz` (which uses atheris where that is installed): how often, and how many damaged files.
+KILLS ?= 200
+CASES ?= 10000
+
+.PHONY: demo test check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-unsure bench-serving bench-lesson bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -29,6 +33,15 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
+
+kills: $(INSTALLED)
+	$(BIN)/python scripts/kills.py $(KILLS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python scripts/fuzz.py --cases $(CASES)
+
+disk: $(INSTALLED)
+	$(BIN)/python scripts/disk.py
 
 lesson: $(INSTALLED)
 	$(BIN)/python scripts/lesson_page.py

@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from imprint.augment import VIEWS
 from imprint.device import choose_device
 from imprint.errors import UsageError
 from imprint.familiarity import Familiarity, logits_and_features
@@ -27,9 +28,12 @@ from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
-MODEL_NAME = "model.safetensors"  # within a run folder
+MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
+RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 FAMILIARITY = "familiarity."  # before the names of its tensors in the file
 FAMILIARITY_TENSORS = ("centres", "whitening")
+NOTHING_USUAL = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
+NEVER_UNSURE = 1e9  # more doubt than there is
 MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
@@ -171,7 +175,8 @@ class Classifier(Predictor):
         Parameters
         ----------
         path : str or Path
-            A model file or run folder.
+            A model file or run folder. Of a run that was stopped before its model was written, the last
+            checkpoint is taken: its best epoch, not calibrated, without views, and never unsure.
         device : str, default="auto"
             Where to compute.
 
@@ -191,16 +196,22 @@ class Classifier(Predictor):
         Traceback (most recent call last):
         imprint.errors.ModelFileError: model at pyproject.toml: ...
         """
-        path = Path(path)
-        path = path / MODEL_NAME if path.is_dir() else path
+        path = find_model(path)
         tensors, facts = read_model_file(path)
         try:
             classifier = _from_facts(facts)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            begun = RESUME not in facts or bool(facts[RESUME]["epochs"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise broken(path, f"its header does not hold together ({error})") from None
+        if not begun:
+            remedy = f"Go on with imprint train --resume {path.parent}."
+            raise broken(path, "training was stopped before its first epoch had ended", remedy)
         usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
-        _fill(classifier.net, tensors, path)
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}
+        _fill(classifier.net, weights, path)
         classifier.net.to(choose_device(device)).eval()
+        if RESUME in facts:
+            return replace(classifier, familiarity=_unknown(classifier))
         return replace(classifier, familiarity=_familiarity(usual, classifier, path))
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
@@ -324,13 +335,45 @@ class Classifier(Predictor):
         write_card(folder, self.facts(), self.spec, parameters, source, license)
 
 
+def find_model(path: str | Path) -> Path:
+    """Find the model's file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A model file or run folder.
+
+    Returns
+    -------
+    Path
+        In a run folder its model, or its checkpoint where there is no model yet.
+
+    Examples
+    --------
+    >>> find_model("digits.safetensors").name
+    'digits.safetensors'
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stopped = (path / CHECKPOINT_NAME).is_file() and not (path / MODEL_NAME).exists()
+    return path / (CHECKPOINT_NAME if stopped else MODEL_NAME)
+
+
 def _from_facts(facts: dict[str, Any]) -> Classifier:
     """Rebuild a classifier from a model file's facts, its weights not yet there."""
     spec = InputSpec.from_dict(facts["input_spec"])
-    names = tuple(str(name) for name in facts["class_names"])
+    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.picture_size:
+        raise ValueError("the size of glyphs")
+    names, score = tuple(facts["class_names"]), facts["score"]
     recipe = Recipe.from_dict(facts["recipe"])
+    if recipe.views not in (*VIEWS, "none"):
+        raise ValueError("views")
     if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError("classes")
+    listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
+    if not listed or not isinstance(score, dict | None):
+        raise ValueError("class names or score")
     if min(spec.input_size) < smallest_side(recipe.net):
         raise ValueError("pictures too small")
     with torch.device("meta"):
@@ -345,18 +388,13 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("notes")
     if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
         raise ValueError("limits")
-    empty = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))
     score = facts.get("score")
-    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, score, notes)
+    return Classifier(net, names, spec, recipe, temperature, NOTHING_USUAL, unsure_above, views_below, score, notes)
 
 
 def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
     """Check what a file says of usual features against the network whose features they are."""
-    spec = classifier.spec
-    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
-    with torch.inference_mode():
-        features = logits_and_features(classifier.net, blank)[1].shape[1]
-    classes = len(classifier.class_names)
+    classes, features = len(classifier.class_names), _features(classifier)
     each_or_one = [(count, features, features) for count in (classes, 1)]
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
     for name, tensor in given.items():
@@ -365,6 +403,20 @@ def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, pat
         if not bool(torch.isfinite(tensor).all()):
             raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
     return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
+
+
+def _unknown(classifier: Classifier) -> Familiarity:
+    """Stand in for what a run that was stopped has not measured yet: everything lies near."""
+    features = _features(classifier)
+    return Familiarity(torch.zeros(len(classifier.class_names), features), torch.zeros(1, features, features))
+
+
+def _features(classifier: Classifier) -> int:
+    """Count a network's features."""
+    spec = classifier.spec
+    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
+    with torch.inference_mode():
+        return logits_and_features(classifier.net, blank)[1].shape[1]
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

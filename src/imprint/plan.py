@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,15 @@ from imprint.data.duplicates import fingerprints, first_copies
 from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError, UsageError
+from imprint.files import let_go
 from imprint.glyph import learn_glyph_form
 from imprint.images import LabelledImages, expect_images, kind_of
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
 from imprint.recipe import Recipe
 from imprint.recipes import choose_recipe, find_recipe
+
+ROWS = 2048  # pictures hashed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,13 +222,49 @@ def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[
     return (f"{words}; imprint check names them",)
 
 
-def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
+def data_fingerprint(plan: Plan) -> str:
+    """Boil down what a run learns from and is scored with: every pixel, label and class, and the split.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+
+    Returns
+    -------
+    str
+        The same for the same data; SHA-256.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> digits = load("digits")
+    >>> data_fingerprint(plan_training(digits)) == data_fingerprint(plan_training(digits[::-1]))
+    False
+    """
+    digest = hashlib.sha256()
+
+    def add(values: ndarray) -> None:
+        digest.update(f"{values.dtype.str} {values.shape}".encode())
+        for start in range(0, len(values), ROWS):
+            digest.update(np.ascontiguousarray(values[start : start + ROWS]).data)
+            let_go(values)
+
+    add(plan.training)
+    for images in (plan.images,) if plan.validation is None else (plan.images, plan.validation):
+        digest.update(repr(images.class_names).encode())
+        add(images.pixels)
+        add(images.labels_among(images.class_names))
+    return digest.hexdigest()
+
+
+def picture_side(recipe: str | Recipe | None, settings: Sequence[str]) -> int:
     """Tell at which size to decode photos of different sizes: somewhat larger than the network takes them.
 
     Parameters
     ----------
-    recipe : str or None
-        A recipe's name or the path of a recipe.json; None lets the pictures decide.
+    recipe : str, Recipe or None
+        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
     settings : sequence of str
         Changes to the recipe.
 
@@ -243,7 +283,7 @@ def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
     >>> picture_side("photos", ["largest_side=192"])
     192
     """
-    settled = find_recipe("photos" if recipe is None else recipe)
+    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "photos")
     return max(128, settled.with_settings(settings).largest_side)
 
 

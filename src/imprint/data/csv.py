@@ -18,6 +18,7 @@ from imprint.data.columns import NAME_IT, Columns, read_columns
 from imprint.errors import DataError
 from imprint.images import LabelledImages, encode_labels
 
+COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, Zstandard
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -106,9 +107,11 @@ def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
     names = [f"{i}" for i in range(len(columns.names))]
     schema: dict[str, type[polars.DataType]] = dict.fromkeys(names, polars.String)
     schema |= {names[i]: polars.UInt8 for i in columns.pixels}
+    if body.startswith(COMPRESSED):  # polars would unpack it: "x^2", a label, begins as zlib's streams do
+        return None
     try:
         table = polars.read_csv(body, has_header=False, separator=separator, schema=schema)
-    except polars.exceptions.PolarsError:
+    except (polars.exceptions.PolarsError, OSError):
         return None
     pixels = table.select(names[i] for i in columns.pixels)
     labels = None if columns.label is None else table[names[columns.label]]
