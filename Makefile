@@ -14,7 +14,7 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs clean
+.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -29,7 +29,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -51,6 +51,9 @@ bench-doctor: $(INSTALLED)
 
 bench-glyphs: $(INSTALLED)
 	$(BIN)/python benchmarks/glyphs.py $(DATA)/train.csv
+
+bench-broken: $(INSTALLED)
+	$(BIN)/python benchmarks/broken.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
