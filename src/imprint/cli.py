@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -358,7 +357,9 @@ def _part_to_score(data: str) -> str | None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from imprint.progress import Reporter
+
+    Reporter().say(line)
 
 
 def _print_json(content: dict[str, Any]) -> None:
