@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
