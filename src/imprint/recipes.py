@@ -29,8 +29,9 @@ TUTORIAL = Recipe(
 )
 
 # The default on small grey pictures. Evidence: 0.9958 ± 0.0003 on 10,000 held-out digits of Kaggle's 42,000, learning
-# from the others, 4 seeds (docs/LOG.md, "Any paper, any pen"); 6.5 s (5.6 to 8.0, 3 runs) on all 42,000, a 47th of Keras's lesson in the same run; two
-# virtual Zen 5 cores, torch 2.13.0 (docs/LOG.md, "Where the recipes stand").
+# from the others, 4 seeds (docs/LOG.md, "Any paper, any pen"); before zoom=0.2 and coarse, which cost 4 to 6 % of the
+# time: 6.5 s (5.6 to 8.0, 3 runs) on all 42,000, a 47th of Keras's lesson in the same run; two virtual Zen 5 cores,
+# torch 2.13.0 (docs/LOG.md, "Where the recipes stand").
 QUICK = Recipe(
     name="quick",
     net="quick",
