@@ -14,12 +14,13 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken clean
+.PHONY: demo test check lesson bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
 
 test: $(INSTALLED)
+	@scripts/install-browser
 	$(BIN)/python -m pytest -q
 
 check: $(INSTALLED)
@@ -29,7 +30,10 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken
+lesson: $(INSTALLED)
+	$(BIN)/python scripts/lesson_page.py
+
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -54,6 +58,17 @@ bench-glyphs: $(INSTALLED)
 
 bench-broken: $(INSTALLED)
 	$(BIN)/python benchmarks/broken.py
+
+bench-serving: $(INSTALLED)
+	$(BIN)/python benchmarks/serving.py $(DATA)
+
+bench-unsure: $(INSTALLED)
+	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
+	$(BIN)/python benchmarks/expected.py $(DATA)/train.csv --seeds $(SEEDS)
+
+bench-lesson: $(INSTALLED)
+	$(BIN)/python benchmarks/lesson.py digits
+	$(BIN)/python benchmarks/lesson.py $(DATA)/train.csv
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

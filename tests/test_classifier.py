@@ -14,7 +14,8 @@ def test_a_saved_model_predicts_the_same(model, model_file, digits):
     loaded = Classifier.load(model_file)
     assert np.array_equal(loaded.predict_proba(digits), model.predict_proba(digits))
     assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, model.recipe)
-    assert (loaded.unsure_below, loaded.score["accuracy"]) == (model.unsure_below, model.score["accuracy"])
+    assert (loaded.unsure_above, loaded.score["accuracy"]) == (model.unsure_above, model.score["accuracy"])
+    assert np.array_equal(loaded.predict(digits).doubt, model.predict(digits).doubt)
 
 
 def test_a_run_folder_stands_for_its_model(model_file):
@@ -25,7 +26,7 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     with safe_open(model_file, framework="np") as file:
         assert list(file.metadata()) == ["imprint"]
         facts = json.loads(file.metadata()["imprint"])
-    assert facts["format"] == 1
+    assert facts["format"] == 2
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
     assert facts["input_spec"] == {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28]}
@@ -75,7 +76,7 @@ DAMAGES = {
     "another program's": lambda path, content: save_file({"w": torch.ones(2)}, path),
     "our key, no JSON": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "{"}),
     "our key, a list": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "[]"}),
-    "another version": with_facts(lambda facts: facts.update(format=2)),
+    "another version": with_facts(lambda facts: facts.update(format=1)),
     "no classes": with_facts(lambda facts: facts.update(class_names=[])),
     "a class twice": with_facts(lambda facts: facts.update(class_names=["1"] * 10)),
     "a missing fact": with_facts(lambda facts: facts.pop("input_spec")),
@@ -87,6 +88,15 @@ DAMAGES = {
     "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
     "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
+    "no familiarity": with_tensors(lambda tensors: tensors.pop("familiarity.whitening")),
+    "familiarity of other features": with_tensors(
+        lambda tensors: tensors.update({"familiarity.whitening": torch.zeros(10, 207, 207)})
+    ),
+    "familiarity of fewer classes": with_tensors(
+        lambda tensors: tensors.update({"familiarity.centres": tensors["familiarity.centres"][1:].clone()})
+    ),
+    "familiarity that is no number": with_tensors(lambda tensors: tensors["familiarity.centres"].fill_(float("inf"))),
+    "a limit that is no number": with_facts(lambda facts: facts.update(unsure_above=float("nan"))),
     "weights that are not numbers": with_tensors(lambda tensors: tensors["dense.bias"].fill_(float("nan"))),
 }
 

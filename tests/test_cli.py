@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint.__main__ import main
+from imprint.report import write_report
 
 IMPRINT = [sys.executable, "-m", "imprint"]
 FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
@@ -63,7 +65,10 @@ def lesson(digits_csv):
 
 def test_the_run_folder(lesson, digits_csv):
     folder = digits_csv / "runs" / "0001-tutorial"
-    names = "curves.png history.csv metrics.json model.safetensors predictions.png recipe.json result.csv"
+    names = (
+        "curves.png history.csv metrics.json model.safetensors origin.json "
+        "predictions.png recipe.json result.csv validation.csv"
+    )
     assert sorted(path.name for path in folder.iterdir()) == names.split()
     for name in names.split():
         assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
@@ -126,6 +131,26 @@ def test_evaluate(lesson, digits_csv):
     assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
 
 
+def test_explain(lesson, digits_csv, digits, tmp_path, refused):
+    explain = ["explain", digits_csv / "runs/0001-tutorial"]
+    done = imprint(*explain, digits_csv / "test.csv", "--index", "5", "--json", cwd=tmp_path)
+    content = json.loads(done.stdout)
+    assert content["files"] == ["test-5-explained.png"]
+    assert (content["source"], content["truth"], len(content["compared"])) == (6, None, 2)
+    assert content["layers"][0] == {"name": "conv2d", "shape": [30, 24, 24]}
+    predicted = json.loads(imprint("predict", explain[1], digits_csv / "test.csv", "--json", cwd=tmp_path).stdout)
+    assert {key: content[key] for key in predicted["predictions"][5]} == predicted["predictions"][5]
+    Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
+    lines = imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert lines[1] == "why.png"
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.width == 1350
+    assert "it holds 100 pictures" in refused(*explain, digits_csv / "test.csv", "--index", "100", cwd=tmp_path)
+    for wrong in (["nowhere.png"], ["zero.png", "--network", "2"], ["zero.png", "-o", "no/such/folder.png"]):
+        refused(*explain, *wrong, cwd=tmp_path)
+
+
 def test_compare(lesson, digits_csv, refused):
     both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
     content = json.loads(imprint(*both, "--json", cwd=digits_csv).stdout)
@@ -147,10 +172,27 @@ def test_train_json_and_numbering(digits_csv, tmp_path):
     assert models[0] == models[1]
 
 
+def test_several_seeds_show_what_chance_does(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--seeds", "2", "--seed", "5", "--run", "mine"]
+    facts = json.loads(imprint(*arguments, "--json", cwd=tmp_path).stdout)
+    assert [row["seed"] for row in facts["seeds"]] == [5, 6]
+    accuracies = [row["accuracy"] for row in facts["seeds"]]
+    assert facts["mean"] == pytest.approx(statistics.mean(accuracies))
+    assert facts["sd"] == pytest.approx(statistics.stdev(accuracies))
+    assert facts["run"] == facts["seeds"][0]["run"] == "mine/seed-5"
+    kept = json.loads((tmp_path / "mine/seed-6/metrics.json").read_text())
+    assert kept["validation"]["accuracy"] == accuracies[1]
+    assert kept["expected"]["interval"][0] < accuracies[1] <= kept["expected"]["interval"][1]
+    assert json.loads((tmp_path / "mine/seed-6/recipe.json").read_text())["seed"] == 6
+
+
 def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
     assert "100 held out" in imprint(*arguments, cwd=tmp_path).stderr
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+    page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
+    assert "validation data" in page
+    assert "of 100 pictures. Each stands under" in page
     line = refused(*arguments, cwd=tmp_path)
     assert "run folder at mine: it already holds something" in line
 
@@ -197,6 +239,9 @@ BAD_COMMANDS = {
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "model at fast"),
+    "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
+    "no training data": (["evaluate", "model.safetensors", "train.csv", "--clinic"], "model at model.safetensors"),
+    "seeds without validation": (["train", "train.csv", "--seeds", "2", "--validation", "0"], "nothing to compare"),
     "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
 }
 
@@ -338,6 +383,7 @@ def test_divided_folders_from_training_to_predictions(divided):
     scored = imprint("evaluate", facts["model"], "pictures", "--json", cwd=divided)
     assert "scoring the test part" in scored.stderr
     assert json.loads(scored.stdout)["images"] == len(list(divided.glob("pictures/test/*/*.png")))
+    assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
     assert result[0] == "source,label,confidence,unsure"
     assert len(result) == 1 + len(list(divided.glob("pictures/test/0/*.png")))
@@ -360,3 +406,27 @@ def test_show_what_a_model_sees(model_file, divided):
     written = imprint("show", picture, "--as", model_file, cwd=divided).stdout.strip()
     assert written == f"{picture.stem}-seen.png"
     assert (divided / written).is_file()
+
+
+def test_report(lesson, digits_csv, tmp_path):
+    done = imprint("report", "runs/0001-tutorial", "-o", tmp_path / "report.html", cwd=digits_csv)
+    assert done.stdout.strip() == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "imprint train train.csv --recipe tutorial --set epochs=4 --set steps_per_epoch=40 --test test.csv" in page
+    assert "note:" not in done.stderr
+
+
+def test_evaluate_with_the_clinic_and_pictures(lesson, digits_csv, tmp_path):
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
+    content = json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout)
+    assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
+    assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}
+    assert all(len(mistake["nearest"]) == 3 for mistake in content["mistakes"])
+    names = ["classes.png", "confusion.png", "coverage.png", "mistakes.png", "reliability.png"]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == names
+
+
+def test_show_augmented(digits_csv, tmp_path):
+    imprint("show", digits_csv / "train.csv", "--augmented", "a.png", "--recipe", "tutorial", cwd=tmp_path)
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width > 800

@@ -3,6 +3,7 @@
 import gzip
 import re
 import shlex
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -78,3 +79,30 @@ def test_examples(folder, monkeypatch, capsys):
     assert len(names["some"]) == 2
     assert names["one"].labels is None
     assert names["same"].pixels.shape == (50, 1, 8, 8)
+
+
+SERVING = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/0001-quick").mkdir(parents=True)
+    (tmp_path / "runs/0001-quick/model.safetensors").write_bytes(model_file.read_bytes())
+    (tmp_path / "test.csv").write_text(pixel_table(digits[:50], labelled=False))
+    (tmp_path / "labelled.csv").write_text(pixel_table(digits[:500]))
+    Image.fromarray(digits.pixels[7, 0]).save("seven.png")
+    names = {"pixels": digits.pixels[:3, 0]}
+    examples = re.findall(r"^```(python|sh)\n(.*?)^```$", SERVING, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in examples] == ["sh", "sh", "python", "python", "sh"]
+    for language, code in examples:
+        if language == "sh":
+            for line in code.splitlines():
+                app(shlex.split(line, comments=True)[1:], standalone_mode=False)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # a page may leave a file to be closed
+                exec(code, names)
+    printed = capsys.readouterr().out
+    for words in ("all classes agree", "digits.onnx\naccuracy ", "int8: accuracy ", "7 0."):
+        assert words in printed
+    assert len((tmp_path / "result.csv").read_text().splitlines()) == 51

@@ -95,6 +95,23 @@ def test_a_few_faultless_pictures_prove_no_certainty():
     assert metrics.tempered(faultless, temperature).max() < 0.98
 
 
+@pytest.mark.parametrize("count", [1, 6, 20, 60, 300])
+@pytest.mark.parametrize("stated", [0.6, 0.9, 0.999])
+def test_calibration_on_few_pictures_is_never_worse_than_none(count, stated):
+    # A model that is right in 97 of 100 and says `stated` of each: too modest, or too sure.
+    generator = np.random.default_rng(0)
+    probabilities = np.tile(np.array([[stated, 1 - stated]], dtype=np.float32), (count, 1))
+    for _ in range(20):
+        labels = (generator.random(count) > 0.97).astype(np.int64)
+        temperature = metrics.fit_temperature(probabilities, labels)
+        assert 0.1 <= temperature <= 10
+        confidence = float(metrics.tempered(probabilities[:1], temperature)[0, 0])
+        wrong = (labels == 1).mean()
+        assert min(stated, 1 - wrong) - 1e-3 <= confidence <= max(stated, 1 - wrong) + 1e-3
+        if not wrong:
+            assert confidence < 1 - (1 - stated) * 10 / (10 + count) * 0.9  # a few faultless pictures prove little
+
+
 def test_temperature_changes_no_answer(predictions):
     probabilities, _ = predictions
     for temperature in (0.1, 10.0):

@@ -1,14 +1,14 @@
-import csv
-import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from imprint import Predictions, UsageError
-from imprint.input_spec import InputSpec, prepare
+from imprint.input_spec import InputSpec
 from imprint.nets import build_net
-from imprint.predict import CPU_BATCH, predict_probabilities
+from imprint.predict import CPU_BATCH, GRADUAL, look_again, predict_probabilities
+from imprint.preparation import prepare
 
 
 @pytest.mark.parametrize("net", ["tutorial", "quick"])
@@ -33,29 +33,27 @@ def test_training_mode_is_left_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
 
 
-def predictions(sources, names=("cat", "dog, big")):
-    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], dtype=np.float32)
-    return Predictions(probabilities, names, np.array(sources), unsure_below=0.7)
+def test_other_views_come_to_count_gradually(digits):
+    torch.manual_seed(0)
+    net, spec = build_net("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
+    pixels = torch.from_numpy(digits.pixels[:20])
+    found = predict_probabilities(net, pixels, spec)
+    fully = look_again(net, pixels, spec, "shifts", found, 2.0)
+    assert (np.abs(fully - found).max(axis=1) > 1e-4).all()
+    confidence = found.max(axis=1)
+    for share in (0.5, 0.001, 0.0):
+        limit = float(np.float64(confidence[3]) + share * GRADUAL)
+        viewed = look_again(net, pixels, spec, "shifts", found, limit)
+        assert np.abs(viewed[3] - (found[3] + share * (fully[3] - found[3]))).max() < 1e-5
+        sure = confidence >= limit
+        assert np.array_equal(viewed[sure], found[sure])
 
 
-def test_kaggles_form_counts_from_one_in_order(tmp_path):
-    path = tmp_path / "result.csv"
-    predictions([5, 9, 7]).write_csv(path)
-    assert path.read_bytes() == b'ImageId,Label\n1,cat\n2,"dog, big"\n3,"dog, big"\n'
-
-
-def test_other_data_get_all_facts():
-    text = predictions(["a.png", "b\n.png", "c.png"]).to_csv()
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert rows[1] == {"source": "b\n.png", "label": "dog, big", "confidence": "0.6000", "unsure": "yes"}
-    assert [row["unsure"] for row in rows] == ["no", "yes", "no"]
-
-
-def test_a_failed_write_leaves_the_former_result(tmp_path, monkeypatch):
-    path = tmp_path / "result.csv"
-    path.write_text("former")
-    monkeypatch.setattr("imprint.files.os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(UsageError, match="No space left"):
-        predictions([1, 2, 3]).write_csv(path)
-    assert path.read_text() == "former"
-    assert list(tmp_path.iterdir()) == [path]
+def test_threads_that_ask_at_once_get_what_one_gets(model, digits):
+    expected = model.predict_proba(digits)
+    model.net.train()  # as if training had just ended
+    replaced = replace(model)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
+    for start, answer in zip([0, 1, 2, 3] * 3, answers, strict=True):
+        assert np.abs(answer - expected[start:]).max() < 1e-6

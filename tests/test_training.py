@@ -52,6 +52,18 @@ def test_about_one_in_a_hundred_is_unsure(run):
     assert 0 < run.validation.unsure["share"] <= 0.02
 
 
+def test_what_to_expect_is_what_the_validation_pictures_say(run):
+    assert run.expected.accuracy == run.validation.accuracy
+    assert run.expected.interval == run.validation.interval
+    assert "144 pictures held out" in run.expectation
+
+
+def test_groups_widen_what_to_expect(digits):
+    grouped = replace(digits, groups=(np.arange(len(digits)) // 30).astype(str))
+    run = imprint.train(grouped, "quick", settings=FAST, silent=True)
+    assert run.expected.effective < run.expected.images == run.validation.images
+
+
 def test_a_seed_decides_everything(digits):
     runs = [imprint.train(digits, "quick", settings=FAST, seed=seed, silent=True) for seed in (1, 1, 2)]
     weights = [run.model.net.state_dict() for run in runs]
@@ -84,7 +96,8 @@ def test_validation_labels_are_matched_by_name(digits):
 def test_without_validation_there_is_no_score(digits):
     for recipe in ("quick", "tutorial"):
         run = imprint.train(digits[:200], recipe, settings=["epochs=2", "steps_per_epoch=3"], validation=0, silent=True)
-        assert run.validation is None
+        assert run.validation is run.expected is None
+        assert "no pictures were held out" in run.expectation
         assert "val_acc" not in run.history
 
 
@@ -234,6 +247,8 @@ def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
     assert {len(values) for values in run.history.values()} == {5}
     assert abs(run.validation.accuracy - max(run.history["val_acc"])) < 0.03  # the score is taken with views
     assert run.model.predict(digits).names
+    assert run.expected.tries == 5
+    assert run.expected.interval[0] < run.validation.interval[0]
 
 
 def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):

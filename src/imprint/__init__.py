@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imprint.checking import check as check
     from imprint.classifier import Classifier as Classifier
+    from imprint.clinic import diagnose as diagnose
     from imprint.data import load as load
     from imprint.errors import DataError as DataError
     from imprint.errors import ImprintError as ImprintError
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
     from imprint.evaluation import evaluate as evaluate
+    from imprint.explanation import Explanation as Explanation
+    from imprint.explanation import explain as explain
+    from imprint.exporting import Exported as Exported
+    from imprint.exporting import export as export
     from imprint.findings import Finding as Finding
     from imprint.findings import Findings as Findings
     from imprint.images import LabelledImages as LabelledImages
-    from imprint.predict import Predictions as Predictions
+    from imprint.onnx_classifier import OnnxClassifier as OnnxClassifier
+    from imprint.predictions import Predictions as Predictions
     from imprint.recipe import Recipe as Recipe
     from imprint.recipes import RECIPES as RECIPES
     from imprint.score import Score as Score
@@ -28,19 +34,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
+    "Exported": "imprint.exporting",
+    "Explanation": "imprint.explanation",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
     "ImprintError": "imprint.errors",
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",
-    "Predictions": "imprint.predict",
+    "OnnxClassifier": "imprint.onnx_classifier",
+    "Predictions": "imprint.predictions",
     "RECIPES": "imprint.recipes",
     "Recipe": "imprint.recipe",
     "Run": "imprint.training",
     "Score": "imprint.score",
     "UsageError": "imprint.errors",
     "check": "imprint.checking",
+    "diagnose": "imprint.clinic",
     "evaluate": "imprint.evaluation",
+    "export": "imprint.exporting",
+    "explain": "imprint.explanation",
     "load": "imprint.data",
     "train": "imprint.training",
 }

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.data import Data, load
 from imprint.device import choose_device
-from imprint.glyph import GlyphForm
-from imprint.images import LabelledImages
+from imprint.familiarity import Familiarity, logits_and_features
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
 from imprint.nets import build_net, smallest_side
-from imprint.predict import Predictions, look_again, predict_probabilities
-from imprint.progress import Reporter
+from imprint.predict import doubts, look_again, predict_with_features
+from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
 MODEL_NAME = "model.safetensors"  # within a run folder
-LARGEST_SIDE, MOST_CLASSES = 4096, 100_000  # a file that claims more is not believed
+FAMILIARITY = "familiarity."  # before the names of its tensors in the file
+FAMILIARITY_TENSORS = ("centres", "whitening")
+MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class Classifier(Predictor):
     """A trained network with all that is needed to use it.
 
     Parameters
@@ -46,9 +47,11 @@ class Classifier:
     temperature : float
         What the network's logits are divided by, so that confidence fits accuracy. Training fits
         it on the validation pictures, and leaves it at 1 where there are none.
-    unsure_below : float
-        Predictions with less confidence than this are flagged unsure. Training sets it so
-        that 1 % of the validation pictures are flagged.
+    familiarity : Familiarity
+        What the network's features are like for pictures as it was taught with.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
+        promises, and `predict.doubts` for what doubt is.
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's
         other views. Training sets it so that 5 % of the validation pictures are.
@@ -68,107 +71,23 @@ class Classifier:
     spec: InputSpec
     recipe: Recipe
     temperature: float
-    unsure_below: float
+    familiarity: Familiarity
+    unsure_above: float
     views_below: float
     score: dict[str, Any] | None = None
 
-    def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
-        """Give each picture's probability of each class.
+    def __post_init__(self) -> None:
+        self.net.eval()  # here and not when asked, since two threads may ask at once
 
-        Parameters
-        ----------
-        images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
-            are not looked at.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, classes)
-            Columns as in `class_names`; rows sum to 1.
-
-        Raises
-        ------
-        DataError
-            When the pictures have another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> model.predict_proba(digits).shape
-        (1797, 10)
-        """
-        pixels = torch.from_numpy(self.ready(images).pixels)
-        found = predict_probabilities(self.net, pixels, self.spec)
-        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
-        return tempered(found, self.temperature)
-
-    def predict(self, images: LabelledImages | Data) -> Predictions:
-        """Name each picture's class.
-
-        Parameters
-        ----------
-        images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
-            are not looked at.
-
-        Returns
-        -------
-        Predictions
-            In the pictures' order; `write_csv` writes them.
-
-        Raises
-        ------
-        DataError
-            When the pictures have another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> set(model.predict(digits).names) <= set(digits.class_names)
-        True
-        """
-        ready = self.ready(images)
-        return Predictions(self.predict_proba(ready), self.class_names, ready.sources, self.unsure_below)
-
-    def ready(
-        self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
-    ) -> LabelledImages:
-        """Read data in the form that the model was taught with.
-
-        Parameters
-        ----------
-        data : LabelledImages, or data as `load` takes it
-            Pictures already in that form, or data that are brought into it.
-        part : {"train", "validation", "test"} or None, default=None
-            Which part of data that come divided.
-        reporter : Reporter or None, default=None
-            Told what is read and what is left out; None keeps silent.
-
-        Returns
-        -------
-        LabelledImages
-            In that form.
-
-        Raises
-        ------
-        DataError
-            When the data cannot be read, or a table has another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-        >>> model.ready("digits").shape
-        (1, 8, 8)
-        """
-        if not isinstance(data, LabelledImages):
-            data = load(data, part=part, spec=self.spec, allow_bad=1.0, reporter=reporter)
-        self.spec.check(data.shape, data.name)
-        return data
+    def _answers(
+        self, pixels: UInt8[ndarray, "n c h w"]
+    ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        given = torch.from_numpy(pixels)
+        found, features = predict_with_features(self.net, given, self.spec)
+        found = look_again(self.net, given, self.spec, self.recipe.views, found, self.views_below)
+        probabilities = tempered(found, self.temperature)
+        predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
+        return probabilities, doubts(probabilities, self.familiarity.to(features.device).distances(features, predicted))
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.
@@ -215,11 +134,12 @@ class Classifier:
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
-            "unsure_below": self.unsure_below,
+            "unsure_above": self.unsure_above,
             "views_below": self.views_below,
             "score": self.score,
         }
-        write_model_file(path, self.net.state_dict(), facts)
+        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
+        write_model_file(path, self.net.state_dict() | usual, facts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
@@ -255,34 +175,49 @@ class Classifier:
             classifier = _from_facts(facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its header does not hold together ({error})") from None
+        usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
         _fill(classifier.net, tensors, path)
         classifier.net.to(choose_device(device)).eval()
-        return classifier
+        return replace(classifier, familiarity=_familiarity(usual, classifier, path))
 
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
     """Rebuild a classifier from a model file's facts, its weights not yet there."""
-    given = facts["input_spec"]
-    sizes = [tuple(int(side) for side in given[key]) for key in ("picture_size", "input_size")]
-    (height, width), (input_height, input_width) = sizes
-    glyph = None if given["glyph"] is None else GlyphForm(**given["glyph"])
-    spec = InputSpec(int(given["channels"]), (height, width), (input_height, input_width), glyph)
+    spec = InputSpec.from_dict(facts["input_spec"])
     names = tuple(str(name) for name in facts["class_names"])
     recipe = Recipe.from_dict(facts["recipe"])
-    if not 1 <= spec.channels <= 4 or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise ValueError("channels or classes")
-    if min(spec.input_size) < smallest_side(recipe.net) or min(spec.picture_size) < 1:
+    if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
+        raise ValueError("classes")
+    if min(spec.input_size) < smallest_side(recipe.net):
         raise ValueError("pictures too small")
-    if max(*spec.input_size, *spec.picture_size) > LARGEST_SIDE:
-        raise ValueError("pictures too large")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    temperature, unsure_below, views_below = (
-        float(facts[key]) for key in ("temperature", "unsure_below", "views_below")
+    temperature, unsure_above, views_below = (
+        float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
     )
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
-    return Classifier(net, names, spec, recipe, temperature, unsure_below, views_below, facts.get("score"))
+    if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
+        raise ValueError("limits")
+    empty = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))
+    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, facts.get("score"))
+
+
+def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
+    """Check what a file says of usual features against the network whose features they are."""
+    spec = classifier.spec
+    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
+    with torch.inference_mode():
+        features = logits_and_features(classifier.net, blank)[1].shape[1]
+    classes = len(classifier.class_names)
+    each_or_one = [(count, features, features) for count in (classes, 1)]
+    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
+    for name, tensor in given.items():
+        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
+            raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
+    return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,9 @@ import typer
 if TYPE_CHECKING:
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
+    from imprint.origin import DataOrigin
+    from imprint.plan import Plan
+    from imprint.predictor import Predictor
     from imprint.progress import Reporter
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -37,7 +42,7 @@ Group = Annotated[
 AllowBad = Annotated[
     float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -46,6 +51,11 @@ def show(
     data: Data,
     save: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw labelled pictures here.")] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    augmented: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw pictures beside versions of them as training sees them."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the pictures decide.")] = None,
     seen_by: Annotated[
         Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of a picture, step by step.")
     ] = None,
@@ -71,16 +81,22 @@ def show(
 
         save_samples(images, save, count)
         _say(f"wrote {save}")
+    if augmented is not None:
+        from imprint.plan import plan_training
+        from imprint.plots import save_augmented
+
+        plan = plan_training(images, recipe)
+        save_augmented(images, plan.spec, plan.recipe, augmented, count)
+        _say(f"wrote {augmented}")
 
 
 def _show_as(picture: str, model: Path, save: Path | None) -> None:
     """Draw what a model sees of one picture file, step by step."""
-    from imprint.classifier import Classifier
     from imprint.data.decode import decode
     from imprint.input_spec import fitting_steps
     from imprint.plots import save_steps
 
-    steps = fitting_steps(decode(Path(picture)).pixels, Classifier.load(model).spec)
+    steps = fitting_steps(decode(Path(picture)).pixels, _model(model).spec)
     save = save or Path(f"{Path(picture).stem}-seen.png")
     save_steps(steps, save)
     print(save)
@@ -152,6 +168,9 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     group: Group = None,
     allow_bad: AllowBad = 0.2,
@@ -159,58 +178,123 @@ def train(
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
+    from imprint.origin import data_origin
     from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
-    from imprint.training import carry_out
+    from imprint.run_folder import seeds_facts
+    from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
-    images = load(data, side=picture_side(recipe, changes), group=group, allow_bad=allow_bad, reporter=reporter)
+    side = picture_side(recipe, changes)
+    images = load(data, side=side, group=group, allow_bad=allow_bad, reporter=reporter)
     checked_by = _share_or_data(validation, data, images, reporter)
     plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
-    folder = new_run_folder(plan.recipe.name, run)
+    given = data_origin(images, data, side=side, group=group, allow_bad=allow_bad)
+    sources = given, _checked_origin(checked_by, validation, data, images)
+    each: list[dict[str, Any]] = []
+    for one in plans:
+        folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
+        each.append(_train_one(one, sources, folder, tested, reporter, as_json))
+        if each[-1]["interrupted"]:
+            break
+    if as_json:
+        _print_json(each[0] if seeds == 1 else seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]]))
+    elif seeds > 1:
+        print(seeds_table(seeds_facts(each, [one.recipe.seed for one in plans[: len(each)]])))
+
+
+def _train_one(
+    plan: Plan,
+    sources: tuple[DataOrigin, DataOrigin | None],
+    folder: Path | None,
+    tested: LabelledImages | None,
+    reporter: Reporter,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Carry a plan out, write its run folder, and give the facts of it."""
+    from imprint.origin import origin_of
+    from imprint.plots import random_window, save_curves, save_predictions
+    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_evidence, write_run
+    from imprint.training import carry_out
+
+    folder = new_run_folder(plan.recipe.name, folder)
     try:
         done = carry_out(plan, reporter)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
+        write_evidence(done, plan, origin_of(plan, _command(), *sources), folder)
     finally:
         discard_empty(folder)
-    from imprint.plots import random_window, save_curves, save_predictions
-
     save_curves(done.history, folder / "curves.png")
     if tested is not None:
         predictions = done.model.predict(tested)
         predictions.write_csv(folder / "result.csv")
         window = random_window(len(tested), plan.recipe.seed)
         save_predictions(tested, predictions, folder / "predictions.png", window)
-    if as_json:
-        _print_json(facts)
-    else:
+    if not as_json:
         print(f"trained in {done.seconds:.1f} s")
         if done.validation is not None:
             print(f"validation accuracy {done.validation}")
         for path in sorted(folder.iterdir()):
             print(path)
+        print(done.expectation)
+    return facts
 
 
 @app.command()
-def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
+def evaluate(
+    model: Model,
+    data: Data,
+    clinic: Annotated[
+        bool, typer.Option("--clinic", help="Tell why it erred on each picture that it erred on.")
+    ] = False,
+    training: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="What the model learnt from, for --clinic. Left out, the run tells."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import evaluate as run_evaluation
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    result = run_evaluation(Classifier.load(model), data, _part_to_score(data), Reporter())
+    classifier, reporter = _model(model), Reporter()
+    images = classifier.ready(data, _part_to_score(data), reporter)
+    result = run_evaluation(classifier, images)
+    facts, text = asdict(result), score_table(result)
+    if clinic:
+        from imprint.classifier import Classifier
+        from imprint.clinic import diagnose
+        from imprint.mistakes_table import mistakes_table
+        from imprint.run_record import read_run
+
+        learnt = training or read_run(model).read_pictures(reporter=reporter)[0]
+        diagnosed = diagnose(Classifier.load(model), images, learnt, reporter=reporter)
+        facts |= {"mistakes": diagnosed.to_dicts()}
+        text += f"\n\n{mistakes_table(diagnosed)}"
+    if pictures is not None:
+        from imprint.answers import answers_to
+        from imprint.score_plots import save_score_plots
+
+        said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        pictures.mkdir(parents=True, exist_ok=True)
+        for path in save_score_plots(answers, images, pictures):
+            _say(f"wrote {path}")
     if as_json:
-        _print_json(asdict(result))
+        _print_json(facts)
     else:
-        print(score_table(result))
+        print(text)
 
 
 @app.command()
@@ -223,10 +307,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    from imprint.classifier import Classifier
     from imprint.progress import Reporter
 
-    classifier = Classifier.load(model)
+    classifier = _model(model)
     predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
     if output is not None:
         predictions.write_csv(output)
@@ -238,8 +321,37 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Model,
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or data of which --index picks one.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Draw here. Left out, a name is made up.")
+    ] = None,
+    index: Annotated[int, typer.Option(help="Which picture of the data, counted from 0 as in predictions.png.")] = 0,
+    network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Draw where a network looked in a picture, its first filters, and what each layer makes of the picture."""
+    from imprint.classifier import Classifier
+    from imprint.explanation import explain as run_explanation
+    from imprint.explanation_plots import save_explanation
+    from imprint.progress import Reporter
+
+    explanation = run_explanation(Classifier.load(model), picture, index, network, Reporter())
+    output = output or Path(f"{Path(picture).stem}{f'-{index}' if index else ''}-explained.png")
+    save_explanation(explanation, output)
+    if as_json:
+        _print_json(explanation.facts() | {"files": [str(output)]})
+    else:
+        fact = explanation.prediction.to_dicts()[0]
+        unsure = ", unsure" if fact["unsure"] else ""
+        print(f"{explanation.where}: {fact['label']} (confidence {fact['confidence']:.4f}{unsure})")
+        print(output)
+
+
+@app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
     as_json: AsJson = False,
@@ -247,16 +359,71 @@ def compare(
     """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
     from dataclasses import asdict
 
-    from imprint.classifier import Classifier
     from imprint.evaluation import compare as run_comparison
     from imprint.progress import Reporter
     from imprint.tables import comparison_table
 
-    result = run_comparison(Classifier.load(first), Classifier.load(second), data, _part_to_score(data), Reporter())
+    result = run_comparison(_model(first), _model(second), data, _part_to_score(data), Reporter())
     if as_json:
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="Write here instead of to report.html in the run."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the run's data stands now, if it was moved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about a run: what it learnt, how good and how sure it is, what it gets wrong and why."""
+    from imprint.progress import Reporter
+    from imprint.report import write_report
+
+    path = write_report(run, output, data, Reporter())
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Left out, beside the model file.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Pictures to prove the file on. Left out, real ones that come along."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
+    from dataclasses import asdict
+
+    from imprint.classifier import MODEL_NAME, Classifier
+    from imprint.exporting import export as write
+    from imprint.progress import Reporter
+
+    path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
+    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8, reporter=Reporter())
+    if as_json:
+        _print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
+    else:
+        print(done)
+        if done.rounding is not None:
+            print(f"int8: {done.rounding}")
+        print(path)
 
 
 @app.command()
@@ -322,6 +489,17 @@ def version(
         raise typer.Exit
 
 
+def _model(path: Path) -> Predictor:
+    """Read a model in whichever form it is; an exported one needs no torch."""
+    if path.suffix.lower() == ".onnx":
+        from imprint.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier.load(path)
+    from imprint.classifier import Classifier
+
+    return Classifier.load(path)
+
+
 def _share_or_data(
     text: str | None, data: str, images: LabelledImages, reporter: Reporter
 ) -> float | LabelledImages | None:
@@ -336,6 +514,25 @@ def _share_or_data(
         return float(text)
     except ValueError:
         return load(text, spec=spec, reporter=reporter)
+
+
+def _checked_origin(
+    checked_by: float | LabelledImages | None, validation: str | None, data: str, images: LabelledImages
+) -> DataOrigin | None:
+    """Note where the validation data came from, where it is data of its own."""
+    from imprint.images import LabelledImages
+    from imprint.origin import data_origin
+
+    if not isinstance(checked_by, LabelledImages):
+        return None
+    if validation is None:
+        return data_origin(checked_by, data, part="validation", form=images.shape)
+    return data_origin(checked_by, validation, form=images.shape)
+
+
+def _command() -> str:
+    """Give what was typed, so that it can be typed again."""
+    return shlex.join(["imprint", *sys.argv[1:]])
 
 
 def _form(images: LabelledImages) -> InputSpec:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imprint.classifier import Classifier
 from imprint.data import Data
 from imprint.images import LabelledImages
 from imprint.metrics import difference_interval, mcnemar
+from imprint.predictor import Predictor
 from imprint.progress import Reporter
 from imprint.score import Score, score
 
 
 def evaluate(
-    model: Classifier, images: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
+    model: Predictor, images: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
 ) -> Score:
     """Score a model on labelled pictures; classes are matched by name.
 
     Parameters
     ----------
-    model : Classifier
-        The model.
+    model : Predictor
+        A classifier, as training or an exported file gives it.
     images : LabelledImages, or data as `load` takes it
         Pictures with labels, of the form that the model was taught with or brought into it.
     part : {"train", "validation", "test"} or None, default=None
@@ -108,8 +108,8 @@ class Comparison:
 
 
 def compare(
-    first: Classifier,
-    second: Classifier,
+    first: Predictor,
+    second: Predictor,
     images: LabelledImages | Data,
     part: str | None = None,
     reporter: Reporter | None = None,
@@ -118,8 +118,8 @@ def compare(
 
     Parameters
     ----------
-    first, second : Classifier
-        The models.
+    first, second : Predictor
+        The models: classifiers, as training or an exported file gives them.
     images : LabelledImages, or data as `load` takes it
         Pictures with labels, of the form that both were taught with or brought into each one's.
     part : {"train", "validation", "test"} or None, default=None

@@ -1,19 +1,20 @@
-"""InputSpec: what a model expects of a picture, and the only code that turns one into model input."""
+"""InputSpec: what a model expects of a picture, and bringing any picture into that form."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from PIL import Image
-from torch import Tensor
 
 from imprint.errors import DataError
 from imprint.glyph import GlyphForm, fit_glyph, glyph_steps
+
+LARGEST = 4096  # pixels of a side; a file that claims more is not believed
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class InputSpec:
 
     Examples
     --------
+    >>> from dataclasses import asdict
     >>> spec = InputSpec(1, picture_size=(8, 8), input_size=(28, 28))
-    >>> prepare(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), spec).shape
-    torch.Size([5, 1, 28, 28])
+    >>> InputSpec.from_dict(asdict(spec)) == spec
+    True
     """
 
     channels: int
@@ -70,6 +72,42 @@ class InputSpec:
                 f"the model was taught with pictures of {describe(expected)}",
                 "Give pictures of that form, or files of pictures, which are brought into it.",
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
+        """Build a contract from plain values, as model files hold them.
+
+        Parameters
+        ----------
+        values : mapping
+            Field name to value.
+
+        Returns
+        -------
+        InputSpec
+            The contract.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            When the values do not hold together.
+
+        Examples
+        --------
+        >>> values = {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28], "glyph": None}
+        >>> InputSpec.from_dict(values).input_size
+        (28, 28)
+        """
+        (height, width), (input_height, input_width) = (
+            [int(side) for side in values[key]] for key in ("picture_size", "input_size")
+        )
+        glyph = None if values["glyph"] is None else GlyphForm(**values["glyph"])
+        spec = cls(int(values["channels"]), (height, width), (input_height, input_width), glyph)
+        if not 1 <= spec.channels <= 4:
+            raise ValueError("channels")
+        if not 1 <= min(*spec.picture_size, *spec.input_size) <= max(*spec.picture_size, *spec.input_size) <= LARGEST:
+            raise ValueError("sizes of pictures")
+        return spec
 
 
 def describe(shape: tuple[int, int, int]) -> str:
@@ -168,75 +206,35 @@ def _cover(picture: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[nda
     return np.asarray(part).reshape(*size, channels)
 
 
-def scale(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> UInt8[Tensor, "n c H W"]:
-    """Bring pictures to the size that the network takes; those of that size pass untouched.
+def scaling_weights(given: int, wanted: int) -> Float32[ndarray, "given wanted"]:
+    """Tell how much each pixel along a side gives to each pixel of the scaled side: bilinear, anti-aliased.
+
+    The weights are multiples of 2^-16. Times whole numbers from 0 to 255 they and their sums fit float32's 24 bits, so
+    scaling by multiplication with them is exact, whatever the order of adding: torch and ONNX give the same pixels.
 
     Parameters
     ----------
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Brightness, 0 to 255.
-    spec : InputSpec
-        The model's input contract.
+    given : int
+        Pixels along the side.
+    wanted : int
+        Pixels after scaling.
 
     Returns
     -------
-    Tensor of uint8, shape (n, c, *spec.input_size)
-        Bilinear samples, anti-aliased where the picture shrinks.
+    ndarray of float32, shape (given, wanted)
+        Columns sum to 1.
 
-    Examples
-    --------
-    >>> scale(torch.full((1, 1, 8, 8), 200, dtype=torch.uint8), InputSpec(1, (8, 8), (2, 2)))
-    tensor([[[[200, 200],
-              [200, 200]]]], dtype=torch.uint8)
-    """
-    if tuple(pixels.shape[2:]) == spec.input_size:
-        return pixels
-    parts = [
-        F.interpolate(part.float(), size=spec.input_size, mode="bilinear", antialias=True).round().to(torch.uint8)
-        for part in pixels.split(1024)
-    ]
-    return torch.cat(parts)
-
-
-def normalise(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
-    """Turn brightness into floats from 0 to 1: pixel / 255.
-
-    Parameters
+    References
     ----------
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Brightness, 0 to 255.
-
-    Returns
-    -------
-    Tensor of float32, shape (n, c, h, w)
-        From 0 to 1.
+    Pillow's src/libImaging/Resample.c, whose weights are multiples of 2^-22, in whole numbers.
 
     Examples
     --------
-    >>> normalise(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
-    tensor([[[[0.0000, 0.2000, 1.0000]]]])
+    >>> scaling_weights(4, 2)[:, 0].tolist()
+    [0.4285736083984375, 0.4285736083984375, 0.142852783203125, 0.0]
     """
-    return pixels.to(torch.float32).div_(255)
-
-
-def prepare(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> Float32[Tensor, "n c H W"]:
-    """Turn pictures into model input: scale, then normalise.
-
-    Parameters
-    ----------
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Brightness, 0 to 255.
-    spec : InputSpec
-        The model's input contract.
-
-    Returns
-    -------
-    Tensor of float32, shape (n, c, *spec.input_size)
-        What the network takes.
-
-    Examples
-    --------
-    >>> prepare(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), InputSpec(1, (2, 2), (1, 1)))
-    tensor([[[[1.]]]])
-    """
-    return normalise(scale(pixels, spec))
+    step = given / wanted
+    centres = (np.arange(wanted) + 0.5) * step
+    distances = np.abs(np.arange(given)[:, None] + 0.5 - centres)
+    weights = (1 - distances / max(step, 1)).clip(0)
+    return np.asarray((weights / weights.sum(axis=0) * 2**16).round() / 2**16, dtype=np.float32)

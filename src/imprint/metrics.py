@@ -9,17 +9,21 @@ from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
+SMALLEST = 1e-30  # probability that still has a logarithm
+BELIEVED = 10  # pictures' worth of trust in the confidence that a model came with (docs/LOG.md, "A score to trust")
 
 
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Bound a share with 95 % confidence, by Wilson's score interval.
+def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> tuple[float, float]:
+    """Bound a share, by Wilson's score interval.
 
     Parameters
     ----------
-    hits : int
-        How many succeeded.
-    count : int
+    hits : float
+        How many succeeded; no whole number where pictures count for less than one each.
+    count : float
         Out of how many, at least 1.
+    z : float, default=1.96
+        The normal distribution's point for the confidence wanted; the default gives 95 %.
 
     Returns
     -------
@@ -37,9 +41,9 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     (0.93, 0.9945)
     """
     share = hits / count
-    centre = share + Z_95**2 / (2 * count)
-    margin = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
-    scale = 1 + Z_95**2 / count
+    centre = share + z**2 / (2 * count)
+    margin = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    scale = 1 + z**2 / count
     return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
@@ -158,8 +162,9 @@ def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins
 def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
     """Find the temperature at which a model's confidence fits its accuracy best.
 
-    Dividing logits by it changes no answer. It minimises the log loss, with one more picture
-    counted whose label is any class alike, so that a few faultless pictures prove no certainty.
+    Dividing logits by it changes no answer. It minimises the log loss, with ten more pictures
+    counted whose labels are as likely as the model says. These draw the temperature towards 1, so that
+    a few pictures, faultless or not, change little.
 
     Parameters
     ----------
@@ -176,7 +181,7 @@ def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[
     References
     ----------
     Guo et al., "On calibration of modern neural networks", arXiv:1706.04599; Platt,
-    "Probabilistic outputs for support vector machines", 1999, for the extra picture.
+    "Probabilistic outputs for support vector machines", 1999, for pictures added.
 
     Examples
     --------
@@ -185,13 +190,14 @@ def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[
     True
     """
     logits = _logits(probabilities)
-    true = np.take_along_axis(logits, labels[:, None], axis=1).sum() + logits.mean()
+    believed = (probabilities * logits).sum(axis=1).mean()
+    true = np.take_along_axis(logits, labels[:, None], axis=1).sum() + BELIEVED * believed
     low, high = 0.1, 10.0
     # The loss is convex in the temperature's inverse: halve the range by its slope.
     for _ in range(30):
         middle = (low * high) ** 0.5
         expected = (_softmax(logits / middle) * logits).sum(axis=1)
-        too_sure = expected.sum() + expected.mean() > true
+        too_sure = expected.sum() + BELIEVED * expected.mean() > true
         low, high = (middle, high) if too_sure else (low, middle)
     return float((low * high) ** 0.5)
 
@@ -221,7 +227,7 @@ def tempered(probabilities: Float32[ndarray, "n classes"], temperature: float) -
 
 
 def _logits(probabilities: Float32[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:
-    return np.asarray(np.log(np.maximum(probabilities, 1e-30), dtype=np.float64))
+    return np.asarray(np.log(np.maximum(probabilities, SMALLEST), dtype=np.float64))
 
 
 def _softmax(logits: Float64[ndarray, "n classes"]) -> Float64[ndarray, "n classes"]:

@@ -15,7 +15,7 @@ from imprint.errors import ModelFileError
 from imprint.files import written_whole
 
 KEY = "imprint"  # the one entry of the safetensors header: a JSON text
-FORMAT = 1
+FORMAT = 2  # 1 had no familiarity
 
 
 def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

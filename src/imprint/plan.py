@@ -15,7 +15,7 @@ from imprint.data.duplicates import fingerprints, first_copies
 from imprint.data.faults import spelt_alike
 from imprint.data.split import split
 from imprint.device import choose_device
-from imprint.errors import DataError
+from imprint.errors import DataError, UsageError
 from imprint.glyph import learn_glyph_form
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec, describe
@@ -78,6 +78,39 @@ class Plan:
         mirrored = "mirrored" if self.recipe.mirror == "yes" else "not mirrored"
         line += f", {mirrored} ({self.mirror_reason}; --set mirror=yes or no)" if self.mirror_reason else ""
         return f"{line}, seed {self.recipe.seed}, {self.device.type}"
+
+    def with_seeds(self, count: int) -> list[Plan]:
+        """Give the same run with several seeds, to see how far chance alone moves its score.
+
+        Parameters
+        ----------
+        count : int
+            How many; the validation pictures are the same for all.
+
+        Returns
+        -------
+        list of Plan
+            With this plan's seed, the next one, and so on.
+
+        Raises
+        ------
+        UsageError
+            When there are several, and no pictures to score them with.
+
+        Examples
+        --------
+        >>> from imprint import load
+        >>> [plan.recipe.seed for plan in plan_training(load("digits")).with_seeds(3)]
+        [7, 8, 9]
+        """
+        if count > 1 and self.validation is None:
+            raise UsageError(
+                f"{count} seeds",
+                "--seeds",
+                "without validation pictures there is nothing to compare",
+                "Hold some out, such as --validation 0.08.",
+            )
+        return [replace(self, recipe=replace(self.recipe, seed=self.recipe.seed + i)) for i in range(count)]
 
 
 def plan_training(

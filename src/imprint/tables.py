@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from imprint.findings import KINDS, Findings
 from imprint.images import LabelledImages
 from imprint.input_spec import describe
 from imprint.score import Score
-from imprint.summary import Layer
+
+if TYPE_CHECKING:
+    from imprint.summary import Layer  # which needs torch
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
@@ -214,6 +217,35 @@ def comparison_table(first: str, second: str, result: Comparison) -> str:
             verdict,
         ]
     )
+
+
+def seeds_table(facts: Mapping[str, Any]) -> str:
+    """List the accuracies of runs that differ in nothing but their seed, and how far they scatter.
+
+    Parameters
+    ----------
+    facts : mapping
+        From `run_folder.seeds_facts`.
+
+    Returns
+    -------
+    str
+        Several lines.
+
+    Examples
+    --------
+    >>> rows = [{"seed": 7, "accuracy": 0.98, "run": "runs/1"}, {"seed": 8, "accuracy": 0.99, "run": "runs/2"}]
+    >>> print(seeds_table({"seeds": rows, "mean": 0.985, "sd": 0.0071}))
+    seed  accuracy  run
+       7    0.9800  runs/1
+       8    0.9900  runs/2
+    <BLANKLINE>
+    mean 0.9850 ± 0.0071 (standard deviation of 2 seeds on the same validation pictures)
+    """
+    rows = [[str(row["seed"]), f"{row['accuracy']:.4f}", row["run"]] for row in facts["seeds"]]
+    spread = "" if facts["sd"] is None else f" ± {facts['sd']:.4f}"
+    line = f"mean {facts['mean']:.4f}{spread} (standard deviation of {len(rows)} seeds on the same validation pictures)"
+    return "\n".join([table(["seed", "accuracy", "run"], rows), "", line])
 
 
 def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
@@ -16,24 +15,24 @@ from torch import Tensor, nn
 from imprint.arithmetic import CHANNELS_LAST, Arithmetic, choose_arithmetic
 from imprint.augment import augment
 from imprint.classifier import Classifier
+from imprint.confidence import promise, settle_confidence
 from imprint.errors import UsageError
+from imprint.expected import Expected, expected_accuracy
 from imprint.files import let_go
 from imprint.images import LabelledImages
-from imprint.input_spec import prepare
 from imprint.layers import Ensemble
-from imprint.metrics import fit_temperature, log_loss, tempered
+from imprint.metrics import log_loss
 from imprint.nets import build_net
 from imprint.optim import build_optimisers
 from imprint.plan import Plan, plan_training
-from imprint.predict import HESITANT_SHARE, look_again, predict_probabilities
+from imprint.predict import predict_probabilities
+from imprint.preparation import prepare
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
 from imprint.schedule import build_schedule
 from imprint.score import Score, score
 
-UNSURE_SHARE = 0.01  # of the validation pictures, those with the least confidence
-SETTLING = 2000  # training pictures that settle the thresholds where there are no validation pictures
 TOGETHER = 8 * 256 * 28 * 28  # numbers augmented at once: small tensor operations take longer to start than to do
 History = dict[str, list[float]]
 
@@ -55,6 +54,8 @@ class Run:
         The loop, validation after each epoch included.
     validation : Score or None
         The kept model's score on the validation pictures.
+    expected : Expected or None
+        What that lets one expect of the model on new pictures.
     interrupted : bool
         Whether Ctrl-C ended it early.
 
@@ -71,7 +72,30 @@ class Run:
     history: History
     seconds: float
     validation: Score | None
+    expected: Expected | None
     interrupted: bool
+
+    @property
+    def expectation(self) -> str:
+        """What to expect of the model on new pictures, in words.
+
+        Returns
+        -------
+        str
+            One line on its accuracy, one on how many it will flag unsure.
+
+        Examples
+        --------
+        >>> from imprint import load
+        >>> fast = ["epochs=1", "min_steps=1"]
+        >>> print(train(load("digits"), recipe="quick", settings=fast, validation=0, silent=True).expectation)
+        no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08
+        unsure: about 1 % of new pictures like these should be flagged; none were held out to promise it, 99 would do
+        """
+        nothing = (
+            "no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08"
+        )
+        return f"{self.expected or nothing}\n{promise(self.expected.images if self.expected else 0)}"
 
 
 def train(
@@ -294,24 +318,17 @@ def _batches(
 
 
 def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
-    """Make a classifier of a trained network: settle when it hesitates and when it is unsure, and score it."""
-    class_names, spec, temperature, kept_score = plan.images.class_names, plan.spec, 1.0, None
-    # Confidence needs no labels, so that settling on it leaves the score honest.
-    settling = plan.images[plan.training[:SETTLING]] if plan.validation is None else plan.validation
-    pixels = torch.from_numpy(settling.pixels)
-    probabilities = predict_probabilities(net, pixels, spec)
-    views_below = float(np.quantile(probabilities.max(axis=1), HESITANT_SHARE))
-    probabilities = look_again(net, pixels, spec, recipe.views, probabilities, views_below)
-    if plan.validation is not None:
-        labels = settling.labels_among(class_names)
-        temperature = fit_temperature(probabilities, labels)
-        probabilities = tempered(probabilities, temperature)
-    unsure_below = float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE))
-    if plan.validation is not None:
-        kept_score = score(probabilities, labels, class_names, probabilities.max(axis=1) < unsure_below)
-    facts = None if kept_score is None else kept_score.facts()
-    model = Classifier(net, class_names, spec, recipe, temperature, unsure_below, views_below, facts)
-    return Run(model, recipe, history, seconds, kept_score, interrupted)
+    """Make a classifier of a trained network, score it, and tell what that lets one expect."""
+    model = settle_confidence(net, plan, recipe)
+    if plan.validation is None:
+        return Run(model, recipe, history, seconds, None, None, interrupted)
+    labels = plan.validation.labels_among(model.class_names)
+    predictions = model.predict(plan.validation)
+    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    # Temperature and limits were settled on these pictures, but neither changes an answer.
+    tries = len(history["loss"]) if interrupted else 1
+    expected = expected_accuracy(predictions.labels == labels, plan.validation.groups, tries)
+    return Run(replace(model, score=validation.facts()), recipe, history, seconds, validation, expected, interrupted)
 
 
 def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:

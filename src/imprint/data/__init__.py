@@ -28,7 +28,7 @@ FORMS = (
     "or a .zip of these, or the bundled set: digits."
 )
 
-Data = str | PathLike[str] | Sequence[str | PathLike[str]]
+Data = str | PathLike[str] | bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
 
 
 def load(
@@ -45,11 +45,13 @@ def load(
 
     Parameters
     ----------
-    data : str, path or sequence of them
+    data : str, path, bytes, sequence of them, or ndarray
         A folder of class folders, or of pictures without labels; a picture, or a list of them; a ``.csv``
         or ``.csv.gz`` of pixels as Kaggle's digit recogniser has them, or of ``path,label``; a ``.npz``,
         ``.npy``, ``.parquet`` or IDX file; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's
         1,797 real digits of 8×8 pixels. A file that is called digits is meant by ``"./digits"``.
+        In memory: the bytes of a picture's file, or a list of such; an array of one picture, height × width
+        or with channels last, or of several, n × height × width or with channels last or first.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
@@ -103,7 +105,7 @@ def parts(data: Data) -> tuple[str, ...]:
 
     Parameters
     ----------
-    data : str, path or sequence of them
+    data : str, path, bytes, sequence of them, or ndarray
         As for `load`.
 
     Returns
@@ -116,7 +118,7 @@ def parts(data: Data) -> tuple[str, ...]:
     >>> parts("digits")
     ()
     """
-    if data == "digits" or not isinstance(data, str | PathLike):
+    if not isinstance(data, str | PathLike) or data == "digits":
         return ()
     path = Path(data)
     if path.is_dir():
@@ -137,10 +139,7 @@ def parts(data: Data) -> tuple[str, ...]:
 def _find(data: Data, part: str | None, group: str | None) -> PictureList | LabelledImages:
     """Find the reader for data: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
-        from imprint.data.folder import list_files
-
-        files: list[Path | str] = [Path(file) for file in data]
-        return _undivided(list_files(files, f"{len(files)} files"), part)
+        return _undivided(_find_given(data), part)
     if data == "digits":
         return _undivided(_bundled_digits(), part)
     path = Path(data)
@@ -160,6 +159,29 @@ def _find(data: Data, part: str | None, group: str | None) -> PictureList | Labe
 
         return read_archive(path, part, group, lambda file: _find(file, part, group))
     return _undivided(_find_file(path, group), part)
+
+
+def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> PictureList | LabelledImages:
+    """Take what is given in memory: pictures as an array, as bytes, or a list of files."""
+    if isinstance(data, np.ndarray):
+        from imprint.data.arrays import array_pictures
+
+        return array_pictures(data)
+    given = [data] if isinstance(data, bytes) else data
+    if isinstance(given, Sequence):
+        paths: list[Path | str] = [Path(one) for one in given if isinstance(one, str | PathLike)]
+        contents = [one for one in given if isinstance(one, bytes)]
+        if len(paths) == len(given):
+            from imprint.data.folder import list_files
+
+            return list_files(paths, f"{len(paths)} files")
+        if len(contents) == len(given):
+            from imprint.data.pictures import PictureList
+
+            sources = [f"bytes#{i}" for i in range(1, len(contents) + 1)]
+            return PictureList("bytes", sources, contents.__getitem__, [])
+    cause = f"type {type(data).__name__} is neither path nor picture, or holds what is neither"
+    raise DataError("data", "load", cause, "Give a path or a list of paths, a picture's bytes, or a NumPy array.")
 
 
 def _find_file(path: Path, group: str | None) -> PictureList | LabelledImages:

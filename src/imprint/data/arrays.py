@@ -73,6 +73,37 @@ def read_arrays(path: Path, part: str | None = None, group: str | None = None) -
     return LabelledImages(pixels, labels, class_names, sources, path.name, groups=groups)
 
 
+def array_pictures(array: ndarray) -> LabelledImages:
+    """Take pictures from an array in memory.
+
+    Parameters
+    ----------
+    array : ndarray
+        Brightness as for `read_arrays`. One picture, height × width or with 1, 3 or 4 channels last; or several,
+        n × height × width or with channels last or first.
+
+    Returns
+    -------
+    LabelledImages
+        Without labels.
+
+    Raises
+    ------
+    DataError
+        When its shape or its numbers are no pictures.
+
+    Examples
+    --------
+    >>> array_pictures(np.zeros((8, 9, 3), np.uint8)).shape, len(array_pictures(np.zeros((5, 8, 9))))
+    ((3, 8, 9), 5)
+    """
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        array = array[None]
+    pixels = _channels_first(_to_bytes(array, "array"), "array")
+    sources = np.array([f"array#{i}" for i in range(1, len(pixels) + 1)])
+    return LabelledImages(pixels, None, (), sources, "array")
+
+
 def array_parts(path: Path) -> tuple[str, ...]:
     """Tell into which parts a ``.npz`` is divided.
 

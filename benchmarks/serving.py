@@ -1,0 +1,116 @@
+"""How an exported model serves: sameness, latency, throughput, start and memory, beside the torch path in one run."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import IMPRINT, machine, spread, timed
+
+import imprint
+from imprint.data import load
+
+SINGLE = 2000  # predictions of one picture each
+WARM = 0.1  # of all predictions, before memory is first looked at
+SIZES = (1, 7, 128, 1000)  # pictures asked for at once, in turn
+
+
+def resident():
+    """Tell this process's resident memory in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def read(path):
+    return imprint.OnnxClassifier.load(path) if path.suffix == ".onnx" else imprint.Classifier.load(path, "cpu")
+
+
+def drift(path, data, predictions):
+    """Predict so many times in this process; print memory when warm, at its highest since, and at the end."""
+    model, images = read(path), load(data)[:8000]
+    done, turn, warm, highest = 0, 0, 0.0, 0.0
+    while done < predictions:
+        size = SIZES[turn % len(SIZES)]
+        start = (turn * 613) % (len(images) - size)
+        model.predict(images[start : start + size])
+        done, turn = done + size, turn + 1
+        if turn % 100 == 0 and done >= WARM * predictions:
+            warm = warm or resident()
+            highest = max(highest, resident())
+    print(json.dumps({"predictions": done, "warm": warm, "highest": highest, "end": resident()}))
+
+
+def latency(ask, images):
+    """Give the milliseconds of single predictions: median, 95th and 99th percentile."""
+    seconds = [timed(lambda i=i: ask(images[i : i + 1])) for i in range(SINGLE)]
+    p50, p95, p99 = np.percentile(np.array(seconds[SINGLE // 10 :]) * 1e3, [50, 95, 99])
+    return f"p50 {p50:.3f} ms, p95 {p95:.3f}, p99 {p99:.3f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with Kaggle's train.csv and test.csv")
+    parser.add_argument("--model", type=Path, help="a model file; left out, quick is taught")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--predictions", type=int, default=1_000_000, help="for the drift of memory; 0 leaves it out")
+    parser.add_argument("--drift", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.drift:
+        drift(given.drift, given.data, given.predictions)
+        return
+    print(machine(), flush=True)
+    work = Path(tempfile.mkdtemp())
+    train, test = load(given.data / "train.csv"), load(given.data / "test.csv")
+    model_file, exported, small = work / "m.safetensors", work / "m.onnx", work / "int8.onnx"
+    if given.model is None:
+        imprint.train(train, "quick", device="cpu", silent=True).model.save(model_file)
+    else:
+        model_file.write_bytes(given.model.read_bytes())
+    model = imprint.Classifier.load(model_file, "cpu")
+    started = time.perf_counter()
+    print(imprint.export(model, exported, test))
+    print(f"export and proof: {time.perf_counter() - started:.2f} s, {exported.stat().st_size / 1e3:.0f} kB")
+    held_out = train[np.random.default_rng(0).permutation(len(train))[:10_000]]
+    print("int8, on pictures it was taught with:", imprint.export(model, small, held_out, int8=True).rounding)
+    print(f"int8: {small.stat().st_size / 1e3:.0f} kB", flush=True)
+
+    onnx, int8 = read(exported), read(small)
+    print("one picture, onnxruntime alone:", latency(lambda one: onnx.session.run(None, {"pixels": one}), test.pixels))
+    for name, asked in (("onnxruntime", onnx), ("int8", int8), ("torch", model)):
+        print(f"one picture, predict, {name}:", latency(asked.predict, test), flush=True)
+
+    seconds = {"onnxruntime": [], "int8": [], "torch": []}
+    for _ in range(given.rounds):
+        for name, asked in (("onnxruntime", onnx), ("int8", int8), ("torch", model)):
+            seconds[name].append(timed(lambda asked=asked: asked.predict(test)))
+    for name, values in seconds.items():
+        ratios = [torch / value for torch, value in zip(seconds["torch"], values, strict=True)]
+        print(f"{len(test):,} digits, {name}: {spread(values)} s; times torch's speed: {spread(ratios)}", flush=True)
+
+    (work / "few.csv").write_text("".join((given.data / "test.csv").open().readlines()[:101]))
+    for path in (exported, model_file):
+        command = [*IMPRINT, "predict", str(path), str(work / "few.csv"), "-o", str(work / "result.csv")]
+        taken = [
+            timed(lambda command=command: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))
+            for _ in range(given.rounds)
+        ]
+        print(f"imprint predict {path.suffix}, 100 digits, start to end: {spread(taken)} s", flush=True)
+
+    for path in (exported, model_file) if given.predictions else ():
+        command = [sys.executable, __file__, str(given.data / "test.csv"), "--drift", str(path)]
+        done = subprocess.run([*command, "--predictions", str(given.predictions)], stdout=subprocess.PIPE, check=True)
+        found = json.loads(done.stdout)
+        change = found["highest"] / found["warm"] - 1
+        print(
+            f"{found['predictions']:,} predictions, {path.suffix}: {found['warm']:.0f} MB when warm, "
+            f"{found['highest']:.0f} at the highest, {found['end']:.0f} at the end: drift {change:+.1%}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""How well a digit model knows what it does not know: calibration, and strange things flagged.
+
+    make bench-unsure DATA=folder-with-train.csv PHOTOS=sign-digits [SEEDS=3]
+
+Recipe quick learns from 32,000 digits of train.csv; 10,000 others are genuine and new to it. Strange things are
+hands, letters, textures and blanks, never trained on; the method was chosen on those "tried", others
+(hands of other signs, serif fonts, other textures) are "unseen".
+"""
+
+import argparse
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import torch
+from common import machine, timed
+from strange import strange_things
+
+import imprint
+from imprint.predict import look_again, predict_probabilities
+
+HELD_OUT = 10_000
+
+
+def images(pixels):
+    return imprint.LabelledImages(pixels, None, (), np.arange(1, len(pixels) + 1))
+
+
+def without_familiarity(model, pictures):
+    """Predict without judging what is strange."""
+    pixels = torch.from_numpy(pictures.pixels)
+    found = predict_probabilities(model.net, pixels, model.spec)
+    return look_again(model.net, pixels, model.spec, model.recipe.views, found, model.views_below)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("train_csv")
+    parser.add_argument("--photos", required=True, help="sign-digits")
+    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--validation", type=float)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    digits = imprint.load(arguments.train_csv)
+    order = np.random.default_rng(123).permutation(len(digits))
+    learn, genuine = digits[order[HELD_OUT:]], digits[order[:HELD_OUT]]
+    print(machine(), flush=True)
+    rows, strange = [], None
+    for seed in range(1, arguments.seeds + 1):
+        options = {"settings": arguments.settings, "validation": arguments.validation, "seed": seed, "silent": True}
+        model = imprint.train(learn, arguments.recipe, **options).model
+        if strange is None:
+            parts = {part: strange_things(part, model.spec.glyph, arguments.photos) for part in ("tried", "unseen")}
+            strange = {(kind, part): images(parts[part][kind]) for kind in parts["tried"] for part in parts}
+        scored, raw = (imprint.evaluate(one, genuine) for one in (model, replace(model, temperature=1.0)))
+        row = {
+            "temperature": model.temperature,
+            "calibration error": scored.calibration_error,
+            "uncalibrated": raw.calibration_error,
+            "accuracy": scored.accuracy,
+            "genuine flagged": scored.unsure["share"],
+            "accuracy on the rest": scored.unsure["accuracy_when_sure"],
+        }
+        row |= {f"{kind} ({part})": float(model.predict(some).unsure.mean()) for (kind, part), some in strange.items()}
+        both = [
+            (timed(lambda m=model: m.predict(genuine)), timed(lambda m=model: without_familiarity(m, genuine)))
+            for _ in range(5)
+        ]
+        row["time of predictions, ratio"] = statistics.median(ours / plain for ours, plain in both)
+        rows.append(row)
+    print(f"| {arguments.recipe}, {arguments.seeds} seeds | mean | each |", "|---|---|---|", sep="\n")
+    for name in rows[0]:
+        each = [row[name] for row in rows]
+        print(f"| {name} | {statistics.mean(each):.4f} | {', '.join(f'{value:.4f}' for value in each)} |")
+    for part in ("tried", "unseen"):
+        each = [np.mean([row[k] for k in row if part in k and "lookalikes" not in k]) for row in rows]
+        print(
+            f"| all kinds alike ({part}), no lookalikes | {np.mean(each):.4f} | {', '.join(f'{v:.4f}' for v in each)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
