@@ -238,7 +238,7 @@ BAD_COMMANDS = {
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
     "a bad setting": (["train", "train.csv", "--set", "epochs=0"], "epochs=0"),
     "a bad share": (["train", "train.csv", "--validation", "2"], "validation_share"),
-    "no labels": (["train", "test.csv"], "training needs at least two classes"),
+    "no labels": (["train", "test.csv"], "Training needs at least two classes"),
     "test of another form": (["train", "train.csv", "--test", "other.csv"], "pictures of 2×2 grey at other.csv"),
     "a bad cell": (["train", "bad.csv"], "pixel 256 at bad.csv row 2, column pixel3"),
     "a folder": (["show", "."], "there are no pictures in it"),

@@ -192,8 +192,8 @@ def test_colour_pictures(digits):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: (type(d)(d.pixels, None, (), d.sources), {}), "training needs at least two classes"),
-        (lambda d: (d[np.flatnonzero(d.labels == 1)], {}), "training needs at least two classes"),
+        (lambda d: (type(d)(d.pixels, None, (), d.sources), {}), "Training needs at least two classes"),
+        (lambda d: (d[np.flatnonzero(d.labels == 1)], {}), "Training needs at least two classes"),
         (lambda d: (d[:3], {"validation": 0.9}), "none would be left to train on"),
         (lambda d: (d[:3], {"validation": 0.6}), "all pictures left to train on are of one class"),
         (lambda d: (d, {"validation": type(d)(d.pixels, None, (), d.sources, "v")}), "labels at v"),

@@ -71,7 +71,7 @@ def check(
     collections = [images, *([against] if isinstance(against, LabelledImages) else against)]
     for collection in collections:
         expect_images(collection, "check")
-    found = find_faults(images)
+    found = [*find_faults(images), *(finding for other in collections[1:] for finding in _unlearnt(images, other))]
     reporter.say(f"looking for copies among {sum(map(len, collections)):,} pictures")
     prints = np.concatenate([fingerprints(each.pixels) for each in collections])
     near = near_copies(*(each.pixels for each in collections))
@@ -86,6 +86,18 @@ def check(
     order = list(KINDS)
     found.sort(key=lambda finding: order.index(finding.kind))
     return Findings(images.name, len(images), images.class_counts(), tuple(found), tuple(notes))
+
+
+def _unlearnt(images: LabelledImages, other: LabelledImages) -> list[Finding]:
+    """Tell of classes that only the other data have."""
+    if images.labels is None:
+        return []
+    words = "no picture to learn from, where the other data have"
+    return [
+        Finding("imbalance", (name,), f"{words} {count:,}", 1.0)
+        for name, count in other.class_counts().items()
+        if count and name not in images.class_names
+    ]
 
 
 def _copies(collections: Sequence[LabelledImages], prints: ndarray, near: NearCopies) -> list[Finding]:

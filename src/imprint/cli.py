@@ -580,7 +580,9 @@ def _part_to_score(data: str) -> str | None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from imprint.progress import Reporter
+
+    Reporter().say(line)
 
 
 def _print_json(content: dict[str, Any]) -> None:

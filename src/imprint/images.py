@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.errors import DataError, UsageError
+
+WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +251,8 @@ def expect_images(given: object, where: str) -> None:
 def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
     """Turn labels into numbers, one for each class.
 
+    Where all are whole numbers, those of one value are one class, however they are written.
+
     Parameters
     ----------
     names : ndarray of str, shape (n,)
@@ -258,18 +263,24 @@ def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], t
     labels : ndarray of int64, shape (n,)
         Position of each label in `class_names`.
     class_names : tuple of str
-        Each different label once: in order of size when all are whole numbers, else of the alphabet.
+        Each class once: in order of size when all are whole numbers, else of the alphabet. A number that is
+        written in one way keeps it, such as 07; 3.0 becomes 3.
 
     Examples
     --------
     >>> encode_labels(np.array(["10", "9", "10"]))
     (array([1, 0, 1]), ('9', '10'))
+    >>> encode_labels(np.array(["7", "07", "3.0"]))
+    (array([1, 1, 0]), ('3', '7'))
     """
     found, positions = np.unique(names, return_inverse=True)
-    try:
-        order = np.argsort([int(name) for name in found], kind="stable")
-    except ValueError:
-        order = np.arange(len(found))
-    rank = np.empty(len(found), dtype=np.int64)
-    rank[order] = np.arange(len(found))
-    return rank[positions], tuple(str(found[i]) for i in order)
+    whole = [WHOLE_NUMBER.fullmatch(name) for name in found.tolist()]
+    if not all(whole):
+        return positions.astype(np.int64), tuple(found.tolist())
+    spellings: dict[int, set[str]] = {}
+    for match in whole:
+        spellings.setdefault(int(match[1]), set()).add(match[1])
+    values = sorted(spellings)
+    rank = np.array([values.index(int(match[1])) for match in whole], dtype=np.int64)
+    names_of = [spellings[value].pop() if len(spellings[value]) == 1 else str(value) for value in values]
+    return rank[positions], tuple(names_of)

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.data.duplicates import fingerprints, first_copies
+from imprint.data.faults import spelt_alike
 from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError, UsageError
@@ -174,8 +175,7 @@ def plan_training(
     views = ("mirror" if mirror else "none") if settled.views == "auto" else settled.views
     settled = replace(settled, mirror="yes" if mirror else "no", views=views)
 
-    if images.labels is None or len(np.unique(images.labels)) < 2:
-        raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
+    _check_classes(images)
     channels, height, width = images.shape
     network_size = input_size(settled.net, (height, width), settled.largest_side)
     # Pictures of several sizes were scaled and cropped for training, so others will be too.
@@ -183,7 +183,7 @@ def plan_training(
     spec = InputSpec(channels, (height, width), network_size, glyph)
     prints = fingerprints(images.pixels)
     copies = first_copies(prints)
-    warned = _copies_told(images, copies)
+    warned = (*_copies_told(images, copies), *_spellings_told(images))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
@@ -197,6 +197,22 @@ def plan_training(
     if len(np.unique(images.labels[training])) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
     return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
+
+
+def _check_classes(images: LabelledImages) -> None:
+    """Refuse what has nothing to tell apart."""
+    remedy = "Training needs at least two classes: a folder for each, or a column label."
+    if images.labels is None:
+        raise DataError("labels", images.name, "there are none", remedy)
+    present = np.unique(images.labels)
+    if len(present) < 2:
+        raise DataError("labels", images.name, f"all are {images.class_names[present[0]]!r}", remedy)
+
+
+def _spellings_told(images: LabelledImages) -> tuple[str, ...]:
+    """Put into words which classes are probably one."""
+    alike = [names for names in spelt_alike(images.class_names) if len(names) > 1]
+    return tuple(f"classes {', '.join(map(repr, names))} are probably one, learnt as several" for names in alike)
 
 
 def _check_arguments(images: Any, recipe: Any, settings: Any, validation: Any) -> None:
@@ -216,7 +232,7 @@ def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[
     again = int((copies != np.arange(len(copies))).sum())
     if not again:
         return ()
-    words = f"{again:,} pictures are copies of others"
+    words = "1 picture is a copy of another" if again == 1 else f"{again:,} pictures are copies of others"
     contradicting = 0 if images.labels is None else int((images.labels != images.labels[copies]).sum())
     words += f", {contradicting:,} of them with another label" if contradicting else ""
     return (f"{words}; imprint check names them",)
