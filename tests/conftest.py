@@ -32,6 +32,21 @@ def model(run):
 
 
 @pytest.fixture(scope="session")
+def run_folder(run, digits, tmp_path_factory):
+    """What `imprint train digits` leaves behind."""
+    from imprint.origin import data_origin, origin_of
+    from imprint.plan import plan_training
+    from imprint.run_folder import train_facts, write_evidence, write_run
+
+    folder = tmp_path_factory.mktemp("runs") / "0001-quick"
+    folder.mkdir()
+    plan = plan_training(digits, run.recipe)
+    write_run(run, folder, train_facts(run, folder, None))
+    write_evidence(run, plan, origin_of(plan, "imprint train digits", data_origin(digits, "digits")), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def model_file(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     model.save(path)
@@ -65,3 +80,11 @@ def table(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def unchecked():
+    """Leave the types in signatures unchecked, as users have it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint.__main__ import main
+from imprint.report import write_report
 
 IMPRINT = [sys.executable, "-m", "imprint"]
 FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
@@ -64,7 +66,10 @@ def lesson(digits_csv):
 
 def test_the_run_folder(lesson, digits_csv):
     folder = digits_csv / "runs" / "0001-tutorial"
-    names = "curves.png history.csv metrics.json model.safetensors predictions.png recipe.json result.csv"
+    names = (
+        "curves.png history.csv metrics.json model.safetensors origin.json "
+        "predictions.png recipe.json result.csv validation.csv"
+    )
     assert sorted(path.name for path in folder.iterdir()) == names.split()
     for name in names.split():
         assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
@@ -127,6 +132,25 @@ def test_evaluate(lesson, digits_csv):
     assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
 
 
+def test_explain(lesson, digits_csv, digits, tmp_path, refused):
+    explain = ["explain", digits_csv / "runs/0001-tutorial"]
+    done = imprint(*explain, digits_csv / "test.csv", "--index", "5", "--json", cwd=tmp_path)
+    content = json.loads(done.stdout)
+    assert content["files"] == ["test-5-explained.png"]
+    assert (content["source"], content["truth"], len(content["compared"])) == (6, None, 2)
+    assert content["layers"][0] == {"name": "conv2d", "shape": [30, 24, 24]}
+    assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
+    Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
+    lines = imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert lines[1] == "why.png"
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.width == 1350
+    assert "it holds 100 pictures" in refused(*explain, digits_csv / "test.csv", "--index", "100", cwd=tmp_path)
+    for wrong in (["nowhere.png"], ["zero.png", "--network", "2"], ["zero.png", "-o", "no/such/folder.png"]):
+        refused(*explain, *wrong, cwd=tmp_path)
+
+
 def test_compare(lesson, digits_csv, refused):
     both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
     content = json.loads(imprint(*both, "--json", cwd=digits_csv).stdout)
@@ -166,15 +190,25 @@ def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
     assert "100 held out" in imprint(*arguments, cwd=tmp_path).stderr
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+    page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
+    assert "validation data" in page
+    assert "of 100 pictures. Each stands under" in page
     line = refused(*arguments, cwd=tmp_path)
     assert "run folder at mine: it already holds something" in line
 
 
+def without_seconds(history):
+    with open(history) as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
 def test_a_runs_recipe_repeats_it(lesson, digits_csv, tmp_path):
-    recipe = digits_csv / "runs/0001-tutorial/recipe.json"
-    imprint("train", digits_csv / "train.csv", "--recipe", recipe, "--run", "again", cwd=tmp_path)
-    first = (digits_csv / "runs/0001-tutorial/model.safetensors").read_bytes()
-    assert (tmp_path / "again/model.safetensors").read_bytes() == first
+    first = digits_csv / "runs/0001-tutorial"
+    arguments = ["train", digits_csv / "train.csv", "--recipe", first / "recipe.json", "--run", "again"]
+    imprint(*arguments, "--test", digits_csv / "test.csv", cwd=tmp_path)
+    for name in ("model.safetensors", "result.csv", "recipe.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (first / name).read_bytes()
+    assert without_seconds(tmp_path / "again/history.csv") == without_seconds(first / "history.csv")
 
 
 def test_show(digits_csv, tmp_path):
@@ -204,7 +238,7 @@ BAD_COMMANDS = {
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
     "a bad setting": (["train", "train.csv", "--set", "epochs=0"], "epochs=0"),
     "a bad share": (["train", "train.csv", "--validation", "2"], "validation_share"),
-    "no labels": (["train", "test.csv"], "training needs at least two classes"),
+    "no labels": (["train", "test.csv"], "Training needs at least two classes"),
     "test of another form": (["train", "train.csv", "--test", "other.csv"], "pictures of 2×2 grey at other.csv"),
     "a bad cell": (["train", "bad.csv"], "pixel 256 at bad.csv row 2, column pixel3"),
     "a folder": (["show", "."], "there are no pictures in it"),
@@ -212,6 +246,8 @@ BAD_COMMANDS = {
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "model at fast"),
+    "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
+    "no training data": (["evaluate", "model.safetensors", "train.csv", "--clinic"], "model at model.safetensors"),
     "seeds without validation": (["train", "train.csv", "--seeds", "2", "--validation", "0"], "nothing to compare"),
     "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
 }
@@ -244,7 +280,8 @@ def test_a_traceback_can_be_asked_for(tmp_path):
     assert b"Traceback" in done.stderr
 
 
-def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
     arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
     with subprocess.Popen(
         [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -252,10 +289,11 @@ def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
         for line in process.stderr:
             if line.startswith("Epoch 3/"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "stopped: the best epoch so far is kept" in err
+    assert "imprint train --resume runs/0001-quick goes on from epoch " in err
     facts = json.loads((tmp_path / "runs/0001-quick/metrics.json").read_text())
     assert facts["interrupted"]
     with open(tmp_path / "runs/0001-quick/history.csv") as file:
@@ -264,6 +302,55 @@ def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
     best = max(float(row["val_acc"]) for row in history)
     assert facts["validation"]["accuracy"] == pytest.approx(best, abs=0.05)  # the score is taken with views
     assert len((tmp_path / "runs/0001-quick/result.csv").read_text().splitlines()) == 101
+
+
+def test_ctrl_c_again_and_again_ends_in_one_line(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
+    with subprocess.Popen(
+        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        err = process.stderr.read()
+    assert process.returncode in (0, 130), err
+    assert "Traceback" not in err
+    left = sorted(path.name for path in (tmp_path / "runs/0001-quick").iterdir())
+    assert "checkpoint.safetensors" in left
+    assert not [name for name in left if name.endswith(".part")]
+    if process.returncode:
+        words = r"error: run at runs/0001-quick: stopped, what was learnt by epoch \d+ is kept\. imprint train --resume"
+        assert re.match(words, err.splitlines()[-1])
+
+
+def test_killed_and_taken_up(digits_csv, tmp_path, refused):
+    shutil.copytree(digits_csv, tmp_path, dirs_exist_ok=True)
+    options = ["--set", "epochs=6", "--set", "min_steps=10", "--test", "test.csv", "--run", "run"]
+    with subprocess.Popen(
+        [*IMPRINT, "train", "train.csv", *options], cwd=tmp_path, text=True, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        process.kill()
+    labelled = (tmp_path / "train.csv").read_bytes()
+    (tmp_path / "train.csv").unlink()
+    assert "data at train.csv: it cannot be read" in refused("train", "--resume", "run", cwd=tmp_path)
+    (tmp_path / "train.csv").write_bytes(labelled.replace(b",255,", b",254,", 1))
+    assert "it is not what the run in run began with" in refused("train", "--resume", "run", cwd=tmp_path)
+    (tmp_path / "train.csv").write_bytes(labelled)
+    assert "epochs=9 at --resume" in refused("train", "--resume", "run", "--set", "epochs=9", cwd=tmp_path)
+    predicted = imprint("predict", "run", "test.csv", cwd=tmp_path)
+    assert "run was stopped before its end" in predicted.stderr
+    assert predicted.stdout.count("\n") == 101
+    done = imprint("train", "--resume", "run", cwd=tmp_path)
+    assert "Epoch 6/6" in done.stderr
+    assert (tmp_path / "run/result.csv").read_text().count("\n") == 101
+    assert len(without_seconds(tmp_path / "run/history.csv")) == 6
+    assert "run at run: it has ended" in refused("train", "--resume", "run", cwd=tmp_path)
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_no_run(digits_csv, tmp_path):
@@ -354,6 +441,7 @@ def test_divided_folders_from_training_to_predictions(divided):
     scored = imprint("evaluate", facts["model"], "pictures", "--json", cwd=divided)
     assert "scoring the test part" in scored.stderr
     assert json.loads(scored.stdout)["images"] == len(list(divided.glob("pictures/test/*/*.png")))
+    assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
     assert result[0] == "source,label,confidence,unsure"
     assert len(result) == 1 + len(list(divided.glob("pictures/test/0/*.png")))
@@ -376,3 +464,27 @@ def test_show_what_a_model_sees(model_file, divided):
     written = imprint("show", picture, "--as", model_file, cwd=divided).stdout.strip()
     assert written == f"{picture.stem}-seen.png"
     assert (divided / written).is_file()
+
+
+def test_report(lesson, digits_csv, tmp_path):
+    done = imprint("report", "runs/0001-tutorial", "-o", tmp_path / "report.html", cwd=digits_csv)
+    assert done.stdout.strip() == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "imprint train train.csv --recipe tutorial --set epochs=4 --set steps_per_epoch=40 --test test.csv" in page
+    assert "note:" not in done.stderr
+
+
+def test_evaluate_with_the_clinic_and_pictures(lesson, digits_csv, tmp_path):
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
+    content = json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout)
+    assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
+    assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}
+    assert all(len(mistake["nearest"]) == 3 for mistake in content["mistakes"])
+    names = ["classes.png", "confusion.png", "coverage.png", "mistakes.png", "reliability.png"]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == names
+
+
+def test_show_augmented(digits_csv, tmp_path):
+    imprint("show", digits_csv / "train.csv", "--augmented", "a.png", "--recipe", "tutorial", cwd=tmp_path)
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width > 800

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imprint.checking import check as check
     from imprint.classifier import Classifier as Classifier
+    from imprint.clinic import diagnose as diagnose
     from imprint.data import load as load
     from imprint.errors import DataError as DataError
     from imprint.errors import ImprintError as ImprintError
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
+    from imprint.estimator import ImageClassifier as ImageClassifier
     from imprint.evaluation import evaluate as evaluate
+    from imprint.explanation import Explanation as Explanation
+    from imprint.explanation import explain as explain
     from imprint.exporting import Exported as Exported
     from imprint.exporting import export as export
     from imprint.findings import Finding as Finding
@@ -32,8 +36,10 @@ _HOMES = {
     "Classifier": "imprint.classifier",
     "DataError": "imprint.errors",
     "Exported": "imprint.exporting",
+    "Explanation": "imprint.explanation",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
+    "ImageClassifier": "imprint.estimator",
     "ImprintError": "imprint.errors",
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",
@@ -45,8 +51,10 @@ _HOMES = {
     "Score": "imprint.score",
     "UsageError": "imprint.errors",
     "check": "imprint.checking",
+    "diagnose": "imprint.clinic",
     "evaluate": "imprint.evaluation",
     "export": "imprint.exporting",
+    "explain": "imprint.explanation",
     "load": "imprint.data",
     "train": "imprint.training",
 }
@@ -57,3 +65,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'imprint' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from imprint.checkpoint import Stopped
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
+    from imprint.origin import DataOrigin
     from imprint.plan import Plan
     from imprint.predictor import Predictor
     from imprint.progress import Reporter
@@ -38,7 +41,8 @@ Group = Annotated[
     typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
 ]
 AllowBad = Annotated[
-    float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
+    float | None,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -49,6 +53,11 @@ def show(
     data: Data,
     save: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw labelled pictures here.")] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    augmented: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw pictures beside versions of them as training sees them."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the pictures decide.")] = None,
     seen_by: Annotated[
         Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of a picture, step by step.")
     ] = None,
@@ -74,6 +83,13 @@ def show(
 
         save_samples(images, save, count)
         _say(f"wrote {save}")
+    if augmented is not None:
+        from imprint.plan import plan_training
+        from imprint.plots import save_augmented
+
+        plan = plan_training(images, recipe)
+        save_augmented(images, plan.spec, plan.recipe, augmented, count)
+        _say(f"wrote {augmented}")
 
 
 def _show_as(picture: str, model: Path, save: Path | None) -> None:
@@ -138,7 +154,10 @@ def check(
 
 @app.command()
 def train(
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="As for show; may be left out with --resume.", show_default=False),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="tutorial, quick, best, record, photos, or a recipe.json. Left out, the pictures decide."),
@@ -157,30 +176,46 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
-    allow_bad: AllowBad = 0.2,
+    allow_bad: AllowBad = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped; ends as if it never had been."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
     from imprint.data import load
+    from imprint.origin import data_origin
     from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
+    from imprint.run_at_work import settle_command, take_up
     from imprint.run_folder import seeds_facts
     from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
-    images = load(data, side=picture_side(recipe, changes), group=group, allow_bad=allow_bad, reporter=reporter)
-    checked_by = _share_or_data(validation, data, images, reporter)
-    plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    stopped = take_up(resume, run, seeds)
+    given = {"data": data, "validation": validation, "test": test}
+    command = settle_command(given | {"device": device, "group": group, "allow_bad": allow_bad}, stopped)
+    where, group, test = command["data"], command.get("group"), command.get("test")
+    base = stopped.recipe if stopped is not None and recipe is None else recipe
+    side, bad = picture_side(base, changes), command["allow_bad"]
+    images = load(where, side=side, group=group, allow_bad=bad, reporter=reporter)
+    checked_by = _share_or_data(command.get("validation"), where, images, reporter)
+    plan = plan_training(images, base, settings=changes, validation=checked_by, seed=seed, device=command["device"])
     plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
+    if stopped is not None:
+        stopped.check(plan, reporter)
+    origin = data_origin(images, where, side=side, group=group, allow_bad=bad)
+    sources = origin, _checked_origin(checked_by, command.get("validation"), where, images)
     each: list[dict[str, Any]] = []
     for one in plans:
         folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
-        each.append(_train_one(one, folder, tested, reporter, as_json))
+        each.append(_train_one(one, sources, command, stopped, folder, tested, reporter, as_json))
         if each[-1]["interrupted"]:
             break
     if as_json:
@@ -190,26 +225,38 @@ def train(
 
 
 def _train_one(
-    plan: Plan, folder: Path | None, tested: LabelledImages | None, reporter: Reporter, as_json: bool
+    plan: Plan,
+    sources: tuple[DataOrigin, DataOrigin | None],
+    command: dict[str, Any],
+    stopped: Stopped | None,
+    folder: Path | None,
+    tested: LabelledImages | None,
+    reporter: Reporter,
+    as_json: bool,
 ) -> dict[str, Any]:
     """Carry a plan out, write its run folder, and give the facts of it."""
+    from imprint.origin import origin_of
     from imprint.plots import random_window, save_curves, save_predictions
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
+    from imprint.run_at_work import at_work, go_on_with
+    from imprint.run_folder import new_run_folder, train_facts, write_evidence, write_run
     from imprint.training import carry_out
 
-    folder = new_run_folder(plan.recipe.name, folder)
-    try:
-        done = carry_out(plan, reporter)
+    folder = new_run_folder(plan.recipe.name, folder) if stopped is None else stopped.path.parent
+    with at_work(folder, plan, command, stopped) as checkpoint:
+        done = carry_out(plan, reporter, checkpoint, stopped)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
-    finally:
-        discard_empty(folder)
-    save_curves(done.history, folder / "curves.png")
-    if tested is not None:
-        predictions = done.model.predict(tested)
-        predictions.write_csv(folder / "result.csv")
-        window = random_window(len(tested), plan.recipe.seed)
-        save_predictions(tested, predictions, folder / "predictions.png", window)
+        write_evidence(done, plan, origin_of(plan, _command(), *sources), folder)
+        save_curves(done.history, folder / "curves.png")
+        if tested is not None:
+            predictions = done.model.predict(tested)
+            predictions.write_csv(folder / "result.csv")
+            window = random_window(len(tested), plan.recipe.seed)
+            save_predictions(tested, predictions, folder / "predictions.png", window)
+        if done.interrupted:
+            reporter.say(f"{go_on_with(folder)} goes on from epoch {checkpoint.epochs}")
+        else:
+            checkpoint.path.unlink()
     if not as_json:
         print(f"trained in {done.seconds:.1f} s")
         if done.validation is not None:
@@ -221,7 +268,21 @@ def _train_one(
 
 
 @app.command()
-def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
+def evaluate(
+    model: Model,
+    data: Data,
+    clinic: Annotated[
+        bool, typer.Option("--clinic", help="Tell why it erred on each picture that it erred on.")
+    ] = False,
+    training: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="What the model learnt from, for --clinic. Left out, the run tells."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
@@ -229,11 +290,33 @@ def evaluate(model: Model, data: Data, as_json: AsJson = False) -> None:
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
-    result = run_evaluation(_model(model), data, _part_to_score(data), Reporter())
+    classifier, reporter = _model(model), Reporter()
+    images = classifier.ready(data, _part_to_score(data), reporter)
+    result = run_evaluation(classifier, images)
+    facts, text = asdict(result), score_table(result)
+    if clinic:
+        from imprint.classifier import Classifier
+        from imprint.clinic import diagnose
+        from imprint.mistakes_table import mistakes_table
+        from imprint.run_record import read_run
+
+        learnt = training or read_run(model).read_pictures(reporter=reporter)[0]
+        diagnosed = diagnose(Classifier.load(model), images, learnt, reporter=reporter)
+        facts |= {"mistakes": diagnosed.to_dicts()}
+        text += f"\n\n{mistakes_table(diagnosed)}"
+    if pictures is not None:
+        from imprint.answers import answers_to
+        from imprint.score_plots import save_score_plots
+
+        said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        pictures.mkdir(parents=True, exist_ok=True)
+        for path in save_score_plots(answers, images, pictures):
+            _say(f"wrote {path}")
     if as_json:
-        _print_json(asdict(result))
+        _print_json(facts)
     else:
-        print(score_table(result))
+        print(text)
 
 
 @app.command()
@@ -260,6 +343,35 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Model,
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or data of which --index picks one.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Draw here. Left out, a name is made up.")
+    ] = None,
+    index: Annotated[int, typer.Option(help="Which picture of the data, counted from 0 as in predictions.png.")] = 0,
+    network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Draw where a network looked in a picture, its first filters, and what each layer makes of the picture."""
+    from imprint.classifier import Classifier
+    from imprint.explanation import explain as run_explanation
+    from imprint.explanation_plots import save_explanation
+    from imprint.progress import Reporter
+
+    explanation = run_explanation(Classifier.load(model), picture, index, network, Reporter())
+    output = output or Path(f"{Path(picture).stem}{f'-{index}' if index else ''}-explained.png")
+    save_explanation(explanation, output)
+    if as_json:
+        _print_json(explanation.facts() | {"files": [str(output)]})
+    else:
+        fact = explanation.prediction.to_dicts()[0]
+        unsure = ", unsure" if fact["unsure"] else ""
+        print(f"{explanation.where}: {fact['label']} (confidence {fact['confidence']:.4f}{unsure})")
+        print(output)
+
+
+@app.command()
 def compare(
     first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
@@ -278,6 +390,29 @@ def compare(
         _print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="Write here instead of to report.html in the run."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the run's data stands now, if it was moved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about a run: what it learnt, how good and how sure it is, what it gets wrong and why."""
+    from imprint.progress import Reporter
+    from imprint.report import write_report
+
+    path = write_report(run, output, data, Reporter())
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
 
 
 @app.command()
@@ -377,14 +512,18 @@ def version(
 
 
 def _model(path: Path) -> Predictor:
-    """Read a model in whichever form it is; an exported one needs no torch."""
+    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
     if path.suffix.lower() == ".onnx":
         from imprint.onnx_classifier import OnnxClassifier
 
         return OnnxClassifier.load(path)
     from imprint.classifier import Classifier
+    from imprint.run_at_work import told_unfinished
 
-    return Classifier.load(path)
+    model, unfinished = Classifier.load(path), told_unfinished(path)
+    if unfinished:
+        _say(unfinished)
+    return model
 
 
 def _share_or_data(
@@ -401,6 +540,25 @@ def _share_or_data(
         return float(text)
     except ValueError:
         return load(text, spec=spec, reporter=reporter)
+
+
+def _checked_origin(
+    checked_by: float | LabelledImages | None, validation: str | None, data: str, images: LabelledImages
+) -> DataOrigin | None:
+    """Note where the validation data came from, where it is data of its own."""
+    from imprint.images import LabelledImages
+    from imprint.origin import data_origin
+
+    if not isinstance(checked_by, LabelledImages):
+        return None
+    if validation is None:
+        return data_origin(checked_by, data, part="validation", form=images.shape)
+    return data_origin(checked_by, validation, form=images.shape)
+
+
+def _command() -> str:
+    """Give what was typed, so that it can be typed again."""
+    return shlex.join(["imprint", *sys.argv[1:]])
 
 
 def _form(images: LabelledImages) -> InputSpec:
@@ -422,7 +580,9 @@ def _part_to_score(data: str) -> str | None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from imprint.progress import Reporter
+
+    Reporter().say(line)
 
 
 def _print_json(content: dict[str, Any]) -> None:

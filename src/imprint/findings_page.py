@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
 
-from imprint.files import written_whole
 from imprint.findings import KINDS, Finding, Findings
 from imprint.images import LabelledImages
+from imprint.pages import page_picture, write_template
 
-SIDE = 160  # pixels; larger pictures are scaled down to keep the page light
-CRISP = 64  # pixels; smaller pictures are shown with sharp pixels
 SHOWN = {"label": 120}  # findings with pictures
 SHOWN_ELSE = 24
 SHOWN_TOGETHER = 6  # pictures of one finding
@@ -61,20 +55,15 @@ def write_page(findings: Findings, collections: Sequence[LabelledImages], path: 
     >>> "the same picture 2 times" in path.read_text()
     True
     """
-    from jinja2 import Environment, PackageLoader
-
-    template = Environment(
-        loader=PackageLoader("imprint"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template("findings.html")
     kinds = [kind for kind in ("label", *(k for k in KINDS if k != "label")) if findings.of(kind)]
     most = max(findings.classes.values(), default=1)
-    page = template.render(
+    write_template(
+        "findings.html",
+        path,
         findings=findings,
         sections=[_section(kind, findings.of(kind), collections) for kind in kinds],
         bars=[(name, count, 100 * count / most) for name, count in findings.classes.items()],
     )
-    with written_whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
 
 
 def _section(kind: str, found: list[Finding], collections: Sequence[LabelledImages]) -> dict[str, Any]:
@@ -103,22 +92,5 @@ def _picture(position: int, collections: Sequence[LabelledImages]) -> dict[str, 
     here = position - start
     label = "" if images.labels is None else images.class_names[images.labels[here]]
     place = f"{'row ' if images.from_pixel_table else ''}{images.sources[here]}"
-    pixels = np.asarray(images.pixels[here])
-    return {
-        "src": _data_uri(pixels),
-        "crisp": max(pixels.shape) < CRISP,
-        "label": label,
-        "place": place,
-        "other": images.name if start else "",
-    }
-
-
-def _data_uri(pixels: UInt8[ndarray, "c h w"]) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    picture.thumbnail((SIDE, SIDE))
-    kind = "PNG" if max(picture.size) < CRISP else "JPEG"  # small drawings stay crisp, photos stay light
-    content = io.BytesIO()
-    picture.save(content, kind, quality=85)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
+    picture = page_picture(np.asarray(images.pixels[here]))
+    return picture | {"label": label, "place": place, "other": images.name if start else ""}

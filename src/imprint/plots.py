@@ -5,40 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
-from imprint.files import written_whole
+from imprint.drawing import BLUE, GREY, ORANGE, draw_picture, new_figure, picture_height, save_png, shorten
 from imprint.images import LabelledImages
+from imprint.input_spec import InputSpec
 from imprint.predictions import Predictions
+from imprint.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind people tell apart: jfly.uni-koeln.de/color
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#5F6B76"
-INK = "#1F2933"
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#B8C0C8",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 12,
-    "grid.color": "#E6EAEE",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
+CURVES = {"loss": "Loss", "acc": "Accuracy", "lr": "Learning rate"}
+VERSIONS = 5  # of a picture, as training changes it
 SHOWN = 10  # test pictures in predictions.png
 
 
@@ -63,31 +47,58 @@ def save_curves(history: Mapping[str, Sequence[float]], path: Path) -> None:
     >>> history = {"loss": [1.0, 0.5], "acc": [0.7, 0.9], "lr": [1e-3, 1e-3]}
     >>> save_curves(history, Path(tempfile.mkdtemp()) / "curves.png")
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.2))
+    with new_figure(9, 3.2, layout=None) as figure:
         # Margins by hand: finding them takes longer than the rest of the drawing.
         panels = figure.subplots(
             1, 3, gridspec_kw={"left": 0.06, "right": 0.985, "top": 0.89, "bottom": 0.16, "wspace": 0.26}
         )
-        epochs = range(1, len(history["loss"]) + 1)
-        marker = "o" if len(epochs) < 4 else None
-        for axes, title, key in zip(panels, ("Loss", "Accuracy"), ("loss", "acc"), strict=False):
-            axes.plot(epochs, history[key], color=GREY, label="training (augmented)", marker=marker)
-            if f"val_{key}" in history:
-                axes.plot(epochs, history[f"val_{key}"], color=BLUE, label="validation", marker=marker)
-            axes.set_title(title)
-            axes.legend(loc="upper right" if key == "loss" else "lower right")
-        panels[2].plot(epochs, history["lr"], color=ORANGE, drawstyle="steps-mid", marker=marker)
-        panels[2].set_yscale("log")
-        panels[2].set_title("Learning rate")
-        for axes in panels:
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        _save(figure, path)
+        for axes, what in zip(panels, CURVES, strict=True):
+            _draw_curve(axes, history, what)
+    save_png(figure, path)
+
+
+def curve_plot(history: Mapping[str, Sequence[float]], what: str) -> Figure:
+    """Draw one of the curves by itself.
+
+    Parameters
+    ----------
+    history : mapping of str to sequence of float
+        As `Run.history`.
+    what : str
+        One of `CURVES`.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
+    Examples
+    --------
+    >>> figure = curve_plot({"loss": [1.0, 0.5], "acc": [0.7, 0.9], "lr": [1e-3, 1e-3]}, "acc")
+    """
+    with new_figure(3.8, 3) as figure:
+        _draw_curve(figure.subplots(), history, what)
+    return figure
+
+
+def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -> None:
+    """Draw training and validation, or the learning rate, over the epochs."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    epochs = range(1, len(history["loss"]) + 1)
+    marker = "o" if len(epochs) < 4 else None
+    if what == "lr":
+        axes.plot(epochs, history["lr"], color=ORANGE, drawstyle="steps-mid", marker=marker)
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())  # between powers of ten labels are long, and many
+    else:
+        axes.plot(epochs, history[what], color=GREY, label="training (augmented)", marker=marker)
+        if f"val_{what}" in history:
+            axes.plot(epochs, history[f"val_{what}"], color=BLUE, label="validation", marker=marker)
+        axes.legend(loc="upper right" if what == "loss" else "lower right")
+    axes.set_title(CURVES[what])
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
 def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
@@ -181,23 +192,134 @@ def save_predictions(images: LabelledImages, predictions: Predictions, path: Pat
 
 def _save_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str], path: Path) -> None:
     """Draw pictures in rows, each under its title."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     columns = 5 if len(pixels) <= 10 else 10
     rows = math.ceil(len(pixels) / columns)
     lines = max(title.count("\n") + 1 for title in titles)
     side = 1.5 if columns == 5 else 0.95
     size = 11 if columns == 5 else 9
-    with rc_context(STYLE):
-        figure = Figure(figsize=(columns * side + 0.2, rows * (side + 0.24 * lines)), layout="constrained")
+    with new_figure(columns * side + 0.2, rows * (side + 0.24 * lines)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
         for axes, picture, title in zip(grid, pixels, titles, strict=False):
-            _draw_picture(axes, picture)
-            axes.set_title(_shorten(title), fontsize=size, fontweight="normal", loc="center", parse_math=False)
-        _save(figure, path)
+            draw_picture(axes, picture)
+            axes.set_title(shorten(title), fontsize=size, fontweight="normal", loc="center", parse_math=False)
+    save_png(figure, path)
+
+
+def training_versions(
+    pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, recipe: Recipe, versions: int = VERSIONS
+) -> UInt8[ndarray, "n versions c H W"]:
+    """Change pictures at random as training does, for people to look at.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for.
+    spec : InputSpec
+        The model's input contract.
+    recipe : Recipe
+        How training changes them.
+    versions : int, default=5
+        Of each picture.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, versions, c, *spec.input_size)
+        What the network is given, the same at every call.
+
+    Examples
+    --------
+    >>> from imprint.data import load
+    >>> from imprint.recipes import RECIPES
+    >>> spec = InputSpec(1, picture_size=(8, 8), input_size=(28, 28))
+    >>> training_versions(load("digits").pixels[:3], spec, RECIPES["quick"]).shape
+    (3, 5, 1, 28, 28)
+    """
+    import torch
+
+    from imprint.augment import augment
+    from imprint.preparation import prepare
+
+    repeated = torch.from_numpy(np.repeat(pixels, versions, axis=0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        seen = augment(prepare(repeated, spec), recipe)
+    as_bytes: UInt8[ndarray, "m c H W"] = (seen * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    return as_bytes.reshape(len(pixels), versions, *as_bytes.shape[1:])
+
+
+def one_of_each(labels: Int64[ndarray, " n"], count: int) -> Int64[ndarray, " chosen"]:
+    """Choose pictures to show: the first of each class, then the second of each, and so on.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        Class of each picture.
+    count : int
+        How many; fewer where there are no more.
+
+    Returns
+    -------
+    ndarray of int64, shape (chosen,)
+        Positions, by class where one of each is enough.
+
+    Examples
+    --------
+    >>> one_of_each(np.array([1, 1, 0, 0, 2]), 4)
+    array([2, 0, 4, 3])
+    """
+    by_class = np.argsort(labels, kind="stable")
+    _, start = np.unique(labels[by_class], return_index=True)
+    turn = np.arange(len(labels)) - np.repeat(start, np.diff(np.append(start, len(labels))))
+    return np.asarray(by_class[np.argsort(turn, kind="stable")][:count])
+
+
+def save_augmented(images: LabelledImages, spec: InputSpec, recipe: Recipe, path: Path, count: int = 5) -> None:
+    """Draw labelled pictures, each beside versions of it as the network is given them in training.
+
+    Parameters
+    ----------
+    images : LabelledImages
+        Pictures in the form that `spec` asks for, with labels.
+    spec : InputSpec
+        The model's input contract.
+    recipe : Recipe
+        How training changes them.
+    path : Path
+        The PNG file to write.
+    count : int, default=5
+        Pictures, of different classes as far as there are.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from imprint.data import load
+    >>> from imprint.recipes import RECIPES
+    >>> spec, path = InputSpec(1, (8, 8), (28, 28)), Path(tempfile.mkdtemp()) / "augmented.png"
+    >>> save_augmented(load("digits"), spec, RECIPES["quick"], path)
+    """
+    labels = images.labels_among(images.class_names)
+    chosen = images[one_of_each(labels, count)]
+    seen = training_versions(chosen.pixels, spec, recipe)
+    height = picture_height(chosen.shape, 1.3) + 0.25
+    with new_figure(8.2, height * len(chosen) + 0.1) as figure:
+        grid = figure.subplots(len(chosen), VERSIONS + 1, squeeze=False)
+        for row, picture, versions, label in zip(
+            grid, chosen.pixels, seen, chosen.labels_among(chosen.class_names), strict=True
+        ):
+            draw_picture(row[0], np.asarray(picture))
+            title = shorten(chosen.class_names[label])
+            row[0].set_title(title, fontsize=11, fontweight="bold", loc="center", parse_math=False)
+            for axes, version in zip(row[1:], versions, strict=True):
+                draw_picture(axes, version)
+        grid[0, 1].set_title("as training sees it", fontsize=11, fontweight="normal", loc="left")
+    save_png(figure, path)
 
 
 def save_steps(steps: Sequence[tuple[str, UInt8[ndarray, "_ _ _"]]], path: Path) -> None:
@@ -221,31 +343,8 @@ def save_steps(steps: Sequence[tuple[str, UInt8[ndarray, "_ _ _"]]], path: Path)
     >>> grey = np.zeros((28, 28, 1), dtype=np.uint8)
     >>> save_steps([("as given", grey), ("as the model sees it", grey)], Path(tempfile.mkdtemp()) / "seen.png")
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=(2.4 * len(steps), 2.8), layout="constrained")
+    with new_figure(2.4 * len(steps), 2.8) as figure:
         for axes, (name, picture) in zip(figure.subplots(1, len(steps)), steps, strict=True):
-            axes.axis("off")
-            _draw_picture(axes, picture.transpose(2, 0, 1))
+            draw_picture(axes, picture.transpose(2, 0, 1))
             axes.set_title(name, fontsize=10, fontweight="normal", loc="center")
-        _save(figure, path)
-
-
-def _draw_picture(axes: Axes, picture: UInt8[ndarray, "c h w"]) -> None:
-    """Draw one picture with crisp pixels, grey or in colour."""
-    channels_last = picture.transpose(1, 2, 0)
-    if channels_last.shape[2] == 1:
-        axes.imshow(channels_last[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    else:
-        axes.imshow(channels_last, interpolation="nearest")
-
-
-def _shorten(title: str) -> str:
-    return "\n".join(line if len(line) <= 18 else f"{line[:17]}…" for line in title.split("\n"))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="white")
+    save_png(figure, path)

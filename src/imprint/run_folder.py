@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from imprint.answers import answers_to
 from imprint.classifier import MODEL_NAME
 from imprint.errors import UsageError
-from imprint.files import written_whole
+from imprint.files import UNFINISHED, written_whole
+from imprint.origin import Origin
+from imprint.plan import Plan
 from imprint.training import Run
 
+HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
+ORIGIN_NAME, ANSWERS_NAME = "origin.json", "validation.csv"
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
 
 
@@ -51,7 +58,7 @@ def new_run_folder(name: str, explicit: Path | None = None, parent: Path | None 
         if explicit is None:
             return _numbered(name, parent or Path("runs"))
         explicit.mkdir(parents=True, exist_ok=True)
-        if not any(explicit.iterdir()):
+        if not [entry for entry in explicit.iterdir() if not entry.name.endswith(UNFINISHED)]:
             return explicit
     except OSError as error:
         raise UsageError(
@@ -73,26 +80,6 @@ def _numbered(name: str, parent: Path) -> Path:
         except FileExistsError:  # another run took the number meanwhile
             continue
         return folder
-
-
-def discard_empty(folder: Path) -> None:
-    """Remove a run folder that nothing was written to, as when bad input stopped the run.
-
-    Parameters
-    ----------
-    folder : Path
-        From `new_run_folder`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> discard_empty(folder)
-    >>> folder.exists()
-    False
-    """
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:
@@ -192,14 +179,62 @@ def write_run(run: Run, folder: Path, facts: Mapping[str, Any]) -> None:
     ['history.csv', 'metrics.json', 'model.safetensors', 'recipe.json']
     """
     run.model.save(folder / MODEL_NAME)
-    with written_whole(folder / "history.csv") as temporary, open(temporary, "w", newline="") as file:
+    with written_whole(folder / HISTORY_NAME) as temporary, open(temporary, "w", newline="") as file:
         columns = [key for key in HISTORY_COLUMNS if key in run.history]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["epoch", *columns])
         writer.writerows(history_rows(run.history, columns))
-    for name, content in (("recipe.json", run.recipe.to_dict()), ("metrics.json", facts)):
-        with written_whole(folder / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, content in ((RECIPE_NAME, run.recipe.to_dict()), (METRICS_NAME, facts)):
+        _write_json(folder / name, content)
+
+
+def write_evidence(run: Run, plan: Plan, origin: Origin, folder: Path) -> None:
+    """Write what the run came from, and what the model says of each validation picture.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    plan : Plan
+        What it carried out.
+    origin : Origin
+        What it came from.
+    folder : Path
+        From `new_run_folder`.
+
+    Raises
+    ------
+    UsageError
+        When a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from imprint import load
+    >>> from imprint.origin import data_origin, origin_of
+    >>> from imprint.plan import plan_training
+    >>> from imprint.progress import Reporter
+    >>> from imprint.training import carry_out
+    >>> digits, folder = load("digits"), Path(tempfile.mkdtemp())
+    >>> plan = plan_training(digits, "quick", settings=["epochs=1", "min_steps=1"])
+    >>> origin = origin_of(plan, "imprint train digits", data_origin(digits, "digits"))
+    >>> write_evidence(carry_out(plan, Reporter(silent=True)), plan, origin, folder)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['origin.json', 'validation.csv']
+    """
+    _write_json(folder / ORIGIN_NAME, origin.to_dict())
+    if plan.validation is not None:
+        held_out = np.setdiff1d(np.arange(len(plan.images)), plan.training)
+        asked = plan.images[held_out] if len(held_out) else plan.validation
+        said, labels = run.model.predict(asked), asked.labels_among(run.model.class_names)
+        places = held_out if len(held_out) else None
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources, places)
+        answers.write_csv(folder / ANSWERS_NAME)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def history_rows(history: Mapping[str, list[float]], columns: list[str]) -> list[list[str]]:

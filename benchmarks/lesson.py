@@ -1,0 +1,112 @@
+"""What docs/lesson.md measures: augmentation, learning rates and seeds; one JSON line a run.
+
+    python benchmarks/lesson.py digits                  # the bundled digits: two minutes
+    python benchmarks/lesson.py train.csv               # Kaggle's: a quarter of an hour
+    python benchmarks/lesson.py train.csv --measures augmentation --seeds 1
+
+Lines are appended to benchmarks/lesson.jsonl; `scripts/lesson.py` draws them and tests/test_lesson.py holds the page to
+them. Every score is of pictures that neither training nor the learning rate has seen.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from common import machine
+
+import imprint
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+PLAIN = ["rotation=0", "zoom=0", "shift=0"]
+CONSTANT = ["plateau_patience=1000"]
+VARIANTS = {
+    "augmentation": {"with": [], "without": PLAIN},
+    "few pictures": {"with": [], "without": PLAIN},
+    "learning rate": {
+        "too small": [*CONSTANT, "learning_rate=1e-5"],
+        "right": CONSTANT,
+        "too large": [*CONSTANT, "learning_rate=0.03"],
+        "falling": [],
+    },
+}
+FEW = 500  # pictures to learn from
+
+
+# The lesson's settings, cut short; the same for all variants of a measure.
+SHORT = {
+    ("digits", "augmentation"): ["epochs=30", "steps_per_epoch=24"],
+    ("digits", "few pictures"): ["epochs=30", "steps_per_epoch=24"],
+    ("digits", "learning rate"): ["epochs=30", "steps_per_epoch=24"],
+    ("kaggle", "augmentation"): ["epochs=6", "steps_per_epoch=640"],
+    ("kaggle", "few pictures"): ["epochs=12", "steps_per_epoch=160"],
+    ("kaggle", "learning rate"): ["epochs=12", "steps_per_epoch=160"],
+}
+
+
+def divided(images, measure):
+    """Pictures to learn from (validation included) and pictures to score with."""
+    order = np.random.default_rng(123).permutation(len(images))
+    held_out = len(images) * 4 // 9 if len(images) < 10_000 else 10_000
+    learn = order[held_out:]
+    return images[learn[:FEW] if measure == "few pictures" else learn], images[order[:held_out]]
+
+
+def run_once(images, data, measure, variant, seed):
+    learn, test = divided(images, measure)
+    changes = [*SHORT[data, measure], *VARIANTS[measure][variant]]
+    run = imprint.train(learn, "tutorial", settings=changes, seed=seed, silent=True)
+    score = imprint.evaluate(run.model, test)
+    history = {key: [round(value, 6) for value in run.history[key]] for key in ("acc", "val_acc", "lr")}
+    return {
+        "data": data,
+        "measure": measure,
+        "variant": variant,
+        "seed": seed,
+        "learnt": len(learn),
+        "scored": len(test),
+        "accuracy": round(score.accuracy, 6),
+        "log_loss": round(score.log_loss, 5),
+        "seconds": round(run.seconds, 1),
+        "settings": changes,
+        "history": history,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+    }
+
+
+def table():
+    """Mean and spread of all lines so far."""
+    groups = defaultdict(list)
+    for line in RESULTS.read_text().splitlines():
+        one = json.loads(line)
+        groups[one["data"], one["measure"], one["variant"], one["learnt"]].append(one["accuracy"])
+    print("| data | measure | variant | learnt from | runs | accuracy ± sd (least-most) |\n|---|---|---|---|---|---|")
+    for (data, measure, variant, learnt), values in sorted(groups.items()):
+        sd = statistics.stdev(values) if len(values) > 1 else 0.0
+        figures = f"{statistics.mean(values):.4f} ± {sd:.4f} ({min(values):.4f}-{max(values):.4f})"
+        print(f"| {data} | {measure} | {variant} | {learnt:,} | {len(values)} | {figures} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", help="digits, or Kaggle's train.csv")
+    parser.add_argument("--measures", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    arguments = parser.parse_args()
+    images = imprint.load(arguments.data)
+    data = "digits" if arguments.data == "digits" else "kaggle"
+    for measure in arguments.measures:
+        for seed in arguments.seeds:
+            for variant in VARIANTS[measure]:
+                result = run_once(images, data, measure, variant, seed)
+                with open(RESULTS, "a") as file:
+                    file.write(json.dumps(result) + "\n")
+    table()
+
+
+if __name__ == "__main__":
+    main()

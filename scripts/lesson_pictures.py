@@ -1,0 +1,265 @@
+"""The pictures of docs/lesson.md: one function each, drawn from what its blocks leave and from the measurements."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from imprint.answers import answers_to
+from imprint.augment import augment
+from imprint.drawing import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_picture, new_figure, save_png
+from imprint.explanation import explain
+from imprint.explanation_plots import save_explanation
+from imprint.metrics import wilson_interval
+from imprint.plots import save_curves, save_predictions, save_samples
+from imprint.preparation import prepare
+from imprint.recipes import RECIPES
+from imprint.score_plots import confusion_plot, mistakes_plot
+
+MEASURED = Path(__file__).parent.parent / "benchmarks" / "lesson.jsonl"
+SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
+EXPLAINED = 3  # index of the test picture that the page explains
+
+
+def draw_pictures(names, work, folder):
+    """Draw all pictures of the page; `names` is what its blocks left, `work` the folder that they ran in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run, known, secret = names["run"], names["known"], names["secret"]
+    draw_numbers(known, folder / "numbers.png")
+    save_samples(known, folder / "digits.png", count=10)
+    draw_heaps(folder / "heaps.png")
+    draw_convolution(folder / "convolution.png")
+    draw_pooling(folder / "pooling.png")
+    draw_softmax(folder / "softmax.png")
+    save_curves(run.history, folder / "curves.png")
+    draw_learning_rates(folder / "learning-rate.png")
+    draw_augmented(known, run.model.spec, folder / "augmented.png")
+    draw_augmentation(folder / "augmentation.png")
+    explanation = explain(run.model, work / "test.csv", index=EXPLAINED)
+    for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "answer")):
+        save_explanation(explanation, folder / f"{name}.png", bands=[band])
+    answers = names["answers"]
+    judged = answers_to(answers.probabilities, secret.labels, secret.class_names, answers.unsure)
+    save_png(confusion_plot(judged), folder / "confusion.png")
+    save_png(mistakes_plot(judged, secret), folder / "mistakes.png")
+    draw_interval(folder / "interval.png")
+    save_predictions(secret, answers, folder / "ten.png", slice(0, 10))
+    for path in folder.glob("*.png"):
+        shrink(path)
+
+
+def shrink(path):
+    """Keep 256 colours: a third of the bytes, and no eye sees it."""
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+
+
+def measured(**wanted):
+    """The measured runs that have these values."""
+    runs = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
+    return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+
+
+def draw_table(axes, table, title, colours=None, limit=27.0):
+    """Draw a small table of numbers as coloured cells that can be read."""
+    height, width = table.shape
+    axes.axis("off")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_aspect("equal")
+    axes.set_title(title, loc="center", fontsize=10.5, fontweight="normal")
+    for (row, column), value in np.ndenumerate(table):
+        colour = colours[row][column] if colours is not None else SIGNED(value / (2 * limit) + 0.5)
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor=EDGE, clip_on=False))
+        axes.text(column + 0.5, row + 0.52, f"{value:g}".replace("-", "−"), ha="center", va="center", fontsize=11)
+
+
+def frame(axes, left, top, width, height):
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=GREEN, linewidth=3.5, clip_on=False))
+
+
+def arrow(axes, text):
+    axes.axis("off")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.text(0.5, 0.58, text, ha="center", va="center", fontsize=10.5, color=INK)
+    axes.annotate("", (0.95, 0.42), (0.05, 0.42), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.5})
+
+
+def draw_numbers(images, path):
+    """One digit as a picture, and as the numbers that stand in the file."""
+    picture = images.pixels[0]
+    with new_figure(6.4, 3.2) as figure:
+        left, right = figure.subplots(1, 2)
+        draw_picture(left, picture)
+        left.set_title("what you see", loc="center", fontsize=10.5, fontweight="normal")
+        right.axis("off")
+        right.imshow(picture[0], cmap="gray", vmin=0, vmax=255)
+        right.set_title("what the file says", loc="center", fontsize=10.5, fontweight="normal")
+        for (row, column), value in np.ndenumerate(picture[0]):
+            dark = value < 130
+            right.text(column, row, value, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        save_png(figure, path)
+
+
+def draw_heaps(path):
+    """How the pictures are divided."""
+    heaps = (
+        ("training", 1380, GREY, "learn"),
+        ("validation", 120, BLUE, "watch"),
+        ("test", 297, ORANGE, "judge"),
+    )
+    with new_figure(8, 1.35) as figure:
+        axes = figure.subplots()
+        axes.axis("off")
+        start = 0
+        for name, count, colour, use in heaps:
+            axes.barh(0, count, left=start, color=colour, height=0.5, edgecolor="white", linewidth=2)
+            middle = start + count / 2
+            axes.text(middle, 0.33, name, ha="center", va="bottom", fontsize=10.5, fontweight="bold", color=colour)
+            axes.text(middle, 0, f"{count:,}", ha="center", va="center", color="white", fontsize=10.5)
+            axes.text(middle, -0.33, use, ha="center", va="top", fontsize=9.5, color=GREY)
+            start += count
+        axes.set_ylim(-0.75, 0.7)
+        axes.set_xlim(-10, start + 40)
+        save_png(figure, path)
+
+
+def draw_convolution(path):
+    """The worked example of part 3, its first window framed."""
+    stroke = np.array([[0, 0, 9, 0, 0]] * 5)
+    edge = np.array([[-1, 0, 1]] * 3)
+    found = np.array([[27, 0, -27]] * 3)
+    grey = [["#2B3036" if value == 0 else "#F4F4F4" for value in row] for row in stroke]
+    with new_figure(8.6, 2.9) as figure:
+        panels = figure.subplots(1, 5, width_ratios=[5, 1.2, 3, 1.2, 3])
+        draw_table(panels[0], stroke, "picture: an upright stroke", grey)
+        for text in panels[0].texts:
+            text.set_color("white" if text.get_text() == "0" else "black")
+        frame(panels[0], 0, 0, 3, 3)
+        arrow(panels[1], "lay on")
+        draw_table(panels[2], edge, "filter", limit=1.6)
+        arrow(panels[3], "multiply,\nadd\n")
+        draw_table(panels[4], found, "what comes out", limit=45)
+        frame(panels[4], 0, 0, 1, 1)
+        save_png(figure, path)
+
+
+def draw_pooling(path):
+    """The worked example of max pooling."""
+    four = np.array([[1, 3, 0, 2], [5, 2, 1, 0], [0, 1, 8, 6], [2, 0, 7, 4]])
+    tones = ["#DCEBF5", "#FBE6D9", "#DDF1EA", "#ECEEF0"]
+    colours = [[tones[row // 2 * 2 + column // 2] for column in range(4)] for row in range(4)]
+    with new_figure(5, 2.4) as figure:
+        panels = figure.subplots(1, 3, width_ratios=[4, 1.8, 2])
+        draw_table(panels[0], four, "a map", colours)
+        arrow(panels[1], "largest of\neach four\n")
+        draw_table(panels[2], np.array([[5, 2], [2, 8]]), "pooled", [tones[:2], tones[2:]])
+        save_png(figure, path)
+
+
+def draw_softmax(path):
+    """Logits, probabilities, and the loss as a curve."""
+    logits = np.array([2.0, 1.0, 0.0])
+    shares = np.exp(logits) / np.exp(logits).sum()
+    with new_figure(8.6, 2.7) as figure:
+        panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
+        for axes, title, values in ((panels[0], "logits", logits), (panels[1], "softmax: probabilities", shares)):
+            axes.bar(("0", "1", "2"), values, color=GREY, width=0.6)
+            axes.set_title(title, fontsize=11)
+            axes.set_xlabel("class")
+            axes.grid(axis="x", visible=False)
+            axes.margins(y=0.15)
+            for place, value in enumerate(values):
+                axes.text(place, value, f"{value:.3g}", ha="center", va="bottom", fontsize=9.5)
+        p = np.linspace(0.01, 1, 200)
+        panels[2].plot(p, -np.log(p), color=ORANGE, linewidth=2)
+        panels[2].set_title("loss", fontsize=11)
+        panels[2].set_xlabel("probability of the true class")
+        for share in (0.1, 0.665):
+            panels[2].plot(share, -math.log(share), "o", color=INK)
+            panels[2].annotate(
+                f"p = {share}: {-math.log(share):.2f}",
+                (share, -math.log(share)),
+                (10, 6),
+                textcoords="offset points",
+                fontsize=9.5,
+            )
+        save_png(figure, path)
+
+
+def draw_learning_rates(path):
+    """Validation accuracy of every run, a panel for each way of setting the learning rate."""
+    with new_figure(9, 2.6) as figure:
+        panels = figure.subplots(1, 4, sharey=True)
+        variants = (("too small", BLUE), ("right", GREEN), ("too large", ORANGE), ("falling", GREY))
+        rates = {"too small": "0.00001", "right": "0.001", "too large": "0.03", "falling": "from 0.001 down"}
+        for axes, (variant, colour) in zip(panels, variants, strict=True):
+            for run in measured(data="digits", measure="learning rate", variant=variant):
+                curve = run["history"]["val_acc"]
+                axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=1.2, alpha=0.8)
+            axes.set_title(f"{variant}\n{rates[variant]}", fontsize=10.5)
+            axes.set_xlabel("epoch")
+        panels[0].set_ylabel("validation accuracy")
+        panels[0].set_ylim(0, 1.03)
+        save_png(figure, path)
+
+
+def draw_augmented(images, spec, path):
+    """One picture as the network sees it, and nine versions of it."""
+    torch.manual_seed(7)
+    place = int(np.flatnonzero(images.labels == 4)[0])
+    one = prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
+    versions = [one, *(augment(one, RECIPES["tutorial"]) for _ in range(9))]
+    with new_figure(9, 1.25) as figure:
+        for place, (axes, version) in enumerate(zip(figure.subplots(1, 10), versions, strict=True)):
+            draw_picture(axes, (version[0] * 255).round().to(torch.uint8).numpy())
+            axes.set_title("as it is" if place == 0 else "", fontsize=9.5, loc="center", fontweight="normal")
+        save_png(figure, path)
+
+
+def draw_augmentation(path):
+    """Errors with and without augmentation, a dot a run."""
+    groups = [
+        ("999 small digits", {"data": "digits", "measure": "augmentation"}),
+        ("500 small digits", {"data": "digits", "measure": "few pictures"}),
+        ("32,000 of Kaggle's", {"data": "kaggle", "measure": "augmentation"}),
+        ("500 of Kaggle's", {"data": "kaggle", "measure": "few pictures"}),
+    ]
+    with new_figure(8.6, 2.9) as figure:
+        axes = figure.subplots()
+        for row, (_, wanted) in enumerate(groups):
+            for variant, colour, shift in (("without", ORANGE, -0.13), ("with", BLUE, 0.13)):
+                errors = [100 * (1 - run["accuracy"]) for run in measured(**wanted, variant=variant)]
+                label = f"{variant} augmentation" if row == 0 else None
+                axes.plot(errors, [row + shift] * len(errors), "o", color=colour, alpha=0.75, label=label)
+        axes.set_yticks(range(len(groups)), [name for name, _ in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("errors in 100 new pictures")
+        axes.legend(loc="upper right")
+        save_png(figure, path)
+
+
+def draw_interval(path):
+    """How the 95 % interval around 0.98 shrinks."""
+    scored = (100, 300, 1000, 3360, 28000)
+    with new_figure(8, 2.5) as figure:
+        axes = figure.subplots()
+        for row, count in enumerate(scored):
+            low, high = wilson_interval(round(0.98 * count), count)
+            axes.plot((low, high), (row, row), color=BLUE, linewidth=5, solid_capstyle="butt", alpha=0.6)
+            axes.plot(0.98, row, "o", color=INK)
+            axes.text(high + 0.001, row, f"{low:.3f} to {high:.3f}", va="center", fontsize=9.5, color=GREY)
+        axes.set_yticks(range(len(scored)), [f"{count:,} pictures" for count in scored])
+        axes.set_ylim(len(scored) - 0.5, -0.5)
+        axes.set_xlim(0.925, 1.012)
+        axes.set_xticks(np.arange(0.93, 1.001, 0.01))
+        axes.set_xlabel("accuracy: measured (dot) and its 95 % interval")
+        save_png(figure, path)

@@ -1,0 +1,115 @@
+"""The pages in a real browser, opened from disk: nothing broken, nothing too wide, on a phone and on a wide screen."""
+
+import dataclasses
+import shutil
+import tempfile
+
+import numpy as np
+import pytest
+
+from imprint import LabelledImages, load
+from imprint.checking import check
+from imprint.findings_page import write_page
+from imprint.report import write_report
+from test_report import hasty_run, many
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver: scripts/install-browser installs them on Debian"
+)
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for option in (*OPTIONS, f"--user-data-dir={profile}"):
+            options.add_argument(option)
+        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        yield driver
+        driver.quit()
+
+
+def wide_photos():
+    """Colour photos three times as wide as high, in 40 classes with names that no line holds."""
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 3, 30, 90), dtype=np.uint8)
+    names = tuple(f"<script>alert({i})</script> an_unbroken_name_without_end_{i}" for i in range(40))
+    return LabelledImages(pixels, np.arange(400) % 40, names, np.arange(400).astype(str), "photos")
+
+
+def kept(images, folder):
+    """Write pictures where a run of `hasty_run` looks for them, and read them from there."""
+    folder.mkdir()
+    names = np.array(images.class_names)[images.labels]
+    np.savez(folder / "x.npz", images=images.pixels.transpose(0, 2, 3, 1), labels=names)
+    return load(folder / "x.npz")
+
+
+@pytest.fixture(scope="module")
+def pages(run_folder, digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    write_report(run_folder, folder / "report.html")
+    photos = kept(wide_photos(), folder / "strange")
+    hasty_run(photos, folder / "strange", 0.3, epochs=300)
+    write_report(folder / "strange", folder / "strange.html")
+    hasty_run(many(2, 40), folder / "gone", 0.5)
+    (folder / "gone" / "validation.csv").unlink()
+    write_report(folder / "gone", folder / "reduced.html")
+    doubled = dataclasses.replace(photos, pixels=photos.pixels[np.arange(400) // 2])
+    write_page(check(doubled, labels=False, silent=True), [doubled], folder / "findings.html")
+    return folder
+
+
+@pytest.mark.parametrize("page", ["report", "strange", "reduced", "findings"])
+def test_a_page_on_a_phone_and_a_wide_screen(browser, pages, page):
+    for scheme, ground in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 24, 29)")):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        for width in (360, 1280):
+            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            browser.get((pages / f"{page}.html").as_uri())
+            assert not browser.get_log("browser")
+            assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == ground
+            widest = browser.execute_script(WIDEST)
+            assert widest[0] <= width, widest
+            broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+            assert browser.execute_script(broken) == 0
+    assert bool(browser.execute_script("return document.images.length")) == (page != "reduced")
+    assert browser.execute_script("return document.scripts.length") == 0
+
+
+# The right edge of the page, and what reaches farthest to the right of all that does not scroll by itself.
+WIDEST = """
+const outside = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, svg"));
+const edge = e => e.getBoundingClientRect().right;
+const far = outside.reduce((a, b) => edge(b) > edge(a) ? b : a);
+return [Math.max(document.documentElement.scrollWidth, edge(far)), far.outerHTML.slice(0, 200)];
+"""
+
+
+def test_the_keyboard_reaches_links_and_wide_tables(browser, pages):
+    from selenium.webdriver.common.by import By
+
+    browser.get((pages / "report.html").as_uri())
+    for link in browser.find_elements(By.CSS_SELECTOR, "nav a"):
+        target = link.get_attribute("href").split("#")[1]
+        assert browser.find_elements(By.ID, target)
+    wide = browser.find_elements(By.CSS_SELECTOR, ".scroll, pre")
+    assert wide
+    assert all(one.get_attribute("tabindex") == "0" for one in wide)
+    for heads in browser.find_elements(By.CSS_SELECTOR, "thead tr"):
+        cells = heads.find_elements(By.CSS_SELECTOR, "th")
+        assert all(cell.get_attribute("scope") == "col" for cell in cells)
