@@ -168,3 +168,14 @@ def test_cut_short(tmp_path):
             path.write_bytes(whole[: int(len(whole) * share)])
             with pytest.raises(DataError, match="cut short"):
                 load(path)
+
+
+def test_a_number_alone_and_no_number(tmp_path):
+    np.savez(tmp_path / "one.npz", images=np.float32(3))
+    with pytest.raises(DataError, match="no stack of pictures"):
+        load(tmp_path / "one.npz")
+    pixels = np.zeros((4, 8, 8), np.float32)
+    pixels[2, 1, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", images=pixels)
+    with pytest.raises(DataError, match=r"pixel nan at nan\.npz#3"):
+        load(tmp_path / "nan.npz")

@@ -266,3 +266,17 @@ def test_strict_ends_with_1_only_where_something_was_found(digits, table, monkey
     status, out, _ = command(monkeypatch, capsys, clean, "--no-labels", "--strict")
     assert status == 0
     assert "nothing found" in out
+
+
+def test_classes_that_only_the_other_data_have(digits):
+    few = digits[np.flatnonzero(digits.labels < 9)[:200]]
+    few = dataclasses.replace(few, class_names=few.class_names[:9])
+    findings = check(few, against=digits[1000:1200], labels=False, silent=True)
+    (only,) = [finding for finding in findings.findings if finding.kind == "imbalance"]
+    assert only.where == ("9",)
+    assert "no picture to learn from" in only.message
+
+
+def test_numbers_are_not_spellings_of_each_other(digits):
+    signed = dataclasses.replace(digits, class_names=("-1", "1", *digits.class_names[2:]))
+    assert not [finding for finding in check(signed, labels=False, silent=True).findings if finding.kind == "name"]

@@ -29,7 +29,7 @@ def public_names():
             if inspect.isclass(thing):
                 for method, value in vars(thing).items():
                     inherited = any(hasattr(base, method) for base in thing.__mro__[1:])  # told there
-                    routine = inspect.isroutine(value)
+                    routine = inspect.isroutine(value) and not type(value).__module__.startswith("sklearn.")
                     if routine and not method.startswith("_") and not inherited:
                         yield f"{module_name}.{name}.{method}"
 
@@ -39,7 +39,7 @@ NAMES = sorted(public_names())
 
 def test_public_names_are_found():
     assert "imprint.training.train" in NAMES
-    assert "imprint.classifier.Classifier.predict" in NAMES
+    assert "imprint.predictor.Predictor.predict" in NAMES
     assert len(NAMES) > 50
 
 

@@ -251,3 +251,18 @@ def test_one_class_only_is_read_and_refused_by_training(photos):
 def test_classes_are_the_outermost_folders():
     found = arrange(["b/c/2.png", "a/1.png", "b/1.png"], ["a", "b", "b/c", "b/d"])
     assert (found.paths, found.labels, found.left_out) == (("a/1.png", "b/1.png", "b/c/2.png"), ("a", "b", "b"), ())
+
+
+def test_a_pipe_is_named_and_not_waited_for(photos):
+    root = photos("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "dog/3.png")
+    os.mkfifo(root / "cat" / "3.png")
+    images = load(root)
+    assert dict(images.unreadable) == {str(root / "cat" / "3.png"): "it is a pipe or a device, no file"}
+    with pytest.raises(DataError, match="pipe or a device"):
+        load(root / "cat" / "3.png")
+
+
+def test_a_link_to_itself_among_parts(photos):
+    root = photos("train/cat/1.png", "test/cat/1.png")
+    (root / "loop").symlink_to("loop")
+    assert parts(root) == ("train", "test")

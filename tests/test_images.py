@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from imprint import DataError, LabelledImages
+from imprint.images import encode_labels
 
 
 def two(labels=(0, 1), names=("cat", "dog")):
@@ -48,3 +49,24 @@ def test_counts_must_agree_also_where_shapes_are_not_checked():
 def test_no_pictures_are_refused():
     with pytest.raises(DataError, match="no stack of pictures"):
         two()[0:0]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["7", "07", "7"], ("7",)),
+        (["07", "08"], ("07", "08")),
+        (["0", "-0", "+1"], ("0", "+1")),
+        (["-1", "1"], ("-1", "1")),
+        (["3.0", "4"], ("3", "4")),
+        (["1_0", "10"], ("10", "1_0")),
+        (["7", "07", "x"], ("07", "7", "x")),
+        (["3.5", "3"], ("3", "3.5")),
+        ([str(10**18), "9" * 40], (str(10**18), "9" * 40)),
+    ],
+)
+def test_whole_numbers_of_one_value_are_one_class(names, expected):
+    labels, class_names = encode_labels(np.array(names))
+    assert class_names == expected
+    for name, label in zip(names, labels, strict=True):
+        assert class_names[label] == name or float(class_names[label]) == float(name)

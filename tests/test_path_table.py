@@ -101,3 +101,56 @@ def test_junk_is_left_to_the_reader_of_pixels(pets, content):
 
 def test_a_table_of_pixels_is_still_one(pets):
     assert load(write(pets, "label,pixel0\ncat,7\n")).pixels.tolist() == [[[[7]]]]
+
+
+def test_paths_written_on_windows(pets):
+    text = f"path,label\n{rows()}".replace("/", "\\")
+    assert load(write(pets, text)).pixels[:, 0, 0, 0].tolist() == list(range(10))
+
+
+def test_a_backslash_that_is_part_of_a_name_stays(pets):
+    Image.new("RGB", (4, 4), (99, 0, 0)).save(pets / "a\\b.png")
+    assert load(write(pets, "path,label\na\\b.png,cat\n")).pixels[0, 0, 0, 0] == 99
+
+
+@pytest.mark.parametrize(
+    "text", [f"path,label\n{rows()}".encode("utf-16"), f"\n\n path , label \n{rows()}".replace(",", " , ")]
+)
+def test_as_excel_and_people_write(pets, text):
+    images = load(write(pets, text))
+    assert images.class_names == ("cat", "dog")
+    assert len(images) == 10
+
+
+def test_rows_without_path_or_label_are_left_out_by_name(pets):
+    images = load(write(pets, f"path,label\n{rows()},cat\na b/1.png,nan\n"))
+    assert [cause for _, cause in images.unreadable] == ["its row has no path", "its row has no label"]
+    assert images.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\na, b/1.png,cat\n", "3 cells at pets.csv line 2"),  # else the label would be b/1.png
+        ("path,label,label\na b/1.png,cat,dog\n", "column label at pets.csv: it is there twice"),
+    ],
+)
+def test_never_a_wrong_label(pets, text, words):
+    with pytest.raises(DataError, match=words):
+        load(write(pets, text))
+
+
+def test_cells_that_are_empty_may_follow(pets):
+    assert load(write(pets, "path,label\na b/1.png,cat,\n")).class_names == ("cat",)
+
+
+def test_numbers_are_classes_by_value(pets):
+    text = "path,label\na b/1.png,7\na b/2.png,07\na b/3.png,7.0\na b/4.png,0\na b/5.png,-0\n"
+    images = load(write(pets, text))
+    assert images.class_names == ("0", "7")
+    assert images.labels.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_gzip_bomb_is_refused(pets):
+    with pytest.raises(DataError, match="would grow to more than"):
+        load(write(pets, gzip.compress(b"path,label\n" + b"a b/1.png,cat\n" * 10**6), "pets.csv.gz"))

@@ -98,3 +98,8 @@ def test_glyphs_of_several_sizes_are_scaled_as_in_training(digits):
     sizes = np.random.default_rng(0).integers(8, 60, (len(digits), 2)).astype(np.int32)
     assert plan_training(digits).spec.glyph is not None
     assert plan_training(replace(digits, sizes=sizes)).spec.glyph is None
+
+
+def test_classes_that_are_probably_one_are_told(digits):
+    named = replace(digits, class_names=("Cat", "cat ", *digits.class_names[2:]))
+    assert "classes 'Cat', 'cat ' are probably one, learnt as several" in plan_training(named, None).warnings

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from imprint.checkpoint import Stopped
     from imprint.images import LabelledImages
     from imprint.input_spec import InputSpec
     from imprint.origin import DataOrigin
@@ -40,7 +41,8 @@ Group = Annotated[
     typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
 ]
 AllowBad = Annotated[
-    float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable.")
+    float | None,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -152,7 +154,10 @@ def check(
 
 @app.command()
 def train(
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="As for show; may be left out with --resume.", show_default=False),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="tutorial, quick, best, record, photos, or a recipe.json. Left out, the pictures decide."),
@@ -171,9 +176,13 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
-    allow_bad: AllowBad = 0.2,
+    allow_bad: AllowBad = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped; ends as if it never had been."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Teach a network; writes a new run folder with model, history, scores and curves."""
@@ -181,24 +190,32 @@ def train(
     from imprint.origin import data_origin
     from imprint.plan import picture_side, plan_training
     from imprint.progress import Reporter
+    from imprint.run_at_work import settle_command, take_up
     from imprint.run_folder import seeds_facts
     from imprint.tables import seeds_table
 
     reporter, changes = Reporter(), settings or []
-    side = picture_side(recipe, changes)
-    images = load(data, side=side, group=group, allow_bad=allow_bad, reporter=reporter)
-    checked_by = _share_or_data(validation, data, images, reporter)
-    plan = plan_training(images, recipe, settings=changes, validation=checked_by, seed=seed, device=device)
+    stopped = take_up(resume, run, seeds)
+    given = {"data": data, "validation": validation, "test": test}
+    command = settle_command(given | {"device": device, "group": group, "allow_bad": allow_bad}, stopped)
+    where, group, test = command["data"], command.get("group"), command.get("test")
+    base = stopped.recipe if stopped is not None and recipe is None else recipe
+    side, bad = picture_side(base, changes), command["allow_bad"]
+    images = load(where, side=side, group=group, allow_bad=bad, reporter=reporter)
+    checked_by = _share_or_data(command.get("validation"), where, images, reporter)
+    plan = plan_training(images, base, settings=changes, validation=checked_by, seed=seed, device=command["device"])
     plans = plan.with_seeds(seeds)
     tested = None if test is None else load(test, spec=plan.spec, allow_bad=1.0, reporter=reporter)
     if tested is not None:
         plan.spec.check(tested.shape, tested.name)
-    given = data_origin(images, data, side=side, group=group, allow_bad=allow_bad)
-    sources = given, _checked_origin(checked_by, validation, data, images)
+    if stopped is not None:
+        stopped.check(plan, reporter)
+    origin = data_origin(images, where, side=side, group=group, allow_bad=bad)
+    sources = origin, _checked_origin(checked_by, command.get("validation"), where, images)
     each: list[dict[str, Any]] = []
     for one in plans:
         folder = run if run is None or seeds == 1 else run / f"seed-{one.recipe.seed}"
-        each.append(_train_one(one, sources, folder, tested, reporter, as_json))
+        each.append(_train_one(one, sources, command, stopped, folder, tested, reporter, as_json))
         if each[-1]["interrupted"]:
             break
     if as_json:
@@ -210,6 +227,8 @@ def train(
 def _train_one(
     plan: Plan,
     sources: tuple[DataOrigin, DataOrigin | None],
+    command: dict[str, Any],
+    stopped: Stopped | None,
     folder: Path | None,
     tested: LabelledImages | None,
     reporter: Reporter,
@@ -218,23 +237,26 @@ def _train_one(
     """Carry a plan out, write its run folder, and give the facts of it."""
     from imprint.origin import origin_of
     from imprint.plots import random_window, save_curves, save_predictions
-    from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_evidence, write_run
+    from imprint.run_at_work import at_work, go_on_with
+    from imprint.run_folder import new_run_folder, train_facts, write_evidence, write_run
     from imprint.training import carry_out
 
-    folder = new_run_folder(plan.recipe.name, folder)
-    try:
-        done = carry_out(plan, reporter)
+    folder = new_run_folder(plan.recipe.name, folder) if stopped is None else stopped.path.parent
+    with at_work(folder, plan, command, stopped) as checkpoint:
+        done = carry_out(plan, reporter, checkpoint, stopped)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
         write_evidence(done, plan, origin_of(plan, _command(), *sources), folder)
-    finally:
-        discard_empty(folder)
-    save_curves(done.history, folder / "curves.png")
-    if tested is not None:
-        predictions = done.model.predict(tested)
-        predictions.write_csv(folder / "result.csv")
-        window = random_window(len(tested), plan.recipe.seed)
-        save_predictions(tested, predictions, folder / "predictions.png", window)
+        save_curves(done.history, folder / "curves.png")
+        if tested is not None:
+            predictions = done.model.predict(tested)
+            predictions.write_csv(folder / "result.csv")
+            window = random_window(len(tested), plan.recipe.seed)
+            save_predictions(tested, predictions, folder / "predictions.png", window)
+        if done.interrupted:
+            reporter.say(f"{go_on_with(folder)} goes on from epoch {checkpoint.epochs}")
+        else:
+            checkpoint.path.unlink()
     if not as_json:
         print(f"trained in {done.seconds:.1f} s")
         if done.validation is not None:
@@ -490,14 +512,18 @@ def version(
 
 
 def _model(path: Path) -> Predictor:
-    """Read a model in whichever form it is; an exported one needs no torch."""
+    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
     if path.suffix.lower() == ".onnx":
         from imprint.onnx_classifier import OnnxClassifier
 
         return OnnxClassifier.load(path)
     from imprint.classifier import Classifier
+    from imprint.run_at_work import told_unfinished
 
-    return Classifier.load(path)
+    model, unfinished = Classifier.load(path), told_unfinished(path)
+    if unfinished:
+        _say(unfinished)
+    return model
 
 
 def _share_or_data(
@@ -554,7 +580,9 @@ def _part_to_score(data: str) -> str | None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from imprint.progress import Reporter
+
+    Reporter().say(line)
 
 
 def _print_json(content: dict[str, Any]) -> None:

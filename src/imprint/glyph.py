@@ -15,6 +15,7 @@ LOOKED_AT = 2000  # training pictures; medians over more change nothing
 NEAR = 24  # levels of 255 that still count as ground: paper that went through JPEG
 FINE = 6  # places along a pixel of the training form at which strokes are shaped
 SHARPEN = 2.0  # times what a place stands out from its surroundings
+ROOM = 0.83  # of training's box; strangers' bolder digits read better so, training's own no worse (docs/LOG.md)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def glyph_steps(
     if ink is None:
         return [*steps, ("as the model sees it", np.full((*size, 1), form.ground, dtype=np.uint8))]
     scale = min(size[0] / form.height, size[1] / form.width)
-    shaped = _shape_strokes(_to_box(ink.cover, form.box), form)
+    shaped = _shape_strokes(_to_box(ink.cover, ROOM * form.box), form)
     seen = _place(shaped, form, size, scale)
     levels = [
         form.ground + (form.ink - form.ground) * cover.clip(0, 1)[..., None] for cover in (ink.cover, shaped, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,9 @@ from jaxtyping import Int32, Int64, Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from imprint.errors import DataError
+from imprint.errors import DataError, UsageError
+
+WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,12 @@ class LabelledImages:
     sizes: Int32[ndarray, "n 2"] | None = None
 
     def __post_init__(self) -> None:
+        for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):
+            values = getattr(self, what)
+            if values is None and what == "labels":
+                continue
+            if not isinstance(values, ndarray) or values.dtype.kind not in kinds:
+                raise self._error(what, f"{kind_of(values)} is not how they are kept")
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
             raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of pictures")
         if self.labels is not None and self.labels.shape != (len(self),):
@@ -191,8 +200,58 @@ class LabelledImages:
         return np.take(table, self.labels)
 
 
+def kind_of(value: object) -> str:
+    """Tell what kind of thing something is, for messages.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        Its type, and of arrays the type of their elements.
+
+    Examples
+    --------
+    >>> kind_of([1, 2]), kind_of(np.zeros(2))
+    ('list', 'ndarray of float64')
+    """
+    return f"ndarray of {value.dtype}" if isinstance(value, ndarray) else type(value).__name__
+
+
+def expect_images(given: object, where: str) -> None:
+    """Refuse what is no `LabelledImages`, such as a path or an array.
+
+    Parameters
+    ----------
+    given : object
+        What somebody handed over.
+    where : str
+        To which function.
+
+    Raises
+    ------
+    UsageError
+        When it is something else.
+
+    Examples
+    --------
+    >>> expect_images("train.csv", "train")
+    Traceback (most recent call last):
+    imprint.errors.UsageError: images at train: str is no LabelledImages. Use imprint.load(PATH), or for arrays
+    imprint.ImageClassifier.
+    """
+    if not isinstance(given, LabelledImages):
+        remedy = "Use imprint.load(PATH), or for arrays imprint.ImageClassifier."
+        raise UsageError("images", where, f"{kind_of(given)} is no LabelledImages", remedy)
+
+
 def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
     """Turn labels into numbers, one for each class.
+
+    Where all are whole numbers, those of one value are one class, however they are written.
 
     Parameters
     ----------
@@ -204,18 +263,24 @@ def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], t
     labels : ndarray of int64, shape (n,)
         Position of each label in `class_names`.
     class_names : tuple of str
-        Each different label once: in order of size when all are whole numbers, else of the alphabet.
+        Each class once: in order of size when all are whole numbers, else of the alphabet. A number that is
+        written in one way keeps it, such as 07; 3.0 becomes 3.
 
     Examples
     --------
     >>> encode_labels(np.array(["10", "9", "10"]))
     (array([1, 0, 1]), ('9', '10'))
+    >>> encode_labels(np.array(["7", "07", "3.0"]))
+    (array([1, 1, 0]), ('3', '7'))
     """
     found, positions = np.unique(names, return_inverse=True)
-    try:
-        order = np.argsort([int(name) for name in found], kind="stable")
-    except ValueError:
-        order = np.arange(len(found))
-    rank = np.empty(len(found), dtype=np.int64)
-    rank[order] = np.arange(len(found))
-    return rank[positions], tuple(str(found[i]) for i in order)
+    whole = [WHOLE_NUMBER.fullmatch(name) for name in found.tolist()]
+    if not all(whole):
+        return positions.astype(np.int64), tuple(found.tolist())
+    spellings: dict[int, set[str]] = {}
+    for match in whole:
+        spellings.setdefault(int(match[1]), set()).add(match[1])
+    values = sorted(spellings)
+    rank = np.array([values.index(int(match[1])) for match in whole], dtype=np.int64)
+    names_of = [spellings[value].pop() if len(spellings[value]) == 1 else str(value) for value in values]
+    return rank[positions], tuple(names_of)

@@ -153,11 +153,12 @@ def _top_hats(
 
     for share in WIDEST:
         window = (int(share * max(picture.shape[:2])) | 1,) * 2 + (1,)
-        bright = maximum_filter(picture, window, mode="nearest") + DARKEST
         for paper in (grey_closing(picture, window, mode="nearest"), grey_opening(picture, window, mode="nearest")):
-            change = maximum_filter(paper, (5, 5, 1)) - minimum_filter(paper, (5, 5, 1))
-            contrast, changed = (np.sqrt(((apart / bright) ** 2).mean(axis=2)) for apart in (picture - paper, change))
-            yield contrast, changed
+            # Of the light at that place alone: ink in the shade stands out from its paper as much as in the sun.
+            contrast = (picture - paper) / (np.maximum(picture, paper) + DARKEST)
+            brightest = maximum_filter(paper, (5, 5, 1))
+            change = (brightest - minimum_filter(paper, (5, 5, 1))) / (brightest + DARKEST)
+            yield np.sqrt((contrast**2).mean(axis=2)), np.sqrt((change**2).mean(axis=2))
 
 
 def _most_distinct(groups: list[_Group]) -> _Group | None:
@@ -177,8 +178,8 @@ def _groups(
     """Join marks that stand close together for their size and were drawn with the same pen."""
     from scipy.ndimage import distance_transform_cdt, find_objects, label, maximum, sum_labels
 
-    noise = float(np.median(contrast)) + 6 * float(np.median(np.abs(contrast - np.median(contrast))))
-    marks = contrast > max(FAINTEST, noise, 0.3 * float(np.quantile(contrast, 0.999)))
+    noise = float(np.median(contrast)) + 4 * float(np.median(np.abs(contrast - np.median(contrast))))
+    marks = contrast > max(FAINTEST, noise, 0.22 * float(np.quantile(contrast, 0.999)))
     labels, count = label(marks, structure=np.ones((3, 3)))
     if not count:
         return []

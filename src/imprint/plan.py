@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +14,19 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.data.duplicates import fingerprints, first_copies
+from imprint.data.faults import spelt_alike
 from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError, UsageError
+from imprint.files import let_go
 from imprint.glyph import learn_glyph_form
-from imprint.images import LabelledImages
+from imprint.images import LabelledImages, expect_images, kind_of
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
 from imprint.recipe import Recipe
 from imprint.recipes import choose_recipe, find_recipe
+
+ROWS = 2048  # pictures hashed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +163,7 @@ def plan_training(
     training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network, 10 classes;
     144 held out; recipe quick, not mirrored (grey pictures may be signs; --set mirror=yes or no), seed 7, cpu
     """
+    _check_arguments(images, recipe, settings, validation)
     settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
     if settled is None:
         settled, reason = choose_recipe(images.shape)
@@ -168,8 +175,7 @@ def plan_training(
     views = ("mirror" if mirror else "none") if settled.views == "auto" else settled.views
     settled = replace(settled, mirror="yes" if mirror else "no", views=views)
 
-    if images.labels is None or len(np.unique(images.labels)) < 2:
-        raise DataError("labels", images.name, "training needs at least two classes", "Use data with labels.")
+    _check_classes(images)
     channels, height, width = images.shape
     network_size = input_size(settled.net, (height, width), settled.largest_side)
     # Pictures of several sizes were scaled and cropped for training, so others will be too.
@@ -177,7 +183,7 @@ def plan_training(
     spec = InputSpec(channels, (height, width), network_size, glyph)
     prints = fingerprints(images.pixels)
     copies = first_copies(prints)
-    warned = _copies_told(images, copies)
+    warned = (*_copies_told(images, copies), *_spellings_told(images))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
@@ -193,24 +199,88 @@ def plan_training(
     return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
 
 
+def _check_classes(images: LabelledImages) -> None:
+    """Refuse what has nothing to tell apart."""
+    remedy = "Training needs at least two classes: a folder for each, or a column label."
+    if images.labels is None:
+        raise DataError("labels", images.name, "there are none", remedy)
+    present = np.unique(images.labels)
+    if len(present) < 2:
+        raise DataError("labels", images.name, f"all are {images.class_names[present[0]]!r}", remedy)
+
+
+def _spellings_told(images: LabelledImages) -> tuple[str, ...]:
+    """Put into words which classes are probably one."""
+    alike = [names for names in spelt_alike(images.class_names) if len(names) > 1]
+    return tuple(f"classes {', '.join(map(repr, names))} are probably one, learnt as several" for names in alike)
+
+
+def _check_arguments(images: Any, recipe: Any, settings: Any, validation: Any) -> None:
+    """Refuse arguments of a kind that cannot be meant."""
+    expect_images(images, "train")
+    if not isinstance(recipe, str | Recipe | None):
+        raise UsageError("recipe", "train", f"{kind_of(recipe)} is neither a name nor a Recipe", 'Give "quick".')
+    if not isinstance(settings, list | tuple) or not all(isinstance(setting, str) for setting in settings):
+        raise UsageError("settings", "train", f"{kind_of(settings)} is no list of texts", 'Give ["epochs=3"].')
+    if not isinstance(validation, float | int | LabelledImages | None):
+        cause = f"{kind_of(validation)} is neither a share nor LabelledImages"
+        raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
+
+
 def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:
     """Put into words what there is more than once; nothing where nothing is."""
     again = int((copies != np.arange(len(copies))).sum())
     if not again:
         return ()
-    words = f"{again:,} pictures are copies of others"
+    words = "1 picture is a copy of another" if again == 1 else f"{again:,} pictures are copies of others"
     contradicting = 0 if images.labels is None else int((images.labels != images.labels[copies]).sum())
     words += f", {contradicting:,} of them with another label" if contradicting else ""
     return (f"{words}; imprint check names them",)
 
 
-def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
+def data_fingerprint(plan: Plan) -> str:
+    """Boil down what a run learns from and is scored with: every pixel, label and class, and the split.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+
+    Returns
+    -------
+    str
+        The same for the same data; SHA-256.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> digits = load("digits")
+    >>> data_fingerprint(plan_training(digits)) == data_fingerprint(plan_training(digits[::-1]))
+    False
+    """
+    digest = hashlib.sha256()
+
+    def add(values: ndarray) -> None:
+        digest.update(f"{values.dtype.str} {values.shape}".encode())
+        for start in range(0, len(values), ROWS):
+            digest.update(np.ascontiguousarray(values[start : start + ROWS]).data)
+            let_go(values)
+
+    add(plan.training)
+    for images in (plan.images,) if plan.validation is None else (plan.images, plan.validation):
+        digest.update(repr(images.class_names).encode())
+        add(images.pixels)
+        add(images.labels_among(images.class_names))
+    return digest.hexdigest()
+
+
+def picture_side(recipe: str | Recipe | None, settings: Sequence[str]) -> int:
     """Tell at which size to decode photos of different sizes: somewhat larger than the network takes them.
 
     Parameters
     ----------
-    recipe : str or None
-        A recipe's name or the path of a recipe.json; None lets the pictures decide.
+    recipe : str, Recipe or None
+        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
     settings : sequence of str
         Changes to the recipe.
 
@@ -229,7 +299,7 @@ def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
     >>> picture_side("photos", ["largest_side=192"])
     192
     """
-    settled = find_recipe("photos" if recipe is None else recipe)
+    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "photos")
     return max(128, settled.with_settings(settings).largest_side)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from imprint.errors import spelled
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -100,7 +102,7 @@ class Reporter:
         Parameters
         ----------
         line : str
-            Plain text without a line end.
+            Plain text; what cannot be printed, such as a line end in a file's name, is spelled.
 
         Examples
         --------
@@ -108,6 +110,7 @@ class Reporter:
         """
         if self._silent:
             return
+        line = spelled(line)
         if self._bar is not None:
             self._bar.console.print(line, markup=False, soft_wrap=True)
         else:

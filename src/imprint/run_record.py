@@ -193,11 +193,13 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json, the score of it checked."""
     metrics = _read_object(path)
-    if metrics.get("validation") is not None:
-        score = metrics["validation"]
-        low, high = score["interval"]
-        numbers = {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
-        metrics["validation"] = numbers | {"images": int(score["images"]), "interval": (float(low), float(high))}
+    for key in ("validation", "expected"):
+        if metrics.get(key) is not None:
+            low, high = metrics[key]["interval"]
+            metrics[key]["interval"] = float(low), float(high)
+    if (score := metrics.get("validation")) is not None:
+        score |= {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
+        score |= {"images": int(score["images"])}
     if metrics.get("seconds") is not None:
         metrics["seconds"] = float(metrics["seconds"])
     return metrics

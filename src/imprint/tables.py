@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.data.cache import Entry
+from imprint.errors import spelled
 from imprint.evaluation import Comparison
 from imprint.findings import KINDS, Findings
 from imprint.images import LabelledImages
@@ -49,9 +50,9 @@ def preview(images: LabelledImages) -> str:
     """
     counts = images.class_counts()
     channels = images.shape[0]
-    classes = f"{len(counts)} classes" if counts else "no labels"
+    classes = f"{len(counts)} class{'es' if len(counts) > 1 else ''}" if counts else "no labels"
     lines = [
-        f"{images.name}: {len(images):,} pictures of {describe(images.shape)}, "
+        f"{spelled(images.name)}: {len(images):,} picture{'s' if len(images) > 1 else ''} of {describe(images.shape)}, "
         f"{channels} channel{'s' if channels > 1 else ''}, {classes}"
     ]
     if counts:
@@ -113,7 +114,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cat          10
     dog           9
     """
-    rows = [[" ".join(cell.split()) for cell in row] for row in rows]  # a label may hold line ends
+    rows = [[spelled(" ".join(cell.split())) for cell in row] for row in rows]  # a label may hold line ends
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     to_right = [all(NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
@@ -346,8 +347,9 @@ def findings_table(findings: Findings) -> str:
       17  every pixel is 0
     """
     classes, found = len(findings.classes), len(findings.findings)
+    pictures = f"{findings.images:,} picture{'' if findings.images == 1 else 's'}"
     lines = [
-        f"{findings.name}: {findings.images:,} pictures, {classes} class{'' if classes == 1 else 'es'}; "
+        f"{spelled(findings.name)}: {pictures}, {classes} class{'' if classes == 1 else 'es'}; "
         + ("nothing found" if not found else f"{found:,} finding{'' if found == 1 else 's'}")
     ]
     for kind, words in KINDS.items():

@@ -147,6 +147,8 @@ def _find(data: Data, part: str | None, group: str | None) -> PictureList | Labe
         from imprint.data.folder import list_folder
 
         return list_folder(path, part)
+    if path.exists() and not path.is_file():
+        raise DataError("data", path.name, "it is a pipe or a device, no file", FORMS)
     name = path.name.lower()
     if name.endswith((".npz", ".npy")):
         from imprint.data.arrays import read_arrays

@@ -12,12 +12,11 @@ from tempfile import TemporaryDirectory
 from imprint.data.arrange import arrange, is_litter, may_be_picture, part_folders
 from imprint.data.path_table import is_path_table, read_path_table, with_table
 from imprint.data.pictures import PictureList
+from imprint.data.unpack import may_grow
 from imprint.errors import DataError
 from imprint.images import LabelledImages
 
 DATA = (".csv", ".csv.gz", ".npz", ".npy", ".parquet")
-MOST_TIMES = 200  # a member may grow so much; deflate can reach 1,032, tables of pixels reach 10, blank ones 100
-SMALL = 2**20  # bytes; below this a member may grow as it likes
 AGAIN = "Pack it again from files that you trust."
 
 
@@ -61,7 +60,7 @@ class Archive:
             if ".." in parts or parts[0].startswith("/") or ":" in parts[0]:
                 left_out.append((f"{path.name}/{member.filename}", "its path leads out of the archive"))
                 continue
-            if member.file_size > max(SMALL, MOST_TIMES * member.compress_size):
+            if not may_grow(member.compress_size, member.file_size):
                 cause = f"{member.compress_size:,} bytes would grow to {member.file_size:,}"
                 raise DataError(f"member {member.filename}", path.name, cause, AGAIN)
             inside["/".join(parts) + ("/" if member.is_dir() else "")] = member

@@ -238,11 +238,16 @@ def _beside(path: Path, key: str, count: int) -> ndarray:
 
 def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
     """Bring brightness of any type to 0 … 255."""
+    if array.ndim < 3:
+        raise DataError(f"shape {array.shape}", where, "that is no stack of pictures", STACK)
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8, copy=False)
     if array.dtype.kind not in "buif":
         raise DataError(f"type {array.dtype}", where, "pixels are numbers", "Save whole numbers from 0 to 255.")
     low, high = float(array.min()), float(array.max())
+    if np.isnan(low):
+        first = 1 + int(np.isnan(array).reshape(len(array), -1).any(axis=1).argmax())
+        raise DataError("pixel nan", f"{where}#{first}", "it is no number", "Fill it in, or remove the picture.")
     scale = 1.0
     if array.dtype.kind in "bf" and high <= 1:
         scale = 255

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,11 @@ from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 
 from imprint.data.columns import NAME_IT, Columns, read_columns
+from imprint.data.unpack import gunzip, to_utf8
 from imprint.errors import DataError
-from imprint.images import LabelledImages, encode_labels
+from imprint.images import WHOLE_NUMBER, LabelledImages, encode_labels
 
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, Zstandard
 
 
 def read_csv(path: Path) -> LabelledImages:
@@ -66,18 +65,7 @@ def read_csv(path: Path) -> LabelledImages:
 
 def _read_text(path: Path) -> bytes:
     """Read a file as UTF-8 bytes without a mark, blank lines at its ends or carriage returns in its header."""
-    with open(path, "rb") as file:
-        text = file.read()
-    if text[:2] == b"\x1f\x8b":
-        try:
-            text = gzip.decompress(text)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(
-                "gzip data", path.name, f"the file is cut short or damaged ({error})", "Download or pack it again."
-            ) from None
-    if text[:2] in UTF16_MARKS:
-        text = text.decode("utf-16", errors="replace").encode()
-    text = text.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").rstrip(b"\r\n")
+    text = to_utf8(gunzip(path.read_bytes(), path.name)).strip(b"\r\n")
     if not text.strip():
         raise DataError("no content", path.name, "the file is empty", NAME_IT)
     if b"\n" not in text:
@@ -106,9 +94,11 @@ def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
     names = [f"{i}" for i in range(len(columns.names))]
     schema: dict[str, type[polars.DataType]] = dict.fromkeys(names, polars.String)
     schema |= {names[i]: polars.UInt8 for i in columns.pixels}
+    if body.startswith(COMPRESSED):  # polars would unpack it: "x^2", a label, begins as zlib's streams do
+        return None
     try:
         table = polars.read_csv(body, has_header=False, separator=separator, schema=schema)
-    except polars.exceptions.PolarsError:
+    except (polars.exceptions.PolarsError, OSError):
         return None
     pixels = table.select(names[i] for i in columns.pixels)
     labels = None if columns.label is None else table[names[columns.label]]
@@ -184,13 +174,12 @@ def _is_share(cell: str) -> bool:
 
 
 def _checked_labels(names: Shaped[ndarray, " n"], where: str) -> Shaped[ndarray, " n"]:
-    """Strip labels and refuse those that are neither whole numbers nor words; 3.0 counts as 3."""
+    """Strip labels and refuse those that are neither whole numbers nor words."""
     known, positions = np.unique(np.char.strip(names), return_inverse=True)
-    cleaned = [re.sub(r"^([+-]?\d+)\.0*$", r"\1", name) for name in known.tolist()]
-    for i, name in enumerate(cleaned):
+    for i, name in enumerate(known.tolist()):
         place = f"{where} row {int(np.argmax(positions == i)) + 1}, column label"
         if name.lower() in ("", "nan"):
             raise DataError("label", place, "it is missing", "Fill in the label, or remove the row.")
-        if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", name.lower()):
+        if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", name.lower()) and not WHOLE_NUMBER.fullmatch(name):
             raise DataError(f"label {name}", place, "labels are whole numbers or words", "Correct the label column.")
-    return np.array(cleaned)[positions]
+    return known[positions]

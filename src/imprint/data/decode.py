@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -207,6 +208,8 @@ def look(file: Path | bytes) -> tuple[tuple[int, int], bool]:
     ((2, 3), True)
     """
     try:
+        if not isinstance(file, bytes):
+            _check_plain(file, file.stat())
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as picture:
             height, width = _checked_size(picture, file)
             turned = picture.format != "TIFF" and _turn(picture) in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
@@ -251,13 +254,21 @@ def _content(file: Path | bytes) -> bytes:
     if isinstance(file, bytes):
         content = file
     else:
+        status = file.stat()
+        _check_plain(file, status)
+        if status.st_size > MOST_BYTES:
+            raise _refusal(file, f"it is larger than {MOST_BYTES // 2**20} MB")
         with open(file, "rb", buffering=0) as opened:
-            if os.fstat(opened.fileno()).st_size > MOST_BYTES:
-                raise _refusal(file, f"it is larger than {MOST_BYTES // 2**20} MB")
             content = opened.readall()
     if not content:
         raise _refusal(file, "it is empty")
     return content
+
+
+def _check_plain(file: Path, status: os.stat_result) -> None:
+    """Refuse what may never end or never answer, such as pipes and devices; folders are refused when opened."""
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise _refusal(file, "it is a pipe or a device, no file")
 
 
 def _checked_size(picture: Image.Image, file: Path | bytes) -> tuple[int, int]:

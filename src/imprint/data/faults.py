@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from imprint.findings import Finding
-from imprint.images import LabelledImages
+from imprint.images import WHOLE_NUMBER, LabelledImages
 
 FEW = 0.1  # of the largest class's pictures; with fewer a class is hard to learn
 EVEN, NEAR_PAPER = 0.6, 32  # paper: so much of a picture's rim lies within so many grey levels of the rim's median
@@ -47,6 +48,31 @@ def find_faults(images: LabelledImages) -> list[Finding]:
         *_names(images),
         *_few(images),
     ]
+
+
+def spelt_alike(names: Iterable[str]) -> list[list[str]]:
+    """Gather names that differ only by what people vary by mistake: case, blanks, dashes, kinds of letters.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of classes.
+
+    Returns
+    -------
+    list of list of str
+        Every name once, beside those that are spelt like it.
+
+    Examples
+    --------
+    >>> spelt_alike(["Cat", "cat ", "dog", "1", "-1"])
+    [['Cat', 'cat '], ['dog'], ['1'], ['-1']]
+    """
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        # -1 and 1 differ by more than a dash.
+        spelt[name if WHOLE_NUMBER.fullmatch(name) else _plain(name)].append(name)
+    return list(spelt.values())
 
 
 def _each(images: LabelledImages, kind: str, positions: Int64[ndarray, " found"], say: list[str]) -> list[Finding]:
@@ -107,11 +133,8 @@ def _sizes(images: LabelledImages) -> list[Finding]:
 def _names(images: LabelledImages) -> list[Finding]:
     """Find classes that are one class spelt in several ways, and names that no one gave on purpose."""
     counts = images.class_counts()
-    spelt: dict[str, list[str]] = defaultdict(list)
-    for name in counts:
-        spelt[_plain(name)].append(name)
     found = []
-    for names in spelt.values():
+    for names in spelt_alike(counts):
         usual, *others = sorted(names, key=lambda name: (-counts[name], name != name.strip(), name))
         if others:
             words = f"probably one class in {len(names)} spellings; {usual!r} has most pictures"

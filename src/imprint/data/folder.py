@@ -103,7 +103,7 @@ def folder_parts(root: Path) -> tuple[str, ...]:
     ('validation',)
     """
     with os.scandir(root) as entries:
-        tops = [entry.name for entry in entries if not is_litter(entry.name) and entry.is_dir()]
+        tops = [entry.name for entry in entries if not is_litter(entry.name) and _is_folder(entry)]
     return tuple(part_folders(tops, str(root)))
 
 

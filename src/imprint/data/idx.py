@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
 
+from imprint.data.unpack import gunzip
 from imprint.errors import DataError
 from imprint.images import LabelledImages, encode_labels
 
@@ -108,12 +107,7 @@ def _labels_beside(path: Path) -> Path | None:
 
 def _read_array(path: Path) -> ndarray:
     """Read the one array that an IDX file holds."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError("gzip data", path.name, f"the file is cut short or damaged ({error})", AGAIN) from None
+    content = gunzip(path.read_bytes(), path.name)
     if len(content) < 4 or content[:2] != b"\0\0":
         raise DataError("first bytes", path.name, "they are not those of an IDX file", AGAIN)
     if content[2] != UNSIGNED_BYTE:
@@ -124,4 +118,7 @@ def _read_array(path: Path) -> ndarray:
     if len(shape) < dimensions or len(content) != start + math.prod(shape):
         claim = f"its header speaks of {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
         raise DataError("length", path.name, claim, AGAIN)
+    if dimensions > 4 or 0 in shape:
+        form = " × ".join(map(str, shape[:9]))
+        raise DataError(f"shape {form}", path.name, "that is no stack of pictures", "Give n × height × width bytes.")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import zlib
 from collections.abc import Callable
@@ -11,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from imprint.data.pictures import PictureList
+from imprint.data.unpack import GZIP_START, gunzip, to_utf8
 from imprint.errors import DataError
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path")
 LABELS = ("label", "class", "class_name", "target", "category")
 SAVE_IT = "Save the table as CSV in UTF-8."
+MISSING = ("", "nan")  # as spreadsheets and pandas leave cells without a value
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def is_path_table(start: bytes) -> bool:
     (True, False)
     """
     try:
-        if start.startswith(b"\x1f\x8b"):
+        if start.startswith(GZIP_START):
             start = zlib.decompressobj(wbits=31).decompress(start, 2**16)
-        header, _ = _header(start.decode("utf-8", "replace"))
+        header, _ = _header(to_utf8(start).decode("utf-8", "replace").lstrip("\r\n"))
     except (zlib.error, csv.Error):  # no table of paths; the reader of pixels says what is wrong
         return False
     pixels = any(name.startswith("pixel") or name.isdigit() for name in header)
@@ -76,7 +77,7 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     Parameters
     ----------
     content : bytes
-        Of the file, gzipped or plain; commas, semicolons or tabs part the cells.
+        Of the file, gzipped or plain, in UTF-8 or UTF-16; commas, semicolons or tabs part the cells.
     where : str
         Its name, for messages.
     group : str or None, default=None
@@ -90,7 +91,7 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     Raises
     ------
     DataError
-        When it is no such table, or a row has too few cells.
+        When it is no such table, a column is there twice, or a row has more or fewer cells than the header.
 
     Examples
     --------
@@ -98,21 +99,25 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     ['cat']
     """
     try:
-        text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error):
-        raise DataError("text", where, "it is cut short or not UTF-8", SAVE_IT) from None
+        text = to_utf8(gunzip(content, where)).decode("utf-8").lstrip("\r\n")
+    except UnicodeDecodeError:
+        raise DataError("text", where, "it is not UTF-8", SAVE_IT) from None
     header, separator = _header(text)
     path = next(header.index(name) for name in header if name in PATHS)
     label = next((header.index(name) for name in LABELS if name in header), None)
     grouping = header.index(group.lower()) if group and group.lower() in header else None
+    for place in (path, label, grouping):
+        if place is not None and header.count(header[place]) > 1:
+            raise DataError(f"column {header[place]}", where, "it is there twice", "Remove or rename one of the two.")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     next(reader)
     rows = list[list[str]]()
     try:
         for cells in reader:
-            if cells and len(cells) < len(header):
+            if cells and (len(cells) < len(header) or any(cells[len(header) :])):
                 cause = f"the header names {len(header)} columns"
-                raise DataError(f"{len(cells)} cells", f"{where} line {reader.line_num}", cause, "Complete the row.")
+                remedy = "Give each row one cell for each column, and quote names with a comma in them."
+                raise DataError(f"{len(cells)} cells", f"{where} line {reader.line_num}", cause, remedy)
             rows += [cells] if cells else []
     except csv.Error as error:
         place = f"{where} line {reader.line_num}"
@@ -121,7 +126,7 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     def column(place: int | None) -> list[str] | None:
         return None if place is None else [row[place].strip() for row in rows]
 
-    return PathTable([row[path] for row in rows], column(label), column(grouping))
+    return PathTable([row[path].strip() for row in rows], column(label), column(grouping))
 
 
 def list_table(path: Path, group: str | None = None) -> PictureList:
@@ -153,9 +158,15 @@ def list_table(path: Path, group: str | None = None) -> PictureList:
     ['cat']
     """
     table = read_path_table(path.read_bytes(), path.name, group)
-    files: list[Path | str] = [path.parent / name for name in table.paths]
+    files: list[Path | str] = [_file(path.parent, name) for name in table.paths]
     listed = PictureList(path.name, [str(file) for file in files], lambda i: Path(files[i]), files)
     return with_table(listed, table)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Find a row's file; a path written on Windows names the same one elsewhere."""
+    file = folder / name
+    return file if "\\" not in name or file.exists() else folder / name.replace("\\", "/")
 
 
 def with_table(listed: PictureList, table: PathTable) -> PictureList:
@@ -180,8 +191,14 @@ def with_table(listed: PictureList, table: PathTable) -> PictureList:
     (('2.png', 'its row has no label'),)
     """
     rows = range(len(table.paths))
-    kept = [i for i in rows if table.labels is None or table.labels[i]]
-    without = tuple((listed.sources[i], "its row has no label") for i in rows if table.labels and not table.labels[i])
+    missing = dict[int, str]()
+    for i in rows:
+        if not table.paths[i]:
+            missing[i] = "its row has no path"
+        elif table.labels is not None and table.labels[i].lower() in MISSING:
+            missing[i] = "its row has no label"
+    kept = [i for i in rows if i not in missing]
+    without = tuple((listed.sources[i], cause) for i, cause in missing.items())
 
     def some(values: list[str] | None) -> list[str] | None:
         return None if values is None else [values[i] for i in kept]

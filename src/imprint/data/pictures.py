@@ -177,11 +177,12 @@ def read_pictures(
         if total == 1:
             raise DataError("picture", source, cause, REMEDY)
         if len(unreadable) > allow_bad * total or not len(pixels):
+            more = f", or let --allow-bad be more than {allow_bad:g}" if len(pixels) else ""
             raise DataError(
                 f"{len(unreadable):,} of {total:,} pictures",
                 listed.name,
                 f"they cannot be used, first {source}: {cause}",
-                f"Repair or remove them, or let --allow-bad be more than {allow_bad:g}.",
+                f"Repair or remove them{more}.",
             )
         reporter.say(f"left out {len(unreadable):,} of {total:,} pictures of {listed.name}, first {source}: {cause}")
     for note, count in facts["notes"].items():
