@@ -10,6 +10,7 @@ from imprint.plan import plan_training
 from imprint.progress import Reporter
 from imprint.run_at_work import at_work, settle_command, take_up, told_unfinished
 from imprint.run_folder import new_run_folder
+from imprint.run_record import read_run
 from imprint.training import carry_out
 from imprint.training_state import begin
 
@@ -47,6 +48,8 @@ def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(digits, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     assert f"{tmp_path} was stopped before its end" in told_unfinished(tmp_path)
     assert Classifier.load(tmp_path).predict(digits[:2]).names
+    with pytest.raises(UsageError, match=r"it was stopped before its end\. Go on with imprint train --resume"):
+        read_run(tmp_path)
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):

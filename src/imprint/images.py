@@ -274,8 +274,8 @@ def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], t
     (array([1, 1, 0]), ('3', '7'))
     """
     found, positions = np.unique(names, return_inverse=True)
-    whole = [WHOLE_NUMBER.fullmatch(name) for name in found.tolist()]
-    if not all(whole):
+    whole = [match for name in found.tolist() if (match := WHOLE_NUMBER.fullmatch(name))]
+    if len(whole) < len(found):
         return positions.astype(np.int64), tuple(found.tolist())
     spellings: dict[int, set[str]] = {}
     for match in whole:

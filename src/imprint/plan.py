@@ -175,7 +175,7 @@ def plan_training(
     views = ("mirror" if mirror else "none") if settled.views == "auto" else settled.views
     settled = replace(settled, mirror="yes" if mirror else "no", views=views)
 
-    _check_classes(images)
+    labels = _checked_labels(images)
     channels, height, width = images.shape
     network_size = input_size(settled.net, (height, width), settled.largest_side)
     # Pictures of several sizes were scaled and cropped for training, so others will be too.
@@ -194,19 +194,20 @@ def plan_training(
         return Plan(images, everything, validation, settled, reason, why, spec, choose_device(device), warned)
     training, held_out = split(images, settled.validation_share, settled.validation_seed, images.groups, copies)
     validation = images[held_out] if len(held_out) else None
-    if len(np.unique(images.labels[training])) < 2:
+    if len(np.unique(labels[training])) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
     return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
 
 
-def _check_classes(images: LabelledImages) -> None:
-    """Refuse what has nothing to tell apart."""
+def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:
+    """Give the labels; refuse what has nothing to tell apart."""
     remedy = "Training needs at least two classes: a folder for each, or a column label."
     if images.labels is None:
         raise DataError("labels", images.name, "there are none", remedy)
     present = np.unique(images.labels)
     if len(present) < 2:
         raise DataError("labels", images.name, f"all are {images.class_names[present[0]]!r}", remedy)
+    return images.labels
 
 
 def _spellings_told(images: LabelledImages) -> tuple[str, ...]:

@@ -106,9 +106,9 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     path = next(header.index(name) for name in header if name in PATHS)
     label = next((header.index(name) for name in LABELS if name in header), None)
     grouping = header.index(group.lower()) if group and group.lower() in header else None
-    for place in (path, label, grouping):
-        if place is not None and header.count(header[place]) > 1:
-            raise DataError(f"column {header[place]}", where, "it is there twice", "Remove or rename one of the two.")
+    for name in (header[at] for at in (path, label, grouping) if at is not None):
+        if header.count(name) > 1:
+            raise DataError(f"column {name}", where, "it is there twice", "Remove or rename one of the two.")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     next(reader)
     rows = list[list[str]]()
