@@ -101,8 +101,9 @@ class Recipe:
 
     Examples
     --------
+    >>> from dataclasses import replace
     >>> from imprint.recipes import RECIPES
-    >>> dataclasses.replace(RECIPES["tutorial"], epochs=3).epochs
+    >>> replace(RECIPES["tutorial"], epochs=3).epochs
     3
     """
 
