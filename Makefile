@@ -14,7 +14,11 @@ PHOTOS ?= photos
 RECIPES ?= quick best
 SEEDS ?= 5
 
-.PHONY: demo test check lesson bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson clean
+# For `make kills` and `make fuzz` (which uses atheris where that is installed): how often, and how many damaged files.
+KILLS ?= 200
+CASES ?= 10000
+
+.PHONY: demo test check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -30,10 +34,22 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
+kills: $(INSTALLED)
+	$(BIN)/python scripts/kills.py $(KILLS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python scripts/fuzz.py --cases $(CASES)
+
+disk: $(INSTALLED)
+	$(BIN)/python scripts/disk.py
+
 lesson: $(INSTALLED)
 	$(BIN)/python scripts/lesson_page.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson
+docs: $(INSTALLED)
+	$(BIN)/python scripts/api_page.py
+
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -69,6 +85,9 @@ bench-unsure: $(INSTALLED)
 bench-lesson: $(INSTALLED)
 	$(BIN)/python benchmarks/lesson.py digits
 	$(BIN)/python benchmarks/lesson.py $(DATA)/train.csv
+
+bench-importing: $(INSTALLED)
+	$(BIN)/python benchmarks/importing.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

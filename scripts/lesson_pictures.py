@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from imprint.answers import answers_to
 from imprint.augment import augment
 from imprint.drawing import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_picture, new_figure, save_png
 from imprint.explanation import explain
@@ -18,6 +19,7 @@ from imprint.metrics import wilson_interval
 from imprint.plots import save_curves, save_predictions, save_samples
 from imprint.preparation import prepare
 from imprint.recipes import RECIPES
+from imprint.score_plots import confusion_plot, mistakes_plot
 
 MEASURED = Path(__file__).parent.parent / "benchmarks" / "lesson.jsonl"
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
@@ -42,8 +44,9 @@ def draw_pictures(names, work, folder):
     for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "answer")):
         save_explanation(explanation, folder / f"{name}.png", bands=[band])
     answers = names["answers"]
-    draw_confusion(secret, answers, folder / "confusion.png")
-    draw_mistakes(secret, answers, folder / "mistakes.png")
+    judged = answers_to(answers.probabilities, secret.labels, secret.class_names, answers.unsure)
+    save_png(confusion_plot(judged), folder / "confusion.png")
+    save_png(mistakes_plot(judged, secret), folder / "mistakes.png")
     draw_interval(folder / "interval.png")
     save_predictions(secret, answers, folder / "ten.png", slice(0, 10))
     for path in folder.glob("*.png"):
@@ -51,9 +54,9 @@ def draw_pictures(names, work, folder):
 
 
 def shrink(path):
-    """Keep 128 colours: a third of the bytes, and no eye sees it."""
+    """Keep 256 colours: a third of the bytes, and no eye sees it."""
     with Image.open(path) as image:
-        small = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 
@@ -241,58 +244,6 @@ def draw_augmentation(path):
         axes.set_xlim(left=0)
         axes.set_xlabel("errors in 100 new pictures")
         axes.legend(loc="upper right")
-        save_png(figure, path)
-
-
-def draw_confusion(images, answers, path):
-    """Who was taken for whom."""
-    counts = np.zeros((10, 10), dtype=int)
-    np.add.at(counts, (images.labels, answers.labels), 1)
-    wrong = counts * (1 - np.eye(10, dtype=int))
-    colours = [
-        [
-            (*_rgb(BLUE), 0.55 * counts[r, c] / counts.max())
-            if r == c
-            else (*_rgb(ORANGE), min(1.0, 0.35 * wrong[r, c]))
-            for c in range(10)
-        ]
-        for r in range(10)
-    ]
-    with new_figure(4.6, 4.6) as figure:
-        axes = figure.subplots()
-        axes.imshow(np.array(colours))
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                axes.text(column, row, count, ha="center", va="center", fontsize=9.5)
-        axes.set_xticks(range(10))
-        axes.set_yticks(range(10))
-        axes.set_xticks(np.arange(-0.5, 10), minor=True)
-        axes.set_yticks(np.arange(-0.5, 10), minor=True)
-        axes.grid(visible=False)
-        axes.grid(which="minor", color=EDGE, linewidth=0.5)
-        axes.tick_params(which="both", length=0)
-        axes.set_xlabel("answer")
-        axes.set_ylabel("true digit")
-        save_png(figure, path)
-
-
-def _rgb(colour):
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-
-
-def draw_mistakes(images, answers, path):
-    """The pictures read wrongly, the surest answers first."""
-    wrong = np.flatnonzero(answers.labels != images.labels)
-    wrong = wrong[answers.confidence[wrong].argsort()[::-1]][:10]
-    with new_figure(1.55 * min(5, max(3, len(wrong))), 2.0 * math.ceil(len(wrong) / 5)) as figure:
-        grid = figure.subplots(math.ceil(len(wrong) / 5), min(5, max(3, len(wrong))), squeeze=False).ravel()
-        for axes in grid:
-            axes.axis("off")
-        for axes, place in zip(grid, wrong, strict=False):
-            draw_picture(axes, images.pixels[place])
-            truth, answer = images.class_names[images.labels[place]], answers.names[place]
-            title = f"it is {truth}\nanswer {answer}, {answers.confidence[place]:.2f}"
-            axes.set_title(title, fontsize=10, fontweight="normal", loc="center")
         save_png(figure, path)
 
 

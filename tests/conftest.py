@@ -80,3 +80,11 @@ def table(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def unchecked():
+    """Leave the types in signatures unchecked, as users have it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

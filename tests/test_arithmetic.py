@@ -14,9 +14,9 @@ def fresh(tmp_path, monkeypatch):
     """An empty cache folder, and nothing remembered in this process."""
     monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
-    choose_arithmetic.cache_clear()
+    arithmetic._chosen.clear()
     yield tmp_path / "cache" / "arithmetic-cpu-auto.json"
-    choose_arithmetic.cache_clear()
+    arithmetic._chosen.clear()
 
 
 @pytest.mark.parametrize("layout", [ROWS, BLOCKED, CHANNELS_LAST])
@@ -93,7 +93,7 @@ def test_a_gain_within_noise_is_none(monkeypatch):
 
 def test_the_outcome_is_kept_for_the_machine(fresh, monkeypatch):
     first = choose_arithmetic(CPU)
-    choose_arithmetic.cache_clear()
+    arithmetic._chosen.clear()
     monkeypatch.setattr(arithmetic, "self_check", lambda *_: pytest.fail("checked again"))
     assert choose_arithmetic(CPU) == first
     assert [path.name for path in fresh.parent.iterdir()] == [fresh.name]
@@ -105,7 +105,7 @@ def test_what_is_no_use_is_checked_anew(fresh, content):
     if content is None:
         content = json.dumps({"machine": arithmetic._machine(CPU), "banana": 1})
     fresh.write_text(content)
-    choose_arithmetic.cache_clear()
+    arithmetic._chosen.clear()
     assert choose_arithmetic(CPU).precision in ("float32", "bfloat16")
     assert json.loads(fresh.read_text()).keys() >= {"precision", "machine"}
     assert expected.threads >= 1
@@ -116,7 +116,7 @@ def test_what_a_busy_machine_found_holds_until_it_is_quiet(fresh, monkeypatch):
     monkeypatch.setattr(arithmetic, "self_check", lambda *asked: found.append(asked) or self_check(*asked))
     for load in (1000.0, 1000.0, 0.0, 0.0, 1000.0):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
-        choose_arithmetic.cache_clear()
+        arithmetic._chosen.clear()
         choose_arithmetic(CPU)
     assert len(found) == 2
 
@@ -124,3 +124,19 @@ def test_what_a_busy_machine_found_holds_until_it_is_quiet(fresh, monkeypatch):
 def test_a_cache_that_cannot_be_written_does_no_harm(fresh):
     fresh.parent.write_text("a file where the folder should be")
     assert choose_arithmetic(CPU).threads >= 1
+
+
+def test_what_was_adopted_is_used_and_not_kept_for_others(fresh):
+    adopted = Arithmetic("float32", ROWS, 1, 1.0, 0.0)
+    arithmetic.adopt_arithmetic(CPU, {"auto": adopted})
+    assert choose_arithmetic(CPU) is adopted
+    assert choose_arithmetic(torch.device("cpu", 0)) is adopted
+    assert not fresh.exists()
+
+
+def test_threads_do_not_make_another_machine():
+    before = torch.get_num_threads()
+    name = arithmetic.machine_name(CPU)
+    torch.set_num_threads(before + 1)
+    assert arithmetic.machine_name(CPU) == name
+    torch.set_num_threads(before)

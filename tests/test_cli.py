@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -138,8 +139,7 @@ def test_explain(lesson, digits_csv, digits, tmp_path, refused):
     assert content["files"] == ["test-5-explained.png"]
     assert (content["source"], content["truth"], len(content["compared"])) == (6, None, 2)
     assert content["layers"][0] == {"name": "conv2d", "shape": [30, 24, 24]}
-    predicted = json.loads(imprint("predict", explain[1], digits_csv / "test.csv", "--json", cwd=tmp_path).stdout)
-    assert {key: content[key] for key in predicted["predictions"][5]} == predicted["predictions"][5]
+    assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
     Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
     lines = imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
     assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
@@ -197,11 +197,18 @@ def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     assert "run folder at mine: it already holds something" in line
 
 
+def without_seconds(history):
+    with open(history) as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
 def test_a_runs_recipe_repeats_it(lesson, digits_csv, tmp_path):
-    recipe = digits_csv / "runs/0001-tutorial/recipe.json"
-    imprint("train", digits_csv / "train.csv", "--recipe", recipe, "--run", "again", cwd=tmp_path)
-    first = (digits_csv / "runs/0001-tutorial/model.safetensors").read_bytes()
-    assert (tmp_path / "again/model.safetensors").read_bytes() == first
+    first = digits_csv / "runs/0001-tutorial"
+    arguments = ["train", digits_csv / "train.csv", "--recipe", first / "recipe.json", "--run", "again"]
+    imprint(*arguments, "--test", digits_csv / "test.csv", cwd=tmp_path)
+    for name in ("model.safetensors", "result.csv", "recipe.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (first / name).read_bytes()
+    assert without_seconds(tmp_path / "again/history.csv") == without_seconds(first / "history.csv")
 
 
 def test_show(digits_csv, tmp_path):
@@ -273,7 +280,8 @@ def test_a_traceback_can_be_asked_for(tmp_path):
     assert b"Traceback" in done.stderr
 
 
-def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
     arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
     with subprocess.Popen(
         [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -281,10 +289,11 @@ def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
         for line in process.stderr:
             if line.startswith("Epoch 3/"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "stopped: the best epoch so far is kept" in err
+    assert "imprint train --resume runs/0001-quick goes on from epoch " in err
     facts = json.loads((tmp_path / "runs/0001-quick/metrics.json").read_text())
     assert facts["interrupted"]
     with open(tmp_path / "runs/0001-quick/history.csv") as file:
@@ -293,6 +302,55 @@ def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path):
     best = max(float(row["val_acc"]) for row in history)
     assert facts["validation"]["accuracy"] == pytest.approx(best, abs=0.05)  # the score is taken with views
     assert len((tmp_path / "runs/0001-quick/result.csv").read_text().splitlines()) == 101
+
+
+def test_ctrl_c_again_and_again_ends_in_one_line(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
+    with subprocess.Popen(
+        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        err = process.stderr.read()
+    assert process.returncode in (0, 130), err
+    assert "Traceback" not in err
+    left = sorted(path.name for path in (tmp_path / "runs/0001-quick").iterdir())
+    assert "checkpoint.safetensors" in left
+    assert not [name for name in left if name.endswith(".part")]
+    if process.returncode:
+        words = r"error: run at runs/0001-quick: stopped, what was learnt by epoch \d+ is kept\. imprint train --resume"
+        assert re.match(words, err.splitlines()[-1])
+
+
+def test_killed_and_taken_up(digits_csv, tmp_path, refused):
+    shutil.copytree(digits_csv, tmp_path, dirs_exist_ok=True)
+    options = ["--set", "epochs=6", "--set", "min_steps=10", "--test", "test.csv", "--run", "run"]
+    with subprocess.Popen(
+        [*IMPRINT, "train", "train.csv", *options], cwd=tmp_path, text=True, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        process.kill()
+    labelled = (tmp_path / "train.csv").read_bytes()
+    (tmp_path / "train.csv").unlink()
+    assert "data at train.csv: it cannot be read" in refused("train", "--resume", "run", cwd=tmp_path)
+    (tmp_path / "train.csv").write_bytes(labelled.replace(b",255,", b",254,", 1))
+    assert "it is not what the run in run began with" in refused("train", "--resume", "run", cwd=tmp_path)
+    (tmp_path / "train.csv").write_bytes(labelled)
+    assert "epochs=9 at --resume" in refused("train", "--resume", "run", "--set", "epochs=9", cwd=tmp_path)
+    predicted = imprint("predict", "run", "test.csv", cwd=tmp_path)
+    assert "run was stopped before its end" in predicted.stderr
+    assert predicted.stdout.count("\n") == 101
+    done = imprint("train", "--resume", "run", cwd=tmp_path)
+    assert "Epoch 6/6" in done.stderr
+    assert (tmp_path / "run/result.csv").read_text().count("\n") == 101
+    assert len(without_seconds(tmp_path / "run/history.csv")) == 6
+    assert "run at run: it has ended" in refused("train", "--resume", "run", cwd=tmp_path)
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_no_run(digits_csv, tmp_path):

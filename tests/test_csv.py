@@ -1,4 +1,5 @@
 import gzip
+import zlib
 
 import hypothesis.strategies as st
 import numpy as np
@@ -170,6 +171,23 @@ def test_any_small_table_is_read_rightly_or_refused(rows, end, mark, tmp_path_fa
     else:
         with pytest.raises(DataError):
             load(path)
+
+
+def test_labels_that_begin_as_compressed_streams_do(table):
+    images = load(table("label,pixel0,pixel1,pixel2,pixel3\nx^2,1,2,3,4\nx,5,6,7,8\n"))
+    assert images.class_names == ("x", "x^2")
+
+
+def test_a_quotation_mark_left_open_is_refused_without_a_panic(table, capfd):
+    with pytest.raises(DataError):
+        load(table('label,pixel0,pixel1,pixel2,pixel3\n1,1e999999,9,200,255\n2,4,5,6,"\n'))
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_compressed_rows_behind_a_header_are_not_unpacked(table):
+    rows = zlib.compress(b"cat,1,2,3,4\n" * 10)
+    with pytest.raises(DataError):
+        load(table(b"label,pixel0,pixel1,pixel2,pixel3\n" + rows))
 
 
 @settings(max_examples=150, deadline=None)

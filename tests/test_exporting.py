@@ -15,7 +15,7 @@ def test_the_command_tells_how_the_file_was_proved(model_file, tmp_path, capsys)
     app(["export", str(model_file), "-o", str(path), "--data", "digits", "--json"], standalone_mode=False)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["path"], facts["images"], facts["same"]) == (str(path), 1797, 1.0)
-    assert facts["difference"] < 1e-5
+    assert facts["difference"] <= 1e-4
     assert facts["viewed"] > 10
     assert facts["bytes"] == path.stat().st_size
     app(["export", str(model_file.parent)], standalone_mode=False)

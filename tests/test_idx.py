@@ -1,8 +1,10 @@
 import gzip
 import struct
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
 
 from imprint import DataError, load
 
@@ -93,3 +95,23 @@ def test_labels_of_another_count_are_refused(pair, tmp_path):
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(49)))
     with pytest.raises(DataError, match="49 labels at train-labels-idx1-ubyte"):
         load(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=st.sampled_from([0, 8, 9, 13]), shape=st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 3), max_size=6),
+       data=st.binary(max_size=80), packed=st.booleans())  # fmt: skip
+@example(kind=8, shape=[1] * 255, data=b"1", packed=False)
+@example(kind=8, shape=[0, 2**32 - 1, 2**32 - 1, 3], data=b"", packed=False)
+@example(kind=8, shape=[2, 2, 2], data=bytes(8), packed=True)
+def test_any_header_is_read_rightly_or_refused(kind, shape, data, packed, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any-idx3-ubyte"
+    content = bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + data
+    path.write_bytes(gzip.compress(content) if packed else content)
+    try:
+        images = load(path)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert kind == 8
+    assert images.pixels.transpose(0, 2, 3, 1).tobytes() == data
+    assert len(images) == shape[0]

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from imprint import ModelFileError, OnnxClassifier
-from imprint.onnx_file import KEY, LARGEST, OPERATORS, SEAL_LENGTH, opened, sealed
+from imprint.onnx_file import LARGEST, OPERATORS, SEAL_LENGTH, opened, sealed
 
 
 def resealed(change):
@@ -57,7 +57,7 @@ DAMAGES = {
     ).SerializeToString(),
     "a seal alone": lambda content: content[-SEAL_LENGTH:],
     "another version": resealed(lambda model, facts: facts.update(format=2)),
-    "our key, a list": lambda content: sealed(onnx.ModelProto(metadata_props=[{"key": KEY, "value": "[]"}]), {}),
+    "no facts": lambda content: sealed(onnx.ModelProto(), {}),
     "no classes": resealed(lambda model, facts: facts.update(class_names=[])),
     "fewer classes": resealed(lambda model, facts: facts.update(class_names=["a"])),
     "a class twice": resealed(lambda model, facts: facts.update(class_names=["a"] * 10)),

@@ -69,7 +69,7 @@ def test_scaling_views_and_calibration_are_inside(views, picture_size, channels)
     confidence = replace(model, temperature=1.0, views_below=0.0)._answers(pixels)[0].max(axis=1)
     for below in (0.0, float(np.median(confidence)) + 0.003, 2.0):  # none, some of them not in full, and all
         probabilities, doubt = differences(replace(model, views_below=below), pixels)
-        assert probabilities < 1e-5
+        assert probabilities < 1e-4
         assert doubt < 1e-3
     if views != "none":
         once, again = (replace(model, views_below=below)._answers(pixels)[0] for below in (0.0, 2.0))
@@ -81,7 +81,7 @@ def test_any_number_of_pictures(count):
     model = taught("tutorial", views="shifts")
     probabilities, doubt = run(model)(pictures(model.spec, count))
     assert (probabilities.shape, doubt.shape) == ((count, 7), (count,))
-    assert np.abs(probabilities - model._answers(pictures(model.spec, 300))[0][:count]).max(initial=0) < 1e-5
+    assert np.abs(probabilities - model._answers(pictures(model.spec, 300))[0][:count]).max(initial=0) < 1e-4
 
 
 def test_the_graph_is_of_standard_operators_that_old_runtimes_know():

@@ -92,3 +92,35 @@ def test_every_weight_has_one_optimiser():
     assert filters == {id(w) for w in (net.conv2d_1.weight, net.conv2d_2.weight, net.conv2d_3.weight)}
     assert filters | others == {id(w) for w in net.parameters()}
     assert not filters & others
+
+
+@pytest.mark.parametrize("optimiser", ["rmsprop", "adamw", "muon"])
+def test_memory_is_all_that_an_optimiser_remembers(optimiser):
+    recipe = LESSON.with_settings([f"optimiser={optimiser}"])
+    gradients = [torch.randn(3, 4, 2, 3, 3) for _ in range(2)]
+    first, second = (
+        [nn.Parameter(torch.ones(4, 2, 3, 3)), nn.Parameter(torch.ones(4, 2, 3, 3)), nn.Parameter(torch.ones(4))]
+        for _ in range(2)
+    )
+
+    def step(built, weights, number):
+        for weight, gradient in zip(weights[:2], gradients, strict=True):
+            weight.grad = gradient[number].clone()
+        weights[2].grad = gradients[0][number].mean(dim=(1, 2, 3))
+        for one in built:
+            one.step(0.1)
+
+    built = build_optimisers(recipe, nn.ParameterList(first))
+    step(built, first, 0)
+    again = build_optimisers(recipe, nn.ParameterList(second))
+    with torch.no_grad():
+        for weight, known in zip(second, first, strict=True):
+            weight.copy_(known)
+        for one, known in zip(again, built, strict=True):
+            one.steps = known.steps
+            for name, tensor in one.memory.items():
+                tensor.copy_(known.memory[name])
+    for number in (1, 2):
+        step(built, first, number)
+        step(again, second, number)
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))

@@ -1,3 +1,4 @@
+import importlib.resources
 import subprocess
 import sys
 
@@ -28,6 +29,60 @@ def test_functions_are_not_hidden_by_modules():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+HEAVY = ("jinja2", "matplotlib", "numpy", "onnxruntime", "PIL", "polars", "scipy", "sklearn", "torch", "typer")
+
+
+def loaded_by(statement):
+    script = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
 def test_importing_is_light():
-    script = "import sys, imprint; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    assert loaded_by("import imprint; imprint.ImprintError, imprint.__version__, dir(imprint)") == []
+
+
+def test_training_needs_neither_scikit_learn_nor_matplotlib():
+    assert not {"sklearn", "matplotlib", "jinja2"} & set(loaded_by("import imprint; imprint.train, imprint.Classifier"))
+
+
+def test_public_names_complete_in_an_editor():
+    assert set(imprint.__all__) <= set(dir(imprint))
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (importlib.resources.files(imprint) / "py.typed").is_file()
+
+
+MISTAKES = {
+    "an array to train": lambda digits: imprint.train(digits.pixels),
+    "a path to train": lambda digits: imprint.train("train.csv"),
+    "nothing to train": lambda digits: imprint.train(None),
+    "no labels": lambda digits: imprint.train(imprint.LabelledImages(digits.pixels, None, (), digits.sources)),
+    "one class": lambda digits: imprint.train(digits[digits.labels == 3]),
+    "a number as recipe": lambda digits: imprint.train(digits, 3),
+    "a text as settings": lambda digits: imprint.train(digits, settings="epochs=3"),
+    "a dict as settings": lambda digits: imprint.train(digits, settings={"epochs": 3}),
+    "a text as validation": lambda digits: imprint.train(digits, validation="0.1"),
+    "an array as validation": lambda digits: imprint.train(digits, validation=digits.pixels),
+    "an array to check": lambda digits: imprint.check(digits.pixels),
+    "a path to check against": lambda digits: imprint.check(digits, against=["test.csv"]),
+    "a path as model": lambda digits: imprint.evaluate("model.safetensors", digits),
+    "model and data swapped": lambda digits: imprint.evaluate(digits, None),
+    "a path that does not exist": lambda digits: imprint.load("nowhere.csv"),
+    "a model that does not exist": lambda digits: imprint.Classifier.load("nowhere.safetensors"),
+    "a list as pixels": lambda digits: imprint.LabelledImages([[1]], None, (), digits.sources),
+    "fractions as pixels": lambda digits: imprint.LabelledImages(digits.pixels / 255, None, (), digits.sources),
+    "words as labels": lambda digits: imprint.LabelledImages(
+        digits.pixels, digits.labels.astype(str), digits.class_names, digits.sources
+    ),
+    "a list as sources": lambda digits: imprint.LabelledImages(digits.pixels, None, (), ["a.png"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_python_is_one_clear_line(digits, mistake, unchecked):
+    with pytest.raises(imprint.ImprintError) as caught:
+        MISTAKES[mistake](digits)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -56,4 +56,4 @@ def test_threads_that_ask_at_once_get_what_one_gets(model, digits):
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
     for start, answer in zip([0, 1, 2, 3] * 3, answers, strict=True):
-        assert np.abs(answer - expected[start:]).max() < 1e-6
+        assert np.abs(answer - expected[start:]).max() < 1e-4

@@ -43,7 +43,7 @@ def test_the_same_pictures_have_the_same_answers_everywhere(predictor, model, ev
     for where, pictures in everywhere.items():
         found = predictor.predict(pictures)
         assert found.names == expected.names, where
-        assert np.abs(found.probabilities - expected.probabilities).max() < 1e-5, where
+        assert np.abs(found.probabilities - expected.probabilities).max() < 1e-4, where
         assert np.array_equal(found.unsure, expected.unsure), where
 
 
@@ -54,7 +54,7 @@ def test_the_command_line_gives_those_answers_too(model, model_file, onnx_file, 
             app(["predict", str(path), str(data), "--json"], standalone_mode=False)
             answers = json.loads(capsys.readouterr().out)["predictions"]
             assert [one["label"] for one in answers] == expected.names[: len(answers)]
-            assert np.abs([one["confidence"] for one in answers] - expected.confidence[: len(answers)]).max() < 1e-5
+            assert np.abs([one["confidence"] for one in answers] - expected.confidence[: len(answers)]).max() < 1e-4
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -67,7 +67,7 @@ def test_a_picture_of_another_form_is_the_same_as_file_bytes_and_array(predictor
     answers = [predictor.predict_proba(one) for one in given]
     for answer in answers:
         assert answer.shape == (1, 10)
-        assert np.abs(answer - answers[0]).max() < 1e-5
+        assert np.abs(answer - answers[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 import shutil
 
@@ -52,6 +53,14 @@ def test_a_whole_report(run_folder, run, tmp_path):
     assert 'class="note"' not in page
     assert page.count("<small>nearest in training") == count - right
     assert page.count("<svg") == 6
+
+
+def test_what_the_run_said_to_expect_is_what_the_page_says(copied, run):
+    metrics = json.loads((copied / "metrics.json").read_text())
+    assert metrics["expected"]["interval"] == list(run.expected.interval)
+    metrics["expected"]["interval"] = [0.5, 0.75]
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    assert f"expect {percent(0.5)} to {percent(0.75)} to be named rightly" in read(write_report(copied))
 
 
 def test_data_that_went_away(copied, tmp_path):

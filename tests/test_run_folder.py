@@ -1,11 +1,12 @@
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from imprint import UsageError
 from imprint.recipes import find_recipe
-from imprint.run_folder import discard_empty, new_run_folder, train_facts, write_run
+from imprint.run_folder import new_run_folder, train_facts, write_run
 
 
 def test_numbers_rise_and_nothing_is_overwritten(tmp_path):
@@ -41,9 +42,7 @@ def test_contents(run, tmp_path):
     assert [float(row["val_acc"]) for row in rows] == pytest.approx(run.history["val_acc"], rel=1e-5)
 
 
-def test_only_empty_folders_are_discarded(tmp_path):
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "a").write_text("")
-    discard_empty(full)
-    assert full.exists()
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        folders = list(threads.map(lambda _: new_run_folder("quick", parent=tmp_path / "runs"), range(40)))
+    assert sorted(folder.name for folder in folders) == [f"{place:04}-quick" for place in range(1, 41)]

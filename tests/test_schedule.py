@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -67,3 +68,25 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 def test_one_cycle_of_few_steps(steps):
     assert all(0 < OneCycle(steps).rate(0.01, done) <= 0.01 for done in range(steps))
+
+
+def test_a_schedule_goes_on_where_another_was():
+    accuracies = [0.5, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7]
+    whole = Plateau(RECIPES["tutorial"])
+    expected = []
+    for accuracy in accuracies:
+        whole.end_epoch(accuracy)
+        expected.append(whole.rate(1e-3, 0))
+    assert len(set(expected)) == 3
+    for stop in range(len(accuracies)):
+        first, second = Plateau(RECIPES["tutorial"]), Plateau(RECIPES["tutorial"])
+        for accuracy in accuracies[:stop]:
+            first.end_epoch(accuracy)
+        second.go_on(*json.loads(json.dumps(first.state())))
+        for accuracy, rate in zip(accuracies[stop:], expected[stop:], strict=True):
+            second.end_epoch(accuracy)
+            assert second.rate(1e-3, 0) == rate
+    with pytest.raises(TypeError):
+        OneCycle(steps=10).go_on(1.0)
+    with pytest.raises(ValueError, match="unpack"):
+        whole.go_on(1.0)

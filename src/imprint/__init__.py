@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from imprint.errors import ImprintError as ImprintError
     from imprint.errors import ModelFileError as ModelFileError
     from imprint.errors import UsageError as UsageError
+    from imprint.estimator import ImageClassifier as ImageClassifier
     from imprint.evaluation import evaluate as evaluate
     from imprint.explanation import Explanation as Explanation
     from imprint.explanation import explain as explain
@@ -38,6 +39,7 @@ _HOMES = {
     "Explanation": "imprint.explanation",
     "Finding": "imprint.findings",
     "Findings": "imprint.findings",
+    "ImageClassifier": "imprint.estimator",
     "ImprintError": "imprint.errors",
     "LabelledImages": "imprint.images",
     "ModelFileError": "imprint.errors",
@@ -63,3 +65,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'imprint' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

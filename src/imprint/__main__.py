@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 from typing import NoReturn
 
 import typer
 
 from imprint.cli import app
-from imprint.errors import ImprintError
+from imprint.errors import ImprintError, StoppedError
+
+STOPPED = 130  # what a shell makes of Ctrl-C: 128 and the signal's number
 
 
 def _fail(line: str) -> NoReturn:
@@ -18,11 +22,20 @@ def _fail(line: str) -> NoReturn:
     sys.exit(2)
 
 
+def _stop(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STOPPED)  # sys.exit ends by the signal instead where it came while a library built code of text
+
+
 def main() -> None:
     """Run a command; turn every expected failure into one line on stderr and an exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or a label's letters
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's wish to end is Ctrl-C
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -32,15 +45,14 @@ def main() -> None:
         if not message:  # no verb: the help has been printed
             sys.exit(2)
         _fail(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
+    except StoppedError as error:
+        _stop(str(error))
     except ImprintError as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
         _fail(str(error))
-    if status == 130:
-        print("error: run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # sys.exit ends by the signal instead where it came while a library built code of text
+    if status == STOPPED:
+        _stop("run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.")
     sys.exit(status or 0)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
 TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
 WORTH = 1.1  # a departure from the plainest way must be this much faster
 ROUNDS, REPEATS = 3, 2
+_chosen: dict[tuple[str, int, str], Arithmetic] = {}  # in this process, by device and precision
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Arithmetic:
     error : float
         Largest relative difference of outputs and gradients from it.
 
+    Raises
+    ------
+    ValueError
+        When there is no such precision or layout.
+
     Examples
     --------
     >>> print(Arithmetic("bfloat16", "channels last", 2, speed=2.5, error=0.004))
@@ -54,6 +61,11 @@ class Arithmetic:
     threads: int
     speed: float
     error: float
+
+    def __post_init__(self) -> None:
+        known = self.precision in TOLERANCE and self.layout in (ROWS, BLOCKED, CHANNELS_LAST)
+        if not known or not 1 <= self.threads <= 4096:
+            raise ValueError("precision, layout or threads")
 
     def __str__(self) -> str:
         checked = f"self-check: {self.speed:.1f} times plain float32, off by {self.error:.2%}".replace("%", " %")
@@ -109,7 +121,6 @@ class Arithmetic:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-@cache
 def choose_arithmetic(device: torch.device, precision: str = "auto") -> Arithmetic:
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept for the machine.
 
@@ -134,6 +145,57 @@ def choose_arithmetic(device: torch.device, precision: str = "auto") -> Arithmet
     'float32'
     """
     prepare_cpu()
+    key = (device.type, device.index or 0, precision)
+    if key not in _chosen:
+        _chosen[key] = _kept_or_checked(device, precision)
+    return _chosen[key]
+
+
+def adopt_arithmetic(device: torch.device, chosen: Mapping[str, Arithmetic]) -> None:
+    """Compute as an earlier process did, for the rest of this one: other ways round otherwise.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to compute.
+    chosen : mapping of str to Arithmetic
+        By the precision that `choose_arithmetic` is asked for.
+
+    Examples
+    --------
+    >>> before = choose_arithmetic(torch.device("cpu"), "float32")
+    >>> adopt_arithmetic(torch.device("cpu"), {"float32": before})
+    >>> choose_arithmetic(torch.device("cpu"), "float32") == before
+    True
+    """
+    prepare_cpu()
+    for precision, arithmetic in chosen.items():
+        _chosen[device.type, device.index or 0, precision] = arithmetic
+
+
+def machine_name(device: torch.device) -> str:
+    """Name a machine after what decides how an `Arithmetic` rounds on it: processor and torch's version.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    str
+        The same for machines that round alike.
+
+    Examples
+    --------
+    >>> len(machine_name(torch.device("cpu")))
+    16
+    """
+    return hashlib.sha256(_processor(device).encode()).hexdigest()[:16]
+
+
+def _kept_or_checked(device: torch.device, precision: str) -> Arithmetic:
+    """Find what an earlier self-check of this machine chose, or check now."""
     path = cache_folder() / f"arithmetic-{device.type}-{precision}.json"
     machine = _machine(device)
     try:
@@ -243,13 +305,18 @@ class _Probe:
 
 
 def _machine(device: torch.device) -> str:
-    """Describe what the outcome depends on."""
+    """Describe what the outcome of the self-check depends on."""
+    return f"{_processor(device)} | {torch.get_num_threads()} threads"
+
+
+def _processor(device: torch.device) -> str:
+    """Describe what computes."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         cpu = " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return f"{cpu} | {gpu} | {torch.get_num_threads()} threads | torch {torch.__version__}"
+    return f"{cpu} | {gpu} | torch {torch.__version__}"
 
 
 def _busy() -> bool:

@@ -11,7 +11,7 @@ from numpy import ndarray
 from imprint.data.duplicates import NearCopies, connect, fingerprints, near_copies
 from imprint.data.faults import find_faults
 from imprint.findings import KINDS, Finding, Findings
-from imprint.images import LabelledImages
+from imprint.images import LabelledImages, expect_images
 from imprint.mislabelled import find_mislabelled
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
@@ -56,7 +56,7 @@ def check(
     Raises
     ------
     UsageError
-        When the recipe or the device makes no sense.
+        When the data are no LabelledImages, or the recipe or the device makes no sense.
 
     Examples
     --------
@@ -69,6 +69,8 @@ def check(
     """
     reporter = Reporter(silent)
     collections = [images, *([against] if isinstance(against, LabelledImages) else against)]
+    for collection in collections:
+        expect_images(collection, "check")
     found = [*find_faults(images), *(finding for other in collections[1:] for finding in _unlearnt(images, other))]
     reporter.say(f"looking for copies among {sum(map(len, collections)):,} pictures")
     prints = np.concatenate([fingerprints(each.pixels) for each in collections])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from imprint.augment import VIEWS
 from imprint.device import choose_device
+from imprint.errors import UsageError
 from imprint.familiarity import Familiarity, logits_and_features
+from imprint.hub import download, upload, write_card
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import broken, read_model_file, write_model_file
@@ -24,9 +28,12 @@ from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
-MODEL_NAME = "model.safetensors"  # within a run folder
+MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
+RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 FAMILIARITY = "familiarity."  # before the names of its tensors in the file
 FAMILIARITY_TENSORS = ("centres", "whitening")
+NOTHING_USUAL = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
+NEVER_UNSURE = 1e9  # more doubt than there is
 MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
@@ -57,6 +64,8 @@ class Classifier(Predictor):
         other views. Training sets it so that 5 % of the validation pictures are.
     score : dict or None
         How it did on the validation pictures, for information.
+    notes : dict or None, default=None
+        What a program that uses the model wants to keep with it, as plain JSON values.
 
     Examples
     --------
@@ -75,6 +84,7 @@ class Classifier(Predictor):
     unsure_above: float
     views_below: float
     score: dict[str, Any] | None = None
+    notes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.net.eval()  # here and not when asked, since two threads may ask at once
@@ -129,7 +139,25 @@ class Classifier(Predictor):
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        facts = {
+        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
+        write_model_file(path, self.net.state_dict() | usual, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Give everything but the weights, as a model file holds it.
+
+        Returns
+        -------
+        dict
+            Plain JSON values.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.facts()["recipe"]["name"]
+        'quick'
+        """
+        return {
             "class_names": list(self.class_names),
             "input_spec": asdict(self.spec),
             "recipe": self.recipe.to_dict(),
@@ -137,9 +165,8 @@ class Classifier(Predictor):
             "unsure_above": self.unsure_above,
             "views_below": self.views_below,
             "score": self.score,
+            "notes": self.notes,
         }
-        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
-        write_model_file(path, self.net.state_dict() | usual, facts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
@@ -148,7 +175,8 @@ class Classifier(Predictor):
         Parameters
         ----------
         path : str or Path
-            A model file or run folder.
+            A model file or run folder. Of a run that was stopped before its model was written, the last
+            checkpoint is taken: its best epoch, not calibrated, without views, and never unsure.
         device : str, default="auto"
             Where to compute.
 
@@ -168,26 +196,184 @@ class Classifier(Predictor):
         Traceback (most recent call last):
         imprint.errors.ModelFileError: model at pyproject.toml: ...
         """
-        path = Path(path)
-        path = path / MODEL_NAME if path.is_dir() else path
+        path = find_model(path)
         tensors, facts = read_model_file(path)
         try:
             classifier = _from_facts(facts)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            begun = RESUME not in facts or bool(facts[RESUME]["epochs"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise broken(path, f"its header does not hold together ({error})") from None
+        if not begun:
+            remedy = f"Go on with imprint train --resume {path.parent}."
+            raise broken(path, "training was stopped before its first epoch had ended", remedy)
         usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
-        _fill(classifier.net, tensors, path)
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}
+        _fill(classifier.net, weights, path)
         classifier.net.to(choose_device(device)).eval()
+        if RESUME in facts:
+            return replace(classifier, familiarity=_unknown(classifier))
         return replace(classifier, familiarity=_familiarity(usual, classifier, path))
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
+        """Write the model and a card that tells what it is into a folder, as Hugging Face lays them out.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where it does not exist; ``model.safetensors`` and ``README.md`` in it are replaced.
+        license : str or None, default=None
+            For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
+
+        Raises
+        ------
+        UsageError
+            When a file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> folder = Path(tempfile.mkdtemp()) / "digits"
+        >>> model.save_pretrained(folder)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['README.md', 'model.safetensors']
+        """
+        self._write_folder(Path(folder), Path(folder).name, license)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, token: str | None = None, device: str = "auto"
+    ) -> Classifier:
+        """Read a model from a folder, or from a repository of Hugging Face's Hub.
+
+        Parameters
+        ----------
+        source : str or Path
+            What `save_pretrained` wrote, or any model file or run folder; where nothing is there, a
+            repository such as ``"me/digits"``, which needs the extra ``hub``.
+        revision : str or None, default=None
+            Branch, tag or commit of the repository; None is its main branch.
+        token : str or None, default=None
+            For a private repository; None takes what ``hf auth login`` keeps.
+        device : str, default="auto"
+            Where to compute.
+
+        Returns
+        -------
+        Classifier
+            As it was saved.
+
+        Raises
+        ------
+        ModelFileError
+            When there is no such model, or it is not whole.
+        UsageError
+            When huggingface_hub is missing.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save_pretrained(folder)
+        >>> Classifier.from_pretrained(folder).class_names == model.class_names
+        True
+        """
+        if Path(source).exists():
+            return cls.load(source, device)
+        return cls.load(download(str(source), MODEL_NAME, revision, token), device)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
+    ) -> str:
+        """Publish the model and its card on Hugging Face's Hub; needs the extra ``hub``.
+
+        Parameters
+        ----------
+        repository : str
+            Such as ``"me/digits"``; made where it does not exist.
+        private : bool or None, default=None
+            Whether a new repository can be seen by you only; None does as your settings there say.
+        token : str or None, default=None
+            One that may write; None takes what ``hf auth login`` keeps.
+        license : str or None, default=None
+            For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
+
+        Returns
+        -------
+        str
+            Where it can be seen.
+
+        Raises
+        ------
+        UsageError
+            When the name is none, huggingface_hub is missing, or the Hub refuses.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.push_to_hub("digits")
+        Traceback (most recent call last):
+        imprint.errors.UsageError: repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._write_folder(Path(folder), repository, license)
+            return upload(folder, repository, private=private, token=token)
+
+    def _write_folder(self, folder: Path, source: str, license: str | None) -> None:
+        """Write model and card; the card says to load the model from `source`."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cause = f"it cannot be made ({error.strerror or error})"
+            raise UsageError("folder", str(folder), cause, "Choose another.") from None
+        self.save(folder / MODEL_NAME)
+        parameters = sum(parameter.numel() for parameter in self.net.parameters())
+        write_card(folder, self.facts(), self.spec, parameters, source, license)
+
+
+def find_model(path: str | Path) -> Path:
+    """Find the model's file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A model file or run folder.
+
+    Returns
+    -------
+    Path
+        In a run folder its model, or its checkpoint where there is no model yet.
+
+    Examples
+    --------
+    >>> find_model("digits.safetensors").name
+    'digits.safetensors'
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stopped = (path / CHECKPOINT_NAME).is_file() and not (path / MODEL_NAME).exists()
+    return path / (CHECKPOINT_NAME if stopped else MODEL_NAME)
 
 
 def _from_facts(facts: dict[str, Any]) -> Classifier:
     """Rebuild a classifier from a model file's facts, its weights not yet there."""
     spec = InputSpec.from_dict(facts["input_spec"])
-    names = tuple(str(name) for name in facts["class_names"])
+    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.picture_size:
+        raise ValueError("the size of glyphs")
+    names, score = tuple(facts["class_names"]), facts["score"]
     recipe = Recipe.from_dict(facts["recipe"])
+    if recipe.views not in (*VIEWS, "none"):
+        raise ValueError("views")
     if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError("classes")
+    listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
+    if not listed or not isinstance(score, dict | None):
+        raise ValueError("class names or score")
     if min(spec.input_size) < smallest_side(recipe.net):
         raise ValueError("pictures too small")
     with torch.device("meta"):
@@ -197,19 +383,18 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
     )
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
+    notes = facts.get("notes")
+    if not isinstance(notes, dict | None):
+        raise ValueError("notes")
     if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
         raise ValueError("limits")
-    empty = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))
-    return Classifier(net, names, spec, recipe, temperature, empty, unsure_above, views_below, facts.get("score"))
+    score = facts.get("score")
+    return Classifier(net, names, spec, recipe, temperature, NOTHING_USUAL, unsure_above, views_below, score, notes)
 
 
 def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
     """Check what a file says of usual features against the network whose features they are."""
-    spec = classifier.spec
-    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
-    with torch.inference_mode():
-        features = logits_and_features(classifier.net, blank)[1].shape[1]
-    classes = len(classifier.class_names)
+    classes, features = len(classifier.class_names), _features(classifier)
     each_or_one = [(count, features, features) for count in (classes, 1)]
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
     for name, tensor in given.items():
@@ -218,6 +403,20 @@ def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, pat
         if not bool(torch.isfinite(tensor).all()):
             raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
     return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
+
+
+def _unknown(classifier: Classifier) -> Familiarity:
+    """Stand in for what a run that was stopped has not measured yet: everything lies near."""
+    features = _features(classifier)
+    return Familiarity(torch.zeros(len(classifier.class_names), features), torch.zeros(1, features, features))
+
+
+def _features(classifier: Classifier) -> int:
+    """Count a network's features."""
+    spec = classifier.spec
+    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
+    with torch.inference_mode():
+        return logits_and_features(classifier.net, blank)[1].shape[1]
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

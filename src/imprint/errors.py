@@ -110,3 +110,24 @@ class UsageError(ImprintError, ValueError):
     >>> issubclass(UsageError, ImprintError)
     True
     """
+
+
+class StoppedError(ImprintError):
+    """A run that Ctrl-C ended before its results were written, with something kept to go on from.
+
+    Parameters
+    ----------
+    what : str
+        The thing that is wrong, e.g. ``"pixel 256"``.
+    where : str
+        The place: file, row, column or option.
+    cause : str
+        Why it cannot be used, without a full stop.
+    remedy : str
+        What the reader can do about it, one sentence.
+
+    Examples
+    --------
+    >>> issubclass(StoppedError, ImprintError)
+    True
+    """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imprint.data import Data
-from imprint.images import LabelledImages
+from imprint.errors import UsageError
+from imprint.images import LabelledImages, kind_of
 from imprint.metrics import difference_interval, mcnemar
 from imprint.predictor import Predictor
 from imprint.progress import Reporter
@@ -37,6 +38,8 @@ def evaluate(
     ------
     DataError
         When labels are missing or unknown to the model, or pictures have another form.
+    UsageError
+        When the model is none.
 
     Examples
     --------
@@ -46,6 +49,9 @@ def evaluate(
     >>> evaluate(model, digits).images
     1797
     """
+    if not hasattr(model, "ready"):
+        remedy = "Give imprint.Classifier.load(PATH), then the data."
+        raise UsageError("model", "evaluate", f"{kind_of(model)} is no model", remedy)
     ready = model.ready(images, part, reporter)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)

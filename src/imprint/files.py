@@ -1,5 +1,7 @@
 """Writing files so that a reader never meets half of one, and the folder for what can be made again."""
 
+import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -11,13 +13,15 @@ from numpy import ndarray
 
 from imprint.errors import UsageError
 
+UNFINISHED = ".part"
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` and move it into place once it is complete.
 
-    The file is synced to disk before the move, so that after a crash `path` holds either its
-    former content or all of the new one.
+    The file is synced to disk before the move and its folder after, so that after a crash `path`
+    holds either its former content or all of the new one.
 
     Parameters
     ----------
@@ -32,7 +36,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     UsageError
-        When the folder does not exist or cannot be written to.
+        When the folder does not exist, cannot be written to or is full.
 
     Examples
     --------
@@ -44,21 +48,104 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UsageError(
             f"{path.name}",
             f"{path.parent}",
             f"it cannot be written ({error.strerror or error})",
-            "Choose a folder that exists and can be written to.",
+            "Free some space, and try again." if full else "Choose a folder that exists and can be written to.",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to disk, where the system lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing with `written_whole` in a folder that nobody else writes to.
+
+    Parameters
+    ----------
+    folder : Path
+        Only its own files, not those in folders below.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / ".model.safetensors.123.part").write_text("ha")
+    >>> remove_unfinished(folder)
+    >>> list(folder.iterdir())
+    []
+    """
+    for path in folder.glob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; a process that ends, however it ends, lets it go.
+
+    Without effect where folders cannot be locked: on Windows and on some network file systems.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+
+    Yields
+    ------
+    None
+        While the block runs, nobody else is let in.
+
+    Raises
+    ------
+    UsageError
+        When another process, or this one, holds it already.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with sole_writer(folder), sole_writer(folder):
+    ...     pass
+    Traceback (most recent call last):
+    imprint.errors.UsageError: run folder at ...: another process is training in it. Wait until that has ended.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            cause, remedy = "another process is training in it", "Wait until that has ended."
+            raise UsageError("run folder", str(folder), cause, remedy) from None
+        except OSError:  # no locks on this file system
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def let_go(values: ndarray) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Int32, Int64, Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from imprint.errors import DataError
+from imprint.errors import DataError, UsageError
 
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
@@ -63,6 +63,12 @@ class LabelledImages:
     sizes: Int32[ndarray, "n 2"] | None = None
 
     def __post_init__(self) -> None:
+        for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):
+            values = getattr(self, what)
+            if values is None and what == "labels":
+                continue
+            if not isinstance(values, ndarray) or values.dtype.kind not in kinds:
+                raise self._error(what, f"{kind_of(values)} is not how they are kept")
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
             raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of pictures")
         if self.labels is not None and self.labels.shape != (len(self),):
@@ -192,6 +198,54 @@ class LabelledImages:
         # A class that no picture has may be unknown to the model; it is never looked up.
         table = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
         return np.take(table, self.labels)
+
+
+def kind_of(value: object) -> str:
+    """Tell what kind of thing something is, for messages.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        Its type, and of arrays the type of their elements.
+
+    Examples
+    --------
+    >>> kind_of([1, 2]), kind_of(np.zeros(2))
+    ('list', 'ndarray of float64')
+    """
+    return f"ndarray of {value.dtype}" if isinstance(value, ndarray) else type(value).__name__
+
+
+def expect_images(given: object, where: str) -> None:
+    """Refuse what is no `LabelledImages`, such as a path or an array.
+
+    Parameters
+    ----------
+    given : object
+        What somebody handed over.
+    where : str
+        To which function.
+
+    Raises
+    ------
+    UsageError
+        When it is something else.
+
+    Examples
+    --------
+    >>> expect_images("train.csv", "train")
+    Traceback (most recent call last):
+    imprint.errors.UsageError: images at train: str is no LabelledImages. Use imprint.load(PATH), or for arrays
+    imprint.ImageClassifier.
+    """
+    if not isinstance(given, LabelledImages):
+        remedy = "Use imprint.load(PATH), or for arrays imprint.ImageClassifier."
+        raise UsageError("images", where, f"{kind_of(given)} is no LabelledImages", remedy)
 
 
 def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:

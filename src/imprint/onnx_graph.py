@@ -47,7 +47,7 @@ def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
     >>> from imprint.nets import build_net
     >>> model = network_model(build_net("quick", 1, (28, 28), 10).eval(), InputSpec(1, (8, 8), (28, 28)), 10)
     >>> [node.op_type for node in model.graph.node][:3]
-    ['Conv', 'BatchNormalization', 'Relu']
+    ['Conv', 'Relu', 'GlobalAveragePool']
     """
     nodes, shares, features = _Nodes(), list[str](), list[str]()
     for place, member in enumerate(net.members if isinstance(net, Ensemble) else [net]):

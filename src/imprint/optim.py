@@ -36,6 +36,13 @@ class Optimiser(ABC):
         self.weights = list(weights)
         self.rate = rate
         self.steps = 0
+        self.memory: dict[str, Tensor] = {}
+
+    def _remembered(self, name: str) -> list[Tensor]:
+        """Give a tensor of zeros for each weight, and note it in `memory`, which a checkpoint keeps."""
+        zeros = [torch.zeros_like(weight) for weight in self.weights]
+        self.memory |= {f"{name}.{place}": tensor for place, tensor in enumerate(zeros)}
+        return zeros
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -99,7 +106,7 @@ class KerasRMSprop(Optimiser):
     ) -> None:
         super().__init__(weights, rate)
         self.rho, self.epsilon = rho, epsilon
-        self.squares = [torch.zeros_like(weight) for weight in self.weights]
+        self.squares = self._remembered("squares")
 
     def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
         """Step along the gradient, over the root of its running mean square."""
@@ -146,8 +153,8 @@ class AdamW(Optimiser):
     ) -> None:
         super().__init__(weights, rate)
         self.weight_decay, self.betas, self.epsilon = weight_decay, betas, epsilon
-        self.means = [torch.zeros_like(weight) for weight in self.weights]
-        self.squares = [torch.zeros_like(weight) for weight in self.weights]
+        self.means = self._remembered("means")
+        self.squares = self._remembered("squares")
 
     def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
         """Step along the running mean of gradients, over the root of their mean square."""
@@ -195,7 +202,7 @@ class Muon(Optimiser):
     ) -> None:
         super().__init__(weights, rate)
         self.weight_decay, self.momentum = weight_decay, momentum
-        self.means = [torch.zeros_like(weight) for weight in self.weights]
+        self.means = self._remembered("means")
 
     def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
         """Step along the orthogonal momentum."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,15 @@ from imprint.data.faults import spelt_alike
 from imprint.data.split import split
 from imprint.device import choose_device
 from imprint.errors import DataError, UsageError
+from imprint.files import let_go
 from imprint.glyph import learn_glyph_form
-from imprint.images import LabelledImages
+from imprint.images import LabelledImages, expect_images, kind_of
 from imprint.input_spec import InputSpec, describe
 from imprint.nets import input_size
 from imprint.recipe import Recipe
 from imprint.recipes import choose_recipe, find_recipe
+
+ROWS = 2048  # pictures hashed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +163,7 @@ def plan_training(
     training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network, 10 classes;
     144 held out; recipe quick, not mirrored (grey pictures may be signs; --set mirror=yes or no), seed 7, cpu
     """
+    _check_arguments(images, recipe, settings, validation)
     settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
     if settled is None:
         settled, reason = choose_recipe(images.shape)
@@ -210,6 +216,18 @@ def _spellings_told(images: LabelledImages) -> tuple[str, ...]:
     return tuple(f"classes {', '.join(map(repr, names))} are probably one, learnt as several" for names in alike)
 
 
+def _check_arguments(images: Any, recipe: Any, settings: Any, validation: Any) -> None:
+    """Refuse arguments of a kind that cannot be meant."""
+    expect_images(images, "train")
+    if not isinstance(recipe, str | Recipe | None):
+        raise UsageError("recipe", "train", f"{kind_of(recipe)} is neither a name nor a Recipe", 'Give "quick".')
+    if not isinstance(settings, list | tuple) or not all(isinstance(setting, str) for setting in settings):
+        raise UsageError("settings", "train", f"{kind_of(settings)} is no list of texts", 'Give ["epochs=3"].')
+    if not isinstance(validation, float | int | LabelledImages | None):
+        cause = f"{kind_of(validation)} is neither a share nor LabelledImages"
+        raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
+
+
 def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:
     """Put into words what there is more than once; nothing where nothing is."""
     again = int((copies != np.arange(len(copies))).sum())
@@ -221,13 +239,49 @@ def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[
     return (f"{words}; imprint check names them",)
 
 
-def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
+def data_fingerprint(plan: Plan) -> str:
+    """Boil down what a run learns from and is scored with: every pixel, label and class, and the split.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+
+    Returns
+    -------
+    str
+        The same for the same data; SHA-256.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> digits = load("digits")
+    >>> data_fingerprint(plan_training(digits)) == data_fingerprint(plan_training(digits[::-1]))
+    False
+    """
+    digest = hashlib.sha256()
+
+    def add(values: ndarray) -> None:
+        digest.update(f"{values.dtype.str} {values.shape}".encode())
+        for start in range(0, len(values), ROWS):
+            digest.update(np.ascontiguousarray(values[start : start + ROWS]).data)
+            let_go(values)
+
+    add(plan.training)
+    for images in (plan.images,) if plan.validation is None else (plan.images, plan.validation):
+        digest.update(repr(images.class_names).encode())
+        add(images.pixels)
+        add(images.labels_among(images.class_names))
+    return digest.hexdigest()
+
+
+def picture_side(recipe: str | Recipe | None, settings: Sequence[str]) -> int:
     """Tell at which size to decode photos of different sizes: somewhat larger than the network takes them.
 
     Parameters
     ----------
-    recipe : str or None
-        A recipe's name or the path of a recipe.json; None lets the pictures decide.
+    recipe : str, Recipe or None
+        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
     settings : sequence of str
         Changes to the recipe.
 
@@ -246,7 +300,7 @@ def picture_side(recipe: str | None, settings: Sequence[str]) -> int:
     >>> picture_side("photos", ["largest_side=192"])
     192
     """
-    settled = find_recipe("photos" if recipe is None else recipe)
+    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "photos")
     return max(128, settled.with_settings(settings).largest_side)
 
 

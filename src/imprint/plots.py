@@ -83,13 +83,14 @@ def curve_plot(history: Mapping[str, Sequence[float]], what: str) -> Figure:
 
 def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -> None:
     """Draw training and validation, or the learning rate, over the epochs."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     epochs = range(1, len(history["loss"]) + 1)
     marker = "o" if len(epochs) < 4 else None
     if what == "lr":
         axes.plot(epochs, history["lr"], color=ORANGE, drawstyle="steps-mid", marker=marker)
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())  # between powers of ten labels are long, and many
     else:
         axes.plot(epochs, history[what], color=GREY, label="training (augmented)", marker=marker)
         if f"val_{what}" in history:

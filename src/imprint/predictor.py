@@ -17,7 +17,7 @@ from imprint.progress import Reporter
 class Predictor(ABC):
     """What every model does with pictures. Several threads may ask one model at once.
 
-    Parameters
+    Attributes
     ----------
     class_names : tuple of str
         As the labels stood in the training data.

@@ -131,16 +131,14 @@ def _page(
 
 def _score(record: RunRecord, answers: Answers | None) -> dict[str, Any] | None:
     """Give the figures of the score, from the answers or else from what the run noted; None without a score."""
-    if answers is None:
-        noted: dict[str, Any] | None = record.metrics.get("validation")
-        return noted
-    right, count = int(answers.correct.sum()), len(answers)
-    return {
-        "images": count,
-        "accuracy": right / count,
-        "interval": wilson_interval(right, count),
-        "baseline": float(np.bincount(answers.labels).max() / count),
-    }
+    noted: dict[str, Any] | None = record.metrics.get("validation")
+    if answers is not None:
+        right, count = int(answers.correct.sum()), len(answers)
+        baseline = float(np.bincount(answers.labels).max() / count)
+        interval = wilson_interval(right, count)
+        noted = {"images": count, "accuracy": right / count, "interval": interval, "baseline": baseline}
+    # What the run said to expect is wider where groups err together, or where the pictures chose the epoch.
+    return noted and noted | {"interval": (record.metrics.get("expected") or noted)["interval"]}
 
 
 def _headline(record: RunRecord, score: dict[str, Any] | None) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from imprint.answers import answers_to
 from imprint.classifier import MODEL_NAME
 from imprint.errors import UsageError
-from imprint.files import written_whole
+from imprint.files import UNFINISHED, written_whole
 from imprint.origin import Origin
 from imprint.plan import Plan
 from imprint.training import Run
@@ -58,7 +58,7 @@ def new_run_folder(name: str, explicit: Path | None = None, parent: Path | None 
         if explicit is None:
             return _numbered(name, parent or Path("runs"))
         explicit.mkdir(parents=True, exist_ok=True)
-        if not any(explicit.iterdir()):
+        if not [entry for entry in explicit.iterdir() if not entry.name.endswith(UNFINISHED)]:
             return explicit
     except OSError as error:
         raise UsageError(
@@ -80,26 +80,6 @@ def _numbered(name: str, parent: Path) -> Path:
         except FileExistsError:  # another run took the number meanwhile
             continue
         return folder
-
-
-def discard_empty(folder: Path) -> None:
-    """Remove a run folder that nothing was written to, as when bad input stopped the run.
-
-    Parameters
-    ----------
-    folder : Path
-        From `new_run_folder`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> discard_empty(folder)
-    >>> folder.exists()
-    False
-    """
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def train_facts(run: Run, folder: Path, result: Path | None) -> dict[str, Any]:

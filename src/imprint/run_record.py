@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imprint.answers import Answers, read_answers
-from imprint.classifier import MODEL_NAME, Classifier
+from imprint.classifier import CHECKPOINT_NAME, MODEL_NAME, Classifier, find_model
 from imprint.errors import DataError, ImprintError, UsageError
 from imprint.images import LabelledImages
 from imprint.origin import Origin
 from imprint.progress import Reporter
+from imprint.run_at_work import go_on_with
 from imprint.run_folder import ANSWERS_NAME, HISTORY_NAME, METRICS_NAME, ORIGIN_NAME
 
 Part = TypeVar("Part")
@@ -143,6 +144,8 @@ def read_run(folder: Path) -> RunRecord:
     if not folder.is_dir():
         cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")
         raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
+    if find_model(folder).name == CHECKPOINT_NAME:
+        raise UsageError("run", str(folder), "it was stopped before its end", f"Go on with {go_on_with(folder)}.")
     model = Classifier.load(folder / MODEL_NAME)
     notes: list[str] = []
     metrics = _part(folder / METRICS_NAME, _read_metrics, notes, "") or {}
@@ -193,11 +196,13 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json, the score of it checked."""
     metrics = _read_object(path)
-    if metrics.get("validation") is not None:
-        score = metrics["validation"]
-        low, high = score["interval"]
-        numbers = {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
-        metrics["validation"] = numbers | {"images": int(score["images"]), "interval": (float(low), float(high))}
+    for key in ("validation", "expected"):
+        if metrics.get(key) is not None:
+            low, high = metrics[key]["interval"]
+            metrics[key]["interval"] = float(low), float(high)
+    if (score := metrics.get("validation")) is not None:
+        score |= {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
+        score |= {"images": int(score["images"])}
     if metrics.get("seconds") is not None:
         metrics["seconds"] = float(metrics["seconds"])
     return metrics

@@ -52,6 +52,41 @@ class Schedule(ABC):
         >>> OneCycle(steps=100).end_epoch(accuracy=0.5)
         """
 
+    def state(self) -> list[float]:
+        """Give what it has taken note of, for a checkpoint.
+
+        Returns
+        -------
+        list of float
+            Empty where it takes note of nothing.
+
+        Examples
+        --------
+        >>> OneCycle(steps=100).state()
+        []
+        """
+        return []
+
+    def go_on(self, *state: float) -> None:
+        """Go on from where another schedule of this kind was.
+
+        Parameters
+        ----------
+        *state : float
+            From that one's `state`.
+
+        Raises
+        ------
+        TypeError
+            When there are more or fewer numbers than it knows.
+
+        Examples
+        --------
+        >>> OneCycle(steps=100).go_on()
+        """
+        if state:
+            raise TypeError(f"{len(state)} numbers too many")
+
 
 class Plateau(Schedule):
     """Keras's ReduceLROnPlateau (mode max): cut the rate when accuracy has stopped rising.
@@ -91,6 +126,16 @@ class Plateau(Schedule):
         self.waited += 1
         if self.waited >= self.recipe.plateau_patience:
             self.share, self.waited = self.share * self.recipe.plateau_factor, 0
+
+    def state(self) -> list[float]:
+        """Give the share of the rate that is left, the best accuracy and the epochs since; nothing before the first."""
+        return [] if self.best == -math.inf else [self.share, self.best, float(self.waited)]
+
+    def go_on(self, *state: float) -> None:
+        """Go on from that."""
+        if state:
+            self.share, self.best, waited = state
+            self.waited = int(waited)
 
 
 class OneCycle(Schedule):

@@ -55,6 +55,7 @@ class Score:
 
     Examples
     --------
+    >>> from imprint.score import score
     >>> print(score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False])))
     1.0000 (95 % interval 0.3424 to 1.0000; 2 images; always the commonest class: 0.5000)
     """
@@ -90,6 +91,7 @@ class Score:
 
         Examples
         --------
+        >>> from imprint.score import score
         >>> sure = np.array([False])
         >>> score(np.ones((1, 1), dtype=np.float32), np.array([0]), ("a",), sure).facts()["images"]
         1

@@ -12,28 +12,27 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
-from imprint.arithmetic import CHANNELS_LAST, Arithmetic, choose_arithmetic
+from imprint.arithmetic import choose_arithmetic
 from imprint.augment import augment
+from imprint.checkpoint import Checkpoint, Stopped
 from imprint.classifier import Classifier
 from imprint.confidence import promise, settle_confidence
 from imprint.errors import UsageError
 from imprint.expected import Expected, expected_accuracy
 from imprint.files import let_go
 from imprint.images import LabelledImages
-from imprint.layers import Ensemble
 from imprint.metrics import log_loss
-from imprint.nets import build_net
-from imprint.optim import build_optimisers
 from imprint.plan import Plan, plan_training
 from imprint.predict import predict_probabilities
 from imprint.preparation import prepare
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.sampling import epoch_order
-from imprint.schedule import build_schedule
 from imprint.score import Score, score
+from imprint.training_state import TrainingState, begin, copied, together
 
 TOGETHER = 8 * 256 * 28 * 28  # numbers augmented at once: small tensor operations take longer to start than to do
+DIVERGED = 100  # times the loss of guessing; epochs that learn stay below 2 times
 History = dict[str, list[float]]
 
 
@@ -51,7 +50,7 @@ class Run:
         One value an epoch, as in Keras's ``History.history``: loss, acc, val_loss, val_acc
         (these two only with validation pictures), lr and seconds.
     seconds : float
-        The loop, validation after each epoch included.
+        The loop, validation and checkpoints after epochs included.
     validation : Score or None
         The kept model's score on the validation pictures.
     expected : Expected or None
@@ -152,7 +151,9 @@ def train(
     return carry_out(plan, Reporter(silent))
 
 
-def carry_out(plan: Plan, reporter: Reporter) -> Run:
+def carry_out(
+    plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None = None, stopped: Stopped | None = None
+) -> Run:
     """Train as planned; torch's random numbers are the recipe's meanwhile, and the caller's again after.
 
     Parameters
@@ -161,6 +162,10 @@ def carry_out(plan: Plan, reporter: Reporter) -> Run:
         From `plan_training`.
     reporter : Reporter
         Is told how far the run is.
+    checkpoint : Checkpoint or None, default=None
+        Keeps, as the run goes on, what another needs to take it up; None keeps nothing.
+    stopped : Stopped or None, default=None
+        The run to take up, from `find_stopped`; None begins at the beginning.
 
     Returns
     -------
@@ -169,8 +174,10 @@ def carry_out(plan: Plan, reporter: Reporter) -> Run:
 
     Raises
     ------
+    ModelFileError
+        When the run to take up does not hold together.
     UsageError
-        When training diverges.
+        When training diverges, or the run folder cannot be written to.
     KeyboardInterrupt
         When Ctrl-C comes before the first epoch has ended.
 
@@ -185,57 +192,60 @@ def carry_out(plan: Plan, reporter: Reporter) -> Run:
     try:
         with torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []):
             torch.manual_seed(plan.recipe.seed)
-            return _teach(plan, reporter)
+            return _teach(plan, reporter, checkpoint, stopped)
     finally:
         torch.set_num_threads(threads)
 
 
-def _teach(plan: Plan, reporter: Reporter) -> Run:
+def _teach(plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None, stopped: Stopped | None) -> Run:
     """Train the recipe's networks one after the other, and score what they say together."""
-    recipe, spec, class_names = plan.recipe, plan.spec, plan.images.class_names
-    arithmetic = choose_arithmetic(plan.device, recipe.precision)
-    reporter.say(f"{plan}; {arithmetic}")
+    recipe, class_names = plan.recipe, plan.images.class_names
+    reporter.say(f"{plan}; {choose_arithmetic(plan.device, recipe.precision)}")
     for warning in plan.warnings:
         reporter.say(f"warning: {warning}")
     pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
     labels = torch.from_numpy(plan.images.labels_among(class_names)).to(plan.device)
-    history: History = {}
-    nets: dict[int, nn.Module] = {}
-    interrupted = False
-    started = time.perf_counter()
+    state = begin(plan) if stopped is None else stopped.go_on(plan)
+    if stopped is not None:
+        reporter.say(f"taken up after epoch {len(state.epochs)}")
+    if checkpoint is not None:
+        checkpoint.write(state, reporter)  # a folder that cannot be written to is noticed now
     kinds = recipe.net.split("+")
-    for number, kind in enumerate(kinds):
-        if len(kinds) > 1:
-            reporter.say(f"network {number + 1} of {len(kinds)}: {kind}")
-        net = build_net(kind, spec.channels, spec.input_size, len(class_names)).to(plan.device)
-        try:
-            interrupted = _loop(net, pixels, labels, plan, arithmetic, history, reporter)
-        except KeyboardInterrupt:
-            if not nets:
-                raise
-            interrupted = True
-        if not interrupted or not nets:
-            nets[number] = net
-        if interrupted:
-            break
-    seconds = time.perf_counter() - started
-    if interrupted and len(kinds) > 1:
-        reporter.say(f"stopped: of {len(kinds)} networks, {len(nets)} kept")
-    net = next(iter(nets.values())) if len(nets) == 1 else Ensemble(list(nets.values()))
-    kept_recipe = replace(recipe, net="+".join(kinds[number] for number in nets))
-    return _scored(net.eval(), plan, kept_recipe, history, seconds, interrupted)
+    interrupted = False
+    try:
+        while True:
+            if len(kinds) > 1:
+                place = len(state.finished)
+                reporter.say(f"network {place + 1} of {len(kinds)}: {kinds[place]}")
+            _loop(state, pixels, labels, checkpoint, reporter)
+            state.finished.append(state.net)
+            if len(state.finished) == len(kinds):
+                break
+            following = begin(plan, state.finished, state.epochs)
+            following.seconds = state.seconds
+            state = following
+    except KeyboardInterrupt:
+        interrupted = True
+        if state.finished:
+            reporter.say(f"stopped: of {len(kinds)} networks, {len(state.finished)} kept")
+        elif state.best_weights is None:
+            raise
+        else:
+            reporter.say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
+            state.net.load_state_dict(state.best_weights)
+    net = together(state.finished or [state.net])
+    return _scored(net.eval(), plan, state.kept[0], _history(state), state.seconds, interrupted)
 
 
 def _loop(
-    net: nn.Module,
+    state: TrainingState,
     pixels: UInt8[Tensor, "n c h w"],
     labels: Int64[Tensor, " n"],
-    plan: Plan,
-    arithmetic: Arithmetic,
-    history: History,
+    checkpoint: Checkpoint | None,
     reporter: Reporter,
-) -> bool:
-    """Train one network for all its epochs; tell whether Ctrl-C ended it early, at its best epoch so far."""
+) -> None:
+    """Train one network for the epochs that it has not had yet."""
+    plan, arithmetic, net = state.plan, state.arithmetic, state.net
     recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
         validation_pixels = torch.from_numpy(validation.pixels)
@@ -244,62 +254,50 @@ def _loop(
     training = torch.from_numpy(plan.training).to(plan.device)
     batch_size = min(recipe.batch_size, len(training))
     steps = recipe.epoch_steps(len(training))
-
+    done = sum(steps[: state.epoch])
+    started = time.perf_counter() - state.seconds
     torch.set_num_threads(arithmetic.threads)
-    if arithmetic.layout == CHANNELS_LAST:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimisers = build_optimisers(recipe, net)
-    schedule, done = build_schedule(recipe, sum(steps)), 0
+    with reporter.job("training", total=sum(steps) - done):
+        for epoch_steps in steps[state.epoch :]:
+            epoch_started = time.perf_counter()
+            loss_sum = torch.zeros((), device=plan.device)
+            hits = torch.zeros((), dtype=torch.int64, device=plan.device)
+            rate = state.schedule.rate(state.optimisers[0].rate, done)
+            order = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_share)
+            net.train()
+            batches = _batches(pixels, labels, training[order], batch_size, plan)
+            for chosen, (batch, targets) in zip(order.split(batch_size), reporter.steps(batches), strict=True):
+                with arithmetic.autocast(plan.device):
+                    logits = net(arithmetic.lay_out(batch)).float()
+                loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
+                state.losses[chosen] = loss.detach()
+                net.zero_grad()
+                loss.mean().backward()
+                for optimiser in state.optimisers:
+                    optimiser.step(state.schedule.rate(optimiser.rate, done))
+                done += 1
+                loss_sum += loss.detach().mean()
+                hits += (logits.argmax(dim=1) == targets).sum()
 
-    losses = torch.full((len(training),), torch.inf, device=plan.device)
-    best_accuracy, best_weights = -1.0, None
-    try:
-        with reporter.job("training", total=sum(steps)):
-            for epoch_steps in steps:
-                epoch_started = time.perf_counter()
-                loss_sum = torch.zeros((), device=plan.device)
-                hits = torch.zeros((), dtype=torch.int64, device=plan.device)
-                rate = schedule.rate(optimisers[0].rate, done)
-                order = epoch_order(losses, epoch_steps * batch_size, recipe.hard_share)
-                net.train()
-                batches = _batches(pixels, labels, training[order], batch_size, plan)
-                for chosen, (batch, targets) in zip(order.split(batch_size), reporter.steps(batches), strict=True):
-                    with arithmetic.autocast(plan.device):
-                        logits = net(arithmetic.lay_out(batch)).float()
-                    loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
-                    losses[chosen] = loss.detach()
-                    net.zero_grad()
-                    loss.mean().backward()
-                    for optimiser in optimisers:
-                        optimiser.step(schedule.rate(optimiser.rate, done))
-                    done += 1
-                    loss_sum += loss.detach().mean()
-                    hits += (logits.argmax(dim=1) == targets).sum()
+            epoch = {"loss": loss_sum.item() / epoch_steps, "acc": hits.item() / len(order)}
+            if validation is not None:
+                probabilities = predict_probabilities(net, validation_pixels, spec)
+                torch.set_num_threads(arithmetic.threads)
+                epoch["val_loss"] = log_loss(probabilities, validation_labels)
+                epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
+            epoch |= {"lr": rate, "seconds": time.perf_counter() - epoch_started}
+            reporter.say(_epoch_line(epoch, len(state.epochs) + 1, recipe))
+            _stop_if_diverged(epoch, len(state.epochs) + 1, net, plan)
 
-                epoch = {"loss": loss_sum.item() / epoch_steps, "acc": hits.item() / len(order)}
-                if validation is not None:
-                    probabilities = predict_probabilities(net, validation_pixels, spec)
-                    torch.set_num_threads(arithmetic.threads)
-                    epoch["val_loss"] = log_loss(probabilities, validation_labels)
-                    epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
-                epoch |= {"lr": rate, "seconds": time.perf_counter() - epoch_started}
-
-                accuracy = epoch.get("val_acc", epoch["acc"])
-                if accuracy > best_accuracy:
-                    best_accuracy = accuracy
-                    best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                schedule.end_epoch(accuracy)
-                for key, value in epoch.items():
-                    history.setdefault(key, []).append(value)
-                reporter.say(_epoch_line(epoch, len(history["loss"]), recipe))
-                _stop_if_diverged(history)
-    except KeyboardInterrupt:
-        if best_weights is None:
-            raise
-        net.load_state_dict(best_weights)
-        reporter.say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
-        return True
-    return False
+            accuracy = epoch.get("val_acc", epoch["acc"])
+            if accuracy > state.best_accuracy:
+                state.best_accuracy = accuracy
+                state.best_weights = copied(net)
+            state.schedule.end_epoch(accuracy)
+            state.seconds = time.perf_counter() - started
+            state.epochs.append(epoch)
+            if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
+                checkpoint.write(state, reporter)
 
 
 def _batches(
@@ -310,8 +308,8 @@ def _batches(
     plan: Plan,
 ) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
     """Deal augmented pictures and their labels."""
-    together = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
-    for chosen in order.split(batch_size * together):
+    at_once = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
+    for chosen in order.split(batch_size * at_once):
         augmented = augment(prepare(pixels[chosen], plan.spec), plan.recipe)
         let_go(plan.images.pixels)
         yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
@@ -339,11 +337,22 @@ def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:
     return f"{line} - lr: {epoch['lr']:.4g}"
 
 
-def _stop_if_diverged(history: History) -> None:
-    if not math.isfinite(history["loss"][-1]):
-        raise UsageError(
-            "loss",
-            f"epoch {len(history['loss'])}",
-            "it is no longer a number, training has diverged",
-            f"Lower the rate: --set learning_rate={history['lr'][0] / 10:.2g}.",
-        )
+def _history(state: TrainingState) -> History:
+    """Turn the epochs' figures into columns, as in Keras's history."""
+    return {key: [epoch[key] for epoch in state.epochs] for key in state.epochs[0]}
+
+
+def _stop_if_diverged(epoch: Mapping[str, float], number: int, net: nn.Module, plan: Plan) -> None:
+    """Refuse losses and weights that are no numbers, or a loss far above that of guessing."""
+    losses = [epoch[key] for key in ("loss", "val_loss") if key in epoch]
+    if not all(map(math.isfinite, losses)):
+        what, cause = "loss", "it is no longer a number"
+    elif not torch.stack([tensor.isfinite().all() for tensor in net.state_dict().values()]).all():
+        what, cause = "weights", "they are no longer numbers"
+    elif max(losses) > DIVERGED * math.log(len(plan.images.class_names)):
+        what, cause = "loss", f"it is {max(losses):.3g}, far above that of guessing"
+    else:
+        return
+    rates = ("learning_rate", "filter_rate") if plan.recipe.optimiser == "muon" else ("learning_rate",)
+    lower = " ".join(f"--set {rate}={getattr(plan.recipe, rate) / 10:.2g}" for rate in rates)
+    raise UsageError(what, f"epoch {number}", f"{cause}: training has diverged", f"Lower the rate: {lower}.")

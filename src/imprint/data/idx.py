@@ -118,4 +118,7 @@ def _read_array(path: Path) -> ndarray:
     if len(shape) < dimensions or len(content) != start + math.prod(shape):
         claim = f"its header speaks of {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
         raise DataError("length", path.name, claim, AGAIN)
+    if dimensions > 4 or 0 in shape:
+        form = " × ".join(map(str, shape[:9]))
+        raise DataError(f"shape {form}", path.name, "that is no stack of pictures", "Give n × height × width bytes.")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,227 @@
+"""Feeds damaged files to the readers: only an ImprintError may come out of any of them.
+
+python scripts/fuzz.py [TARGET…] [--cases N] [--seed N] [--engine atheris|mutation]
+
+Targets are picture, model, checkpoint, csv and idx. Where atheris is installed it looks for new paths through the
+code; elsewhere real files are damaged at random, by a seed.
+"""
+
+import argparse
+import importlib.util
+import io
+import os
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+TARGETS = ("picture", "model", "checkpoint", "csv", "idx")
+FOLDER = Path(tempfile.gettempdir())  # each target's own
+
+
+def pictures():
+    """A small picture in every format that is read."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3)).astype(np.uint8)
+    made = []
+    for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("GIF", "P"),
+                       ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "L")):  # fmt: skip
+        file = io.BytesIO()
+        picture = Image.fromarray(pixels)
+        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
+        picture.save(file, kind)
+        made.append(file.getvalue())
+    return made
+
+
+def models():
+    """A model file and a checkpoint, as training writes them."""
+    import torch
+
+    from imprint import load
+    from imprint.checkpoint import Checkpoint
+    from imprint.plan import plan_training
+    from imprint.progress import Reporter
+    from imprint.training import carry_out
+
+    quiet, settings = Reporter(silent=True), ["epochs=1", "min_steps=1"]
+    plan = plan_training(load("digits")[:100], "quick", settings=settings, device="cpu")
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = Checkpoint(Path(name), plan, {"data": "digits"})
+        checkpoint.due = lambda: True
+        carry_out(plan, quiet, checkpoint).model.save(Path(name) / "model.safetensors")
+        torch.manual_seed(0)
+        return plan, [(Path(name) / file).read_bytes() for file in ("model.safetensors", "checkpoint.safetensors")]
+
+
+def signed(content):
+    """Write the right digest into a damaged model file, so that the parser behind it is reached."""
+    import hashlib
+
+    found = re.search(rb'\\"sha256\\": \\"([^\\]{64})\\"', content[:400])
+    if found is None:
+        return content
+    unsigned = content[: found.start(1)] + b"0" * 64 + content[found.end(1) :]
+    return unsigned.replace(b"0" * 64, hashlib.sha256(unsigned).hexdigest().encode(), 1)
+
+
+def target(name):
+    """Give the files to damage, and the function that must take or refuse any bytes."""
+    from imprint import Classifier, ImprintError
+    from imprint.checkpoint import find_stopped
+    from imprint.data.csv import read_csv
+    from imprint.data.decode import decode
+    from imprint.data.idx import read_idx
+    from imprint.progress import Reporter
+
+    folder = FOLDER / name
+    folder.mkdir(exist_ok=True)
+    paths = {kind: folder / file for kind, file in (
+        ("model", "m.safetensors"), ("checkpoint", "checkpoint.safetensors"), ("csv", "t.csv"), ("idx", "t-idx3-ubyte")
+    )}  # fmt: skip
+    plan, (model, checkpoint) = models() if name in ("model", "checkpoint") else (None, (b"", b""))
+
+    def reads(content):
+        if name == "picture":
+            decode(content)
+            return
+        paths[name].write_bytes(content)
+        if name == "model":
+            Classifier.load(paths[name], device="cpu")
+        elif name == "checkpoint":
+            stopped = find_stopped(folder)
+            stopped.check(plan, Reporter(silent=True))
+            stopped.go_on(plan)
+        else:
+            (read_csv if name == "csv" else read_idx)(paths[name])
+
+    def one(content):
+        """Read once as it is and, of a model file, once with a digest that is right; tell how often it was taken."""
+        taken, lines = 0, []
+        for version in (content, signed(content)) if name in ("model", "checkpoint") else (content,):
+            try:
+                reads(version)
+                taken += 1
+            except ImprintError as refusal:
+                lines.append(str(refusal).count("\n"))
+        assert not any(lines), "a refusal has one line"
+        return taken
+
+    csvs = [b"label,pixel0,pixel1,pixel2,pixel3\n1,0,9,200,255\n2,4,5,6,7\n", b"pixel0;pixel1;pixel2;pixel3\n1;2;3;4\n"]
+    idxs = [bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, *range(8)])]
+    corpus = {"picture": pictures, "model": lambda: [model], "checkpoint": lambda: [checkpoint],
+              "csv": lambda: csvs, "idx": lambda: idxs}[name]()  # fmt: skip
+    return corpus, one
+
+
+SPICES = [b"\0" * 8, b"\xff" * 8, b"-1", b"NaN", b"1e999", b"[" * 50, b'"', b"{", b"9" * 30, b"\r\n", b"\x80", b","]
+
+
+def damaged(content, generator):
+    """Change a file in one to five places; most often near its start, where headers are."""
+    content = bytearray(content)
+    for _ in range(generator.randint(1, 5)):
+        reach = max(1, min(len(content), generator.choice([32, 400, 4000, len(content)])))
+        place = generator.randrange(reach)
+        kind = generator.randrange(6)
+        if kind == 0 and content:
+            content[place % len(content)] ^= 1 << generator.randrange(8)
+        elif kind == 1 and content:
+            content[place % len(content)] = generator.randrange(256)
+        elif kind == 2:
+            del content[place : place + generator.choice([1, 2, 9, 100])]
+        elif kind == 3:
+            spice = generator.choice(SPICES)
+            content[place : place + len(spice) * generator.randrange(2)] = spice
+        elif kind == 4:
+            end = place + generator.randrange(1, 60)
+            content[place:place] = content[place:end]
+        else:
+            text = bytes(content)
+            numbers = list(re.finditer(rb"\d+", text[:reach]))
+            if numbers:
+                chosen = generator.choice(numbers)
+                content[chosen.start() : chosen.end()] = generator.choice([b"0", b"-1", b"99999999", b"1e400", b"3.5"])
+    return bytes(content)
+
+
+def by_mutation(name, cases, seed):
+    corpus, one = target(name)
+    generator, taken, slowest = random.Random(seed), 0, 0.0
+    assert all(one(content) for content in corpus), "a whole file must be taken"
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    for case in range(cases):
+        content = damaged(generator.choice(corpus), generator)
+        begun = time.perf_counter()
+        try:
+            taken += bool(one(content))
+        except BaseException:
+            (Path.cwd() / f"crash-{name}").write_bytes(content)
+            print(f"{name}, case {case} of seed {seed}: written to crash-{name}", flush=True)
+            raise
+        slowest = max(slowest, time.perf_counter() - begun)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    seconds = time.perf_counter() - started
+    print(f"{name}: {cases:,} damaged files, {taken:,} taken, the others refused", flush=True)
+    print(f"    {seconds:.0f} s, the slowest {slowest:.2f} s; {more:.0f} MB more memory than before", flush=True)
+
+
+def by_atheris(name, cases, seed):
+    import atheris
+
+    with atheris.instrument_imports(include=["imprint", "PIL"]):
+        corpus, one = target(name)
+    seeds = FOLDER / f"{name}-corpus"
+    seeds.mkdir()
+    for place, content in enumerate(corpus):
+        (seeds / str(place)).write_bytes(content)
+    longest = max(4096, 2 * max(map(len, corpus)))
+    options = [f"-runs={cases}", f"-seed={seed}", f"-max_len={longest}", "-print_final_stats=1", "-timeout=20"]
+    atheris.Setup(
+        [sys.argv[0], *options, f"-artifact_prefix=crash-{name}-", str(seeds)], lambda content: one(content) and None
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", default=TARGETS, help=", ".join(TARGETS))
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", choices=("atheris", "mutation"))
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    engine = chosen.engine or ("atheris" if importlib.util.find_spec("atheris") else "mutation")
+    for name in chosen.targets:
+        if chosen.alone:
+            by_atheris(name, chosen.cases, chosen.seed)
+            continue
+        with tempfile.TemporaryDirectory(prefix="imprint-fuzz-") as scratch:
+            if engine == "mutation":
+                FOLDER = Path(scratch)
+                by_mutation(name, chosen.cases, chosen.seed)
+                continue
+            started = time.perf_counter()
+            command = [
+                sys.executable,
+                __file__,
+                name,
+                "--cases",
+                str(chosen.cases),
+                "--seed",
+                str(chosen.seed),
+                "--alone",
+            ]
+            # Atheris ends its process, and tells every path it finds on stderr.
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": scratch})
+            if done.returncode:
+                sys.exit(f"{done.stderr[-3000:]}\n{name}: status {done.returncode}")
+            seconds = time.perf_counter() - started
+            print(f"{name}: {chosen.cases:,} files by atheris, each taken or refused; {seconds:.0f} s", flush=True)

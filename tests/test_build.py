@@ -1,0 +1,79 @@
+"""What pip installs is whole: built as PyPI would get it, installed into an empty folder, and run from there."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.build import build_sdist, build_wheel
+
+import imprint
+
+ROOT = Path(__file__).parent.parent
+NEEDED = (
+    "imprint/py.typed",
+    "imprint/templates/findings.html",
+    "imprint/templates/model_card.md",
+    "imprint/data/csv.py",
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    before = Path.cwd()
+    os.chdir(ROOT)  # as PEP 517 asks of who calls
+    try:
+        return folder / build_wheel(str(folder)), folder / build_sdist(str(folder))
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", folder]
+    subprocess.run([sys.executable, "-m", "pip", *install, built[0]], check=True)
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built):
+    with zipfile.ZipFile(built[0]) as archive:
+        names = archive.namelist()
+    assert set(NEEDED) <= set(names)
+    assert {name.split("/")[0] for name in names} == {"imprint", f"imprint-{imprint.__version__}.dist-info"}
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
+    assert sources <= set(names)
+
+
+def test_the_sdist_holds_what_a_packager_needs(built):
+    top = f"imprint-{imprint.__version__}"
+    with tarfile.open(built[1]) as archive:
+        names = set(archive.getnames())
+    for name in ("pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "constraints.txt", "tests/conftest.py"):
+        assert f"{top}/{name}" in names
+    assert {f"{top}/src/{name}" for name in NEEDED} <= names
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".safetensors", ".npz", ".zip"))]
+
+
+def run(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_installed_command_runs(installed):
+    script = "import imprint, sys; print(imprint.__file__, imprint.__version__)"
+    where, version = run(installed, "-c", script).split()
+    assert Path(where).is_relative_to(installed)
+    assert version == imprint.__version__
+    assert "train" in run(installed, "-m", "imprint", "--help")
+    assert (installed / "bin" / "imprint").is_file() or (installed / "Scripts" / "imprint.exe").is_file()
+    assert run(installed, "-m", "imprint", "--version").split()[-1] == imprint.__version__
+    assert "digits" in run(installed, "-m", "imprint", "show", "digits")

@@ -1,0 +1,80 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imprint import RECIPES, Classifier, UsageError
+from imprint.checkpoint import Stopped
+from imprint.errors import StoppedError
+from imprint.plan import plan_training
+from imprint.progress import Reporter
+from imprint.run_at_work import at_work, settle_command, take_up, told_unfinished
+from imprint.run_folder import new_run_folder
+from imprint.run_record import read_run
+from imprint.training import carry_out
+from imprint.training_state import begin
+
+
+def test_nobody_else_trains_in_a_folder_where_a_run_is_going_on(digits, tmp_path):
+    plan = plan_training(digits[:300], "quick", settings=["epochs=2", "min_steps=2"], device="cpu")
+    with at_work(tmp_path, plan, {"data": "digits"}) as checkpoint:
+        carry_out(plan, Reporter(silent=True), checkpoint)
+        with pytest.raises(UsageError, match="another process is training in it"), at_work(tmp_path, plan, {}):
+            pass
+        assert checkpoint.path.is_file()
+
+
+def test_what_a_killed_run_was_writing_stands_in_nobodys_way(digits, tmp_path):
+    (tmp_path / ".checkpoint.safetensors.123.part").write_text("half")
+    assert new_run_folder("quick", tmp_path) == tmp_path
+    plan = plan_training(digits[:300], "quick", device="cpu")
+    with at_work(tmp_path, plan, {}):
+        assert not list(tmp_path.iterdir())
+
+
+def stop(checkpoint, plan, epochs):
+    checkpoint.due = lambda: True
+    carry_out(replace(plan, recipe=replace(plan.recipe, epochs=epochs)), Reporter(silent=True), checkpoint)
+    raise KeyboardInterrupt
+
+
+def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(digits, tmp_path):
+    plan = plan_training(digits[:300], "quick", settings=["epochs=3", "min_steps=2"], device="cpu")
+    words = (
+        rf"run at {tmp_path}: stopped, what was learnt by epoch 2 is kept\. imprint train --resume {tmp_path} goes on\."
+    )
+    with pytest.raises(StoppedError, match=words), at_work(tmp_path, plan, {}) as checkpoint:
+        stop(checkpoint, plan, epochs=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    assert f"{tmp_path} was stopped before its end" in told_unfinished(tmp_path)
+    assert Classifier.load(tmp_path).predict(digits[:2]).names
+    with pytest.raises(UsageError, match=r"it was stopped before its end\. Go on with imprint train --resume"):
+        read_run(tmp_path)
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):
+    plan = plan_training(digits[:300], "quick", device="cpu")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(KeyboardInterrupt), at_work(tmp_path / "run", plan, {}) as checkpoint:
+        checkpoint.write(begin(plan), Reporter(silent=True))
+        raise KeyboardInterrupt
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text("")
+    monkeypatch.chdir(tmp_path)
+    begun = settle_command({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
+    assert begun == {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path)}
+    stopped = Stopped(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
+    assert settle_command({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
+    monkeypatch.chdir("/")
+    assert settle_command({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")
+    assert settle_command({"data": "digits"}, stopped)["data"] == "digits"
+    with pytest.raises(UsageError, match="Missing argument DATA"):
+        settle_command({"data": None})
+
+
+def test_a_resumed_run_stays_in_its_folder(tmp_path):
+    with pytest.raises(UsageError, match="--run b at --resume: the run goes on in a"):
+        take_up(Path("a"), Path("b"))
