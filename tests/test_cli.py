@@ -244,6 +244,8 @@ BAD_COMMANDS = {
     "a folder": (["show", "."], "there are no pictures in it"),
     "no model": (["predict", "train.csv", "test.csv"], "model at train.csv"),
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
+    "a folder for a file": (["predict", "train.csv", "test.csv", "-o", "."], "output at .: it is a folder"),
+    "a file for a folder": (["evaluate", "train.csv", "train.csv", "--pictures", "bad.csv"], "it cannot be made"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "model at fast"),
     "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),

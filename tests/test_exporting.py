@@ -26,6 +26,12 @@ def test_the_command_tells_how_the_file_was_proved(model_file, tmp_path, capsys)
     model_file.with_suffix(".onnx").unlink()
 
 
+def test_a_name_that_predict_would_not_know_is_refused(model, tmp_path):
+    with pytest.raises(UsageError, match=r"Let the name end in \.onnx"):
+        export(model, tmp_path / "model.txt")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("wrong", [{"temperature": 1.5}, {"views_below": 0.0}, {"class": True}])
 def test_a_file_that_answers_otherwise_is_not_kept(model, digits, tmp_path, monkeypatch, wrong):
     """The graph is built of a model that differs a little from the one it is compared with."""

@@ -34,8 +34,14 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="Not a directory"), written_whole(tmp_path / "file" / "a.csv") as temporary:
+    with pytest.raises(UsageError, match="no such folder"), written_whole(tmp_path / "file" / "a.csv") as temporary:
         temporary.write_text("x")
+
+
+@pytest.mark.parametrize("path", [".", "", ".."])
+def test_a_folder_is_no_file(path):
+    with pytest.raises(UsageError, match="it is a folder. Name a file in it"), written_whole(path):
+        pass
 
 
 @pytest.mark.parametrize(("number", "remedy"), [(28, "Free some space"), (30, "Choose a folder that exists")])

@@ -22,6 +22,10 @@ def test_columns_line_up():
     assert [line.index(cell) + len(cell) for line, cell in zip(lines, ("b", "1", "1,000"), strict=True)] == [11] * 3
 
 
+def test_names_in_a_header_stay_on_their_line_and_steer_nothing():
+    assert table(["", "new\nline", "\x1b[31m"], [["a", "1", "2"]]).splitlines()[0] == r"   new line  \x1b[31m"
+
+
 def test_names_that_begin_with_a_digit_are_words():
     assert table(["layer"], [["1/conv2d (Conv2D)"], ["2/dense"]]).splitlines()[2] == "2/dense"
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from imprint.augment import VIEWS
 from imprint.device import choose_device
-from imprint.errors import UsageError
 from imprint.familiarity import Familiarity, logits_and_features
+from imprint.files import make_folder
 from imprint.hub import download, upload, write_card
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
@@ -325,11 +325,7 @@ class Classifier(Predictor):
 
     def _write_folder(self, folder: Path, source: str, license: str | None) -> None:
         """Write model and card; the card says to load the model from `source`."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            cause = f"it cannot be made ({error.strerror or error})"
-            raise UsageError("folder", str(folder), cause, "Choose another.") from None
+        make_folder(folder)
         self.save(folder / MODEL_NAME)
         parameters = sum(parameter.numel() for parameter in self.net.parameters())
         write_card(folder, self.facts(), self.spec, parameters, source, license)

@@ -46,7 +46,7 @@ class Expected:
 
     def __str__(self) -> str:
         low, high = self.interval
-        because = f"95 % interval, from {self.images:,} pictures held out"
+        because = f"95 % interval, from {self.images:,} picture{'' if self.images == 1 else 's'} held out"
         if round(self.effective) < self.images:
             because += f", worth {self.effective:,.0f} unrelated ones since groups err together"
         if self.tries > 1:

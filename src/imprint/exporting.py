@@ -14,7 +14,7 @@ from numpy import ndarray
 import imprint
 from imprint.classifier import Classifier
 from imprint.data import Data, load
-from imprint.errors import DataError, ImprintError
+from imprint.errors import DataError, ImprintError, UsageError
 from imprint.files import written_whole
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec, fit
@@ -166,7 +166,7 @@ def export(
     DataError
         When int8 is asked without labelled pictures.
     UsageError
-        When the packages for ONNX are missing, or the file cannot be written.
+        When the packages for ONNX are missing, or the file cannot be written or does not end in .onnx.
 
     Examples
     --------
@@ -180,6 +180,9 @@ def export(
         from imprint.onnx_graph import classifier_model, network_model
     except ModuleNotFoundError as error:
         raise missing(error.name or "onnx") from None
+    if Path(path).suffix.lower() != ".onnx":
+        cause = "an exported model is known by the end of its name"
+        raise UsageError("output", str(path), cause, "Let the name end in .onnx.")
     model = replace(model, net=deepcopy(model.net).cpu())  # a GPU rounds convolutions to 10 bits
     images = proving_pictures(model.spec) if data is None else model.ready(data, reporter=reporter)
     if int8 and (images.labels is None or data is None or len(images) < 2):
@@ -189,7 +192,7 @@ def export(
     if int8:
         from imprint.onnx_int8 import quantised
 
-        setting = np.arange(len(images)) % max(2, len(images) // CALIBRATING) == 0
+        setting = np.arange(len(images)) % max(2, -(-len(images) // CALIBRATING)) == 0
         network = quantised(network, prepare(torch.from_numpy(images[setting].pixels), model.spec).numpy())
         images = images[~setting]
     facts = {

@@ -36,7 +36,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     UsageError
-        When the folder does not exist, cannot be written to or is full.
+        When it is a folder, or its folder does not exist, cannot be written to or is full.
 
     Examples
     --------
@@ -48,6 +48,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
+    check_output(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         yield temporary
@@ -66,6 +67,59 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a place where no file can be written, before anything is spent on what shall stand there.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+
+    Raises
+    ------
+    UsageError
+        When it is a folder, or its folder does not exist.
+
+    Examples
+    --------
+    >>> check_output(Path("."))
+    Traceback (most recent call last):
+    imprint.errors.UsageError: output at .: it is a folder. Name a file in it.
+    """
+    if path.is_dir():
+        raise UsageError("output", str(path), "it is a folder", "Name a file in it.")
+    if not path.parent.is_dir():
+        cause = "it cannot be written (there is no such folder)"
+        raise UsageError(path.name, str(path.parent), cause, "Choose a folder that exists and can be written to.")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for output, and those above it, where they are missing.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "plots"
+    >>> make_folder(folder)
+    >>> folder.is_dir()
+    True
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError("folder", str(path), f"it cannot be made ({error.strerror})", "Choose another.") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -114,6 +114,9 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 def _checked(path: Path) -> tuple[dict[str, Any], bytes]:
     """Give a file's header and content once its start, its sizes and its digest have been found right."""
     status = path.stat()
+    if path.suffix.lower() == ".onnx":
+        remedy = "Name the model.safetensors or run folder that it was made from."
+        raise broken(path, "it is an exported model, which predict, evaluate and compare alone can use", remedy)
     if not stat.S_ISREG(status.st_mode):
         raise broken(path, "it is a folder or device, not a file")
     with open(path, "rb") as file:

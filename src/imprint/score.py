@@ -76,8 +76,9 @@ class Score:
 
     def __str__(self) -> str:
         low, high = self.interval
+        images = f"{self.images:,} image{'' if self.images == 1 else 's'}"
         return (
-            f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {self.images:,} images; "
+            f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {images}; "
             f"always the commonest class: {self.baseline:.4f})"
         )
 

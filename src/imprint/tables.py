@@ -114,7 +114,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cat          10
     dog           9
     """
-    rows = [[spelled(" ".join(cell.split())) for cell in row] for row in rows]  # a label may hold line ends
+    # A label may hold line ends, and a class may head a column.
+    header, *rows = ([spelled(" ".join(cell.split())) for cell in row] for row in (header, *rows))
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     to_right = [all(NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]

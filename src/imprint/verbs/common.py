@@ -32,6 +32,15 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an e
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+def writable(path: Path | None) -> Path | None:
+    """Refuse an output that cannot be written before anything is spent on it."""
+    if path is not None:
+        from imprint.files import check_output
+
+        check_output(path)
+    return path
+
+
 def read_model(path: Path) -> Predictor:
     """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
     if path.suffix.lower() == ".onnx":

@@ -7,18 +7,22 @@ from typing import Annotated
 
 import typer
 
-from imprint.verbs.common import AsJson, Data, Group, form_of, print_json, read_model, say
+from imprint.verbs.common import AsJson, Data, Group, form_of, print_json, read_model, say, writable
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
 
 def show(
     data: Data,
-    save: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw labelled pictures here.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", callback=writable, help="Draw labelled pictures here.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
     augmented: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw pictures beside versions of them as training sees them."),
+        typer.Option(
+            metavar="FILE.png", callback=writable, help="Draw pictures beside versions of them as training sees them."
+        ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the pictures decide.")] = None,
     seen_by: Annotated[
@@ -28,7 +32,7 @@ def show(
 ) -> None:
     """Say what the data is: count, size, channels, classes and first rows."""
     if seen_by is not None:
-        _show_as(data, seen_by, save)
+        _show_as(data, seen_by, save, as_json)
         return
     from imprint.data import load
     from imprint.progress import Reporter
@@ -55,7 +59,7 @@ def show(
         say(f"wrote {augmented}")
 
 
-def _show_as(picture: str, model: Path, save: Path | None) -> None:
+def _show_as(picture: str, model: Path, save: Path | None, as_json: bool) -> None:
     """Draw what a model sees of one picture file, step by step."""
     from imprint.data.decode import decode
     from imprint.input_spec import fitting_steps
@@ -64,7 +68,10 @@ def _show_as(picture: str, model: Path, save: Path | None) -> None:
     steps = fitting_steps(decode(Path(picture)).pixels, read_model(model).spec)
     save = save or Path(f"{Path(picture).stem}-seen.png")
     save_steps(steps, save)
-    print(save)
+    if as_json:
+        print_json({"files": [str(save)]})
+    else:
+        print(save)
 
 
 def check(
@@ -73,9 +80,12 @@ def check(
         str | None, typer.Option(metavar="DATA", help="Other data, such as a test set, that must share no picture.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if anything was found.")] = False,
-    save: Annotated[Path | None, typer.Option(metavar="REPORT.html", help="Write a page with pictures.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="REPORT.html", callback=writable, help="Write a page with pictures.")
+    ] = None,
     fix: Annotated[
-        Path | None, typer.Option(metavar="OUT.csv", help="Write the data without what was found, for train.")
+        Path | None,
+        typer.Option(metavar="OUT.csv", callback=writable, help="Write the data without what was found, for train."),
     ] = None,
     labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
     seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imprint.verbs.common import AsJson, Data, Model, part_to_score, print_json, read_model, say
+from imprint.verbs.common import AsJson, Data, Model, part_to_score, print_json, read_model, say, writable
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -31,9 +31,12 @@ def evaluate(
     from dataclasses import asdict
 
     from imprint.evaluation import evaluate as run_evaluation
+    from imprint.files import make_folder
     from imprint.progress import Reporter
     from imprint.tables import score_table
 
+    if pictures is not None:
+        make_folder(pictures)
     classifier, reporter = read_model(model), Reporter()
     images = classifier.ready(data, part_to_score(data), reporter)
     result = run_evaluation(classifier, images)
@@ -54,7 +57,6 @@ def evaluate(
 
         said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
         answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
-        pictures.mkdir(parents=True, exist_ok=True)
         for path in save_score_plots(answers, images, pictures):
             say(f"wrote {path}")
     if as_json:
@@ -67,7 +69,8 @@ def predict(
     model: Model,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.csv", help="Write here instead of to stdout.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -86,10 +89,13 @@ def predict(
 
 
 def explain(
-    model: Model,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or data of which --index picks one.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Draw here. Left out, a name is made up.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE.png", callback=writable, help="Draw here. Left out, a name is made up."
+        ),
     ] = None,
     index: Annotated[int, typer.Option(help="Which picture of the data, counted from 0 as in predictions.png.")] = 0,
     network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
@@ -137,7 +143,13 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.html", help="Write here instead of to report.html in the run."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            callback=writable,
+            help="Write here instead of to report.html in the run.",
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Where the run's data stands now, if it was moved.")
@@ -158,7 +170,8 @@ def report(
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Left out, beside the model file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.onnx", callback=writable, help="Left out, beside the model file."),
     ] = None,
     data: Annotated[
         str | None,
