@@ -17,6 +17,7 @@ from PIL import Image
 
 from helpers import pixel_table
 from imprint.__main__ import main
+from imprint.cli import app
 from imprint.report import write_report
 
 IMPRINT = [sys.executable, "-m", "imprint"]
@@ -251,6 +252,7 @@ BAD_COMMANDS = {
     "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
     "no training data": (["evaluate", "model.safetensors", "train.csv", "--clinic"], "model at model.safetensors"),
     "seeds without validation": (["train", "train.csv", "--seeds", "2", "--validation", "0"], "nothing to compare"),
+    "no seed": (["check", "train.csv", "--seed", "-1"], "it lies from 0 to 4294967295"),
     "no such device": (["train", "train.csv", "--device", "cuda:9"], "device 'cuda:9'"),
 }
 
@@ -405,6 +407,22 @@ def test_no_verb_prints_the_help(tmp_path):
 
 def test_letters_that_the_terminal_lacks_are_spelled(tmp_path):
     assert "8\\xd78" in imprint("show", "digits", cwd=tmp_path, PYTHONIOENCODING="ascii").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_stdout_gets_one_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*IMPRINT, "--version"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: file at standard output: No space left on device. Check its permissions and the space left.\n"
+    )
+
+
+def test_without_stderr_words_are_kept_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    app(["show", "digits", "--save", str(tmp_path / "digits.png"), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["images"] == 1797
 
 
 def test_version(tmp_path):

@@ -38,7 +38,6 @@ def test_names_within_two_drawings_do_not_meet(figure):
 
 
 def test_png(figure, tmp_path):
-    figure.axes[0].get_legend().remove()
     save_png(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 

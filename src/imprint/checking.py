@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from imprint.data.duplicates import NearCopies, connect, fingerprints, near_copies
 from imprint.data.faults import find_faults
+from imprint.errors import UsageError
 from imprint.findings import KINDS, Finding, Findings
 from imprint.images import LabelledImages, expect_images
 from imprint.mislabelled import find_mislabelled
@@ -56,7 +57,7 @@ def check(
     Raises
     ------
     UsageError
-        When the data are no LabelledImages, or the recipe or the device makes no sense.
+        When the data are no LabelledImages, or the recipe, the seed or the device makes no sense.
 
     Examples
     --------
@@ -71,6 +72,8 @@ def check(
     collections = [images, *([against] if isinstance(against, LabelledImages) else against)]
     for collection in collections:
         expect_images(collection, "check")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}", "check", "it lies from 0 to 4294967295", "Choose another.")
     found = [*find_faults(images), *(finding for other in collections[1:] for finding in _unlearnt(images, other))]
     reporter.say(f"looking for copies among {sum(map(len, collections)):,} pictures")
     prints = np.concatenate([fingerprints(each.pixels) for each in collections])

@@ -98,7 +98,8 @@ def save_png(figure: Figure, path: Path) -> None:
     """
     from matplotlib import rc_context
 
-    with rc_context(STYLE), written_whole(path) as temporary:
+    with rc_context(STYLE), written_whole(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         figure.savefig(temporary, format="png", facecolor="white")
 
 

@@ -32,7 +32,7 @@ class Reporter:
     """
 
     def __init__(self, silent: bool = False) -> None:
-        self._silent = silent
+        self._silent = silent or sys.stderr is None  # closed, or a window without a console
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
