@@ -1,6 +1,11 @@
+import numpy as np
+
+from imprint.answers import answers_to
 from imprint.nets import tutorial
+from imprint.score import score
+from imprint.score_sections import score_section
 from imprint.summary import summarise
-from imprint.tables import preview, summary_table, table
+from imprint.tables import preview, score_table, summary_table, table
 
 
 def test_preview_shows_first_rows(digits):
@@ -34,3 +39,16 @@ def test_the_lessons_totals():
     text = summary_table("tutorial", summarise(tutorial(1, 28, 28, 10), (1, 28, 28)))
     assert "conv2d (Conv2D)               (None, 24, 24, 30)      780" in text
     assert "Total params: 203,933\nTrainable params: 203,933\nNon-trainable params: 0" in text
+
+
+def test_a_class_without_pictures_is_not_called_the_hardest():
+    sure, labels, names, flags = (
+        np.eye(3, dtype=np.float32)[:2],
+        np.array([0, 1]),
+        ("a", "b", "none"),
+        np.zeros(2, bool),
+    )
+    text = score_table(score(sure, labels, names, flags)).split("rows: true class")[0]
+    assert "none" not in text
+    section = score_section(answers_to(sure, labels, names, flags), settled_here=False)
+    assert [row["name"] for row in section["per_class"]] == ["a", "b"]

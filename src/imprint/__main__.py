@@ -69,6 +69,8 @@ def main() -> None:
             _let_go_of_stdout()
         where = error.filename or "standard output"
         _fail(spelled(f"file at {where}: {error.strerror or error}. Check its permissions and the space left."))
+    except KeyboardInterrupt:  # before Typer looks out for it
+        status = STOPPED
     if status == STOPPED:
         _stop("run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.")
     sys.exit(status or 0)

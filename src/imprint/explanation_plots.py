@@ -109,7 +109,7 @@ def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
     limit = float(np.abs(explanation.weighed).max()) or 1.0
     axes.imshow(explanation.weighed, cmap=_signed(), vmin=-limit, vmax=limit, interpolation="nearest")
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=EDGE, linewidth=1.5))
-    _write(figure, left, below, shorten(f"pixels for and against {answer}", 26), fontsize=9.5)
+    _write(figure, left, below, "pixels for and against", fontsize=9.5)
     _draw_bars(figure, explanation, left + side + 0.1, below)
 
 

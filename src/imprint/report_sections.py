@@ -113,8 +113,9 @@ def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None
     epochs = len(history["loss"])
     about = f"{epochs:,} epoch{'s' if epochs > 1 else ''}" + (f" in {seconds:,.1f} seconds." if seconds else ".")
     if "val_acc" in history:
-        about += f" Accuracy on held-out pictures rose from {percent(history['val_acc'][0])} after the first epoch to "
-        about += f"{percent(history['val_acc'][-1])} after the last."
+        about += " Accuracy on held-out pictures, with one look at each, went from "
+        first, last = (percent(history["val_acc"][i]) for i in (0, -1))
+        about += f"{first} after the first epoch to {last} after the last."
     words = {
         what: f"{CURVES[what]} over the epochs, from {history[what][0]:.4g} to {history[what][-1]:.4g}"
         for what in CURVES

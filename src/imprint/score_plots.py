@@ -272,6 +272,7 @@ def class_plot(answers: Answers) -> Figure:
         axes.set_yticks(places, names, fontsize=9, parse_math=False)
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_xlim(right=1 + 0.03 * (1 - axes.get_xlim()[0]))
+        axes.locator_params("x", nbins=5)  # more labels meet where all scores are near 1
         axes.set_xlabel("precision, recall")
         figure.legend(loc="outside upper right", ncols=2, fontsize=9)
     return figure

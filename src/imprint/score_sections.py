@@ -78,7 +78,7 @@ def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
     'It named 2 of 2 pictures rightly that it had not learnt from.'
     """
     count, right = len(answers), int(answers.correct.sum())
-    error = calibration_error(answers.confidence, answers.correct)
+    error, rows = calibration_error(answers.confidence, answers.correct), _class_rows(answers)
     lost = log_loss(answers.label_probability[:, None], np.zeros(count, dtype=np.int64))
     confused = _commonest(answers)
     about = f"It named {right:,} of {count:,} pictures rightly that it had not learnt from."
@@ -96,8 +96,8 @@ def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
         "confusion": to_svg(confusion_plot(answers), "confusion", f"Confusion matrix. {about}"),
         "reliability": to_svg(reliability_plot(answers), "reliability", f"Reliability diagram. {confidence}"),
         "coverage": to_svg(coverage_plot(answers), "coverage", f"Accuracy against coverage. {_unsure(answers)}"),
-        "per_class": _class_rows(answers)[:CLASSES],
-        "more_classes": max(0, len(answers.class_names) - CLASSES),
+        "per_class": rows[:CLASSES],
+        "more_classes": max(0, len(rows) - CLASSES),
     }
 
 
@@ -120,12 +120,12 @@ def _commonest(answers: Answers) -> str:
 
 
 def _class_rows(answers: Answers) -> list[dict[str, Any]]:
-    """Score each class, the hardest first."""
+    """Score each class that there are pictures of, the hardest first."""
     mistakes = answers.confusion()
-    scored = class_scores(mistakes)
+    scored, met = class_scores(mistakes), mistakes.sum(axis=1).nonzero()[0]
     np.fill_diagonal(mistakes, 0)
     rows = []
-    for i in sorted(range(len(scored)), key=lambda i: scored[i]["f1"]):
+    for i in sorted(met, key=lambda i: scored[i]["f1"]):
         often = int(mistakes[i].max())
         rows.append(
             {

@@ -168,8 +168,9 @@ def score_table(result: Score) -> str:
 
 
 def _class_table(result: Score) -> str:
-    """Lay the scores of the hardest classes out, and their means over all."""
-    hardest = sorted(result.per_class.items(), key=lambda item: item[1]["f1"])[:MOST_CLASSES]
+    """Lay the scores of the hardest classes out that there are pictures of, and the means over all classes."""
+    met = [item for item in result.per_class.items() if item[1]["images"]]
+    hardest = sorted(met, key=lambda item: item[1]["f1"])[:MOST_CLASSES]
     scored = [*hardest, ("all alike", result.macro | {"images": result.images})]
     keys = ("precision", "recall", "f1")
     cells = [[name, *(f"{one[key]:.4f}" for key in keys), f"{one['images']:,}"] for name, one in scored]
@@ -301,6 +302,7 @@ def summary_table(title: str, layers: Sequence[Layer]) -> str:
 
     Examples
     --------
+    >>> from imprint.summary import Layer
     >>> print(summary_table("one", [Layer("dense", "Dense", (None, 10), 510, 510)]))
     Model: one
     Layer (type)   Output Shape  Param #
