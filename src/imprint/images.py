@@ -11,6 +11,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.errors import DataError, UsageError
+from imprint.files import copied
 
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
@@ -98,7 +99,7 @@ class LabelledImages:
 
         return replace(
             self,
-            pixels=self.pixels[picked],
+            pixels=self.pixels[picked] if isinstance(picked, slice) else copied(self.pixels, picked),
             labels=pick(self.labels),
             sources=self.sources[picked],
             groups=pick(self.groups),
