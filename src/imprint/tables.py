@@ -300,6 +300,7 @@ def summary_table(title: str, layers: Sequence[Layer]) -> str:
 
     Examples
     --------
+    >>> from imprint.summary import Layer
     >>> print(summary_table("one", [Layer("dense", "Dense", (None, 10), 510, 510)]))
     Model: one
     Layer (type)   Output Shape  Param #
