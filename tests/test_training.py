@@ -330,7 +330,9 @@ def test_photos_are_learnt():
     pixels = np.clip(np.stack(drawn), 0, 255).astype(np.uint8)
     sources = np.array([f"{i}.png" for i in range(150)])
     images = LabelledImages(pixels, labels, ("disc", "lying", "standing"), sources, "shapes")
-    run = imprint.train(images, "photos", settings=["epochs=4", "batch_size=16", "min_steps=15"], validation=0.2, silent=True)
+    run = imprint.train(
+        images, "photos", settings=["epochs=4", "batch_size=16", "min_steps=15"], validation=0.2, silent=True
+    )
     assert run.recipe.mirror == "yes"
     assert run.validation.accuracy > 0.8
 
