@@ -188,7 +188,7 @@ def copied(values: ndarray, chosen: ndarray) -> ndarray:
     array([3, 1])
     """
     if not isinstance(values, np.memmap):
-        return values[chosen]
+        return np.asarray(values[chosen])
     rows = np.arange(len(values))[chosen]
     taken = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
     for start in range(0, len(rows), TOGETHER):
