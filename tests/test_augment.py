@@ -5,17 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform, map_coordinates
 
-from imprint.augment import (
-    affine_matrices,
-    augment,
-    mirrored,
-    random_bend,
-    random_coarse,
-    random_light,
-    random_warp,
-    shifted,
-    warp,
-)
+from imprint.augment import affine_matrices, augment, mirrored, random_bend, random_light, random_warp, shifted, warp
 from imprint.plan import plan_training
 
 
@@ -189,19 +179,3 @@ def test_digits_are_never_mirrored(digits):
         recipe = plan_training(digits, name).recipe
         changed = augment(halves, recipe)
         assert (changed[..., :14].mean(dim=(1, 2, 3)) > changed[..., 14:].mean(dim=(1, 2, 3))).all()
-
-
-def test_coarse_pictures_are_spread_and_lose_their_detail():
-    torch.manual_seed(0)
-    checks = (torch.arange(28)[:, None] + torch.arange(28)) % 2
-    pictures = checks.float().expand(1000, 1, 28, 28)
-    seen = random_coarse(pictures, 0.3)
-    changed = (seen != pictures).flatten(1).any(1)
-    assert 0.28 <= changed.float().mean() <= 0.32
-    assert changed[:100].sum() > 25
-    assert changed[-100:].sum() > 25
-    detail = (seen[changed][..., 1:] - seen[changed][..., :-1]).abs().mean()
-    assert detail < 0.3  # of 1 in the pictures as they are
-    assert 0 <= seen.min() <= seen.max() <= 1
-    assert random_coarse(pictures, 0.0) is pictures
-    assert random_coarse(pictures[:1], 0.3).shape == (1, 1, 28, 28)

@@ -57,7 +57,7 @@ def test_the_most_doubtful_of_144_validation_pictures_settles_the_limit(run, dig
 
 def test_what_to_expect_is_what_the_validation_pictures_say(run):
     assert run.expected.accuracy == run.validation.accuracy
-    assert run.expected.interval == run.validation.interval
+    assert run.expected.interval == pytest.approx(run.validation.interval, rel=1e-12)
     assert "144 pictures held out" in run.expectation
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from imprint.recipe import Recipe
 
-COARSE_SIZES = 4  # at once; each costs two small tensor operations
-
 
 def warp(
     pixels: Float[Tensor, "n c h w"],
@@ -69,7 +67,7 @@ def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "
     pixels : Tensor of float, shape (n, c, h, w)
         Pictures, from 0 to 1.
     recipe : Recipe
-        Its fields rotation, zoom, shift, elastic, crop, mirror, coarse and light.
+        Its fields rotation, zoom, shift, elastic, crop, mirror and light.
 
     Returns
     -------
@@ -91,7 +89,7 @@ def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "
         crop=recipe.crop,
         mirror=recipe.mirror == "yes",
     )
-    return random_light(random_coarse(warped, recipe.coarse), recipe.light)
+    return random_light(warped, recipe.light)
 
 
 def random_warp(
@@ -160,47 +158,6 @@ def random_warp(
         zoom_x = zoom_x * torch.where(draws[7] < 0, -1.0, 1.0)
     matrices = affine_matrices(angle, zooms=(zoom_x, zoom_y), shifts=(shift_x, shift_y))
     return warp(pixels, matrices, random_bend(count, (height, width), elastic, pixels.device) if elastic else None)
-
-
-def random_coarse(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
-    """Show some of the pictures as if they had been taken at a third to six tenths of their side, then enlarged.
-
-    Strangers' pictures often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
-    raised too, by up to three times.
-
-    Parameters
-    ----------
-    pixels : Tensor of float, shape (n, c, h, w)
-        Pictures in random order, from 0 to 1.
-    share : float
-        Of them that are changed, spread evenly, at four random sizes.
-
-    Returns
-    -------
-    Tensor of float, shape (n, c, h, w)
-        From 0 to 1; `pixels` itself where the share is 0.
-
-    Examples
-    --------
-    >>> random_coarse(torch.rand(20, 1, 28, 28), 0.3).shape
-    torch.Size([20, 1, 28, 28])
-    """
-    if not share:
-        return pixels
-    height, width = pixels.shape[2:]
-    seen = pixels.clone()
-    step = max(round(COARSE_SIZES / share), COARSE_SIZES)
-    for first in range(min(COARSE_SIZES, len(pixels))):
-        some = pixels[first::step]
-        scale, contrast = (
-            1 / 3 + 0.27 * float(torch.rand(())),
-            1 + 2 * torch.rand(len(some), 1, 1, 1, device=pixels.device),
-        )
-        size = max(round(height * scale), 1), max(round(width * scale), 1)
-        small = F.interpolate(some, size=size, mode="bilinear", antialias=True)
-        large = F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False)
-        seen[first::step] = ((large - 0.5) * contrast + 0.5).clamp(0, 1)
-    return seen
 
 
 def random_light(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tensor, "n c h w"]:

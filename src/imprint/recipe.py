@@ -74,8 +74,6 @@ class Recipe:
         Move by up to this share of height and width.
     elastic : float, default=0
         Bend by random displacements of this standard deviation at 5×5 points, in 28ths of the side.
-    coarse : float, default=0
-        Share of the training pictures that are shown as if enlarged from a third to six tenths of their side.
     crop : float, default=1
         Take a random part of this share of the area at least, and enlarge it to the whole.
     mirror : {"auto", "yes", "no"}, default="no"
@@ -101,9 +99,8 @@ class Recipe:
 
     Examples
     --------
-    >>> from dataclasses import replace
     >>> from imprint.recipes import RECIPES
-    >>> replace(RECIPES["tutorial"], epochs=3).epochs
+    >>> dataclasses.replace(RECIPES["tutorial"], epochs=3).epochs
     3
     """
 
@@ -130,7 +127,6 @@ class Recipe:
     zoom: float = 0.0
     shift: float = 0.0
     elastic: float = 0.0
-    coarse: float = 0.0
     crop: float = 1.0
     mirror: str = "no"
     light: float = 0.0
@@ -152,7 +148,7 @@ class Recipe:
         )
         for key in at_least_0.split():
             self._require(key, getattr(self, key) >= 0, "it is at least 0")
-        for key in ("zoom", "shift", "label_smoothing", "validation_share", "hard_share", "light", "coarse"):
+        for key in ("zoom", "shift", "label_smoothing", "validation_share", "hard_share", "light"):
             self._require(key, 0 <= getattr(self, key) < 1, "it lies from 0 to below 1")
         for key in ("seed", "validation_seed"):
             self._require(key, 0 <= getattr(self, key) < 2**32, "it lies from 0 to 4294967295")

@@ -1,0 +1,77 @@
+"""What verbs share: their arguments, reading a model or a part of data, and printing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from imprint.images import LabelledImages
+    from imprint.input_spec import InputSpec
+    from imprint.predictor import Predictor
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders, pictures, .csv, .npz, .parquet, IDX file, .zip of these, or digits (bundled).",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
+]
+AllowBad = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def read_model(path: Path) -> Predictor:
+    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
+    if path.suffix.lower() == ".onnx":
+        from imprint.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier.load(path)
+    from imprint.classifier import Classifier
+    from imprint.run_at_work import told_unfinished
+
+    model, unfinished = Classifier.load(path), told_unfinished(path)
+    if unfinished:
+        say(unfinished)
+    return model
+
+
+def form_of(images: LabelledImages) -> InputSpec:
+    """Tell the form of pictures, for reading others alike."""
+    from imprint.input_spec import InputSpec
+
+    channels, height, width = images.shape
+    return InputSpec(channels, (height, width), (height, width))
+
+
+def part_to_score(data: str) -> str | None:
+    """Tell which part of divided data was kept for scoring."""
+    from imprint.data import parts
+
+    part = next((part for part in ("test", "validation") if part in parts(data)), None)
+    if part is not None:
+        say(f"scoring the {part} part of {data}")
+    return part
+
+
+def say(line: str) -> None:
+    """Print words on stderr."""
+    from imprint.progress import Reporter
+
+    Reporter().say(line)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(content, ensure_ascii=False))
