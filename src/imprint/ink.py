@@ -274,7 +274,7 @@ def _cut(picture: UInt8[ndarray, "H W c"], box: tuple[int, int, int, int]) -> UI
 
 
 def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> tuple[Float32[ndarray, "h w"], float] | None:
-    """Measure how much ink covers each place of a cut by its contrast to the paper beside it, and the unevenness of that."""
+    """Measure how much ink covers each place of a cut, by its contrast to the paper beside it, and its unevenness."""
     from scipy.ndimage import binary_dilation
 
     reach = max(cut.shape[0] // 24, 3)
