@@ -17,6 +17,7 @@ FAINTEST = 0.1  # of the paper's brightness; a weaker mark counts as even paper
 REACH = 0.35  # parts belong together whose gap is a smaller share of what they span: the bar of a 5, the dots of ä
 CLOSED = 0.75  # of a mark's outline runs over even paper
 SAME_PEN = 0.45  # of the main part's stroke; thinner marks beside it are dirt
+UNEVEN = 0.1  # of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/LOG.md)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,9 @@ class Ink:
         How much ink covers each place of the cut, scaled: 0 is paper, 1 is ink; other marks are gone.
     box : tuple of int
         Where the cut stood in the picture: left, top, right, bottom; beyond its edges where the margin is.
+    unevenness : float
+        How much of what varies in the cut varies beside the ink, 0 to 1: next to nothing on paper, much in a photo of
+        a thing.
 
     Examples
     --------
@@ -43,6 +47,12 @@ class Ink:
     cut: UInt8[ndarray, "h w c"]
     cover: Float32[ndarray, "H W"]
     box: tuple[int, int, int, int]
+    unevenness: float
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether the paper is even enough that what stands on it is ink."""
+        return self.unevenness <= UNEVEN
 
 
 def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
@@ -82,8 +92,8 @@ def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
             _clipped(picture, box), glance.shape[1::-1] * 2, picture.shape[1::-1] * 2, strict=True
         )
     )
-    cover = _cover(close, resample(group.mask.astype(np.float32), close.shape[:2], there) > 0.5)
-    return None if cover is None else Ink(cut, cover, box)
+    found = _cover(close, resample(group.mask.astype(np.float32), close.shape[:2], there) > 0.5)
+    return None if found is None else Ink(cut, found[0], box, found[1])
 
 
 def resample(
@@ -271,8 +281,8 @@ def _cut(picture: UInt8[ndarray, "H W c"], box: tuple[int, int, int, int]) -> UI
     return picture[top:bottom, left:right]
 
 
-def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w"] | None:
-    """Measure how much ink covers each place of a cut by its contrast to the paper beside it."""
+def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> tuple[Float32[ndarray, "h w"], float] | None:
+    """Measure how much ink covers each place of a cut, by its contrast to the paper beside it, and its unevenness."""
     from scipy.ndimage import binary_dilation
 
     reach = max(cut.shape[0] // 24, 3)
@@ -289,7 +299,9 @@ def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> Float32
             return None
         ink = near & (contrast > 0.1 * level)
     kept = binary_dilation(near & (contrast > 0.4 * level), np.ones((3, 3)), iterations=reach)
-    return np.where(kept & near, contrast / level, 0).clip(0, 1).astype(np.float32)
+    cover = np.where(kept & near, contrast / level, 0).clip(0, 1).astype(np.float32)
+    beside, all_of_it = ((cut - paper)[~near] ** 2).sum(), ((cut - cut.mean(axis=(0, 1))) ** 2).sum()
+    return cover, float(beside / all_of_it)
 
 
 def _ink_level(contrast: Float32[ndarray, " n"]) -> float:
