@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ ORDER = (
     "LabelledImages",
     "Recipe",
 )
+PROPERTIES = (property, cached_property)
 
 
 def api_page() -> str:
@@ -81,11 +83,11 @@ def _members(thing: type) -> Iterator[tuple[str, Any]]:
     seen = set()
     for base in homes:
         for member, value in vars(base).items():
-            routine = inspect.isroutine(value) or isinstance(value, property | classmethod | staticmethod)
+            routine = inspect.isroutine(value) or isinstance(value, (*PROPERTIES, classmethod, staticmethod))
             made_by_sklearn = type(value).__module__.startswith("sklearn.")
             if routine and not made_by_sklearn and not member.startswith("_") and member not in seen:
                 seen.add(member)
-                yield member, value if isinstance(value, property) else getattr(thing, member)
+                yield member, value if isinstance(value, PROPERTIES) else getattr(thing, member)
 
 
 def _inherited(thing: type) -> list[str]:
@@ -96,7 +98,7 @@ def _inherited(thing: type) -> list[str]:
 
 def _described(title: str, thing: Any) -> Iterator[str]:
     doc = _parsed(thing)
-    if not isinstance(thing, property):
+    if not isinstance(thing, PROPERTIES):
         yield f"```python\n{_signature(title, thing)}\n```\n"
     yield " ".join(doc["Summary"]) + "\n"
     if doc["Extended Summary"]:

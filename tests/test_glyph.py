@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import center_of_mass
+from sklearn.datasets import load_sample_image
 
 import imprint
 from imprint.glyph import fit_glyph, glyph_steps, learn_glyph_form, stroke_width
+from imprint.ink import find_ink
 from imprint.plots import save_steps
 
 
@@ -94,13 +96,54 @@ def model(mnist):
 @pytest.mark.parametrize("name", SHEETS)
 def test_digits_on_paper_are_read_as_well_as_in_the_training_form(model, mnist, digits, name, tmp_path):
     files = []
-    for place in range(1500, 1560):
+    for place in range(1500, 1540):
         SHEETS[name](digits.pixels[place, 0]).save(tmp_path / f"{place}.png")
         files.append(tmp_path / f"{place}.png")
-    right = np.array(model.predict(files).names) == np.array(digits.class_names)[digits.labels[1500:1560]]
-    in_form = imprint.evaluate(model, mnist[1500:1560]).accuracy
+    right = np.array(model.predict(files).names) == np.array(digits.class_names)[digits.labels[1500:1540]]
+    in_form = imprint.evaluate(model, mnist[1500:1540]).accuracy
     assert in_form > 0.9
     assert right.mean() >= in_form - 0.07
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_digits_stand_on_paper_even_if_cut_out_tightly(digits, name):
+    for digit in digits.pixels[1500:1502, 0]:
+        page = np.asarray(SHEETS[name](digit))
+        found = find_ink(page)
+        rows, columns = (np.flatnonzero((found.cover > 0.4).any(axis)) for axis in (1, 0))
+        scale = len(found.cut) / len(found.cover)
+        top, bottom, left, right = (int(edge * scale) for edge in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+        assert found.on_paper
+        assert find_ink(found.cut[top:bottom, left:right]).on_paper
+
+
+@pytest.mark.parametrize("name", ["black on white", "off-centre", "thin pen"])
+def test_squared_paper_is_paper(digits, name):
+    page = np.array(SHEETS[name](digits.pixels[1500, 0]))
+    page[::24], page[:, ::24] = page[::24] // 4 * 3, page[:, ::24] // 4 * 3
+    assert find_ink(page).on_paper
+
+
+def ball_on_wood(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:120, :120] / 120
+    wood = 150 + 25 * np.sin(40 * y + 3 * np.sin(6 * x + rng.uniform(0, 6))) + rng.normal(0, 4, x.shape)
+    ball = np.hypot(x - rng.uniform(0.4, 0.6), y - 0.5) < 0.3
+    return np.where(ball, 40 + 60 * (x + y), wood).clip(0, 255).astype(np.uint8)[..., None]
+
+
+def test_what_is_no_ink_on_paper_is_shown_as_it_is_and_flagged(model):
+    things = [ball_on_wood(seed) for seed in range(7)]
+    photo = load_sample_image("flower.jpg")
+    things += [np.ascontiguousarray(photo[top : top + 200, 200:400]) for top in (60, 120, 180)]
+    assert not any(find_ink(thing).on_paper for thing in things)
+    seen = [fit_glyph(thing, model.spec.glyph) for thing in things]
+    for thing, shown in zip(things, seen, strict=True):
+        grey = Image.fromarray(thing.mean(axis=2).round().astype(np.uint8))
+        plain = np.asarray(grey.resize((28, 28), Image.Resampling.BOX))
+        assert np.abs(shown[0].astype(int) - plain).max() <= 2
+    images = imprint.LabelledImages(np.stack(seen), None, (), np.arange(1, len(seen) + 1))
+    assert model.predict(images).unsure.all()
 
 
 def test_a_mark_in_the_corner_of_a_large_photo_is_found(mnist):

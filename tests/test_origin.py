@@ -6,7 +6,7 @@ import pytest
 
 from helpers import pixel_table
 from imprint import DataError, load
-from imprint.origin import Origin, data_origin, fingerprint, origin_of
+from imprint.origin import Origin, data_origin, origin_of
 from imprint.plan import plan_training
 
 
@@ -40,7 +40,7 @@ def test_every_pixel_label_and_name_counts(digits):
     others = [some]
     others += [dataclasses.replace(some, **change) for change in ({"pixels": pixels}, {"labels": labels})]
     others.append(dataclasses.replace(some, class_names=names))
-    assert len({fingerprint(other) for other in others}) == 4
+    assert len({other.fingerprint for other in others}) == 4
 
 
 def test_through_json(digits):

@@ -279,8 +279,8 @@ def press_ctrl_c(monkeypatch, step):
 
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
-    press_ctrl_c(monkeypatch, step=5 * 40 + 3)
-    run = imprint.train(digits, "quick", settings=["epochs=30"], silent=True)
+    press_ctrl_c(monkeypatch, step=5 * 15 + 3)
+    run = imprint.train(digits, "quick", settings=["epochs=30", "min_steps=15"], silent=True)
     assert run.interrupted
     assert {len(values) for values in run.history.values()} == {5}
     assert abs(run.validation.accuracy - max(run.history["val_acc"])) < 0.03  # the score is taken with views
@@ -330,7 +330,9 @@ def test_photos_are_learnt():
     pixels = np.clip(np.stack(drawn), 0, 255).astype(np.uint8)
     sources = np.array([f"{i}.png" for i in range(150)])
     images = LabelledImages(pixels, labels, ("disc", "lying", "standing"), sources, "shapes")
-    run = imprint.train(images, "photos", settings=["epochs=4", "batch_size=16"], validation=0.2, silent=True)
+    run = imprint.train(
+        images, "photos", settings=["epochs=4", "batch_size=16", "min_steps=15"], validation=0.2, silent=True
+    )
     assert run.recipe.mirror == "yes"
     assert run.validation.accuracy > 0.8
 

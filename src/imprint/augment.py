@@ -192,10 +192,8 @@ def random_coarse(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tenso
     step = max(round(COARSE_SIZES / share), COARSE_SIZES)
     for first in range(min(COARSE_SIZES, len(pixels))):
         some = pixels[first::step]
-        scale, contrast = (
-            1 / 3 + 0.27 * float(torch.rand(())),
-            1 + 2 * torch.rand(len(some), 1, 1, 1, device=pixels.device),
-        )
+        scale = 1 / 3 + 0.27 * float(torch.rand(()))
+        contrast = 1 + 2 * torch.rand(len(some), 1, 1, 1, device=pixels.device)
         size = max(round(height * scale), 1), max(round(width * scale), 1)
         small = F.interpolate(some, size=size, mode="bilinear", antialias=True)
         large = F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False)

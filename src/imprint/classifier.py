@@ -384,7 +384,6 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
         raise ValueError("notes")
     if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
         raise ValueError("limits")
-    score = facts.get("score")
     return Classifier(net, names, spec, recipe, temperature, NOTHING_USUAL, unsure_above, views_below, score, notes)
 
 

@@ -14,6 +14,7 @@ from numpy import ndarray
 from imprint.errors import UsageError
 
 UNFINISHED = ".part"
+TOGETHER = 128  # rows copied before mapped memory is given back
 
 
 @contextmanager
@@ -216,6 +217,38 @@ def let_go(values: ndarray) -> None:
     """
     if isinstance(values, np.memmap) and isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         values.base.madvise(mmap.MADV_DONTNEED)
+
+
+def copied(values: ndarray, chosen: ndarray) -> ndarray:
+    """Copy some rows into memory; of mapped values little else is held there meanwhile.
+
+    Around each row that is looked at the system maps more of the file, so that a tenth of 2 GB had taken 1.6 GB.
+
+    Parameters
+    ----------
+    values : ndarray
+        In memory or mapped.
+    chosen : ndarray of int or bool
+        Positions along the first axis.
+
+    Returns
+    -------
+    ndarray
+        A copy.
+
+    Examples
+    --------
+    >>> copied(np.arange(5), np.array([3, 1]))
+    array([3, 1])
+    """
+    if not isinstance(values, np.memmap):
+        return np.asarray(values[chosen])
+    rows = np.arange(len(values))[chosen]
+    taken = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
+    for start in range(0, len(rows), TOGETHER):
+        taken[start : start + TOGETHER] = values[rows[start : start + TOGETHER]]
+        let_go(values)
+    return taken
 
 
 def cache_folder() -> Path:

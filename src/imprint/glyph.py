@@ -160,7 +160,8 @@ def fit_glyph(
     Returns
     -------
     ndarray of uint8, shape (1, *size)
-        The glyph as the training pictures showed theirs; plain ground where the picture is blank.
+        The glyph as the training pictures showed theirs; plain ground where the picture is blank; the picture itself,
+        scaled, where it shows no ink on paper, so that the model sees that it is something else.
 
     Examples
     --------
@@ -205,6 +206,9 @@ def glyph_steps(
     ink = find_ink(picture)
     if ink is None:
         return [*steps, ("as the model sees it", np.full((*size, 1), form.ground, dtype=np.uint8))]
+    if not ink.on_paper:
+        grey = resample(picture.mean(axis=2, dtype=np.float32), size)
+        return [*steps, ("as the model sees it", grey.round().astype(np.uint8)[..., None])]
     scale = min(size[0] / form.height, size[1] / form.width)
     shaped = _shape_strokes(_to_box(ink.cover, ROOM * form.box), form)
     seen = _place(shaped, form, size, scale)

@@ -17,6 +17,7 @@ FAINTEST = 0.1  # of the paper's brightness; a weaker mark counts as even paper
 REACH = 0.35  # parts belong together whose gap is a smaller share of what they span: the bar of a 5, the dots of ä
 CLOSED = 0.75  # of a mark's outline runs over even paper
 SAME_PEN = 0.45  # of the main part's stroke; thinner marks beside it are dirt
+UNEVEN = 0.1  # of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/LOG.md)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,9 @@ class Ink:
         How much ink covers each place of the cut, scaled: 0 is paper, 1 is ink; other marks are gone.
     box : tuple of int
         Where the cut stood in the picture: left, top, right, bottom; beyond its edges where the margin is.
+    unevenness : float
+        How much of what varies in the cut varies beside the ink, 0 to 1: next to nothing on paper, much in a photo of
+        a thing.
 
     Examples
     --------
@@ -43,6 +47,12 @@ class Ink:
     cut: UInt8[ndarray, "h w c"]
     cover: Float32[ndarray, "H W"]
     box: tuple[int, int, int, int]
+    unevenness: float
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether the paper is even enough that what stands on it is ink."""
+        return self.unevenness <= UNEVEN
 
 
 def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
@@ -82,8 +92,8 @@ def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
             _clipped(picture, box), glance.shape[1::-1] * 2, picture.shape[1::-1] * 2, strict=True
         )
     )
-    cover = _cover(close, resample(group.mask.astype(np.float32), close.shape[:2], there) > 0.5)
-    return None if cover is None else Ink(cut, cover, box)
+    found = _cover(close, resample(group.mask.astype(np.float32), close.shape[:2], there) > 0.5)
+    return None if found is None else Ink(cut, found[0], box, found[1])
 
 
 def resample(
@@ -176,19 +186,20 @@ def _groups(
     contrast: Float32[ndarray, "h w"], paper_change: Float32[ndarray, "h w"], steps: Float32[ndarray, "h w"]
 ) -> list[_Group]:
     """Join marks that stand close together for their size and were drawn with the same pen."""
-    from scipy.ndimage import distance_transform_cdt, find_objects, label, maximum, sum_labels
+    from scipy.ndimage import distance_transform_cdt, find_objects, label
 
     noise = float(np.median(contrast)) + 4 * float(np.median(np.abs(contrast - np.median(contrast))))
     marks = contrast > max(FAINTEST, noise, 0.22 * float(np.quantile(contrast, 0.999)))
     labels, count = label(marks, structure=np.ones((3, 3)))
     if not count:
         return []
-    numbers = np.arange(1, count + 1)
-    weights = sum_labels(steps**2, labels, numbers)
-    pens = maximum(distance_transform_cdt(np.pad(marks, 1), "chessboard")[1:-1, 1:-1], labels, numbers)
+    weights = _sums(steps**2, labels, count)
+    pens = np.zeros(count + 1, dtype=np.int32)
+    np.maximum.at(pens, labels.ravel(), distance_transform_cdt(np.pad(marks, 1), "chessboard")[1:-1, 1:-1].ravel())
+    pens = pens[1:]
     boxes = np.array([[s.start for s in place] + [s.stop for s in place] for place in find_objects(labels)])
     edge = (boxes[:, :2] == 0).any(1) | (boxes[:, 2:] == marks.shape).any(1)
-    closed = _closed(labels, numbers, contrast, paper_change) >= CLOSED
+    closed = _closed(labels, count, contrast, paper_change) >= CLOSED
     left = np.argsort(-weights, kind="stable")[:64].tolist()  # beyond so many it is texture
     groups: list[_Group] = []
     while left and len(groups) < 8:
@@ -196,7 +207,7 @@ def _groups(
         alike = (pens >= SAME_PEN * pens[first]) & (edge <= edge[first]) & (closed >= closed[first])
         members = _joined(first, [i for i in left[1:] if alike[i]], boxes)
         left = [i for i in left if i not in members]
-        mask = np.isin(labels, numbers[members])
+        mask = np.isin(labels, np.add(members, 1))
         groups.append(_Group(mask, float(weights[members].sum()), bool(closed[first])))
     return groups
 
@@ -225,16 +236,23 @@ def _steps(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
 
 def _closed(
     labels: Int32[ndarray, "h w"],
-    numbers: Int64[ndarray, " n"],
+    count: int,
     contrast: Float32[ndarray, "h w"],
     paper_change: Float32[ndarray, "h w"],
 ) -> Float64[ndarray, " n"]:
     """Measure how much of each mark's outline runs over even paper; at a sheet's corner what changes is the paper."""
-    from scipy.ndimage import maximum_filter, mean, minimum_filter
+    from scipy.ndimage import maximum_filter, minimum_filter
 
     outline = np.where((labels == 0) | (minimum_filter(labels, 3) == 0), maximum_filter(labels, 3), 0)
-    usual = np.concatenate([[0], np.asarray(mean(contrast, labels, numbers))])
-    return np.asarray(mean(paper_change < 0.3 * usual[outline], outline, numbers))
+    usual = np.concatenate([[0], _sums(contrast, labels, count) / _sums(np.ones_like(contrast), labels, count)])
+    even = _sums(paper_change < 0.3 * usual[outline], outline, count)
+    places = _sums(np.ones_like(contrast), outline, count).clip(1)  # a speck inside another mark has no outline
+    return np.asarray(even / places)
+
+
+def _sums(values: ndarray, labels: Int32[ndarray, "h w"], count: int) -> ndarray:
+    """Add up the values of each mark; scipy's function sorts the labels first, an eighth of all the time."""
+    return np.bincount(labels.ravel(), weights=values.ravel(), minlength=count + 1)[1:]
 
 
 def _near(one: ndarray, other: ndarray) -> bool:
@@ -263,8 +281,8 @@ def _cut(picture: UInt8[ndarray, "H W c"], box: tuple[int, int, int, int]) -> UI
     return picture[top:bottom, left:right]
 
 
-def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> Float32[ndarray, "h w"] | None:
-    """Measure how much ink covers each place of a cut by its contrast to the paper beside it."""
+def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> tuple[Float32[ndarray, "h w"], float] | None:
+    """Measure how much ink covers each place of a cut, by its contrast to the paper beside it, and its unevenness."""
     from scipy.ndimage import binary_dilation
 
     reach = max(cut.shape[0] // 24, 3)
@@ -281,7 +299,9 @@ def _cover(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> Float32
             return None
         ink = near & (contrast > 0.1 * level)
     kept = binary_dilation(near & (contrast > 0.4 * level), np.ones((3, 3)), iterations=reach)
-    return np.where(kept & near, contrast / level, 0).clip(0, 1).astype(np.float32)
+    cover = np.where(kept & near, contrast / level, 0).clip(0, 1).astype(np.float32)
+    beside, all_of_it = ((cut - paper)[~near] ** 2).sum(), ((cut - cut.mean(axis=(0, 1))) ** 2).sum()
+    return cover, float(beside / all_of_it)
 
 
 def _ink_level(contrast: Float32[ndarray, " n"]) -> float:

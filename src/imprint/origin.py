@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -11,19 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from imprint.data import load
 from imprint.errors import DataError
-from imprint.files import let_go
 from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
 from imprint.plan import Plan
 from imprint.progress import Reporter
 
 PACKAGES = ("imprint", "torch", "numpy", "pillow", "polars")
-ROWS = 4096  # pictures hashed at once
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class DataOrigin:
         if form := options.pop("form", None):
             options["spec"] = InputSpec(form[0], (form[1], form[2]), (form[1], form[2]))
         images = load(self.path if path is None else path, reporter=reporter, **options)
-        if fingerprint(images) != self.fingerprint:
+        if images.fingerprint != self.fingerprint:
             cause = "they are not the pictures and labels of the run: the data has changed, or is another"
             raise DataError("data", images.name, cause, "Name the run's data with --data, or train again.")
         return images
@@ -236,7 +232,7 @@ def data_origin(images: LabelledImages, path: str, **options: Any) -> DataOrigin
         len(images),
         images.shape,
         images.class_counts(),
-        fingerprint(images),
+        images.fingerprint,
     )
 
 
@@ -273,35 +269,6 @@ def origin_of(plan: Plan, command: str, training: DataOrigin, validation: DataOr
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, trained on {device}"
     made = datetime.now(UTC).isoformat(timespec="seconds")
     return Origin(_plain(command), made, _plain(str(plan)), versions, machine, training, validation)
-
-
-def fingerprint(images: LabelledImages) -> str:
-    """Boil pixels and labels down to a few letters, which other pictures, labels or orders change.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        In memory or mapped.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
-
-    Examples
-    --------
-    >>> from imprint.data import load
-    >>> digits = load("digits")
-    >>> fingerprint(digits) == fingerprint(digits[::-1])
-    False
-    """
-    digest = hashlib.blake2b(repr((images.pixels.shape, images.class_names)).encode(), digest_size=16)
-    for start in range(0, len(images), ROWS):
-        digest.update(np.ascontiguousarray(images.pixels[start : start + ROWS]).data)
-        let_go(images.pixels)
-    if images.labels is not None:
-        digest.update(np.ascontiguousarray(images.labels).data)
-    return digest.hexdigest()
 
 
 def _plain(text: str) -> str:

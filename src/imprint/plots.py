@@ -182,7 +182,7 @@ def save_predictions(images: LabelledImages, predictions: Predictions, path: Pat
     >>> from imprint.data import load
     >>> digits = load("digits")
     >>> sure = np.eye(10, dtype=np.float32)[digits.labels]
-    >>> right = Predictions(sure, digits.class_names, digits.sources, 0.5)
+    >>> right = Predictions(sure, digits.class_names, digits.sources, np.zeros(1797, dtype=np.float32), 0.5)
     >>> save_predictions(digits, right, Path(tempfile.mkdtemp()) / "predictions.png", slice(0, 10))
     """
     names = predictions.names
