@@ -481,8 +481,9 @@ def test_check_finds_what_leaks_between_parts(divided):
 
 def test_show_what_a_model_sees(model_file, divided):
     picture = next(divided.glob("pictures/test/1/*.png"))
-    written = imprint("show", picture, "--as", model_file, cwd=divided).stdout.strip()
-    assert written == f"{picture.stem}-seen.png"
+    done = imprint("show", picture, "--as", model_file, "--json", cwd=divided)
+    written = f"{picture.stem}-seen.png"
+    assert json.loads(done.stdout) == {"files": [written]}
     assert (divided / written).is_file()
 
 

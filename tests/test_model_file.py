@@ -220,3 +220,11 @@ def test_the_command_line_refuses_in_one_line(content, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: model at {path}: it holds")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_exported_model_is_told_from_a_broken_one(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(
+        ModelFileError, match="it is an exported model, which predict, evaluate and compare alone can use"
+    ):
+        read_model_file(tmp_path / "model.onnx")
