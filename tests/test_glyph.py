@@ -195,3 +195,11 @@ def test_strokes_get_trainings_width(mnist, pen):
     form = learn_glyph_form(mnist.pixels)
     cover = fit_glyph(np.asarray(page)[..., None], form)[0] / np.float32(form.ink)
     assert stroke_width(cover.clip(0, 1)) == pytest.approx(form.stroke, rel=0.25)
+
+
+@pytest.mark.parametrize("change", [lambda p: p, lambda p: 255 - p], ids=["as they come", "inverted"])
+def test_tiny_pictures_that_their_digit_fills_are_read(model, mnist, digits, change):
+    fitted = np.stack([fit_glyph(change(p.transpose(1, 2, 0)), model.spec.glyph) for p in digits.pixels[1500:1560]])
+    names = model.predict(imprint.LabelledImages(fitted, None, (), np.arange(60))).names
+    right = np.array(names) == np.array(digits.class_names)[digits.labels[1500:1560]]
+    assert right.mean() >= imprint.evaluate(model, mnist[1500:1560]).accuracy - 0.07

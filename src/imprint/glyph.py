@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
-from imprint.ink import find_ink, resample
+from imprint.ink import find_ink, resample, with_room
 
 LOOKED_AT = 2000  # training pictures; medians over more change nothing
 NEAR = 24  # levels of 255 that still count as ground: paper that went through JPEG
@@ -203,7 +203,7 @@ def glyph_steps(
     steps = [("as given", picture)]
     if form.holds(picture) and size == picture.shape[:2]:
         return [*steps, ("as the model sees it", picture[..., :1])]
-    ink = find_ink(picture)
+    ink = find_ink(with_room(picture))
     if ink is None:
         return [*steps, ("as the model sees it", np.full((*size, 1), form.ground, dtype=np.uint8))]
     if not ink.on_paper:

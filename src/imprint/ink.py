@@ -12,6 +12,7 @@ from PIL import Image
 
 GLANCE, CLOSE = 256, 192  # longer side in pixels at which marks are sought, and at which one is looked at
 WIDEST = (0.08, 0.25, 0.8)  # of the longer side: strokes up to so wide are sought, anything wider is paper
+SMALL = 64  # pixels of the longer side
 DARKEST = 24.0  # levels; added to the paper's, so that black ground does not make noise of its own infinite
 FAINTEST = 0.1  # of the paper's brightness; a weaker mark counts as even paper
 REACH = 0.35  # parts belong together whose gap is a smaller share of what they span: the bar of a 5, the dots of ä
@@ -94,6 +95,43 @@ def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
     )
     found = _cover(close, resample(group.mask.astype(np.float32), close.shape[:2], there) > 0.5)
     return None if found is None else Ink(cut, found[0], box, found[1])
+
+
+def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
+    """Enlarge a small picture, and put more of its ground around it.
+
+    Of a few dozen pixels a side, strokes have too few places to be told from paper, and a glyph that fills its
+    picture has no paper around it to be measured against.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (h, w, 1 or 3)
+        Any picture; its ground is what most of its border shows.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 1 or 3)
+        The picture itself where its longer side has more than 64 pixels.
+
+    Examples
+    --------
+    >>> with_room(np.zeros((8, 8, 1), dtype=np.uint8)).shape
+    (256, 256, 1)
+    """
+    height, width = picture.shape[:2]
+    if max(height, width) > SMALL:
+        return picture
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    ground = np.median(border, axis=0).astype(np.uint8)
+    room = -(-max(height, width) // 4)
+    around = np.broadcast_to(ground, (height + 2 * room, width + 2 * room, len(ground))).copy()
+    around[room : room + height, room : room + width] = picture
+    size = _longer_side(around, GLANCE)
+    scaled = [
+        np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC))
+        for one in around.transpose(2, 0, 1)
+    ]
+    return np.stack(scaled, axis=2)
 
 
 def resample(
