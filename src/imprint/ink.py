@@ -116,7 +116,7 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
     Examples
     --------
     >>> with_room(np.zeros((8, 8, 1), dtype=np.uint8)).shape
-    (256, 256, 1)
+    (128, 128, 1)
     """
     height, width = picture.shape[:2]
     if max(height, width) > SMALL:
