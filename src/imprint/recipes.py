@@ -71,7 +71,7 @@ BEST = dataclasses.replace(
 )
 
 # The highest accuracy that an hour on two cores gives: four times the two of `best`, taught twice as long.
-# Evidence: 0.9974 as above, once, of networks trained one by one (docs/LOG.md, "Best and record").
+# Evidence: 0.9975 as above, seed 1, 1,230 s for 32,000 digits (docs/LOG.md, "The recipes on a third machine").
 RECORD = dataclasses.replace(BEST, name="record", net="+".join(["deep+broad"] * 4), epochs=54)
 
 # The default on colour photos. Evidence: on 413 of 2,062 photos of hands 0.9952 in 54 s, seed 1, where Keras's
