@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from imprint.marks import DARKEST, FAINTEST, find_marks, light_of
+from imprint.marks import DARKEST, FAINTEST, WIDEST, find_marks, light_of
 from imprint.windows import closing, highest, opening
 
 GLANCE, CLOSE = 256, 192  # longer side in pixels at which marks are sought, and at which one is looked at
 SMALL = 64  # pixels of the longer side
 NEAR = 24  # levels of 255 that still count as ground: paper that went through JPEG
 BAND = 24  # a margin of the longer side over this is none
-BROAD = 0.6  # of the longer side; anything wider is paper
+FLAT = 16  # levels of 255 between the ends of even ground
 UNEVEN = 0.1  # of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/LOG.md)
 
 
@@ -131,21 +131,24 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
 def _ground_of_tight(picture: UInt8[ndarray, "h w c"]) -> Float32[ndarray, " c"] | None:
     """Give the ground of a picture that is cut tightly around ink on even ground; None of any other.
 
-    Going once around such a picture, ink is met twice or more; an arm, a shadow or a table's edge is met once.
+    Going once around such a picture, ink is met twice or more; an arm, a shadow or a table's edge is met once. Where
+    ink takes so much of it that either could be the ground, it is what the corners show.
     """
-    seen = _look(picture, CLOSE)
+    seen = _look(picture, GLANCE // 2)
     levels = light_of(seen).round().astype(np.uint8)
-    window = int(BROAD * max(levels.shape)) | 1
+    window = int(WIDEST[-1] * max(levels.shape)) | 1
+    grounds = []
     for paper in (closing(levels, window), opening(levels, window)):
         ink = opening(np.abs(levels - paper.astype(np.int16)) > 2 * NEAR, 3)  # without specks
-        if ink.all() or int(paper.max()) - int(paper.min()) > NEAR:
+        if ink.all() or int(paper.max()) - int(paper.min()) > FLAT:
             continue
         band = -(-max(ink.shape) // BAND)
         sides = (ink[:band].any(0), ink[:, -band:].any(1), ink[-band:].any(0)[::-1], ink[:, :band].any(1)[::-1])
         around = np.concatenate(sides)
-        if (around & ~np.roll(around, 1)).sum() >= 2:
-            return np.asarray(np.median(seen[~ink], axis=0))
-    return None
+        corners = int(ink[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
+        if corners <= 2 and (around & ~np.roll(around, 1)).sum() >= 2:
+            grounds.append((corners, np.asarray(np.median(seen[~ink], axis=0))))
+    return min(grounds, key=lambda ground: ground[0])[1] if grounds else None
 
 
 def _framed(picture: UInt8[ndarray, "h w c"], ground: Float32[ndarray, " k"]) -> UInt8[ndarray, "H W c"]:

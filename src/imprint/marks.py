@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, Shaped, UInt8
 from numpy import ndarray
 
 from imprint.windows import closing, highest, lowest, opening
@@ -17,7 +17,7 @@ FAINTEST = 0.1  # of the paper's brightness; a weaker mark counts as even paper
 REACH = 0.35  # parts belong together whose gap is a smaller share of what they span: the bar of a 5, the dots of ä
 CLOSED = 0.75  # of a mark's outline runs over even paper
 SAME_PEN = 0.45  # of the main part's stroke; thinner marks beside it are dirt
-MOST = 64  # marks of one look; beyond so many it is texture
+MOST = 64  # marks of one look, their numbers fit a byte; beyond so many it is texture
 
 
 def find_marks(picture: Float32[ndarray, "h w c"]) -> Bool[ndarray, "h w"] | None:
@@ -90,9 +90,13 @@ def _top_hats(
     a shadow or a table where it is (Serra 1982, Image Analysis and Mathematical Morphology, chapter XII).
     """
     levels = picture.round().astype(np.uint8)  # a quarter of the memory, and of the time, of floats
+    papers: list[UInt8[ndarray, "h w c"]] = []
     for share in WIDEST:
         window = int(share * max(picture.shape[:2])) | 1
         for paper in (closing(levels, window), opening(levels, window)):
+            if any(np.array_equal(paper, other) for other in papers):  # even paper: a wider window shows nothing new
+                continue
+            papers.append(paper)
             # Of the light at that place alone: ink in the shade stands out from its paper as much as in the sun.
             yield _strength((picture - paper) / (np.maximum(picture, paper) + np.float32(DARKEST))), paper
 
@@ -149,10 +153,10 @@ def _groups(
 
 def _heaviest(
     labels: Int32[ndarray, "h w"], weights: Float64[ndarray, " count"]
-) -> tuple[Int32[ndarray, "h w"], Float64[ndarray, " n"]]:
+) -> tuple[UInt8[ndarray, "h w"], Float64[ndarray, " n"]]:
     """Keep the marks that weigh most, numbered from the heaviest on."""
     order = np.argsort(-weights, kind="stable")[:MOST]
-    ranks = np.zeros(len(weights) + 1, dtype=np.int32)
+    ranks = np.zeros(len(weights) + 1, dtype=np.uint8)
     ranks[order + 1] = np.arange(1, len(order) + 1)
     return ranks[labels], weights[order]
 
@@ -178,7 +182,7 @@ def _steps(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
 
 
 def _closed(
-    labels: Int32[ndarray, "h w"], contrast: Float32[ndarray, "h w"], paper: UInt8[ndarray, "h w c"]
+    labels: UInt8[ndarray, "h w"], contrast: Float32[ndarray, "h w"], paper: UInt8[ndarray, "h w c"]
 ) -> Float64[ndarray, " n"]:
     """Measure how much of each mark's outline runs over even paper; at a sheet's corner what changes is the paper."""
     marks, count = labels > 0, int(labels.max())
@@ -193,7 +197,7 @@ def _closed(
     return np.asarray(even / places)
 
 
-def _sums(values: Shaped[ndarray, " n"] | None, owners: Int32[ndarray, " n"], count: int) -> Float64[ndarray, " c"]:
+def _sums(values: Shaped[ndarray, " n"] | None, owners: Integer[ndarray, " n"], count: int) -> Float64[ndarray, " c"]:
     """Add up the values, or the places, that each mark owns."""
     return np.bincount(owners, weights=values, minlength=count + 1)[1:].astype(np.float64)
 

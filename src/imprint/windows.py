@@ -175,14 +175,17 @@ def _extreme(better: np.ufunc, values: ndarray, side: int) -> ndarray:
 def _along(axis: int, better: np.ufunc, values: ndarray, reach: int) -> ndarray:
     """Take the extreme of what lies up to `reach` places away along an axis."""
     count, side, span = values.shape[axis], 2 * reach + 1, 1
+
+    def part(start: int, stop: int) -> tuple[slice, ...]:
+        return (slice(None),) * axis + (slice(start, stop),)
+
     # Repeating the first and the last adds nothing to a window that holds them anyway.
-    wide = np.pad(values, [(reach, reach) if each == axis else (0, 0) for each in range(values.ndim)], mode="edge")
-
-    def part(start: int, stop: int) -> ndarray:
-        return wide[(slice(None),) * axis + (slice(start, stop),)]
-
+    wide = np.empty([length + 2 * reach * (each == axis) for each, length in enumerate(values.shape)], values.dtype)
+    wide[part(reach, reach + count)] = values
+    wide[part(0, reach)] = values[part(0, 1)]
+    wide[part(reach + count, count + 2 * reach)] = values[part(count - 1, count)]
     while 2 * span <= side:
         length = wide.shape[axis] - span
-        wide = better(part(0, length), part(span, span + length))
+        wide = better(wide[part(0, length)], wide[part(span, span + length)])
         span *= 2
-    return np.asarray(better(part(0, count), part(side - span, side - span + count)))
+    return np.asarray(better(wide[part(0, count)], wide[part(side - span, side - span + count)]))
