@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
@@ -128,7 +128,7 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
     return np.stack(scaled, axis=2)
 
 
-def _ground_of_tight(picture: UInt8[ndarray, "h w c"]) -> Float32[ndarray, " c"] | None:
+def _ground_of_tight(picture: UInt8[ndarray, "h w c"]) -> Float32[ndarray, " k"] | None:
     """Give the ground of a picture that is cut tightly around ink on even ground; None of any other.
 
     Going once around such a picture, ink is met twice or more; an arm, a shadow or a table's edge is met once. Where
@@ -151,7 +151,7 @@ def _ground_of_tight(picture: UInt8[ndarray, "h w c"]) -> Float32[ndarray, " c"]
     return min(grounds, key=lambda ground: ground[0])[1] if grounds else None
 
 
-def _framed(picture: UInt8[ndarray, "h w c"], ground: Float32[ndarray, " k"]) -> UInt8[ndarray, "H W c"]:
+def _framed(picture: UInt8[ndarray, "h w c"], ground: Float[ndarray, " k"]) -> UInt8[ndarray, "H W c"]:
     """Put a quarter of the longer side around a picture."""
     height, width, channels = picture.shape
     room = -(-max(height, width) // 4)
@@ -218,7 +218,7 @@ def resample(
     return np.asarray(picture.resize(shape[::-1], method, box=(left, top, right, bottom)))
 
 
-def _look(picture: UInt8[ndarray, "h w c"], side: int) -> Float32[ndarray, "H W c"]:
+def _look(picture: UInt8[ndarray, "h w c"], side: int) -> Float32[ndarray, "H W k"]:
     """Scale a picture so that its longer side is about so long, with one channel if it is grey."""
     some = thinned(picture, side)
     if (some == some[..., :1]).all():
