@@ -11,7 +11,7 @@ KERAS := $(KERAS_VENV)/installed
 DATA ?= .
 # Photos to measure on, in folders named by class.
 PHOTOS ?= photos
-RECIPES ?= quick best
+RECIPES ?= quick best record
 SEEDS ?= 5
 
 # For `make kills` and `make fuzz` (which uses atheris where that is installed): how often, and how many damaged files.
