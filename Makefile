@@ -63,8 +63,8 @@ bench-photos: $(INSTALLED) $(KERAS)
 bench-growth: $(INSTALLED)
 	$(BIN)/python benchmarks/growth.py $(DATA)/train.csv
 
-bench-reading: $(INSTALLED)
-	$(BIN)/python benchmarks/reading.py $(PHOTOS)
+bench-reading: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/reading.py $(PHOTOS) --digits $(DATA)/train.csv --keras $(KERAS_VENV)/bin/python
 
 bench-doctor: $(INSTALLED)
 	$(BIN)/python benchmarks/doctor.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
