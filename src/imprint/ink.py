@@ -143,7 +143,8 @@ def _ground_of_tight(picture: UInt8[ndarray, "h w c"]) -> Float32[ndarray, " k"]
         if ink.all() or int(paper.max()) - int(paper.min()) > FLAT:
             continue
         band = -(-max(ink.shape) // BAND)
-        sides = (ink[:band].any(0), ink[:, -band:].any(1), ink[-band:].any(0)[::-1], ink[:, :band].any(1)[::-1])
+        turned = ink[::-1, ::-1]
+        sides = [side for half in (ink, turned) for side in (half[:band].any(axis=0), half[:, -band:].any(axis=1))]
         around = np.concatenate(sides)
         corners = int(ink[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
         if corners <= 2 and (around & ~np.roll(around, 1)).sum() >= 2:

@@ -178,7 +178,7 @@ def _steps(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
     framed = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
     down = framed[2:, 1:-1] - framed[:-2, 1:-1]
     across = framed[1:-1, 2:] - framed[1:-1, :-2]
-    return np.hypot(_strength(down), _strength(across)) / light / 2
+    return np.asarray(np.hypot(_strength(down), _strength(across)) / light / 2)
 
 
 def _closed(
