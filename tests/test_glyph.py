@@ -231,6 +231,7 @@ def test_room_is_given_to_tight_crops_alone(digits):
     arm = np.full((200, 200, 3), 230, dtype=np.uint8)  # leaves the picture at one side
     arm[60:, 70:130] = 120
     assert with_room(arm) is arm
+    assert all(with_room(ball) is ball for ball in map(ball_on_wood, range(4)) if not find_ink(ball).on_paper)
 
 
 def test_many_megapixels_take_no_longer(mnist, digits):

@@ -117,7 +117,9 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
     """
     if max(picture.shape[:2]) > SMALL:
         ground = _ground_of_tight(picture)
-        return picture if ground is None else _framed(thinned(picture), ground)
+        found = None if ground is None else find_ink(picture)
+        # A thing on wood is met all around too; what is no ink on paper as it stands is none in a frame.
+        return picture if ground is None or found is None or not found.on_paper else _framed(thinned(picture), ground)
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     around = _framed(picture, np.median(border, axis=0))
     size = _longer_side(around, GLANCE)
