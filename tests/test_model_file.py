@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 
 from imprint import Classifier, ImprintError, ModelFileError
 from imprint.model_file import MOST_HEADER, read_model_file, write_model_file
+from imprint.nets import build_net
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,17 @@ def test_what_is_huge_is_refused_soon_and_without_memory(content, tmp_path, case
     HUGE[case](path, content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
+
+
+def test_a_network_for_huge_pictures_is_not_run_to_find_out(model_file, tmp_path):
+    facts = read_model_file(model_file)[1]
+    facts["input_spec"] |= {"input_size": [4096, 4096], "picture_size": [4096, 4096], "glyph": None}
+    facts["recipe"]["net"] = "+".join(["residual"] * 3)  # whose weights are the same for pictures of any size
+    weights = build_net(facts["recipe"]["net"], 1, (64, 64), 10).state_dict()
+    write_model_file(tmp_path / "m.safetensors", weights, facts)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "tensor familiarity.centres is missing" in refused(tmp_path / "m.safetensors")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
 
 

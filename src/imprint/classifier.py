@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imprint.augment import VIEWS
 from imprint.device import choose_device
-from imprint.familiarity import Familiarity, logits_and_features
+from imprint.familiarity import Familiarity, count_features
 from imprint.files import make_folder
 from imprint.hub import download, upload, write_card
 from imprint.input_spec import InputSpec
@@ -389,7 +389,7 @@ def _from_facts(facts: dict[str, Any]) -> Classifier:
 
 def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
     """Check what a file says of usual features against the network whose features they are."""
-    classes, features = len(classifier.class_names), _features(classifier)
+    classes, features = len(classifier.class_names), count_features(classifier.net)
     each_or_one = [(count, features, features) for count in (classes, 1)]
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
     for name, tensor in given.items():
@@ -402,16 +402,8 @@ def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, pat
 
 def _unknown(classifier: Classifier) -> Familiarity:
     """Stand in for what a run that was stopped has not measured yet: everything lies near."""
-    features = _features(classifier)
+    features = count_features(classifier.net)
     return Familiarity(torch.zeros(len(classifier.class_names), features), torch.zeros(1, features, features))
-
-
-def _features(classifier: Classifier) -> int:
-    """Count a network's features."""
-    spec = classifier.spec
-    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
-    with torch.inference_mode():
-        return logits_and_features(classifier.net, blank)[1].shape[1]
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
