@@ -53,8 +53,8 @@ def latency(ask, images):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder with Kaggle's train.csv and test.csv")
-    parser.add_argument("--model", type=Path, help="a model file; left out, quick is taught")
+    parser.add_argument("data", type=Path, help="folder with Kaggle's train.csv and test.csv, or of class folders")
+    parser.add_argument("--model", type=Path, help="a model file; left out, the default recipe is taught")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--predictions", type=int, default=1_000_000, help="for the drift of memory; 0 leaves it out")
     parser.add_argument("--drift", type=Path, help=argparse.SUPPRESS)
@@ -64,10 +64,12 @@ def main():
         return
     print(machine(), flush=True)
     work = Path(tempfile.mkdtemp())
-    train, test = load(given.data / "train.csv"), load(given.data / "test.csv")
+    digits = (given.data / "test.csv").exists()
+    taught, asked_of = (given.data / name if digits else given.data for name in ("train.csv", "test.csv"))
+    train, test = load(taught), load(asked_of)
     model_file, exported, small = work / "m.safetensors", work / "m.onnx", work / "int8.onnx"
     if given.model is None:
-        imprint.train(train, "quick", device="cpu", silent=True).model.save(model_file)
+        imprint.train(train, device="cpu", silent=True).model.save(model_file)
     else:
         model_file.write_bytes(given.model.read_bytes())
     model = imprint.Classifier.load(model_file, "cpu")
@@ -89,19 +91,21 @@ def main():
             seconds[name].append(timed(lambda asked=asked: asked.predict(test)))
     for name, values in seconds.items():
         ratios = [torch / value for torch, value in zip(seconds["torch"], values, strict=True)]
-        print(f"{len(test):,} digits, {name}: {spread(values)} s; times torch's speed: {spread(ratios)}", flush=True)
+        print(f"{len(test):,} pictures, {name}: {spread(values)} s; times torch's speed: {spread(ratios)}", flush=True)
 
-    (work / "few.csv").write_text("".join((given.data / "test.csv").open().readlines()[:101]))
+    few = work / "few.csv" if digits else sorted(given.data.iterdir())[0]
+    if digits:
+        few.write_text("".join(asked_of.open().readlines()[:101]))
     for path in (exported, model_file):
-        command = [*IMPRINT, "predict", str(path), str(work / "few.csv"), "-o", str(work / "result.csv")]
+        command = [*IMPRINT, "predict", str(path), str(few), "-o", str(work / "result.csv")]
         taken = [
             timed(lambda command=command: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))
             for _ in range(given.rounds)
         ]
-        print(f"imprint predict {path.suffix}, 100 digits, start to end: {spread(taken)} s", flush=True)
+        print(f"imprint predict {path.suffix}, {few.name}, start to end: {spread(taken)} s", flush=True)
 
     for path in (exported, model_file) if given.predictions else ():
-        command = [sys.executable, __file__, str(given.data / "test.csv"), "--drift", str(path)]
+        command = [sys.executable, __file__, str(asked_of), "--drift", str(path)]
         done = subprocess.run([*command, "--predictions", str(given.predictions)], stdout=subprocess.PIPE, check=True)
         found = json.loads(done.stdout)
         change = found["highest"] / found["warm"] - 1

@@ -1,12 +1,13 @@
 """Feeds damaged files to the readers: only an ImprintError may come out of any of them.
 
-python scripts/fuzz.py [TARGET…] [--cases N] [--seed N] [--engine atheris|mutation]
+python scripts/fuzz.py [TARGET…] [--cases N] [--first N] [--seed N] [--engine atheris|mutation]
 
-Targets are picture, model, checkpoint, csv and idx. Where atheris is installed it looks for new paths through the
-code; elsewhere real files are damaged at random, by a seed.
+Targets are picture, model, checkpoint, onnx, csv and idx. Where atheris is installed it looks for new paths through the
+code; elsewhere real files are damaged at random, by a seed; `--first` goes on from a later case of it.
 """
 
 import argparse
+import hashlib
 import importlib.util
 import io
 import os
@@ -17,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-TARGETS = ("picture", "model", "checkpoint", "csv", "idx")
+TARGETS = ("picture", "model", "checkpoint", "onnx", "csv", "idx")
+SIGNED = ("model", "checkpoint", "onnx")  # hold a digest of themselves
 FOLDER = Path(tempfile.gettempdir())  # each target's own
 
 
@@ -42,39 +45,52 @@ def pictures():
 
 
 def models():
-    """A model file and a checkpoint, as training writes them."""
+    """A model file, a checkpoint and an .onnx file of a network so small that digests cost little; and its plan."""
     import torch
 
-    from imprint import load
+    from imprint import export, load
     from imprint.checkpoint import Checkpoint
     from imprint.plan import plan_training
     from imprint.progress import Reporter
     from imprint.training import carry_out
 
-    quiet, settings = Reporter(silent=True), ["epochs=1", "min_steps=1"]
-    plan = plan_training(load("digits")[:100], "quick", settings=settings, device="cpu")
+    digits = load("digits")[:100]
+    wide = np.pad(digits.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)))  # 10×10, the least that the lesson's network takes
+    few = replace(digits, pixels=wide, labels=digits.labels % 2, class_names=("even", "odd"))
+    plan = plan_training(few, "tutorial", settings=["epochs=2", "steps_per_epoch=1"], device="cpu")
     with tempfile.TemporaryDirectory() as name:
         checkpoint = Checkpoint(Path(name), plan, {"data": "digits"})
         checkpoint.due = lambda: True
-        carry_out(plan, quiet, checkpoint).model.save(Path(name) / "model.safetensors")
+        model = carry_out(plan, Reporter(silent=True), checkpoint).model
+        usual = replace(model.familiarity, whitening=model.familiarity.whitening[:1])
+        model = replace(model, familiarity=usual)
+        model.save(Path(name) / "model.safetensors")
+        export(model, Path(name) / "model.onnx")
         torch.manual_seed(0)
-        return plan, [(Path(name) / file).read_bytes() for file in ("model.safetensors", "checkpoint.safetensors")]
+        files = ("model.safetensors", "checkpoint.safetensors", "model.onnx")
+        return plan, *((Path(name) / file).read_bytes() for file in files)
 
 
-def signed(content):
-    """Write the right digest into a damaged model file, so that the parser behind it is reached."""
-    import hashlib
+def signed(content, whole):
+    """Write the right digest, and length of header, into a damaged file, so that the parser behind them is reached."""
+    from imprint.onnx_file import SEAL, SEAL_LENGTH
 
+    if SEAL in whole:
+        unsigned = content[:-SEAL_LENGTH]
+        return unsigned + SEAL + hashlib.sha256(unsigned).hexdigest().encode()
+    length = int.from_bytes(whole[:8], "little") + len(content) - len(whole)
+    content = max(0, length).to_bytes(8, "little") + content[8:]
     found = re.search(rb'\\"sha256\\": \\"([^\\]{64})\\"', content[:400])
     if found is None:
         return content
     unsigned = content[: found.start(1)] + b"0" * 64 + content[found.end(1) :]
-    return unsigned.replace(b"0" * 64, hashlib.sha256(unsigned).hexdigest().encode(), 1)
+    digest = hashlib.sha256(unsigned).hexdigest().encode()
+    return unsigned[: found.start(1)] + digest + unsigned[found.start(1) + 64 :]
 
 
 def target(name):
     """Give the files to damage, and the function that must take or refuse any bytes."""
-    from imprint import Classifier, ImprintError
+    from imprint import Classifier, ImprintError, OnnxClassifier
     from imprint.checkpoint import find_stopped
     from imprint.data.csv import read_csv
     from imprint.data.decode import decode
@@ -84,9 +100,10 @@ def target(name):
     folder = FOLDER / name
     folder.mkdir(exist_ok=True)
     paths = {kind: folder / file for kind, file in (
-        ("model", "m.safetensors"), ("checkpoint", "checkpoint.safetensors"), ("csv", "t.csv"), ("idx", "t-idx3-ubyte")
+        ("model", "m.safetensors"), ("checkpoint", "checkpoint.safetensors"), ("onnx", "m.onnx"), ("csv", "t.csv"),
+        ("idx", "t-idx3-ubyte"),
     )}  # fmt: skip
-    plan, (model, checkpoint) = models() if name in ("model", "checkpoint") else (None, (b"", b""))
+    plan, model, checkpoint, onnx = models() if name in SIGNED else (None, b"", b"", b"")
 
     def reads(content):
         if name == "picture":
@@ -95,6 +112,8 @@ def target(name):
         paths[name].write_bytes(content)
         if name == "model":
             Classifier.load(paths[name], device="cpu")
+        elif name == "onnx":
+            OnnxClassifier.load(paths[name])
         elif name == "checkpoint":
             stopped = find_stopped(folder)
             stopped.check(plan, Reporter(silent=True))
@@ -103,9 +122,9 @@ def target(name):
             (read_csv if name == "csv" else read_idx)(paths[name])
 
     def one(content):
-        """Read once as it is and, of a model file, once with a digest that is right; tell how often it was taken."""
+        """Read once as it is and, where it holds a digest, once with the right one; tell how often it was taken."""
         taken, lines = 0, []
-        for version in (content, signed(content)) if name in ("model", "checkpoint") else (content,):
+        for version in (content, signed(content, corpus[0])) if name in SIGNED else (content,):
             try:
                 reads(version)
                 taken += 1
@@ -117,7 +136,7 @@ def target(name):
     csvs = [b"label,pixel0,pixel1,pixel2,pixel3\n1,0,9,200,255\n2,4,5,6,7\n", b"pixel0;pixel1;pixel2;pixel3\n1;2;3;4\n"]
     idxs = [bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, *range(8)])]
     corpus = {"picture": pictures, "model": lambda: [model], "checkpoint": lambda: [checkpoint],
-              "csv": lambda: csvs, "idx": lambda: idxs}[name]()  # fmt: skip
+              "onnx": lambda: [onnx], "csv": lambda: csvs, "idx": lambda: idxs}[name]()  # fmt: skip
     return corpus, one
 
 
@@ -152,12 +171,13 @@ def damaged(content, generator):
     return bytes(content)
 
 
-def by_mutation(name, cases, seed):
+def by_mutation(name, first, cases, seed):
     corpus, one = target(name)
-    generator, taken, slowest = random.Random(seed), 0, 0.0
+    taken, slowest = 0, 0.0
     assert all(one(content) for content in corpus), "a whole file must be taken"
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    for case in range(cases):
+    for case in range(first, first + cases):
+        generator = random.Random(f"{seed} {case}")  # any case can be had again, alone
         content = damaged(generator.choice(corpus), generator)
         begun = time.perf_counter()
         try:
@@ -184,9 +204,14 @@ def by_atheris(name, cases, seed):
         (seeds / str(place)).write_bytes(content)
     longest = max(4096, 2 * max(map(len, corpus)))
     options = [f"-runs={cases}", f"-seed={seed}", f"-max_len={longest}", "-print_final_stats=1", "-timeout=20"]
-    atheris.Setup(
-        [sys.argv[0], *options, f"-artifact_prefix=crash-{name}-", str(seeds)], lambda content: one(content) and None
-    )
+
+    def changed(content, longest, chance):
+        return damaged(content, random.Random(chance))[:longest]
+
+    # Chance finds no way into a file that begins with its own digest: our own damages are of names and numbers.
+    mutator = {"custom_mutator": changed} if name in SIGNED else {}
+    command = [sys.argv[0], *options, f"-artifact_prefix=crash-{name}-", str(seeds)]
+    atheris.Setup(command, lambda content: one(content) and None, **mutator)
     atheris.Fuzz()
 
 
@@ -194,6 +219,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", default=TARGETS, help=", ".join(TARGETS))
     parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="of the cases, where files are damaged by a seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=("atheris", "mutation"))
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -206,7 +232,7 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory(prefix="imprint-fuzz-") as scratch:
             if engine == "mutation":
                 FOLDER = Path(scratch)
-                by_mutation(name, chosen.cases, chosen.seed)
+                by_mutation(name, chosen.first, chosen.cases, chosen.seed)
                 continue
             started = time.perf_counter()
             command = [

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 RUNS = {
@@ -39,6 +40,8 @@ def start(arguments):
         main()
     except SystemExit as end:
         os._exit(end.code or 0)
+    except BaseException:  # this copy must not go on as if it were the first process
+        traceback.print_exc()
     os._exit(9)
 
 

@@ -59,6 +59,16 @@ def test_the_sdist_holds_what_a_packager_needs(built):
     assert not [name for name in names if "__pycache__" in name or name.endswith((".safetensors", ".npz", ".zip"))]
 
 
+def test_a_packager_builds_the_same_wheel_from_the_sdist(built, tmp_path, monkeypatch):
+    with tarfile.open(built[1]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path / f"imprint-{imprint.__version__}")
+    with zipfile.ZipFile(built[0]) as first, zipfile.ZipFile(tmp_path / build_wheel(str(tmp_path))) as again:
+        assert {name: first.read(name) for name in first.namelist()} == {
+            name: again.read(name) for name in again.namelist()
+        }
+
+
 def run(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     done = subprocess.run(

@@ -15,9 +15,9 @@ from imprint.checking import check
 from imprint.cleaned import kept, write_cleaned
 from imprint.data.faults import find_faults
 from imprint.findings_page import write_page
+from imprint.findings_table import findings_table
 from imprint.mislabelled import MISSING, deal_folds, find_mislabelled, judging_recipe
 from imprint.progress import Reporter
-from imprint.tables import findings_table
 
 
 def kinds(findings):

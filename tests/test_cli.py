@@ -373,6 +373,29 @@ def test_ctrl_c_before_the_first_epoch_leaves_no_run(digits_csv, tmp_path):
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_ctrl_c_while_python_imports_ends_in_one_line(tmp_path):
+    """Ctrl-C is pressed when so many modules have begun to be imported, the command line's own being the first."""
+    script = """import os, signal, sys
+class Moments:
+    left, begun = int(sys.argv.pop()), False
+    def find_spec(self, name, path=None, target=None):
+        Moments.begun |= name == "imprint.cli"
+        Moments.left -= Moments.begun
+        if Moments.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Moments())
+from imprint.__main__ import main
+main()
+"""
+    for moment in (1, 9, 60, 150, 500):
+        command = [sys.executable, "-c", script, "train", "digits", str(moment)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (130, ""), done.stderr
+        line = "error: run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.\n"
+        assert done.stderr == line
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_terminal_gets_a_bar_with_the_time_left(digits_csv, tmp_path):
     arguments = ["-m", "imprint", "train", str(digits_csv / "train.csv"), *FAST, "--set", "steps_per_epoch=60"]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}

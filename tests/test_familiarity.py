@@ -3,12 +3,12 @@ import pytest
 import torch
 from sklearn.covariance import EmpiricalCovariance
 
-from imprint.familiarity import learn_familiarity, logits_and_features
+from imprint.familiarity import count_features, learn_familiarity, logits_and_features
 from imprint.layers import ReLU, Residual
-from imprint.nets import build_net
+from imprint.nets import NETS, build_net
 
 
-@pytest.mark.parametrize("net", ["tutorial", "quick", "residual", "quick+tutorial+quick"])
+@pytest.mark.parametrize("net", [*NETS, "quick+tutorial+quick"])
 def test_logits_are_the_networks_own(net):
     torch.manual_seed(0)
     built = build_net(net, 1, (28, 28), 10).eval()
@@ -16,7 +16,7 @@ def test_logits_are_the_networks_own(net):
     with torch.inference_mode():
         logits, features = logits_and_features(built, pixels)
         assert torch.allclose(logits, built(pixels), atol=1e-6)
-    assert features.shape[0] == 5
+    assert features.shape == (5, count_features(built))
     assert bool(features.isfinite().all())
 
 

@@ -1,42 +1,89 @@
-import shutil
-from dataclasses import replace
+"""huggingface_hub itself, against a server on this machine that answers the few requests which it makes."""
 
-import huggingface_hub
+import base64
+import hashlib
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 from imprint import Classifier, ModelFileError, UsageError
 
 
-class FakeApi:
-    """Stands for the Hub: keeps what is uploaded in a folder."""
+class Answers(BaseHTTPRequestHandler):
+    """Answers as the Hub does, from and into the server's `files`, by repository and name."""
 
-    def __init__(self, token=None):
-        FakeApi.token = token
+    protocol_version = "HTTP/1.1"
 
-    def create_repo(self, repo_id, private=None, exist_ok=False):
-        if repo_id.startswith("others/"):
-            raise huggingface_hub.errors.HFValidationError("403 Forbidden:\nyou may not write here.")
-        FakeApi.made = (repo_id, private, exist_ok)
-        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+    def log_message(self, *_):
+        pass
 
-    def upload_folder(self, repo_id, folder_path, commit_message):
-        shutil.copytree(folder_path, FakeApi.store / repo_id)
+    def answer(self, status, content=b"", **headers):
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in ({"Content-Length": len(content)} | headers).items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_POST(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.tokens.add(self.headers["Authorization"])
+        match self.path.split("?")[0].strip("/").split("/"):
+            case ["api", "repos", "create"]:
+                self.server.made = json.loads(content)
+                name = f"{self.server.made['organization']}/{self.server.made['name']}"
+                if name.startswith("others/"):
+                    self.answer(403, X_Error_Message="You may not write here")
+                else:
+                    self.answer(200, {"url": f"{self.server.url}/{name}"})
+            case ["api", "validate-yaml"]:
+                self.answer(200, {"errors": [], "warnings": []})
+            case ["api", "models", _, _, "preupload", "main"]:
+                names = [file["path"] for file in json.loads(content)["files"]]
+                how = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                self.answer(200, {"files": [{"path": name, **how} for name in names]})
+            case ["api", "models", owner, name, "commit", "main"]:
+                lines = [json.loads(line) for line in content.splitlines()]
+                files = [line["value"] for line in lines if line["key"] == "file"]
+                self.server.files |= {
+                    f"{owner}/{name}/{file['path']}": base64.b64decode(file["content"]) for file in files
+                }
+                url = f"{self.server.url}/{owner}/{name}/commit/{'1' * 40}"
+                self.answer(200, {"success": True, "commitOid": "1" * 40, "commitUrl": url})
+            case _:
+                self.answer(404, {"error": self.path}, X_Error_Code="RepoNotFound")
+
+    def do_GET(self):
+        match self.path.split("?")[0].strip("/").split("/"):
+            case [owner, name, "resolve", _, file] if f"{owner}/{name}/{file}" in self.server.files:
+                content = self.server.files[f"{owner}/{name}/{file}"]
+                etag = hashlib.sha256(content).hexdigest()
+                self.answer(200, content, ETag=f'"{etag}"', X_Repo_Commit="1" * 40)
+            case _:
+                self.answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
+
+    do_HEAD = do_GET  # noqa: N815
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    FakeApi.store = tmp_path / "hub"
-
-    def download(repo_id, filename, revision=None, token=None):
-        path = FakeApi.store / repo_id / filename
-        if not path.is_file():
-            raise huggingface_hub.errors.LocalEntryNotFoundError("404 Not Found\n\nRepository is not there.")
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    return FakeApi.store
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.files, server.tokens = {}, set()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 def same(one, other, digits):
@@ -50,13 +97,21 @@ def test_a_folder_and_back(model, digits, tmp_path):
 
 
 def test_to_the_hub_and_back(hub, model, digits):
-    assert model.push_to_hub("me/digits", private=True, token="secret") == "https://huggingface.co/me/digits"
-    assert FakeApi.made == ("me/digits", True, True)
-    assert FakeApi.token == "secret"
+    assert model.push_to_hub("me/digits", private=True, token="secret") == f"{hub.url}/me/digits"
+    assert hub.made == {"name": "digits", "organization": "me", "visibility": "private"}
+    assert hub.tokens == {"Bearer secret"}
+    assert set(hub.files) == {"me/digits/README.md", "me/digits/model.safetensors"}
     assert same(Classifier.from_pretrained("me/digits"), model, digits)
-    card = (hub / "me/digits/README.md").read_text(encoding="utf-8")
+    card = hub.files["me/digits/README.md"].decode()
     assert 'Classifier.from_pretrained("me/digits")' in card
     assert "secret" not in card
+
+
+def test_what_the_hub_cut_short_is_refused(hub, model):
+    model.push_to_hub("me/digits", token="secret")
+    hub.files["me/digits/model.safetensors"] = hub.files["me/digits/model.safetensors"][:-1]
+    with pytest.raises(ModelFileError, match="it holds"):
+        Classifier.from_pretrained("me/digits")
 
 
 def test_the_card_says_how_good_the_model_is_and_what_it_expects(run, tmp_path):
@@ -89,7 +144,7 @@ def test_a_card_without_a_score_says_so(model, tmp_path):
     ("name", "line"),
     [
         ("digits", "repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits."),
-        ("others/digits", "it refuses (403 Forbidden:). Check name, token and connection."),
+        ("others/digits", "it refuses (403 Forbidden: You may not write here). Check name, token and connection."),
     ],
 )
 def test_what_the_hub_refuses_is_one_line(hub, model, name, line):
@@ -103,7 +158,7 @@ def test_what_the_hub_refuses_is_one_line(hub, model, name, line):
     [
         ("nowhere", "there is no such folder, and it names no repository"),
         ("no/where/at/all", "there is no such folder, and it names no repository"),
-        ("me/nothing", "there is no such folder, nor can the Hub give it (404 Not Found)"),
+        ("me/nothing", "there is no such folder, nor can the Hub give it (404 Client Error"),
     ],
 )
 def test_what_is_not_there_is_one_line(hub, source, cause):

@@ -211,12 +211,12 @@ def test_any_facts_are_read_or_refused(model_file, tmp_path_factory, data):
     assert model.net.dense.weight.isfinite().all()
 
 
-def test_the_command_line_refuses_in_one_line(content, tmp_path):
+def test_the_command_line_refuses_in_one_line_and_before_it_imports_torch(content, tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(content[:-1])
-    done = subprocess.run(
-        [sys.executable, "-m", "imprint", "predict", path, "digits"], capture_output=True, text=True, cwd=tmp_path
-    )
+    script = "import sys; sys.modules['torch'] = None; from imprint.__main__ import main; main()"
+    command = [sys.executable, "-c", script, "predict", path, "digits"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: model at {path}: it holds")
     assert done.stderr.count("\n") == 1

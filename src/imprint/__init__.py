@@ -1,8 +1,8 @@
 """Imprint teaches a machine to recognise images with convolutional networks."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's own takes as long to import as Python to start
 if TYPE_CHECKING:
     from imprint.checking import check as check
     from imprint.classifier import Classifier as Classifier
@@ -61,7 +61,7 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'imprint' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -7,25 +7,23 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
-
-import typer
-
-from imprint.cli import app
-from imprint.errors import ImprintError, StoppedError, spelled
+from collections.abc import Callable
+from types import FrameType
 
 STOPPED = 130  # what a shell makes of Ctrl-C: 128 and the signal's number
+NOTHING_LOST = "run at Ctrl-C: stopped before there was anything to keep. Nothing was lost."
 
 
-def _fail(line: str) -> NoReturn:
+def _failed(line: str) -> int:
     print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
-def _stop(line: str) -> NoReturn:
+def _stop(line: str) -> None:
     print(f"error: {line}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os._exit(STOPPED)  # sys.exit ends by the signal instead where it came while a library built code of text
 
 
@@ -35,44 +33,60 @@ def _let_go_of_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _answer(wish: signal.Signals, how: Callable[[int, FrameType | None], object]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(wish, how)
+
+
 def main() -> None:
-    """Run a command; turn every expected failure into one line on stderr and an exit status."""
+    """Run a command; Ctrl-C ends it in one line from the first moment, while Python still imports."""
+    _answer(signal.SIGINT, lambda *_: _stop(NOTHING_LOST))  # what is being imported could catch an exception
+    from imprint import cli
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or a label's letters
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's wish to end is Ctrl-C
+    _run(cli.app)
+
+
+def _run(app: Callable[..., int | None]) -> None:
+    """Run a command; turn every expected failure into one line on stderr and an exit status."""
+    import typer
+
+    from imprint.errors import ImprintError, StoppedError, spelled
+
     try:
+        for wish in (signal.SIGINT, signal.SIGTERM):  # a service manager's wish to end is Ctrl-C
+            _answer(wish, signal.default_int_handler)
         status = app(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except typer.TyperException as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
-        message = " ".join(error.format_message().split())
-        if not message:  # no verb: the help has been printed
-            sys.exit(2)
-        _fail(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
+        message = " ".join(error.format_message().split())  # empty without a verb: the help has been printed
+        status = _failed(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.") if message else 2
     except StoppedError as error:
         _stop(str(error))
     except ImprintError as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
-        _fail(str(error))
+        status = _failed(str(error))
     except BrokenPipeError:  # the reader has seen enough
         _let_go_of_stdout()
-        sys.exit(1)
+        status = 1
     except OSError as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
         if error.filename is None:
             _let_go_of_stdout()
         where = error.filename or "standard output"
-        _fail(spelled(f"file at {where}: {error.strerror or error}. Check its permissions and the space left."))
+        line = f"file at {where}: {error.strerror or error}. Check its permissions and the space left."
+        status = _failed(spelled(line))
     except KeyboardInterrupt:  # before Typer looks out for it
         status = STOPPED
     if status == STOPPED:
-        _stop("run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.")
+        _stop(NOTHING_LOST)
     sys.exit(status or 0)
 
 

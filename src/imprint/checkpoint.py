@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from imprint.arithmetic import Arithmetic, adopt_arithmetic, choose_arithmetic, machine_name
-from imprint.classifier import CHECKPOINT_NAME, MODEL_NAME, NEVER_UNSURE, NOTHING_USUAL, RESUME, Classifier
+from imprint.classifier import NEVER_UNSURE, NOTHING_USUAL, Classifier
 from imprint.errors import DataError, UsageError
-from imprint.model_file import broken, read_model_file, write_model_file
+from imprint.model_file import CHECKPOINT_NAME, MODEL_NAME, broken, read_model_file, write_model_file
+from imprint.model_parts import RESUME
 from imprint.plan import Plan, data_fingerprint
 from imprint.progress import Reporter
 from imprint.recipe import Recipe

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
-from imprint.augment import VIEWS
 from imprint.device import choose_device
-from imprint.familiarity import Familiarity, logits_and_features
+from imprint.familiarity import Familiarity
 from imprint.files import make_folder
 from imprint.hub import download, upload, write_card
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
-from imprint.model_file import broken, read_model_file, write_model_file
-from imprint.nets import build_net, smallest_side
+from imprint.model_file import MODEL_NAME, find_model, write_model_file
+from imprint.model_parts import FAMILIARITY, FAMILIARITY_TENSORS, read_parts
 from imprint.predict import doubts, look_again, predict_with_features
 from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
 
-MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
-RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
-FAMILIARITY = "familiarity."  # before the names of its tensors in the file
-FAMILIARITY_TENSORS = ("centres", "whitening")
 NOTHING_USUAL = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
 NEVER_UNSURE = 1e9  # more doubt than there is
-MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,23 +188,9 @@ class Classifier(Predictor):
         Traceback (most recent call last):
         imprint.errors.ModelFileError: model at pyproject.toml: ...
         """
-        path = find_model(path)
-        tensors, facts = read_model_file(path)
-        try:
-            classifier = _from_facts(facts)
-            begun = RESUME not in facts or bool(facts[RESUME]["epochs"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-            raise broken(path, f"its header does not hold together ({error})") from None
-        if not begun:
-            remedy = f"Go on with imprint train --resume {path.parent}."
-            raise broken(path, "training was stopped before its first epoch had ended", remedy)
-        usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
-        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}
-        _fill(classifier.net, weights, path)
-        classifier.net.to(choose_device(device)).eval()
-        if RESUME in facts:
-            return replace(classifier, familiarity=_unknown(classifier))
-        return replace(classifier, familiarity=_familiarity(usual, classifier, path))
+        classifier = cls(**read_parts(find_model(path)))
+        classifier.net.to(choose_device(device))
+        return classifier
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
         """Write the model and a card that tells what it is into a folder, as Hugging Face lays them out.
@@ -329,99 +307,3 @@ class Classifier(Predictor):
         self.save(folder / MODEL_NAME)
         parameters = sum(parameter.numel() for parameter in self.net.parameters())
         write_card(folder, self.facts(), self.spec, parameters, source, license)
-
-
-def find_model(path: str | Path) -> Path:
-    """Find the model's file.
-
-    Parameters
-    ----------
-    path : str or Path
-        A model file or run folder.
-
-    Returns
-    -------
-    Path
-        In a run folder its model, or its checkpoint where there is no model yet.
-
-    Examples
-    --------
-    >>> find_model("digits.safetensors").name
-    'digits.safetensors'
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    stopped = (path / CHECKPOINT_NAME).is_file() and not (path / MODEL_NAME).exists()
-    return path / (CHECKPOINT_NAME if stopped else MODEL_NAME)
-
-
-def _from_facts(facts: dict[str, Any]) -> Classifier:
-    """Rebuild a classifier from a model file's facts, its weights not yet there."""
-    spec = InputSpec.from_dict(facts["input_spec"])
-    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.picture_size:
-        raise ValueError("the size of glyphs")
-    names, score = tuple(facts["class_names"]), facts["score"]
-    recipe = Recipe.from_dict(facts["recipe"])
-    if recipe.views not in (*VIEWS, "none"):
-        raise ValueError("views")
-    if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise ValueError("classes")
-    listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
-    if not listed or not isinstance(score, dict | None):
-        raise ValueError("class names or score")
-    if min(spec.input_size) < smallest_side(recipe.net):
-        raise ValueError("pictures too small")
-    with torch.device("meta"):
-        net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-    temperature, unsure_above, views_below = (
-        float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
-    )
-    if not 0 < temperature < math.inf:
-        raise ValueError("temperature")
-    notes = facts.get("notes")
-    if not isinstance(notes, dict | None):
-        raise ValueError("notes")
-    if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
-        raise ValueError("limits")
-    return Classifier(net, names, spec, recipe, temperature, NOTHING_USUAL, unsure_above, views_below, score, notes)
-
-
-def _familiarity(given: Mapping[str, Tensor | None], classifier: Classifier, path: Path) -> Familiarity:
-    """Check what a file says of usual features against the network whose features they are."""
-    classes, features = len(classifier.class_names), _features(classifier)
-    each_or_one = [(count, features, features) for count in (classes, 1)]
-    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
-    for name, tensor in given.items():
-        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
-            raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
-        if not bool(torch.isfinite(tensor).all()):
-            raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
-    return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
-
-
-def _unknown(classifier: Classifier) -> Familiarity:
-    """Stand in for what a run that was stopped has not measured yet: everything lies near."""
-    features = _features(classifier)
-    return Familiarity(torch.zeros(len(classifier.class_names), features), torch.zeros(1, features, features))
-
-
-def _features(classifier: Classifier) -> int:
-    """Count a network's features."""
-    spec = classifier.spec
-    blank = torch.zeros(1, spec.channels, *spec.input_size, device=next(classifier.net.parameters()).device)
-    with torch.inference_mode():
-        return logits_and_features(classifier.net, blank)[1].shape[1]
-
-
-def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put a file's tensors into a network whose own are only outlines, if every name, shape and number fits."""
-    outlines = net.state_dict()
-    if set(outlines) != set(tensors):
-        raise broken(path, f"its tensors are not those of the network ({', '.join(set(outlines) ^ set(tensors))})")
-    for name, tensor in tensors.items():
-        if tensor.shape != outlines[name].shape or tensor.dtype != outlines[name].dtype:
-            raise broken(path, f"tensor {name} has the wrong shape or type")
-        if not bool(torch.isfinite(tensor).all()):
-            raise broken(path, f"tensor {name} holds numbers that are not finite")
-    net.load_state_dict(tensors, assign=True)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
-from imprint.layers import Ensemble, ReLU, Residual, dense
+from imprint.layers import Dense, Ensemble, ReLU, Residual, dense
 
 FEATURED_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
 LARGEST = 3_000_000  # numbers, 12 MB, in one matrix a class; `best` on ten classes stays just below
@@ -52,6 +52,38 @@ def logits_and_features(
         if isinstance(layer, ReLU | Residual):
             means.append(_channel_means(dense(activations).float()))
     return activations.float(), torch.cat(means, dim=1)
+
+
+def count_features(net: nn.Module) -> int:
+    """Count what `logits_and_features` notes, without computing anything: files may claim pictures of any size.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A chain of layers, or an ensemble of chains.
+
+    Returns
+    -------
+    int
+        Features of one picture.
+
+    Examples
+    --------
+    >>> from imprint.nets import build_net
+    >>> count_features(build_net("quick", 1, (28, 28), 10))  # 32 + 48 + 64 + 64 channels
+    208
+    """
+    if isinstance(net, Ensemble):
+        return sum(count_features(member) for member in net.members[:FEATURED_MEMBERS])
+    channels = features = 0
+    for layer in net.children():
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+        elif isinstance(layer, Dense):
+            channels = len(layer.bias)
+        elif isinstance(layer, ReLU | Residual):
+            features += channels
+    return features
 
 
 def _channel_means(activations: Float32[Tensor, "n c h w"] | Float32[Tensor, "n c"]) -> Float32[Tensor, "n c"]:

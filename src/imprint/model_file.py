@@ -13,15 +13,15 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from imprint.errors import ModelFileError, UsageError
 from imprint.files import written_whole
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
 KEY = "imprint"  # the one entry of the safetensors metadata: a JSON text
 FORMAT = 3  # 1 had no familiarity, 2 no digest
 UNSIGNED = "0" * 64  # where the digest will stand
@@ -30,6 +30,31 @@ START = re.compile(rb'\{"__metadata__":\{"imprint":"\{\\"format\\": (\d{1,9})(?:
 # photos 0.06 GB. A digest of 1 GB takes a second.
 MOST_HEADER, MOST_BYTES = 4 * 2**20, 2**30
 BLOCK = 2**20
+
+
+def find_model(path: str | Path) -> Path:
+    """Find the model's file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A model file or run folder.
+
+    Returns
+    -------
+    Path
+        In a run folder its model, or its checkpoint where there is no model yet.
+
+    Examples
+    --------
+    >>> find_model("digits.safetensors").name
+    'digits.safetensors'
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    stopped = (path / CHECKPOINT_NAME).is_file() and not (path / MODEL_NAME).exists()
+    return path / (CHECKPOINT_NAME if stopped else MODEL_NAME)
 
 
 def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -59,6 +84,8 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], facts: Map
     >>> read_model_file(path)[1]["classes"]
     ['a', 'b']
     """
+    from safetensors.torch import save
+
     text = json.dumps({"format": FORMAT, "sha256": UNSIGNED, **facts}, ensure_ascii=False, allow_nan=False)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = bytearray(save(whole, metadata={KEY: text}))
@@ -97,18 +124,53 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Traceback (most recent call last):
     imprint.errors.ModelFileError: model at pyproject.toml: ...
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    facts, content = check_model_file(path)
     try:
-        header, content = _checked(Path(path))
-        facts = _parsed(header["__metadata__"][KEY])
         tensors = load(content)
-    except ModelFileError:
-        raise
-    except OSError as error:
-        raise broken(path, f"it cannot be read ({error.strerror or error})") from None
     except (SafetensorError, LookupError, ValueError, TypeError, AssertionError, RuntimeError) as error:
         raise broken(path, f"its header does not hold together ({error})") from None
     del facts["format"], facts["sha256"]
     return tensors, facts
+
+
+def check_model_file(path: str | Path) -> tuple[dict[str, Any], bytes]:
+    """Check a file's start, sizes and digest, without importing torch, which takes longer than refusing.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    facts : dict
+        What it says beside its tensors.
+    content : bytes
+        All of it.
+
+    Raises
+    ------
+    ModelFileError
+        When the file is missing, damaged, or not a model of Imprint's.
+
+    Examples
+    --------
+    >>> check_model_file("pyproject.toml")
+    Traceback (most recent call last):
+    imprint.errors.ModelFileError: model at pyproject.toml: ...
+    """
+    try:
+        header, content = _checked(Path(path))
+        return _parsed(header["__metadata__"][KEY]), content
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise broken(path, f"it cannot be read ({error.strerror or error})") from None
+    except (LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise broken(path, f"its header does not hold together ({error})") from None
 
 
 def _checked(path: Path) -> tuple[dict[str, Any], bytes]:

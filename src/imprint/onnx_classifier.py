@@ -124,7 +124,13 @@ def _session(content: bytes, path: str | Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # which would print, and try the same again
+            disabled_optimizers=["ConstantFolding"],  # Imprint folds itself; a small file could unfold to a gigabyte
+        )
     except Exception as error:  # onnxruntime's own errors share no base but this
         cause = " ".join(str(error).split())
         raise broken(path, f"onnxruntime does not take it ({cause[:200]})") from None

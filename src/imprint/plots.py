@@ -124,8 +124,11 @@ def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
     >>> from imprint.data import load
     >>> save_samples(load("digits"), Path(tempfile.mkdtemp()) / "samples.png")
     """
-    by_class = images.labels is not None and bool((np.diff(images.labels) >= 0).all())
-    first = images[one_of_each(images.labels, count)] if by_class else images[:count]
+    labels = images.labels
+    if labels is not None and (np.diff(labels) >= 0).all():
+        first = images[one_of_each(labels, count)]
+    else:
+        first = images[:count]
     if first.labels is None:
         titles = [f"{'row ' if images.from_pixel_table else ''}{source}" for source in first.sources]
     else:

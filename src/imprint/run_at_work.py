@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from imprint.checkpoint import Checkpoint, Stopped, find_stopped
-from imprint.classifier import CHECKPOINT_NAME, find_model
 from imprint.errors import StoppedError, UsageError
 from imprint.files import remove_unfinished, sole_writer
+from imprint.model_file import CHECKPOINT_NAME, find_model
 from imprint.plan import Plan
 
 

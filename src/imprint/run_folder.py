@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from imprint.answers import answers_to
-from imprint.classifier import MODEL_NAME
 from imprint.errors import UsageError
 from imprint.files import UNFINISHED, written_whole
+from imprint.model_file import MODEL_NAME
 from imprint.origin import Origin
 from imprint.plan import Plan
 from imprint.training import Run

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imprint.answers import Answers, read_answers
-from imprint.classifier import CHECKPOINT_NAME, MODEL_NAME, Classifier, find_model
+from imprint.classifier import Classifier
 from imprint.errors import DataError, ImprintError, UsageError
 from imprint.images import LabelledImages
+from imprint.model_file import CHECKPOINT_NAME, MODEL_NAME, find_model
 from imprint.origin import Origin
 from imprint.progress import Reporter
 from imprint.run_at_work import go_on_with

@@ -12,7 +12,6 @@ import numpy as np
 from imprint.data.cache import Entry
 from imprint.errors import spelled
 from imprint.evaluation import Comparison
-from imprint.findings import KINDS, Findings
 from imprint.images import LabelledImages
 from imprint.input_spec import describe
 from imprint.score import Score
@@ -25,8 +24,6 @@ PREVIEW_PIXELS = 8  # half from each end of a row
 LARGEST_AS_NUMBERS = 64  # pixels of a side; the numbers of larger pictures say nothing
 NUMBER = re.compile(r"-|\d[\d.,]*\s?%?")
 MOST_CLASSES = 30  # more make no readable table
-SHOWN_FINDINGS = 5  # of each kind
-SHOWN_SOURCES = 4  # of each finding
 
 
 def preview(images: LabelledImages) -> str:
@@ -324,70 +321,3 @@ def summary_table(title: str, layers: Sequence[Layer]) -> str:
             f"Non-trainable params: {total - trainable:,}",
         ]
     )
-
-
-def findings_table(findings: Findings) -> str:
-    """Sum up what the data doctor found: how much of each kind, and the worst of each.
-
-    Parameters
-    ----------
-    findings : Findings
-        From `check`.
-
-    Returns
-    -------
-    str
-        Several lines.
-
-    Examples
-    --------
-    >>> from imprint.findings import Finding
-    >>> constant = Finding("constant", (17,), "every pixel is 0", 1.0)
-    >>> print(findings_table(Findings("a.csv", 2, {"cat": 2}, (constant,))))
-    a.csv: 2 pictures, 1 class; 1 finding
-    <BLANKLINE>
-    constant: 1 of one colour
-      17  every pixel is 0
-    """
-    classes, found = len(findings.classes), len(findings.findings)
-    pictures = f"{findings.images:,} picture{'' if findings.images == 1 else 's'}"
-    lines = [
-        f"{spelled(findings.name)}: {pictures}, {classes} class{'' if classes == 1 else 'es'}; "
-        + ("nothing found" if not found else f"{found:,} finding{'' if found == 1 else 's'}")
-    ]
-    for kind, words in KINDS.items():
-        of_kind = findings.of(kind)
-        if of_kind:
-            rows = [[where_text(finding.where), finding.message] for finding in of_kind[:SHOWN_FINDINGS]]
-            body = table(["", ""], rows).splitlines()[1:]
-            lines += ["", f"{kind}: {len(of_kind):,} {words}", *(f"  {line}" for line in body)]
-            if len(of_kind) > SHOWN_FINDINGS:
-                lines.append(f"  … and {len(of_kind) - SHOWN_FINDINGS:,} more")
-    return "\n".join(lines)
-
-
-def where_text(where: Sequence[str | int]) -> str:
-    """Name the first of some places, and say how many more there are.
-
-    Parameters
-    ----------
-    where : sequence of str or int
-        Sources or class names.
-
-    Returns
-    -------
-    str
-        One line.
-
-    Examples
-    --------
-    >>> where_text([1, 2, 3, 4, 5, 6])
-    '1, 2, 3, 4 and 2 more'
-    """
-    # A row of a CSV is a bare number; a name is shown so that blanks and line ends in it can be seen.
-    places = [
-        str(place) if isinstance(place, int) or place == " ".join(place.split()) else repr(place)
-        for place in where[:SHOWN_SOURCES]
-    ]
-    more = len(where) - len(places)
-    return ", ".join(places) + (f" and {more:,} more" if more else "")

@@ -47,6 +47,9 @@ def read_model(path: Path) -> Predictor:
         from imprint.onnx_classifier import OnnxClassifier
 
         return OnnxClassifier.load(path)
+    from imprint.model_file import check_model_file, find_model
+
+    check_model_file(find_model(path))  # before torch is imported, which takes longer than refusing
     from imprint.classifier import Classifier
     from imprint.run_at_work import told_unfinished
 

@@ -96,8 +96,8 @@ def check(
     """Find what is wrong with pictures and labels: unreadable, doubled, leaking, wrongly labelled and more."""
     from imprint.checking import check as examine
     from imprint.data import load, parts
+    from imprint.findings_table import findings_table
     from imprint.progress import Reporter
-    from imprint.tables import findings_table
 
     reporter = Reporter()
     images = load(data, group=group, allow_bad=1.0, reporter=reporter)

@@ -185,8 +185,9 @@ def export(
     """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
     from dataclasses import asdict
 
-    from imprint.classifier import MODEL_NAME, Classifier
+    from imprint.classifier import Classifier
     from imprint.exporting import export as write
+    from imprint.model_file import MODEL_NAME
     from imprint.progress import Reporter
 
     path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
