@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
-from imprint.ink import find_ink, resample, with_room
+from imprint.ink import NEAR, find_ink, resample, thinned, with_room
+from imprint.windows import dilation, erosion
 
 LOOKED_AT = 2000  # training pictures; medians over more change nothing
-NEAR = 24  # levels of 255 that still count as ground: paper that went through JPEG
 FINE = 6  # places along a pixel of the training form at which strokes are shaped
 SHARPEN = 2.0  # times what a place stands out from its surroundings
 ROOM = 0.83  # of training's box; strangers' bolder digits read better so, training's own no worse (docs/LOG.md)
@@ -207,7 +207,7 @@ def glyph_steps(
     if ink is None:
         return [*steps, ("as the model sees it", np.full((*size, 1), form.ground, dtype=np.uint8))]
     if not ink.on_paper:
-        grey = resample(picture.mean(axis=2, dtype=np.float32), size)
+        grey = resample(thinned(picture).mean(axis=2, dtype=np.float32), size)
         return [*steps, ("as the model sees it", grey.round().astype(np.uint8)[..., None])]
     scale = min(size[0] / form.height, size[1] / form.width)
     shaped = _shape_strokes(_to_box(ink.cover, ROOM * form.box), form)
@@ -281,19 +281,14 @@ def _to_box(cover: Float32[ndarray, "h w"], box: float) -> Float32[ndarray, "H W
 
 def _shape_strokes(cover: Float32[ndarray, "h w"], form: GlyphForm) -> Float32[ndarray, "H W"]:
     """Give strokes the contrast and the width of training's; thick pens are thinned, thin ones thickened."""
-    from scipy.ndimage import gaussian_filter, grey_dilation, grey_erosion
+    from scipy.ndimage import gaussian_filter
 
     # Adding what a place has more than its surroundings parts blurred strokes; sharp ones stay as they are.
     pen = form.stroke * FINE
     smooth = np.asarray(gaussian_filter(cover, 0.2 * pen))
     sharp = np.asarray(smooth + SHARPEN * (smooth - gaussian_filter(cover, 0.7 * pen))).clip(0, 1)
     change = (stroke_width(sharp) - pen) / 2
-    reach = int(abs(change))
-    if not reach:
-        return sharp
-    places = np.arange(-reach, reach + 1)
-    disc = np.hypot(places[:, None], places) <= abs(change)
-    shaped = np.asarray((grey_erosion if change > 0 else grey_dilation)(sharp, footprint=disc))
+    shaped = erosion(sharp, change) if change > 0 else dilation(sharp, -change)
     return shaped if shaped.max() > 0.5 else sharp
 
 
