@@ -11,7 +11,7 @@ KERAS := $(KERAS_VENV)/installed
 DATA ?= .
 # Photos to measure on, in folders named by class.
 PHOTOS ?= photos
-RECIPES ?= quick best
+RECIPES ?= quick best record
 SEEDS ?= 5
 
 # For `make kills` and `make fuzz` (which uses atheris where that is installed): how often, and how many damaged files.
@@ -63,8 +63,8 @@ bench-photos: $(INSTALLED) $(KERAS)
 bench-growth: $(INSTALLED)
 	$(BIN)/python benchmarks/growth.py $(DATA)/train.csv
 
-bench-reading: $(INSTALLED)
-	$(BIN)/python benchmarks/reading.py $(PHOTOS)
+bench-reading: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/reading.py $(PHOTOS) --digits $(DATA)/train.csv --keras $(KERAS_VENV)/bin/python
 
 bench-doctor: $(INSTALLED)
 	$(BIN)/python benchmarks/doctor.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)

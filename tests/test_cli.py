@@ -248,7 +248,7 @@ BAD_COMMANDS = {
     "a folder for a file": (["predict", "train.csv", "test.csv", "-o", "."], "output at .: it is a folder"),
     "a file for a folder": (["evaluate", "train.csv", "train.csv", "--pictures", "bad.csv"], "it cannot be made"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
-    "no such summary": (["summary", "fast"], "model at fast"),
+    "no such summary": (["summary", "fast"], "fast at MODEL|RECIPE"),
     "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
     "no training data": (["evaluate", "model.safetensors", "train.csv", "--clinic"], "model at model.safetensors"),
     "seeds without validation": (["train", "train.csv", "--seeds", "2", "--validation", "0"], "nothing to compare"),

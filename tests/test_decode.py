@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imprint import DataError
-from imprint.data.decode import decode, look
+from imprint.data.decode import decode, decode_many, look, quiet
 
 HEIGHT, WIDTH = 24, 40
 
@@ -306,8 +306,27 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
     assert float(done.stdout) < 200
 
 
-def test_a_file_that_cannot_be_opened_says_why(tmp_path):
-    with pytest.raises(DataError, match="No such file"):
-        decode(tmp_path / "none.png")
-    with pytest.raises(DataError, match="directory"):
-        decode(tmp_path)
+def test_many_are_read_as_each_alone_and_one_that_is_missing_harms_no_other(tmp_path):
+    contents = [file for file, _ in BAD.values()]
+    contents += [content(Image.fromarray(COLOUR), form) for form in ("PNG", "JPEG", "PNG", "GIF")]
+
+    def open_at(place):
+        if place == len(contents):
+            raise DataError("picture", "table", "its bytes are missing", "Fill them in.")
+        return contents[place]
+
+    seen = {}
+    with quiet():
+        for places, found in decode_many(open_at, range(len(contents) + 1), shorter=6):
+            assert not set(places) & set(seen)
+            seen.update(dict.fromkeys(places, found))
+    assert seen.pop(len(contents)).cause == "its bytes are missing"
+    assert sorted(seen) == list(range(len(contents)))
+    for place, found in seen.items():
+        try:
+            alone = decode(contents[place], shorter=6)
+        except DataError as error:
+            assert found.cause == error.cause
+        else:
+            assert (found.size, found.note) == (alone.size, alone.note)
+            assert all(np.array_equal(pixels, alone.pixels) for pixels in found.pixels)

@@ -203,6 +203,7 @@ def test_files_and_folders_without_permission_are_named(photos, monkeypatch):
             return opened
 
         monkeypatch.setattr(builtins, "open", refusing(open))
+        monkeypatch.setattr(folder_module.os, "open", refusing(os.open))
         monkeypatch.setattr(folder_module.os, "scandir", refusing(os.scandir))
     images = load(root)
     assert len(images) == 9

@@ -118,7 +118,7 @@ def test_a_spec_decides_the_form(many, tmp_path):
 
 def test_the_second_read_decodes_nothing(many, monkeypatch):
     first = load(many, group=r"(\d)\.png")
-    monkeypatch.setattr(pictures, "decode_aloud", None)
+    monkeypatch.setattr(pictures, "decode_blocks", None)
     second = load(many)
     assert np.array_equal(first.pixels, second.pixels)
     assert isinstance(second.pixels, np.memmap)
@@ -159,13 +159,13 @@ def test_without_a_cache_it_goes_on_and_says_so(many, tmp_path, monkeypatch):
 
 def test_killed_half_way_the_next_run_reads_all(many):
     script = (
-        "import os, sys, imprint; from imprint.data import pictures\n"
-        "pictures.BLOCK = 12 * 16 * 3 * 4\n"
-        "real = pictures._decode_some\n"
-        "def dying(listed, form, grey, places):\n"
+        "import os, sys, imprint; from imprint.data import blocks\n"
+        "blocks.LARGEST = 12 * 16 * 3 * 4\n"
+        "real = blocks._decode_block\n"
+        "def dying(open_at, form, grey, places):\n"
         "    if places.start >= 20: os.kill(os.getpid(), 9)\n"
-        "    return real(listed, form, grey, places)\n"
-        "pictures._decode_some = dying\n"
+        "    return real(open_at, form, grey, places)\n"
+        "blocks._decode_block = dying\n"
         "imprint.load(sys.argv[1])"
     )
     assert subprocess.run([sys.executable, "-c", script, many], check=False).returncode == -9

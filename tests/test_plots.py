@@ -24,6 +24,14 @@ def test_samples_show_the_pictures(digits, tmp_path):
     assert picture(tmp_path / "forty.png").shape[0] > five.shape[0]
 
 
+def test_pictures_sorted_by_class_show_one_of_each(digits, tmp_path):
+    by_class = digits[np.argsort(digits.labels, kind="stable")]
+    firsts = [np.flatnonzero(digits.labels == label)[0] for label in range(5)]
+    save_samples(by_class, tmp_path / "sorted.png")
+    save_samples(digits[firsts], tmp_path / "firsts.png")
+    assert (picture(tmp_path / "sorted.png") == picture(tmp_path / "firsts.png")).all()
+
+
 @pytest.mark.parametrize("count", [1, 3, 7, 12])
 def test_any_number_of_samples(digits, tmp_path, count):
     save_samples(digits[:count], tmp_path / "some.png", count=40)

@@ -34,6 +34,11 @@ def test_scores_are_scikit_learns(predictions):
     assert result.unsure["accuracy_when_sure"] == (predicted == labels)[sure].mean()
 
 
+def test_a_class_without_pictures_does_not_count_in_the_mean():
+    result = score(np.eye(3, dtype=np.float32)[:2], np.array([0, 1]), ("a", "b", "c"), np.array([False, False]))
+    assert result.macro == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+
+
 def test_nobody_left_when_all_are_unsure():
     result = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([True, True]))
     assert result.unsure == {"share": 1.0, "accuracy_when_sure": None}

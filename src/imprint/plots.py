@@ -102,7 +102,7 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -
 
 
 def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
-    """Draw the first pictures, each under its label.
+    """Draw the first pictures, each under its label; the first of each class where they lie sorted by class.
 
     Parameters
     ----------
@@ -124,7 +124,8 @@ def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
     >>> from imprint.data import load
     >>> save_samples(load("digits"), Path(tempfile.mkdtemp()) / "samples.png")
     """
-    first = images[:count]
+    by_class = images.labels is not None and bool((np.diff(images.labels) >= 0).all())
+    first = images[one_of_each(images.labels, count)] if by_class else images[:count]
     if first.labels is None:
         titles = [f"{'row ' if images.from_pixel_table else ''}{source}" for source in first.sources]
     else:

@@ -41,7 +41,7 @@ class Score:
     brier : float
         See `metrics.brier_loss`.
     macro : dict
-        Means of ``precision``, ``recall`` and ``f1`` over the classes, each counting alike.
+        Means of ``precision``, ``recall`` and ``f1`` over the classes that have pictures, each counting alike.
     per_class : dict
         For each class name ``precision``, ``recall``, ``f1`` and ``images``; see `metrics.class_scores`.
     top_5 : float or None
@@ -135,6 +135,7 @@ def score(
     sure = ~unsure
     confused = confusion(labels, predicted, len(classes))
     by_class = class_scores(confused)
+    shown = [one for one in by_class if one["images"]]
     return Score(
         images=len(labels),
         accuracy=float(correct.mean()),
@@ -143,7 +144,7 @@ def score(
         log_loss=log_loss(probabilities, labels),
         calibration_error=calibration_error(confidence, correct),
         brier=brier_loss(probabilities, labels),
-        macro={key: float(np.mean([one[key] for one in by_class])) for key in ("precision", "recall", "f1")},
+        macro={key: float(np.mean([one[key] for one in shown])) for key in ("precision", "recall", "f1")},
         per_class=dict(zip(classes, by_class, strict=True)),
         top_5=top_k_score(probabilities, labels, 5) if len(classes) > 10 else None,
         confusion=confused.tolist(),

@@ -78,7 +78,7 @@ def list_files(files: Sequence[Path | str], name: str) -> PictureList:
     >>> list_files([Path("b.png"), Path("a.png")], "two").sources
     ['b.png', 'a.png']
     """
-    return PictureList(name, [_readable(str(file)) for file in files], lambda i: Path(files[i]), files)
+    return PictureList(name, [_readable(str(file)) for file in files], files.__getitem__, files)
 
 
 def folder_parts(root: Path) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from imprint.errors import DataError
 from imprint.images import LabelledImages, encode_labels
 
 LABELS = ("label", "labels", "class", "target", "category")
+PICTURES = ("image", "img", "picture")
 AGAIN = "Save or download it again."
 
 
@@ -52,6 +53,7 @@ def read_parquet(path: Path, group: str | None = None) -> PictureList | Labelled
         schema = polars.read_parquet_schema(path)
         structs = {name for name, kind in schema.items() if isinstance(kind, polars.Struct) and "bytes" in dict(kind)}
         pictures = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
+        pictures = pictures or [name for name in schema if name.lower() in PICTURES and schema[name] == polars.Null]
         if not pictures:
             return _from_pixels(polars.read_parquet(path), path.name, group)
         class_names = _class_names(path)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from imprint.data.picture_file import File
 from imprint.data.pictures import PictureList
 from imprint.data.unpack import GZIP_START, gunzip, to_utf8
 from imprint.errors import DataError
@@ -159,7 +160,7 @@ def list_table(path: Path, group: str | None = None) -> PictureList:
     """
     table = read_path_table(path.read_bytes(), path.name, group)
     files: list[Path | str] = [_file(path.parent, name) for name in table.paths]
-    listed = PictureList(path.name, [str(file) for file in files], lambda i: Path(files[i]), files)
+    listed = PictureList(path.name, [str(file) for file in files], files.__getitem__, files)
     return with_table(listed, table)
 
 
@@ -215,7 +216,7 @@ def with_table(listed: PictureList, table: PathTable) -> PictureList:
     )
 
 
-def _at(open_at: Callable[[int], Path | bytes], kept: list[int]) -> Callable[[int], Path | bytes]:
+def _at(open_at: Callable[[int], File], kept: list[int]) -> Callable[[int], File]:
     return lambda i: open_at(kept[i])
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
 import statistics
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,16 +17,17 @@ from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 
 from imprint.data import cache
-from imprint.data.decode import REMEDY, decode_aloud, look, quiet
+from imprint.data.blocks import Coloured, decode_blocks, divide, is_grey
+from imprint.data.decode import decode_aloud, look, quiet
+from imprint.data.picture_file import REMEDY, File
 from imprint.errors import DataError, UsageError
 from imprint.images import LabelledImages, encode_labels
-from imprint.input_spec import InputSpec, fit
+from imprint.input_spec import InputSpec
 from imprint.progress import Reporter
 
 VERSION = 1  # of what decoding and fitting make of a file; a change there needs another, or the cache hides it
 KEPT_FROM = 32  # pictures; fewer are not worth a file
 LOOKED_AT = 100  # headers that decide the common form: 2 % of the time that 2,000 small photos take
-BLOCK = 2**22  # bytes of pixels a thread decodes at a time, at most 64 pictures
 WIDEST = 2.0  # a common form is at most twice as wide as high, or the reverse
 
 
@@ -64,7 +62,7 @@ class PictureList:
 
     name: str
     sources: Sequence[str]
-    open: Callable[[int], Path | bytes]
+    open: Callable[[int], File]
     files: Sequence[Path | str]
     labels: Sequence[str] | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
@@ -227,12 +225,8 @@ def _decoded(listed: PictureList, spec: InputSpec | None, side: int, reporter: R
         form = spec or _common_form(listed, side)
         try:
             return _decode_all(listed, form, spec is None, reporter, name)
-        except _Coloured:
+        except Coloured:
             return _decode_all(listed, replace(form, channels=3), False, reporter, name)
-
-
-class _Coloured(Exception):  # noqa: N818
-    """Among pictures that seemed to be grey there is one with colour."""
 
 
 def _common_form(listed: PictureList, side: int) -> InputSpec:
@@ -243,7 +237,7 @@ def _common_form(listed: PictureList, side: int) -> InputSpec:
         try:
             file = listed.open(i)
             size, grey_mode = look(file)
-            grey = grey and (grey_mode or _is_grey(decode_aloud(file).pixels))
+            grey = grey and (grey_mode or is_grey(decode_aloud(file).pixels))
             sizes.append(size)
         except DataError:  # named when all are decoded
             continue
@@ -259,10 +253,6 @@ def _common_size(sizes: list[tuple[int, int]], side: int) -> tuple[int, int]:
     shape = statistics.median(width / height for height, width in sizes)
     shape = min(max(shape, 1 / WIDEST), WIDEST)
     return (shorter, round(shorter * shape)) if shape >= 1 else (round(shorter / shape), shorter)
-
-
-def _is_grey(pixels: UInt8[ndarray, "h w c"]) -> bool:
-    return pixels.shape[2] == 1 or bool((pixels[..., :1] == pixels[..., 1:]).all())
 
 
 class _Memory:
@@ -304,11 +294,9 @@ def _decode_into(
 ) -> dict[str, Any]:
     """Decode all pictures in order; give the facts beside their pixels."""
     bad, sizes, notes, count = list[tuple[int, str]](), list[tuple[int, int]](), Counter[str](), 0
-    per_block = max(1, min(64, BLOCK // math.prod((form.channels, *form.picture_size))))
-    places = [range(i, min(i + per_block, len(listed.sources))) for i in range(0, len(listed.sources), per_block)]
-    decode_some = partial(_decode_some, listed, form, must_be_grey)
-    with reporter.job("Reading pictures", total=len(places)):
-        for block in reporter.steps(_in_order(decode_some, places)):
+    blocks = divide(len(listed.sources), form)
+    with reporter.job("Reading pictures", total=len(blocks)):
+        for block in reporter.steps(decode_blocks(listed.open, blocks, form, must_be_grey=must_be_grey)):
             bad += block.bad
             sizes += block.sizes
             notes.update(block.notes)
@@ -318,51 +306,3 @@ def _decode_into(
     scaled = any(size != form.picture_size for size in sizes)
     shape = (count, form.channels, *form.picture_size)
     return {"name": listed.name, "shape": shape, "bad": bad, "notes": notes, "sizes": sizes if scaled else None}
-
-
-@dataclass(eq=False)
-class _Block:
-    """Some pictures, decoded."""
-
-    pixels: UInt8[ndarray, "n c h w"]
-    sizes: list[tuple[int, int]]
-    notes: list[str]
-    bad: list[tuple[int, str]]
-
-
-def _decode_some(listed: PictureList, form: InputSpec, must_be_grey: bool, places: range) -> _Block:
-    """Decode a block of pictures, in a thread: Pillow lets others run while it decodes and scales."""
-    pixels = np.empty((len(places), form.channels, *form.picture_size), dtype=np.uint8)
-    block = _Block(pixels, [], [], [])
-    for i in places:
-        try:
-            # Twice the size that is needed, so that the last step down is the antialiased one.
-            # Of a glyph nobody knows yet how small it stands in its picture.
-            shorter = 2 * max(form.picture_size) if form.glyph is None else 0
-            decoded = decode_aloud(listed.open(i), shorter=shorter)
-        except DataError as error:
-            block.bad.append((i, error.cause))
-            continue
-        if must_be_grey and not _is_grey(decoded.pixels):
-            raise _Coloured
-        pixels[len(block.sizes)] = fit(decoded.pixels, form)
-        block.sizes.append(decoded.size)
-        block.notes += [decoded.note] if decoded.note else []
-    block.pixels = pixels[: len(block.sizes)]
-    return block
-
-
-def _in_order(work: Callable[[range], _Block], places: Sequence[range]) -> Iterator[_Block]:
-    """Work on all cores and give the results in order, with few of them waiting in memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ahead = deque[Future[_Block]]()
-    with ThreadPoolExecutor(cores) as pool:
-        try:
-            for some in places:
-                ahead.append(pool.submit(work, some))
-                if len(ahead) > 2 * cores:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -208,6 +208,7 @@ def summary(
     from dataclasses import asdict
 
     from imprint.classifier import Classifier
+    from imprint.errors import UsageError
     from imprint.nets import build_net
     from imprint.recipes import RECIPES
     from imprint.summary import summarise
@@ -217,8 +218,12 @@ def summary(
         side = RECIPES[what].largest_side
         shape = (3, side, side) if side else (1, 28, 28)
         layers = summarise(build_net(RECIPES[what].net, shape[0], shape[1:], 10), shape)
-    else:
+    elif Path(what).exists():
         layers = Classifier.load(what).summary()
+    else:
+        raise UsageError(
+            what, "MODEL|RECIPE", "it is neither a file nor a recipe", f"Name a model or one of {', '.join(RECIPES)}."
+        )
     if as_json:
         total, trainable = (sum(getattr(layer, key) for layer in layers) for key in ("parameters", "trainable"))
         counts = {"total": total, "trainable": trainable, "non_trainable": total - trainable}
