@@ -18,7 +18,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson bench-importing clean
+.PHONY: demo test check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-lesson bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -49,7 +49,7 @@ lesson: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python scripts/api_page.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-unsure bench-serving bench-lesson bench-importing
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-lesson bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -74,6 +74,9 @@ bench-glyphs: $(INSTALLED)
 
 bench-broken: $(INSTALLED)
 	$(BIN)/python benchmarks/broken.py
+
+bench-memory: $(INSTALLED)
+	$(BIN)/python benchmarks/memory.py
 
 bench-serving: $(INSTALLED)
 	$(BIN)/python benchmarks/serving.py $(DATA)

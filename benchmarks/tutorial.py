@@ -76,7 +76,7 @@ def largest_difference(keras):
         "dense_2.bias": weights[9],
     }
     net.load_state_dict(mapped)
-    stack = torch.from_numpy(np.rint(pixels * 255).astype(np.uint8)).permute(0, 3, 1, 2)
+    stack = np.rint(pixels * 255).astype(np.uint8).transpose(0, 3, 1, 2)
     ours = predict_probabilities(net, stack, InputSpec(1, (28, 28), (28, 28)))
     return float(np.abs(ours - expected).max())
 

@@ -94,9 +94,8 @@ def test_the_best_score_is_remembered(digits, tmp_path):
     state = stopped.go_on(plan)
     assert state.best_accuracy == max(epoch["val_acc"] for epoch in stopped.epochs)
     best = max(range(2), key=lambda place: stopped.epochs[place]["val_acc"])
-    held = torch.from_numpy(plan.validation.pixels)
     state.net.load_state_dict(state.best_weights)
-    found = imprint.predict.predict_probabilities(state.net, held, plan.spec).argmax(1)
+    found = imprint.predict.predict_probabilities(state.net, plan.validation.pixels, plan.spec).argmax(1)
     accuracy = float((found == plan.validation.labels_among(plan.images.class_names)).mean())
     assert accuracy == stopped.epochs[best]["val_acc"]
 

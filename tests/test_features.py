@@ -7,7 +7,7 @@ from imprint.predict import predict_probabilities
 
 
 def test_the_last_layer_decides_by_them(model, digits):
-    pixels = torch.from_numpy(digits.pixels[:20])
+    pixels = digits.pixels[:20]
     found = features(model.net, pixels, model.spec)
     assert torch.allclose(found.norm(dim=1), torch.ones(20))
     with torch.no_grad():
@@ -20,7 +20,7 @@ def test_the_last_layer_decides_by_them(model, digits):
 def test_nearest_are_scikit_learns(model, digits):
     from sklearn.neighbors import NearestNeighbors
 
-    found = features(model.net, torch.from_numpy(digits.pixels[:700]), model.spec)
+    found = features(model.net, digits.pixels[:700], model.spec)
     places, distances = nearest(found[600:], found[:600], 3)
     theirs, positions = NearestNeighbors(n_neighbors=3).fit(found[:600].numpy()).kneighbors(found[600:].numpy())
     assert np.allclose(distances, theirs, atol=1e-3)
@@ -28,7 +28,7 @@ def test_nearest_are_scikit_learns(model, digits):
 
 
 def test_an_ensembles_are_its_members_together(model, digits):
-    pixels = torch.from_numpy(digits.pixels[:5])
+    pixels = digits.pixels[:5]
     one = features(model.net, pixels, model.spec)
     two = features(Ensemble([model.net, model.net]), pixels, model.spec)
     assert two.shape == (5, 2 * one.shape[1])

@@ -27,7 +27,7 @@ def taught(net, channels=1, size=(28, 28), views="none", picture_size=None, shap
             layer.running_var.uniform_(0.5, 2.0)
     spec = InputSpec(channels, picture_size or size, size)
     recipe = replace(RECIPES["quick"], net=net, views=views, mirror="yes")
-    features = predict_with_features(built.eval(), torch.from_numpy(pictures(spec, 50)), spec)[1]
+    features = predict_with_features(built.eval(), pictures(spec, 50), spec)[1]
     usual = learn_familiarity(features, torch.arange(50) % 7, 7)
     usual = Familiarity(usual.centres, usual.whitening[:shapes])
     return Classifier(built, tuple("abcdefg"), spec, recipe, 0.5, usual, unsure_above=5.0, views_below=2.0)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from imprint.batches import CPU_BATCH
 from imprint.input_spec import InputSpec
 from imprint.nets import build_net
-from imprint.predict import CPU_BATCH, GRADUAL, look_again, predict_probabilities
+from imprint.predict import GRADUAL, look_again, predict_probabilities
 from imprint.preparation import prepare
 
 
@@ -17,10 +18,10 @@ def test_batches_and_layout_do_not_show(digits, net, count):
     torch.manual_seed(0)
     built = build_net(net, 1, (28, 28), 10)
     spec = InputSpec(1, (8, 8), (28, 28))
-    pixels = torch.from_numpy(digits.pixels[:count])
+    pixels = digits.pixels[:count]
     ours = predict_probabilities(built, pixels, spec)
     with torch.no_grad():
-        expected = built.eval()(prepare(pixels, spec)).softmax(1).numpy()
+        expected = built.eval()(prepare(torch.from_numpy(pixels), spec)).softmax(1).numpy()
     assert np.abs(ours - expected).max() < 1e-6
     assert np.abs(ours.sum(1) - 1).max() < 1e-5
 
@@ -28,7 +29,7 @@ def test_batches_and_layout_do_not_show(digits, net, count):
 def test_training_mode_is_left_as_it_was():
     built = build_net("quick", 1, (28, 28), 10).train()
     before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
-    predict_probabilities(built, torch.zeros(3, 1, 28, 28, dtype=torch.uint8), InputSpec(1, (28, 28), (28, 28)))
+    predict_probabilities(built, np.zeros((3, 1, 28, 28), dtype=np.uint8), InputSpec(1, (28, 28), (28, 28)))
     assert built.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
 
@@ -36,7 +37,7 @@ def test_training_mode_is_left_as_it_was():
 def test_other_views_come_to_count_gradually(digits):
     torch.manual_seed(0)
     net, spec = build_net("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
-    pixels = torch.from_numpy(digits.pixels[:20])
+    pixels = digits.pixels[:20]
     found = predict_probabilities(net, pixels, spec)
     fully = look_again(net, pixels, spec, "shifts", found, 2.0)
     assert (np.abs(fully - found).max(axis=1) > 1e-4).all()

@@ -2,9 +2,11 @@ import csv
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from imprint import UsageError
+from imprint.answers import read_answers
 from imprint.recipes import find_recipe
 from imprint.run_folder import new_run_folder, train_facts, write_run
 
@@ -40,6 +42,18 @@ def test_contents(run, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 13)]
     assert [float(row["val_acc"]) for row in rows] == pytest.approx(run.history["val_acc"], rel=1e-5)
+
+
+def test_evidence_is_what_the_model_says_of_the_pictures_held_out(run_folder, model, digits):
+    answers = read_answers(run_folder / "validation.csv", model.class_names)
+    held_out = digits[answers.places]
+    said = model.predict(held_out)
+    assert (np.diff(answers.places) > 0).all()
+    assert np.array_equal(answers.sources, held_out.sources)
+    assert np.array_equal(answers.labels, held_out.labels)
+    assert np.array_equal(answers.predicted, said.labels)
+    assert np.array_equal(answers.unsure, said.unsure)
+    assert np.abs(answers.confidence - said.probabilities.max(axis=1)).max() < 1e-5
 
 
 def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):

@@ -150,7 +150,7 @@ def test_mapped_pictures_are_learnt_from_where_they_are(digits, tmp_path):
 
 def test_views_are_taken_where_the_model_hesitates(run, digits):
     model = run.model
-    plain = predict_probabilities(model.net, torch.from_numpy(digits.pixels), model.spec)
+    plain = predict_probabilities(model.net, digits.pixels, model.spec)
     final = model.predict_proba(digits)
     hesitant = plain.max(axis=1) < model.views_below
     assert 0 < hesitant.mean() < 0.2

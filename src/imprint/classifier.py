@@ -84,9 +84,8 @@ class Classifier(Predictor):
     def _answers(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        given = torch.from_numpy(pixels)
-        found, features = predict_with_features(self.net, given, self.spec)
-        found = look_again(self.net, given, self.spec, self.recipe.views, found, self.views_below)
+        found, features = predict_with_features(self.net, pixels, self.spec)
+        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
         probabilities = tempered(found, self.temperature)
         predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
         return probabilities, doubts(probabilities, self.familiarity.to(features.device).distances(features, predicted))

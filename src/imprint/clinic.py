@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
@@ -17,7 +16,6 @@ from imprint.data import Data
 from imprint.data.duplicates import fingerprints
 from imprint.errors import DataError
 from imprint.features import features, nearest
-from imprint.files import let_go
 from imprint.images import LabelledImages
 from imprint.progress import Reporter
 
@@ -36,7 +34,6 @@ RIVAL = 0.2  # probability from which the label is a real rival of the predictio
 HESITANT = 0.05  # share of the pictures answered rightly by less of a lead than the limit
 MOST_RIGHT = 2_000  # pictures answered rightly that the limits are taken from
 MOST_TRAINING = 50_000  # training pictures that neighbours are looked for among
-TOGETHER = 4_096  # pictures read from a mapped file at once
 
 
 @dataclass(frozen=True)
@@ -253,7 +250,7 @@ def diagnose(
         cause = "each of them is among the pictures to examine"
         raise DataError("training pictures", training.name, cause, "Examine pictures that were held out.")
     others, wrong, right = _choose(others, MOST_TRAINING), answers.worst(), np.flatnonzero(answers.correct)
-    known = _features(model, training.pixels, others)
+    known = features(model.net, training.pixels, model.spec, others)
     near, distances = _nearest(model, images, wrong, known)
     _, usual = _nearest(model, images, _choose(right, MOST_RIGHT), known)
     leads = _leads(predictions.probabilities)
@@ -304,17 +301,5 @@ def _nearest(
     """Find the nearest training pictures of some pictures, and how far they are on average."""
     if not len(chosen):
         return np.empty((0, NEIGHBOURS), dtype=np.int64), np.empty(0, dtype=np.float32)
-    near, distances = nearest(_features(model, images.pixels, chosen), known, NEIGHBOURS)
+    near, distances = nearest(features(model.net, images.pixels, model.spec, chosen), known, NEIGHBOURS)
     return near, distances.mean(axis=1)
-
-
-def _features(
-    model: Classifier, pixels: UInt8[ndarray, "n c h w"], chosen: Int64[ndarray, " m"]
-) -> Float32[Tensor, "m features"]:
-    """Run the network over some pictures, which may be mapped from a file, a part at a time."""
-    found = []
-    for start in range(0, len(chosen), TOGETHER):
-        part = torch.from_numpy(np.ascontiguousarray(pixels[chosen[start : start + TOGETHER]]))
-        found.append(features(model.net, part, model.spec))
-        let_go(pixels)
-    return torch.cat(found)

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
 from imprint.augment import augment
 from imprint.classifier import Classifier
 from imprint.familiarity import learn_familiarity
-from imprint.images import LabelledImages
 from imprint.input_spec import InputSpec
+from imprint.mapped import in_parts
 from imprint.metrics import fit_temperature, tempered
 from imprint.plan import Plan
 from imprint.predict import HESITANT_SHARE, doubts, look_again, predict_with_features
@@ -27,7 +27,7 @@ FAMILIAR = 8192  # training pictures that show what is usual; four times as many
 SETTLING = 2000  # training pictures that settle the limits where there are no validation pictures
 ROUNDING = 1e-3  # of doubt, by which another machine may differ: the picture that sets the limit is flagged on none
 FEWEST_HELD_OUT = 2  # a spread needs so many
-LOOKED_AT = 1024  # pictures copied at once
+TOGETHER = 128  # pictures changed at once; of photos more take much memory
 
 
 def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
@@ -68,16 +68,16 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     parting = 0 if held_out else min(SETTLING, max(FEWEST_HELD_OUT, len(some) // 5))
     usual = some[parting : parting + FAMILIAR] if len(some) > parting else some
     settling = plan.validation if held_out and plan.validation is not None else images[some[:parting]]
-    pixels, labels = torch.from_numpy(settling.pixels), settling.labels_among(images.class_names)
+    labels = settling.labels_among(images.class_names)
     looked_at = spec if held_out else replace(spec, picture_size=spec.input_size)
-    pixels = pixels if held_out else _augmented(pixels, spec, recipe)
+    pixels = settling.pixels if held_out else _augmented(settling.pixels, spec, recipe)
 
     plain, features = predict_with_features(net, pixels, looked_at)
     views_below = float(np.quantile(plain.max(axis=1), HESITANT_SHARE))
     probabilities = look_again(net, pixels, looked_at, recipe.views, plain, views_below)
     temperature = fit_temperature(probabilities, labels)
     usual_labels = torch.from_numpy(images.labels_among(images.class_names)[usual])
-    usual_features = _features(net, images, usual, spec)
+    _, usual_features = predict_with_features(net, images.pixels, spec, usual)
     familiarity = learn_familiarity(usual_features, usual_labels.to(features.device), len(images.class_names))
     predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
     doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features, predicted))
@@ -157,15 +157,7 @@ def promise(held_out: int) -> str:
     return f"unsure: about {share} of new pictures like these should be flagged; {few} to promise it, 99 would do"
 
 
-def _features(
-    net: nn.Module, images: LabelledImages, chosen: Int64[ndarray, " n"], spec: InputSpec
-) -> Float32[Tensor, "n features"]:
-    """Note a network's features for some of many pictures, which may be mapped from a file."""
-    parts = np.split(chosen, range(LOOKED_AT, len(chosen), LOOKED_AT))
-    return torch.cat([predict_with_features(net, torch.from_numpy(images.pixels[part]), spec)[1] for part in parts])
-
-
-def _augmented(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec, recipe: Recipe) -> UInt8[Tensor, "n c H W"]:
+def _augmented(pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, recipe: Recipe) -> UInt8[ndarray, "n c H W"]:
     """Change pictures at random as in training, at the size that the network takes."""
-    parts = [augment(prepare(part, spec), recipe) for part in pixels.split(LOOKED_AT)]
-    return (torch.cat(parts) * 255).round().to(torch.uint8)
+    changed = (augment(prepare(torch.from_numpy(part), spec), recipe) for part in in_parts(pixels, TOGETHER))
+    return np.concatenate([(part * 255).round().to(torch.uint8).numpy() for part in changed])

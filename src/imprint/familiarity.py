@@ -204,13 +204,13 @@ def learn_familiarity(
     >>> bool(strange > 50 * usual.distances(features, one_class).median())
     True
     """
-    exact, number = features.double(), features.shape[1]
+    exact, number = features.to(torch.float64, copy=True), features.shape[1]
     middle = exact.mean(dim=0)
     sums = torch.zeros(classes, number, dtype=exact.dtype, device=exact.device).index_add_(0, labels, exact - middle)
     centres = middle + sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
-    within = exact - centres[labels]
+    within = exact.sub_(centres[labels])  # in place: copies of 8,192 pictures' features took 0.1 GB
     spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that never answers still has a size
-    scaled = within / spread
+    scaled = within.div_(spread)
     unrelated = torch.eye(number, dtype=exact.dtype, device=exact.device)
     common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
     each = [common] if classes * number**2 > LARGEST else [_drawn(scaled[labels == i], common) for i in range(classes)]

@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.arithmetic import choose_arithmetic
+from imprint.batches import LayOut, in_batches
 from imprint.input_spec import InputSpec
 from imprint.layers import Ensemble
-from imprint.preparation import prepare
 
-BATCH = 128  # pictures at once
 ROWS = 512  # pictures compared at once
 
 
-@torch.inference_mode()
-def features(net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> Float32[Tensor, "n features"]:
+def features(
+    net: nn.Module,
+    pixels: UInt8[ndarray, "n c h w"],
+    spec: InputSpec,
+    chosen: Int64[ndarray, " m"] | None = None,
+) -> Float32[Tensor, "m features"]:
     """Give each picture as the numbers that a network's last layer decides by, scaled to length 1.
 
     Parameters
     ----------
     net : nn.Module
         A chain of layers, or an ensemble of them, whose features are put one behind the other.
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for.
+    pixels : ndarray of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
+    chosen : ndarray of int64, shape (m,), or None, default=None
+        Positions of the pictures to look at; None looks at all n of them.
 
     Returns
     -------
-    Tensor of float32, shape (n, features)
+    Tensor of float32, shape (m, features)
         On the CPU. The product of two rows is the cosine of the angle between them.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from imprint.nets import build_net
     >>> net = build_net("tutorial", 1, (28, 28), 10)
-    >>> pixels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
     >>> features(net, pixels, InputSpec(1, (28, 28), (28, 28))).shape
     torch.Size([3, 50])
     """
-    device = next(net.parameters()).device
-    arithmetic = choose_arithmetic(device, "float32")
-    torch.set_num_threads(arithmetic.threads)
-    was_training = net.training
-    net.eval()
     chains = net.members if isinstance(net, Ensemble) else [net]
-    found = []
-    for batch in pixels.split(BATCH):
-        prepared = arithmetic.lay_out(prepare(batch.to(device), spec))
-        parts = [F.normalize(_all_but_last(chain)(prepared).float().flatten(1)) for chain in chains]
-        found.append(F.normalize(torch.cat(parts, dim=1)).cpu())
-    net.train(was_training)
-    return torch.cat(found)
+
+    def look(prepared: Tensor, lay_out: LayOut) -> Sequence[Tensor]:
+        parts = [F.normalize(_all_but_last(chain)(lay_out(prepared)).float().flatten(1)) for chain in chains]
+        return [F.normalize(torch.cat(parts, dim=1))]
+
+    return in_batches(net, pixels, spec, look, chosen)[0].cpu()
 
 
 def _all_but_last(chain: nn.Module) -> nn.Sequential:

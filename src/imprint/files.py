@@ -2,19 +2,14 @@
 
 import contextlib
 import errno
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy import ndarray
-
 from imprint.errors import UsageError
 
 UNFINISHED = ".part"
-TOGETHER = 128  # rows copied before mapped memory is given back
 
 
 @contextmanager
@@ -201,54 +196,6 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def let_go(values: ndarray) -> None:
-    """Give back the memory that mapped values have taken; they are read again when next looked at.
-
-    Parameters
-    ----------
-    values : ndarray
-        Mapped from a file and never written to; of others nothing is given back.
-
-    Examples
-    --------
-    >>> let_go(np.zeros(3))
-    """
-    if isinstance(values, np.memmap) and isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        values.base.madvise(mmap.MADV_DONTNEED)
-
-
-def copied(values: ndarray, chosen: ndarray) -> ndarray:
-    """Copy some rows into memory; of mapped values little else is held there meanwhile.
-
-    Around each row that is looked at the system maps more of the file, so that a tenth of 2 GB had taken 1.6 GB.
-
-    Parameters
-    ----------
-    values : ndarray
-        In memory or mapped.
-    chosen : ndarray of int or bool
-        Positions along the first axis.
-
-    Returns
-    -------
-    ndarray
-        A copy.
-
-    Examples
-    --------
-    >>> copied(np.arange(5), np.array([3, 1]))
-    array([3, 1])
-    """
-    if not isinstance(values, np.memmap):
-        return np.asarray(values[chosen])
-    rows = np.arange(len(values))[chosen]
-    taken = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
-    for start in range(0, len(rows), TOGETHER):
-        taken[start : start + TOGETHER] = values[rows[start : start + TOGETHER]]
-        let_go(values)
-    return taken
 
 
 def cache_folder() -> Path:

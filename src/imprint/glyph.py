@@ -10,9 +10,11 @@ from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
 from imprint.ink import NEAR, find_ink, resample, thinned, with_room
+from imprint.mapped import rows_of
 from imprint.windows import dilation, erosion
 
 LOOKED_AT = 2000  # training pictures; medians over more change nothing
+PIXELS = 2**23  # looked at in all; of large pictures fewer are
 FINE = 6  # places along a pixel of the training form at which strokes are shaped
 SHARPEN = 2.0  # times what a place stands out from its surroundings
 ROOM = 0.83  # of training's box; strangers' bolder digits read better so, training's own no worse (docs/LOG.md)
@@ -117,7 +119,8 @@ def learn_glyph_form(pixels: UInt8[ndarray, "n c h w"]) -> GlyphForm | None:
     n, channels, height, width = pixels.shape
     if channels != 1 or min(height, width) < 6:
         return None
-    some = pixels[:: -(-n // LOOKED_AT), 0].astype(np.int16)
+    most = max(1, min(LOOKED_AT, PIXELS // (height * width)))
+    some = rows_of(pixels, np.arange(0, n, -(-n // most)))[:, 0].astype(np.int16)
     ground = int(np.bincount(some.ravel(), minlength=256).argmax())
     bright = bool((some - ground).mean() > 0)
     extremes = np.sort(some.reshape(len(some), -1), axis=1)[:, -2 if bright else 1]  # one odd pixel is no ink

@@ -13,9 +13,9 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.errors import DataError, UsageError
-from imprint.files import copied, let_go
+from imprint.mapped import in_parts, picked
 
-HASHED_TOGETHER = 2048  # pictures
+HASHED_TOGETHER = 256  # pictures
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 
@@ -26,7 +26,8 @@ class LabelledImages:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, channels, height, width)
-        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue.
+        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue. Not to be written to where
+        they are mapped from a file, since they may be read from it again.
     labels : ndarray of int64, shape (n,), or None
         Positions in `class_names`; None when the labels are unknown.
     class_names : tuple of str
@@ -95,16 +96,16 @@ class LabelledImages:
 
     def __getitem__(self, chosen: ArrayLike | slice) -> LabelledImages:
         """Pick some of the pictures, in the order given; the classes stay as they are."""
-        picked = chosen if isinstance(chosen, slice) else np.asarray(chosen)
+        places = chosen if isinstance(chosen, slice) else np.asarray(chosen)
 
         def pick(values: ndarray | None) -> ndarray | None:
-            return None if values is None else values[picked]
+            return None if values is None else values[places]
 
         return replace(
             self,
-            pixels=self.pixels[picked] if isinstance(picked, slice) else copied(self.pixels, picked),
+            pixels=self.pixels[places] if isinstance(places, slice) else picked(self.pixels, places),
             labels=pick(self.labels),
-            sources=self.sources[picked],
+            sources=self.sources[places],
             groups=pick(self.groups),
             sizes=pick(self.sizes),
         )
@@ -161,9 +162,8 @@ class LabelledImages:
         False
         """
         digest = hashlib.blake2b(repr((self.pixels.shape, self.class_names)).encode(), digest_size=16)
-        for start in range(0, len(self), HASHED_TOGETHER):
-            digest.update(np.ascontiguousarray(self.pixels[start : start + HASHED_TOGETHER]).data)
-            let_go(self.pixels)
+        for part in in_parts(self.pixels, HASHED_TOGETHER):
+            digest.update(np.ascontiguousarray(part).data)
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()

@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from imprint.input_spec import InputSpec
+from imprint.mapped import let_go
 from imprint.onnx_file import DOUBT, PIXELS, PROBABILITIES, broken, missing, read_onnx_file
 from imprint.predictor import Predictor
 
@@ -68,6 +69,7 @@ class OnnxClassifier(Predictor):
 
     def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
         probabilities, doubt = self.session.run([PROBABILITIES, DOUBT], {PIXELS: pixels})
+        let_go(pixels)
         return probabilities, doubt
 
     @classmethod

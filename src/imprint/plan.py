@@ -38,6 +38,8 @@ class Plan:
         Positions of those to learn from.
     validation : LabelledImages or None
         What to score epochs with.
+    held_out : ndarray of int64, shape (m,)
+        Positions of those in the data that they come from: `images`, unless others were given.
     recipe : Recipe
         What decides the run.
     reason : str
@@ -62,6 +64,7 @@ class Plan:
     images: LabelledImages
     training: Int64[ndarray, " n"]
     validation: LabelledImages | None
+    held_out: Int64[ndarray, " m"]
     recipe: Recipe
     reason: str
     mirror_reason: str
@@ -187,13 +190,14 @@ def plan_training(
         settled = replace(settled, validation_share=0.0)
         shared = len(np.intersect1d(prints, fingerprints(validation.pixels)))
         leaks = (f"{shared:,} validation pictures are training pictures too",) if shared else ()
-        everything, warned = np.arange(len(images)), (*warned, *leaks)
-        return Plan(images, everything, validation, settled, reason, why, spec, choose_device(device), warned)
-    training, held_out = split(images, settled.validation_share, settled.validation_seed, images.groups, copies)
-    validation = images[held_out] if len(held_out) else None
+        training, held_out, warned = np.arange(len(images)), np.arange(len(validation)), (*warned, *leaks)
+    else:
+        training, held_out = split(images, settled.validation_share, settled.validation_seed, images.groups, copies)
+        validation = images[held_out] if len(held_out) else None
     if len(np.unique(labels[training])) < 2:
         raise DataError("labels", images.name, "all pictures left to train on are of one class", "Use more pictures.")
-    return Plan(images, training, validation, settled, reason, why, spec, choose_device(device), warned)
+    where = choose_device(device)
+    return Plan(images, training, validation, held_out, settled, reason, why, spec, where, warned)
 
 
 def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.arithmetic import choose_arithmetic
 from imprint.augment import VIEWS
+from imprint.batches import LayOut, in_batches
 from imprint.familiarity import logits_and_features
 from imprint.input_spec import InputSpec
-from imprint.preparation import prepare
 
-CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 256, which leaves the cache
-GPU_BATCH = 4096
 HESITANT_SHARE = 0.05  # of the validation pictures; views changed no answer beyond the least sure 2 % (docs/LOG.md)
 GRADUAL = 0.01  # of confidence below the limit, over which other views come to count in full
 NEAREST = 1e-12  # distance that still has a logarithm
@@ -25,7 +22,7 @@ LEAST = 0.5  # confidence; less adds no more doubt
 
 
 def predict_probabilities(
-    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
+    net: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec
 ) -> Float32[ndarray, "n classes"]:
     """Run a network over pictures, without augmentation or dropout, in float32.
 
@@ -33,8 +30,8 @@ def predict_probabilities(
     ----------
     net : nn.Module
         From prepared pictures to logits, on any device; its training mode is left as it was.
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for.
+    pixels : ndarray of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
 
@@ -47,54 +44,59 @@ def predict_probabilities(
     --------
     >>> from imprint.nets import build_net
     >>> net = build_net("quick", 1, (28, 28), 10)
-    >>> pixels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
     >>> predict_probabilities(net, pixels, InputSpec(1, (28, 28), (28, 28))).shape
     (3, 10)
     """
-    return _look(net, pixels, spec, other_views=lambda prepared: [])
+    return _look(net, pixels, spec, None, other_views=lambda prepared: [])
 
 
-@torch.inference_mode()
 def predict_with_features(
-    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
-) -> tuple[Float32[ndarray, "n classes"], Float32[Tensor, "n features"]]:
+    net: nn.Module,
+    pixels: UInt8[ndarray, "n c h w"],
+    spec: InputSpec,
+    chosen: Int64[ndarray, " m"] | None = None,
+) -> tuple[Float32[ndarray, "m classes"], Float32[Tensor, "m features"]]:
     """Run a network over pictures as `predict_probabilities` does, and note its features on the way.
 
     Parameters
     ----------
     net : nn.Module
         From prepared pictures to logits, on any device; its training mode is left as it was.
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for.
+    pixels : ndarray of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
+    chosen : ndarray of int64, shape (m,), or None, default=None
+        Positions of the pictures to look at; None looks at all n of them.
 
     Returns
     -------
-    probabilities : ndarray of float32, shape (n, classes)
+    probabilities : ndarray of float32, shape (m, classes)
         Softmax of the logits; rows sum to 1.
-    features : Tensor of float32, shape (n, features)
+    features : Tensor of float32, shape (m, features)
         See `familiarity.logits_and_features`; on the network's device.
 
     Examples
     --------
     >>> from imprint.nets import build_net
     >>> net = build_net("quick", 1, (28, 28), 10)
-    >>> pixels = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
     >>> predict_with_features(net, pixels, InputSpec(1, (28, 28), (28, 28)))[1].shape
     torch.Size([3, 208])
     """
-    found, features = [], []
-    for prepared, lay_out in _prepared_batches(net, pixels, spec):
-        logits, noted = logits_and_features(net, lay_out(prepared))
-        found.append(logits.softmax(dim=1))
-        features.append(noted)
-    return torch.cat(found).cpu().numpy(), torch.cat(features)
+
+    def look(prepared: Tensor, lay_out: LayOut) -> Sequence[Tensor]:
+        logits, features = logits_and_features(net, lay_out(prepared))
+        return logits.softmax(dim=1), features
+
+    found, features = in_batches(net, pixels, spec, look, chosen)
+    return found.cpu().numpy(), features
 
 
 def look_again(
     net: nn.Module,
-    pixels: UInt8[Tensor, "n c h w"],
+    pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
     views: str,
     found: Float32[ndarray, "n classes"],
@@ -109,8 +111,8 @@ def look_again(
     ----------
     net : nn.Module
         From prepared pictures to logits, on any device; its training mode is left as it was.
-    pixels : Tensor of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for.
+    pixels : ndarray of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
     views : {"none", "shifts", "mirror"}
@@ -129,7 +131,7 @@ def look_again(
     --------
     >>> from imprint.nets import build_net
     >>> net = build_net("quick", 1, (28, 28), 10)
-    >>> pixels, spec = torch.zeros(3, 1, 28, 28, dtype=torch.uint8), InputSpec(1, (28, 28), (28, 28))
+    >>> pixels, spec = np.zeros((3, 1, 28, 28), dtype=np.uint8), InputSpec(1, (28, 28), (28, 28))
     >>> look_again(net, pixels, spec, "shifts", predict_probabilities(net, pixels, spec), 1.0).shape
     (3, 10)
     """
@@ -137,43 +139,27 @@ def look_again(
     hesitant = np.flatnonzero(confidence < views_below)
     if views == "none" or not len(hesitant):
         return found
-    seen = _look(net, pixels[torch.from_numpy(hesitant)], spec, VIEWS[views])
+    seen = _look(net, pixels, spec, hesitant, VIEWS[views])
     share = ((views_below - confidence[hesitant, None]) / GRADUAL).clip(max=1)
     viewed = found.copy()
     viewed[hesitant] += share * (seen - found[hesitant])
     return viewed
 
 
-@torch.inference_mode()
 def _look(
     net: nn.Module,
-    pixels: UInt8[Tensor, "n c h w"],
+    pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
+    chosen: Int64[ndarray, " m"] | None,
     other_views: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
-) -> Float32[ndarray, "n classes"]:
+) -> Float32[ndarray, "m classes"]:
     """Average the probabilities of each prepared picture and its other views."""
-    found = []
-    for prepared, lay_out in _prepared_batches(net, pixels, spec):
+
+    def look(prepared: Tensor, lay_out: LayOut) -> Sequence[Tensor]:
         seen = [net(lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
-        found.append(torch.stack(seen).mean(dim=0))
-    return torch.cat(found).cpu().numpy()
+        return [torch.stack(seen).mean(dim=0)]
 
-
-def _prepared_batches(
-    net: nn.Module, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec
-) -> Iterator[tuple[Float32[Tensor, "n c h w"], Callable[[Tensor], Tensor]]]:
-    """Prepare pictures batch by batch, and tell how to lay them out for a network that is not taught meanwhile."""
-    device = next(net.parameters()).device
-    arithmetic = choose_arithmetic(device, "float32")
-    if torch.get_num_threads() != arithmetic.threads:
-        torch.set_num_threads(arithmetic.threads)
-    was_training = net.training
-    if was_training:  # only while it is being taught, which one thread does
-        net.eval()
-    for batch in pixels.split(CPU_BATCH if device.type == "cpu" else GPU_BATCH):
-        yield prepare(batch.to(device), spec), arithmetic.lay_out
-    if was_training:
-        net.train()
+    return in_batches(net, pixels, spec, look, chosen)[0].cpu().numpy()
 
 
 def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from imprint.answers import answers_to
 from imprint.errors import UsageError
 from imprint.files import UNFINISHED, written_whole
@@ -223,13 +221,13 @@ def write_evidence(run: Run, plan: Plan, origin: Origin, folder: Path) -> None:
     ['origin.json', 'validation.csv']
     """
     _write_json(folder / ORIGIN_NAME, origin.to_dict())
-    if plan.validation is not None:
-        held_out = np.setdiff1d(np.arange(len(plan.images)), plan.training)
-        asked = plan.images[held_out] if len(held_out) else plan.validation
-        said, labels = run.model.predict(asked), asked.labels_among(run.model.class_names)
-        places = held_out if len(held_out) else None
-        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources, places)
-        answers.write_csv(folder / ANSWERS_NAME)
+    if plan.validation is not None and run.predictions is not None:
+        said, labels = run.predictions, plan.validation.labels_among(run.model.class_names)
+        order = plan.held_out.argsort()
+        sources, places = said.sources[order], plan.held_out[order]
+        answers_to(
+            said.probabilities[order], labels[order], said.class_names, said.unsure[order], sources, places
+        ).write_csv(folder / ANSWERS_NAME)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

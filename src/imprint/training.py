@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
@@ -19,11 +20,12 @@ from imprint.classifier import Classifier
 from imprint.confidence import promise, settle_confidence
 from imprint.errors import UsageError
 from imprint.expected import Expected, expected_accuracy
-from imprint.files import let_go
 from imprint.images import LabelledImages
+from imprint.mapped import rows_of
 from imprint.metrics import log_loss
 from imprint.plan import Plan, plan_training
 from imprint.predict import predict_probabilities
+from imprint.predictions import Predictions
 from imprint.preparation import prepare
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
@@ -53,6 +55,8 @@ class Run:
         The loop, validation and checkpoints after epochs included.
     validation : Score or None
         The kept model's score on the validation pictures.
+    predictions : Predictions or None
+        What it says of each validation picture.
     expected : Expected or None
         What that lets one expect of the model on new pictures.
     interrupted : bool
@@ -71,6 +75,7 @@ class Run:
     history: History
     seconds: float
     validation: Score | None
+    predictions: Predictions | None
     expected: Expected | None
     interrupted: bool
 
@@ -248,7 +253,6 @@ def _loop(
     plan, arithmetic, net = state.plan, state.arithmetic, state.net
     recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
-        validation_pixels = torch.from_numpy(validation.pixels)
         validation_labels = validation.labels_among(plan.images.class_names)
 
     training = torch.from_numpy(plan.training).to(plan.device)
@@ -281,7 +285,7 @@ def _loop(
 
             epoch = {"loss": loss_sum.item() / epoch_steps, "acc": hits.item() / len(order)}
             if validation is not None:
-                probabilities = predict_probabilities(net, validation_pixels, spec)
+                probabilities = predict_probabilities(net, validation.pixels, spec)
                 torch.set_num_threads(arithmetic.threads)
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
@@ -310,23 +314,30 @@ def _batches(
     """Deal augmented pictures and their labels."""
     at_once = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
     for chosen in order.split(batch_size * at_once):
-        augmented = augment(prepare(pixels[chosen], plan.spec), plan.recipe)
-        let_go(plan.images.pixels)
+        augmented = augment(prepare(_taken(pixels, chosen, plan), plan.spec), plan.recipe)
         yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
+
+
+def _taken(pixels: UInt8[Tensor, "n c h w"], chosen: Int64[Tensor, " some"], plan: Plan) -> UInt8[Tensor, "some c h w"]:
+    """Copy some pictures; of those mapped from a file little else is held in memory meanwhile."""
+    if pixels.device.type == "cpu" and isinstance(plan.images.pixels, np.memmap):
+        return torch.from_numpy(rows_of(plan.images.pixels, chosen.numpy()))
+    return pixels[chosen]
 
 
 def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
     """Make a classifier of a trained network, score it, and tell what that lets one expect."""
     model = settle_confidence(net, plan, recipe)
     if plan.validation is None:
-        return Run(model, recipe, history, seconds, None, None, interrupted)
+        return Run(model, recipe, history, seconds, None, None, None, interrupted)
     labels = plan.validation.labels_among(model.class_names)
     predictions = model.predict(plan.validation)
     validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
     # Temperature and limits were settled on these pictures, but neither changes an answer.
     tries = len(history["loss"]) if interrupted else 1
     expected = expected_accuracy(predictions.labels == labels, plan.validation.groups, tries)
-    return Run(replace(model, score=validation.facts()), recipe, history, seconds, validation, expected, interrupted)
+    model = replace(model, score=validation.facts())
+    return Run(model, recipe, history, seconds, validation, predictions, expected, interrupted)
 
 
 def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:

@@ -185,8 +185,8 @@ def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None
     Returns
     -------
     tuple of ndarray and dict, or None
-        The pixels, memory-mapped (what is written to them stays in memory), and the facts beside
-        them; None where there are none, or none that are whole.
+        The pixels, memory-mapped (not to be written to: they may be read from the file again), and the facts
+        beside them; None where there are none, or none that are whole.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8, UInt64
 from numpy import ndarray
 from torch import Tensor
 
-from imprint.files import let_go
+from imprint.mapped import in_parts
 
 COARSE = 8  # pixels a side of the versions that are compared all with all
 ALIKE_COARSE = 0.94  # correlation there
@@ -27,6 +27,7 @@ ALIKE_IN_CROWD = 0.9975
 TIES = 8  # of hundreds of hardly changed copies each is laid over only so many
 SMALL = 16  # pixels a side; smaller pictures hold too little to tell a cropped copy from a stranger
 ROWS = 2048  # pictures compared with all others at once
+READ_TOGETHER = 256  # pictures
 PAIRS = 1024  # pairs laid over each other at once
 STEPS = 4  # of Gauss and Newton; more change nothing
 FRAME = 1 / 16  # of the side: what a crop has cut off at an edge is not compared
@@ -52,12 +53,8 @@ def fingerprints(pixels: UInt8[ndarray, "n c h w"]) -> UInt64[ndarray, " n"]:
     >>> bool(first == second)
     True
     """
-    digests = []
-    for start in range(0, len(pixels), ROWS):
-        digests += [
-            hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in pixels[start : start + ROWS]
-        ]
-        let_go(pixels)
+    parts = in_parts(pixels, READ_TOGETHER)
+    digests = [hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for part in parts for picture in part]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
@@ -199,9 +196,10 @@ def _shrink(
     start = 0
     for stack in stacks:
         here = np.flatnonzero((positions >= start) & (positions < start + len(stack)))
-        pixels = torch.from_numpy(np.array(stack[positions[here] - start], dtype=np.float32))
-        if len(here):
-            shrunk[here] = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        parts = (torch.from_numpy(part).float() for part in in_parts(stack, READ_TOGETHER, positions[here] - start))
+        small = [F.interpolate(part, size=(side, side), mode="bilinear", antialias=True) for part in parts]
+        if small:
+            shrunk[here] = torch.cat(small)
         start += len(stack)
     return shrunk
 

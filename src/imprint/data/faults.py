@@ -12,12 +12,13 @@ from numpy import ndarray
 
 from imprint.findings import Finding
 from imprint.images import WHOLE_NUMBER, LabelledImages
+from imprint.mapped import in_parts
 
 FEW = 0.1  # of the largest class's pictures; with fewer a class is hard to learn
 EVEN, NEAR_PAPER = 0.6, 32  # paper: so much of a picture's rim lies within so many grey levels of the rim's median
 MAJORITY = 0.9  # of the pictures on paper agree on ink and paper, or none of them is called inverted
 FACTOR = 4.0  # a side so many times longer or shorter than usual is unusual
-ROWS = 4096  # pictures looked at together
+ROWS = 256  # pictures looked at together
 HIDDEN = (".", "__MACOSX", "__pycache__")  # what file managers and notebooks leave behind begins so
 
 
@@ -87,9 +88,10 @@ def _unreadable(images: LabelledImages) -> list[Finding]:
 
 
 def _constant(images: LabelledImages) -> list[Finding]:
-    flat = images.pixels.reshape(*images.pixels.shape[:2], -1)
-    one_colour = np.flatnonzero((flat.min(axis=2) == flat.max(axis=2)).all(axis=1))
-    colours = [" ".join(map(str, flat[i, :, 0])) for i in one_colour]
+    parts = in_parts(images.pixels, ROWS)
+    flat = [(part.min(axis=(2, 3)) == part.max(axis=(2, 3))).all(axis=1) for part in parts]
+    one_colour = np.flatnonzero(np.concatenate(flat))
+    colours = [" ".join(map(str, images.pixels[i, :, 0, 0])) for i in one_colour]
     return _each(images, "constant", one_colour, [f"every pixel is {colour}" for colour in colours])
 
 
@@ -97,8 +99,7 @@ def _inverted(images: LabelledImages) -> list[Finding]:
     """Find grey pictures of ink on even paper where ink and paper have changed places."""
     if images.shape[0] != 1 or min(images.shape[1:]) < 3:
         return []
-    blocks = [_ink_above_paper(images.pixels[start : start + ROWS, 0]) for start in range(0, len(images), ROWS)]
-    contrast = np.concatenate(blocks)
+    contrast = np.concatenate([_ink_above_paper(part[:, 0]) for part in in_parts(images.pixels, ROWS)])
     bright, dark = contrast > 0, contrast < 0
     few, word = (dark, "dark on bright") if bright.sum() >= dark.sum() else (bright, "bright on dark")
     on_paper = bright.sum() + dark.sum()
