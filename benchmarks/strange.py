@@ -16,6 +16,7 @@ TEXTURES = {
     "tried": ("stripes", "checkers", "blobs", "gradient", "noise"),
     "unseen": ("rings", "wood", "clouds", "lattice", "dots", "salt", "ramp"),
 }
+NOISE = ("noise", "salt")  # of these, what is noise
 
 
 def fonts(part):
@@ -123,8 +124,9 @@ def strange_things(part, form, hands):
             drawn.setdefault(f"{kind}, rows", []).extend(as_row(picture, side) for side in (16, 20, 24))
             drawn.setdefault(f"{kind}, files", []).append(read(on_paper(picture, rng)))
     for kind in TEXTURES[part]:
-        drawn.setdefault("textures, rows", []).extend(texture(kind, rng, 28) for _ in range(100))
-        drawn.setdefault("textures, files", []).extend(read(texture(kind, rng, 120)) for _ in range(30))
+        name = "noise" if kind in NOISE else "textures"
+        drawn.setdefault(f"{name}, rows", []).extend(texture(kind, rng, 28) for _ in range(100))
+        drawn.setdefault(f"{name}, files", []).extend(read(texture(kind, rng, 120)) for _ in range(30))
     levels = range(parity, 256, 8)
     drawn["blank, rows"] = [np.full((28, 28), level, dtype=np.uint8) for level in levels]
     drawn["blank, files"] = [read(np.full((200, 200), level, dtype=np.uint8)) for level in levels]
