@@ -142,6 +142,8 @@ def _find(data: Data, part: str | None, group: str | None) -> PictureList | Labe
         return _undivided(_find_given(data), part)
     if data == "digits":
         return _undivided(_bundled_digits(), part)
+    if data == "":  # as a shell gives for a variable that is not set; to Path it means the folder one works in
+        raise DataError("data", "''", "the name is empty", FORMS)
     path = Path(data)
     if path.is_dir():
         from imprint.data.folder import list_folder
