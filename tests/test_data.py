@@ -33,6 +33,25 @@ def test_an_empty_name_is_not_the_folder_one_works_in(monkeypatch, tmp_path, dig
         load("")
 
 
+def test_a_zero_byte_in_a_name_is_refused():
+    with pytest.raises(DataError, match="no name of a file holds a zero byte"):
+        load("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"side": 0}, "side=0 at load: pictures have one pixel"),
+        ({"side": -3}, "side=-3"),
+        ({"allow_bad": 20.0}, "allow_bad=20.0 at load: a share lies from 0 to 1"),
+        ({"allow_bad": float("nan")}, "allow_bad=nan"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(option, words):
+    with pytest.raises(UsageError, match=words):
+        load("digits", **option)
+
+
 @pytest.mark.parametrize(("share", "seed"), [(0.08, 7), (0.2, 1), (0.333, 0)])
 def test_split_is_scikit_learns(digits, share, seed):
     training, validation = (digits[side] for side in split(digits, share, seed))
