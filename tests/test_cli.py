@@ -502,7 +502,9 @@ def test_check_finds_what_leaks_between_parts(divided):
     assert [Path(source).name for source in leaks[0]["where"]] == [leaking.name, "again.png"]
 
 
-def test_show_what_a_model_sees(model_file, divided):
+def test_show_what_a_model_sees(model_file, divided, refused):
+    expected = "error: --as at .: it draws one picture, and that is no file. Name the file of a picture."
+    assert refused("show", ".", "--as", model_file, cwd=divided) == expected
     picture = next(divided.glob("pictures/test/1/*.png"))
     done = imprint("show", picture, "--as", model_file, "--json", cwd=divided)
     written = f"{picture.stem}-seen.png"

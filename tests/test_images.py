@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,18 @@ def two(labels=(0, 1), names=("cat", "dog")):
 def test_picking_keeps_classes_and_sources():
     last = two()[[1]]
     assert (len(last), last.labels.tolist(), last.class_names, last.sources.tolist()) == (1, [1], ("cat", "dog"), [2])
+
+
+def test_one_place_picks_one_picture():
+    assert two()[1].sources.tolist() == two()[-1].sources.tolist() == [2]
+
+
+def test_pictures_turned_round_are_predicted_in_that_order(model, digits):
+    first = digits[:6]
+    assert model.predict(first[::-1]).names == model.predict(first).names[::-1]
+    assert first[::-1].sources.tolist() == first.sources.tolist()[::-1]
+    mirrored = replace(first, pixels=first.pixels[..., ::-1])
+    assert model.predict(mirrored).names == model.predict(mirrored.pixels.copy()).names
 
 
 def test_labels_are_matched_by_name_never_by_position():

@@ -85,6 +85,8 @@ class LabelledImages:
         for what, values in (("groups", self.groups), ("sizes", self.sizes)):
             if values is not None and len(values) != len(self):
                 raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} pictures")
+        if min(self.pixels.strides) < 0:  # such as red and blue swapped by [:, ::-1], which torch does not take
+            object.__setattr__(self, "pixels", np.ascontiguousarray(self.pixels))
 
     def _error(self, what: str, cause: str) -> DataError:
         return DataError(
@@ -94,9 +96,11 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, chosen: ArrayLike | slice) -> LabelledImages:
+    def __getitem__(self, chosen: ArrayLike | slice | int) -> LabelledImages:
         """Pick some of the pictures, in the order given; the classes stay as they are."""
-        places = chosen if isinstance(chosen, slice) else np.asarray(chosen)
+        places = chosen if isinstance(chosen, slice) else np.atleast_1d(chosen)
+        if isinstance(places, slice) and (places.step or 1) < 0:
+            places = np.arange(len(self))[places]  # mapped pictures stay mapped
 
         def pick(values: ndarray | None) -> ndarray | None:
             return None if values is None else values[places]

@@ -76,13 +76,17 @@ def load(
     DataError
         When the data cannot be read rightly; one line names file, row, column and remedy.
     UsageError
-        When `group` fits nothing.
+        When `group` fits nothing, `side` is less than 1, or `allow_bad` is no share.
 
     Examples
     --------
     >>> load("digits").class_counts()["9"]
     180
     """
+    if side < 1:
+        raise UsageError(f"side={side}", "load", "pictures have one pixel at least", "Give a whole number such as 128.")
+    if not 0 <= allow_bad <= 1:
+        raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
     try:
         found = _find(data, part, group)
     except OSError as error:
@@ -142,6 +146,10 @@ def _find(data: Data, part: str | None, group: str | None) -> PictureList | Labe
         return _undivided(_find_given(data), part)
     if data == "digits":
         return _undivided(_bundled_digits(), part)
+    if data == "":  # as a shell gives for a variable that is not set; to Path it means the folder one works in
+        raise DataError("data", "''", "the name is empty", FORMS)
+    if "\0" in fspath(data):
+        raise DataError("data", fspath(data), "no name of a file holds a zero byte", FORMS)
     path = Path(data)
     if path.is_dir():
         from imprint.data.folder import list_folder

@@ -62,9 +62,12 @@ def show(
 def _show_as(picture: str, model: Path, save: Path | None, as_json: bool) -> None:
     """Draw what a model sees of one picture file, step by step."""
     from imprint.data.decode import decode
+    from imprint.errors import UsageError
     from imprint.input_spec import fitting_steps
     from imprint.plots import save_steps
 
+    if not Path(picture).is_file():
+        raise UsageError("--as", picture, "it draws one picture, and that is no file", "Name the file of a picture.")
     steps = fitting_steps(decode(Path(picture)).pixels, read_model(model).spec)
     save = save or Path(f"{Path(picture).stem}-seen.png")
     save_steps(steps, save)
