@@ -28,6 +28,7 @@ from numpy import ndarray
 
 from imprint.errors import UsageError
 from imprint.files import cache_folder
+from imprint.mapped import never_written
 
 LIMIT = "IMPRINT_CACHE_GB"
 DEFAULT_LIMIT = 10.0  # GB: three or four collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
@@ -206,7 +207,7 @@ def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None
             pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=tuple(facts["shape"]))
     except OSError:  # gone, or no mapping to be had
         return None
-    return pixels, facts
+    return never_written(pixels), facts
 
 
 @contextmanager
