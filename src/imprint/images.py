@@ -85,6 +85,8 @@ class LabelledImages:
         for what, values in (("groups", self.groups), ("sizes", self.sizes)):
             if values is not None and len(values) != len(self):
                 raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} pictures")
+        if min(self.pixels.strides) < 0:  # which torch does not take: turned or mirrored by numpy
+            object.__setattr__(self, "pixels", self.pixels.copy())
 
     def _error(self, what: str, cause: str) -> DataError:
         return DataError(
