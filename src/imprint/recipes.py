@@ -55,8 +55,8 @@ QUICK = Recipe(
 )
 
 # The best single file that minutes on two cores give: two networks that err in different places.
-# Evidence: 0.9975 as above with seed 1 on two threads, 0.9971 ± 0.0002 with seeds 1 to 3 on one; 129 s on all 42,000
-# where Keras's lesson took 198 s, 1 run (docs/LOG.md, "The recipes on a third machine").
+# Evidence: 0.9972 ± 0.0003 as above, 5 seeds; 141 s (138 to 145, 3 runs) on all 42,000, where Keras's lesson took 255 s
+# (docs/LOG.md, "The recipes on a third machine").
 BEST = dataclasses.replace(
     QUICK,
     name="best",
@@ -74,9 +74,9 @@ BEST = dataclasses.replace(
 # Evidence: 0.9975 as above, seed 1, 1,230 s for 32,000 digits (docs/LOG.md, "The recipes on a third machine").
 RECORD = dataclasses.replace(BEST, name="record", net="+".join(["deep+broad"] * 4), epochs=54)
 
-# The default on colour photos. Evidence: on 413 of 2,062 photos of hands 0.9952 in 54 s, seed 1, where Keras's
-# tutorial had 0.8717 in 152 s; two Sapphire Rapids cores (docs/LOG.md, "The recipes on a third machine"). Before, on
-# Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s, Keras's 235 s.
+# The default on colour photos. Evidence: on 413 of 2,062 photos of hands 0.9952 with each of 3 seeds in 58 to 60 s, where
+# Keras's tutorial had 0.8684 in the mean in 147 to 227 s; two Sapphire Rapids cores (docs/LOG.md, "The recipes on a
+# third machine"). Before, on Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s, Keras's 235 s.
 PHOTOS = Recipe(
     name="photos",
     net="residual",

@@ -90,7 +90,7 @@ def may_be_picture(name: str) -> bool:
     >>> may_be_picture("0001"), may_be_picture("a.JPG"), may_be_picture("LICENSE.txt")
     (True, True, False)
     """
-    return not is_litter(name) and not name.lower().endswith(NOTES)
+    return not name.lower().endswith(NOTES)
 
 
 def part_folders(folders: Iterable[str], where: str) -> dict[str, str]:
@@ -192,11 +192,12 @@ def arrange(
 def _by_class(paths: list[str], folders: list[str], inside: str) -> Arrangement:
     """Name classes after the outermost folder below `inside`; without such folders there are none."""
     start = len(inside)
-    tops = [path[start:].partition("/")[0] if "/" in path[start:] else "" for path in paths]
+    tops = [path[start:].rpartition("/")[0].partition("/")[0] for path in paths]
     classes = {folder[start:] for folder in folders if "/" not in folder[start:]}
     empty = tuple((inside + name, "the folder has no pictures in it") for name in sorted(classes - set(tops)))
     if not any(tops):
         return Arrangement(tuple(paths), None, empty)
-    placed = [(path, unicodedata.normalize("NFC", top)) for path, top in zip(paths, tops, strict=True) if top]
+    names = {top: unicodedata.normalize("NFC", top) for top in set(tops)}
     strays = tuple((path, "it lies in no class folder") for path, top in zip(paths, tops, strict=True) if not top)
-    return Arrangement(tuple(path for path, _ in placed), tuple(label for _, label in placed), strays + empty)
+    placed = tuple(path for path, top in zip(paths, tops, strict=True) if top)
+    return Arrangement(placed, tuple(names[top] for top in tops if top), strays + empty)

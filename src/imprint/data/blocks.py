@@ -20,7 +20,7 @@ from imprint.data.picture_file import File
 from imprint.errors import DataError
 from imprint.input_spec import InputSpec, fit
 
-LARGEST = 2**22  # bytes of pixels that a thread decodes at a time, at most 64 pictures
+LARGEST = 2**22  # bytes of pixels that a thread decodes at a time, at most 256 pictures
 TINY = 64  # pixels a side
 
 
@@ -74,14 +74,14 @@ def divide(total: int, form: InputSpec) -> list[range]:
     Returns
     -------
     list of range
-        At most 64 positions and 4 MB of pixels each.
+        At most 256 positions and 4 MB of pixels each.
 
     Examples
     --------
-    >>> divide(100, InputSpec(1, (28, 28), (28, 28)))
-    [range(0, 64), range(64, 100)]
+    >>> divide(300, InputSpec(1, (28, 28), (28, 28)))
+    [range(0, 256), range(256, 300)]
     """
-    length = max(1, min(64, LARGEST // math.prod((form.channels, *form.picture_size))))
+    length = max(1, min(256, LARGEST // math.prod((form.channels, *form.picture_size))))
     return [range(i, min(i + length, total)) for i in range(0, total, length)]
 
 

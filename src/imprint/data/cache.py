@@ -159,20 +159,23 @@ def key(files: Iterable[Path | str], form: str) -> str:
     >>> key([], "3×64×64") == key([], "3×64×64"), key([], "1×64×64") == key([], "3×64×64")
     (True, False)
     """
-    digest = hashlib.sha256(form.encode())
-    newest = 0
-    for file in files:
-        try:
-            facts = os.stat(file)  # noqa: PTH116
-            identity = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        except OSError:
-            identity = (-1, 0, 0)
-        newest = max(newest, *identity[1:])
-        digest.update(b"%b\0%d %d %d\0" % (os.fsencode(file), *identity))
-    age = time.time() - newest / 1e9
+    paths = [os.fspath(file) for file in files]
+    identities = np.array([_identity(path) for path in paths], dtype=np.int64).reshape(-1, 3)
+    digest = hashlib.sha256(os.fsencode("\0".join([form, *paths])))
+    digest.update(identities.tobytes())
+    age = time.time() - identities[:, 1:].max(initial=0) / 1e9
     if 0 <= age < TICK:
         time.sleep(TICK - age)
     return digest.hexdigest()[:40]
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    """Size in bytes, and times in ns of a file's last change in content and in its entry."""
+    try:
+        facts = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return -1, 0, 0
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None:

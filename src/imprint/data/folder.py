@@ -52,10 +52,12 @@ def list_folder(root: Path, part: str | None = None) -> PictureList:
     found = arrange(files, folders, part=part, where=str(root))
     start = str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
     listed = list_files([start + path for path in found.paths], name)
-    left_out = tuple((_readable(start + path), cause) for path, cause in (*found.left_out, *closed))
-    labels = None if found.labels is None else [_readable(label) for label in found.labels]
-    paths = [_readable(path) for path in found.paths]
-    return PictureList(name, listed.sources, listed.open, listed.files, labels, left_out, paths=paths)
+    left_out = [*found.left_out, *closed]
+    named = zip(_readable([start + path for path, _ in left_out]), (cause for _, cause in left_out), strict=True)
+    labels = None if found.labels is None else _readable(found.labels)
+    return PictureList(
+        name, listed.sources, listed.open, listed.files, labels, tuple(named), paths=_readable(found.paths)
+    )
 
 
 def list_files(files: Sequence[Path | str], name: str) -> PictureList:
@@ -78,7 +80,7 @@ def list_files(files: Sequence[Path | str], name: str) -> PictureList:
     >>> list_files([Path("b.png"), Path("a.png")], "two").sources
     ['b.png', 'a.png']
     """
-    return PictureList(name, [_readable(str(file)) for file in files], files.__getitem__, files)
+    return PictureList(name, _readable([str(file) for file in files]), files.__getitem__, files)
 
 
 def folder_parts(root: Path) -> tuple[str, ...]:
@@ -107,9 +109,11 @@ def folder_parts(root: Path) -> tuple[str, ...]:
     return tuple(part_folders(tops, str(root)))
 
 
-def _readable(path: str) -> str:
-    """Give a path as text that can be printed and written, also where its bytes are no UTF-8."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+def _readable(paths: Sequence[str]) -> list[str]:
+    """Give paths as text that can be printed and written, also where their bytes are no UTF-8."""
+    if all(map(str.isascii, paths)):
+        return list(paths)
+    return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
 
 
 def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:

@@ -15,7 +15,8 @@ File = Path | str | bytes  # where it is, or what stands in it
 MOST_PIXELS = 100_000_000  # 300 MB in colour; today's phones take at most 50 million in one file, or 200 when asked
 MOST_BYTES = 512 * 2**20
 REMEDY = "Repair, convert or remove it."
-READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows changes line ends unless told
+# Windows changes line ends unless told; elsewhere a pipe must not be waited for.
+READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 # What comes instead of pictures, by how it begins.
 STRANGERS = (
@@ -68,13 +69,15 @@ def read(file: File) -> bytes:
     return content
 
 
-def expect_plain(file: Path | str) -> os.stat_result:
+def expect_plain(file: Path | str, opened: int | None = None) -> os.stat_result:
     """Refuse what may never end or never answer, such as pipes and devices; folders are refused when opened.
 
     Parameters
     ----------
     file : Path or str
         Where it is.
+    opened : int, optional
+        Its descriptor, where it has been opened: quicker, and no other file can have come into its place.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def expect_plain(file: Path | str) -> os.stat_result:
     >>> expect_plain(__file__).st_size > 0
     True
     """
-    status = os.stat(file)  # noqa: PTH116
+    status = os.stat(file if opened is None else opened)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise refusal(file, "it is a pipe or a device, no file")
     return status
@@ -124,11 +127,11 @@ def refusal(file: File, cause: str | Exception) -> DataError:
 
 
 def _read(file: Path | str) -> bytes:
-    size = expect_plain(file).st_size
-    if size > MOST_BYTES:
-        raise refusal(file, f"it is larger than {MOST_BYTES // 2**20} MB")
     opened = os.open(file, READING)
     try:
+        size = expect_plain(file, opened).st_size
+        if size > MOST_BYTES:
+            raise refusal(file, f"it is larger than {MOST_BYTES // 2**20} MB")
         content = os.read(opened, size + 1)  # half the time that a file object takes, which counts for tiny files
     finally:
         os.close(opened)
