@@ -1,6 +1,7 @@
 """Small real data, and one model taught with it, for all tests."""
 
 import os
+import signal
 import tempfile
 
 import jaxtyping
@@ -8,6 +9,9 @@ import pytest
 
 # What the tests keep must not depend on, or change, what this machine's user keeps.
 os.environ["IMPRINT_CACHE"] = tempfile.mkdtemp(prefix="imprint-tests-")
+
+# Some tests press Ctrl-C, which is ignored by what a script has put into the background, and by all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The shapes in signatures are checked here, and only here.
 jaxtyping.install_import_hook("imprint", "beartype.beartype")

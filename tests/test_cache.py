@@ -171,3 +171,12 @@ def test_using_counts_as_use():
     os.utime(path, (1000, 1000))
     cache.recall("a")
     assert time.time() - path.stat().st_mtime < 60
+
+
+def test_a_file_dated_in_the_far_future_has_a_key(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"picture")
+    os.utime(path, ns=(13_600_000_000 * 10**9,) * 2)
+    if path.stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system knows no such date")
+    assert cache.key([path], "grey") == cache.key([path], "grey") != cache.key([path], "colour")

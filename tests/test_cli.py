@@ -373,9 +373,8 @@ def test_ctrl_c_before_the_first_epoch_leaves_no_run(digits_csv, tmp_path):
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_ctrl_c_while_python_imports_ends_in_one_line(tmp_path):
-    """Ctrl-C is pressed when so many modules have begun to be imported, the command line's own being the first."""
-    script = """import os, signal, sys
+# Ctrl-C is pressed when so many modules have begun to be imported, the command line's own being the first.
+INTERRUPTED = """import os, signal, sys
 class Moments:
     left, begun = int(sys.argv.pop()), False
     def find_spec(self, name, path=None, target=None):
@@ -387,13 +386,26 @@ sys.meta_path.insert(0, Moments())
 from imprint.__main__ import main
 main()
 """
+
+
+def test_ctrl_c_while_python_imports_ends_in_one_line(tmp_path):
     for moment in (1, 9, 60, 150, 500):
-        command = [sys.executable, "-c", script, "train", "digits", str(moment)]
+        command = [sys.executable, "-c", INTERRUPTED, "train", "digits", str(moment)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (130, ""), done.stderr
         line = "error: run at Ctrl-C: stopped before there was anything to keep. Nothing was lost.\n"
         assert done.stderr == line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", [1, 60])
+def test_ctrl_c_is_not_for_what_a_script_has_put_into_the_background(tmp_path, moment):
+    """A shell without job control starts `imprint … &` with SIGINT ignored."""
+    ignored = INTERRUPTED.replace("class", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nclass", 1)
+    command = [sys.executable, "-c", ignored, "summary", "quick", str(moment)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Total params" in done.stdout
 
 
 def test_a_terminal_gets_a_bar_with_the_time_left(digits_csv, tmp_path):

@@ -66,3 +66,13 @@ def test_few_pictures_and_silent_channels_do_no_harm():
         found = usual.distances(torch.cat([features, features + 100]), torch.full((8,), predicted))
         assert bool(found.isfinite().all())
         assert found[4:].min() > 100 * found[:4].max()
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="only a CPU here")
+def test_a_gpu_learns_what_the_cpu_learns():
+    features, labels = torch.randn(200, 5), torch.arange(200) % 2
+    device = torch.accelerator.current_accelerator()
+    usual, there = learn_familiarity(features, labels, 2), learn_familiarity(features.to(device), labels, 2)
+    assert there.whitening.device.type == device.type
+    assert torch.equal(there.whitening.cpu(), usual.whitening)
+    assert torch.equal(there.centres.cpu(), usual.centres)

@@ -59,6 +59,14 @@ def test_counts_must_agree_also_where_shapes_are_not_checked():
     assert "3 labels cannot belong to 2 pictures" in out
 
 
+def test_pictures_turned_by_numpy_can_be_used(model, digits):
+    turned = digits[::-1]
+    assert np.array_equal(model.predict(turned).labels, model.predict(digits).labels[::-1])
+    mirrored = LabelledImages(digits.pixels[..., ::-1], None, (), digits.sources)
+    assert np.array_equal(mirrored.pixels, digits.pixels[..., ::-1])
+    assert len(model.predict(mirrored)) == len(digits)
+
+
 def test_no_pictures_are_refused():
     with pytest.raises(DataError, match="no stack of pictures"):
         two()[0:0]

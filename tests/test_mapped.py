@@ -1,3 +1,4 @@
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 import imprint.mapped
-from imprint.mapped import in_parts, let_go, picked, rows_of
+from imprint.mapped import in_parts, let_go, never_written, picked, rows_of
 
 COUNT, SIDE = 8000, 160
 DECODED = COUNT * SIDE * SIDE / 1e6  # MB
@@ -32,7 +33,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def pixels(path):
-    return np.memmap(path, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE))
+    return never_written(np.memmap(path, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE)))
 
 
 @linux
@@ -44,6 +45,23 @@ def test_memory_is_given_back(pixels, part):
     assert mapped_file_memory() > before + 0.8 * DECODED
     let_go(pixels[part])
     assert mapped_file_memory() < before + 10
+
+
+@pytest.mark.parametrize("start", [0, 100])
+def test_what_a_user_has_mapped_and_written_to_is_kept(path, start):
+    own = np.memmap(path, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE))
+    own[start] = 7
+    let_go(own[start:])
+    assert (picked(own, np.array([start])) == 7).all()
+    assert (next(in_parts(own[start:], 10))[0] == 7).all()
+    assert (own[start] == 7).all()
+
+
+def test_what_was_never_in_a_file_is_kept():
+    values = np.frombuffer(mmap.mmap(-1, imprint.mapped.WORTH + 1), np.uint8)
+    values[:3] = 7
+    let_go(values)
+    assert values[:4].tolist() == [7, 7, 7, 0]
 
 
 CHOICES = [np.array([7999, 3, 3, 0]), np.arange(0, COUNT, 2), np.arange(COUNT) % 3 == 0, np.array([], dtype=int)]
@@ -73,12 +91,13 @@ WHOLE = """
 import resource, sys
 import numpy as np
 import imprint
+import imprint.mapped
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 count, side = 8000, 160
-pixels = np.memmap(sys.argv[1], np.uint8, "c", shape=(count, 1, side, side))
+pixels = imprint.mapped.never_written(np.memmap(sys.argv[1], np.uint8, "c", shape=(count, 1, side, side)))
 labels, sources = np.arange(count) % 2, np.arange(count).astype(str)
 images = imprint.LabelledImages(pixels, labels, ("even", "odd"), sources)
 settings = ["epochs=1", "steps_per_epoch=2", "batch_size=32", "largest_side=28"]

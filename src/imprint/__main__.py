@@ -34,7 +34,8 @@ def _let_go_of_stdout() -> None:
 
 
 def _answer(wish: signal.Signals, how: Callable[[int, FrameType | None], object]) -> None:
-    if threading.current_thread() is threading.main_thread():
+    ignored = signal.getsignal(wish) is signal.SIG_IGN  # as a shell's script starts what is to run in the background
+    if threading.current_thread() is threading.main_thread() and not ignored:
         signal.signal(wish, how)
 
 

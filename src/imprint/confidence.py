@@ -78,7 +78,7 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     temperature = fit_temperature(probabilities, labels)
     usual_labels = torch.from_numpy(images.labels_among(images.class_names)[usual])
     _, usual_features = predict_with_features(net, images.pixels, spec, usual)
-    familiarity = learn_familiarity(usual_features, usual_labels.to(features.device), len(images.class_names))
+    familiarity = learn_familiarity(usual_features, usual_labels, len(images.class_names))
     predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
     doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features, predicted))
     limit = conformal_limit(doubt, UNSURE_SHARE) + ROUNDING

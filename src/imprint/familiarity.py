@@ -204,19 +204,21 @@ def learn_familiarity(
     >>> bool(strange > 50 * usual.distances(features, one_class).median())
     True
     """
-    exact, number = features.to(torch.float64, copy=True), features.shape[1]
+    # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602.
+    exact, number = features.to("cpu", torch.float64, copy=True), features.shape[1]
+    labels = labels.cpu()
     middle = exact.mean(dim=0)
-    sums = torch.zeros(classes, number, dtype=exact.dtype, device=exact.device).index_add_(0, labels, exact - middle)
+    sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, exact - middle)
     centres = middle + sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
     within = exact.sub_(centres[labels])  # in place: copies of 8,192 pictures' features took 0.1 GB
     spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that never answers still has a size
     scaled = within.div_(spread)
-    unrelated = torch.eye(number, dtype=exact.dtype, device=exact.device)
+    unrelated = torch.eye(number, dtype=exact.dtype)
     common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
     each = [common] if classes * number**2 > LARGEST else [_drawn(scaled[labels == i], common) for i in range(classes)]
     lower = torch.linalg.cholesky(torch.stack(each))
     whitening = torch.linalg.solve_triangular(lower, (unrelated / spread).expand_as(lower), upper=False).mT
-    return Familiarity(centres.float(), whitening.float().contiguous())
+    return Familiarity(centres.float(), whitening.float().contiguous()).to(features.device)
 
 
 def _drawn(

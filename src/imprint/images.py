@@ -85,7 +85,7 @@ class LabelledImages:
         for what, values in (("groups", self.groups), ("sizes", self.sizes)):
             if values is not None and len(values) != len(self):
                 raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} pictures")
-        if min(self.pixels.strides) < 0:  # such as red and blue swapped by [:, ::-1], which torch does not take
+        if min(self.pixels.strides) < 0:  # turned or mirrored by numpy, which torch does not take
             object.__setattr__(self, "pixels", np.ascontiguousarray(self.pixels))
 
     def _error(self, what: str, cause: str) -> DataError:

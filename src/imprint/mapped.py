@@ -6,6 +6,7 @@ import math
 import mmap
 import tempfile
 from collections.abc import Iterator
+from weakref import WeakSet
 
 import numpy as np
 from numpy import ndarray
@@ -14,6 +15,33 @@ from imprint.files import cache_folder
 
 WORTH = 2**26  # bytes; of a smaller file all may stay in memory
 TOGETHER = 32  # rows; around each that is looked at, the system may map 2 MB of the file
+_never_written = WeakSet[mmap.mmap]()
+
+
+def never_written(values: np.memmap) -> np.memmap:
+    """Promise that mapped values are not written to, so that their memory may be given back: writing would be lost.
+
+    Parameters
+    ----------
+    values : memmap
+        Mapped by Imprint itself; what a user has mapped may have been changed since.
+
+    Returns
+    -------
+    memmap
+        The same.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryFile() as file:
+    ...     _ = file.write(bytes(5))
+    ...     never_written(np.memmap(file, mode="c")).shape
+    (5,)
+    """
+    memory = _mapping(values)
+    if memory is not None:
+        _never_written.add(memory)
+    return values
 
 
 def let_go(values: ndarray) -> None:
@@ -22,16 +50,14 @@ def let_go(values: ndarray) -> None:
     Parameters
     ----------
     values : ndarray
-        Mapped from a file and never written to, or a slice of such; of others nothing is given back.
+        From `never_written`, or a slice of such; of others nothing is given back.
 
     Examples
     --------
     >>> let_go(np.zeros(3))
     """
-    memory: object = values
-    while isinstance(memory, ndarray):
-        memory = memory.base
-    if isinstance(memory, mmap.mmap) and len(memory) > WORTH and hasattr(mmap, "MADV_DONTNEED"):
+    memory = _mapping(values)
+    if memory is not None and memory in _never_written and len(memory) > WORTH and hasattr(mmap, "MADV_DONTNEED"):
         memory.madvise(mmap.MADV_DONTNEED)
 
 
@@ -97,7 +123,7 @@ def picked(values: ndarray, chosen: ndarray) -> ndarray:
             for part in in_parts(values, TOGETHER, rows):
                 file.write(part.data)
             file.flush()
-            return np.memmap(file, dtype=values.dtype, mode="c", shape=shape)
+            return never_written(np.memmap(file, dtype=values.dtype, mode="c", shape=shape))
     except OSError:  # no room for it
         return rows_of(values, rows)
 
@@ -130,3 +156,11 @@ def in_parts(values: ndarray, size: int, chosen: ndarray | None = None) -> Itera
         part = slice(start, start + size)
         yield values[part] if chosen is None else rows_of(values, chosen[part])
         let_go(values)
+
+
+def _mapping(values: ndarray) -> mmap.mmap | None:
+    """Find the mapping that values lie in."""
+    memory: object = values
+    while isinstance(memory, ndarray):
+        memory = memory.base
+    return memory if isinstance(memory, mmap.mmap) else None

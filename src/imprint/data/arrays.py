@@ -16,6 +16,7 @@ from numpy import ndarray
 from imprint.data.arrange import PARTS
 from imprint.errors import DataError
 from imprint.images import LabelledImages, encode_labels
+from imprint.mapped import never_written
 
 PICTURES = ("images", "image", "pixels", "pictures", "data", "x", "arr_0")
 LABELS = ("labels", "label", "targets", "target", "classes", "y", "arr_1")
@@ -187,9 +188,9 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 
 
 def _array(path: Path) -> ndarray:
-    """Read a .npy, memory-mapped; what is written to it stays in memory."""
+    """Read a .npy, memory-mapped; not to be written to, as `LabelledImages` says."""
     try:
-        return np.lib.format.open_memmap(path, mode="c")
+        return never_written(np.lib.format.open_memmap(path, mode="c"))
     except (ValueError, EOFError, OSError) as error:
         raise _no_array(error, path.name) from None
 

@@ -28,6 +28,7 @@ from numpy import ndarray
 
 from imprint.errors import UsageError
 from imprint.files import cache_folder
+from imprint.mapped import never_written
 
 LIMIT = "IMPRINT_CACHE_GB"
 DEFAULT_LIMIT = 10.0  # GB: three or four collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
@@ -35,6 +36,7 @@ ENDING, UNFINISHED = ".pictures", ".part"
 END = struct.Struct("<QI8s")  # the facts' length and checksum, and a mark
 MARK = b"imprint1"
 ABANDONED = 3600  # seconds since an unfinished file last grew; a writer adds to its own several times a second
+LATEST = 2**63 - 1  # ns, in the year 2262; clocks that are wrong date files later
 TICK = 0.05  # seconds; file systems date changes by the kernel's clock, in steps of up to 0.01
 
 
@@ -174,7 +176,7 @@ def _identity(path: str) -> tuple[int, int, int]:
         facts = os.stat(path)  # noqa: PTH116
     except OSError:
         return -1, 0, 0
-    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    return facts.st_size, min(facts.st_mtime_ns, LATEST), min(facts.st_ctime_ns, LATEST)
 
 
 def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None:
@@ -209,7 +211,7 @@ def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None
             pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=tuple(facts["shape"]))
     except OSError:  # gone, or no mapping to be had
         return None
-    return pixels, facts
+    return never_written(pixels), facts
 
 
 @contextmanager
