@@ -133,6 +133,14 @@ def test_evaluate(lesson, digits_csv):
     assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
 
 
+def test_a_score_on_what_was_learnt_is_called_that(lesson, digits_csv):
+    told = {
+        data: imprint("evaluate", "runs/0001-tutorial", data, cwd=digits_csv) for data in ("train.csv", "labelled.csv")
+    }
+    assert "has learnt from this very data" in told["train.csv"].stderr
+    assert not told["labelled.csv"].stderr
+
+
 def test_explain(lesson, digits_csv, digits, tmp_path, refused):
     explain = ["explain", digits_csv / "runs/0001-tutorial"]
     done = imprint(*explain, digits_csv / "test.csv", "--index", "5", "--json", cwd=tmp_path)

@@ -21,7 +21,8 @@ from imprint.files import written_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODEL_NAME, CHECKPOINT_NAME = "model.safetensors", "checkpoint.safetensors"  # within a run folder
+# Within a run folder.
+MODEL_NAME, CHECKPOINT_NAME, ORIGIN_NAME = "model.safetensors", "checkpoint.safetensors", "origin.json"
 KEY = "imprint"  # the one entry of the safetensors metadata: a JSON text
 FORMAT = 3  # 1 had no familiarity, 2 no digest
 UNSIGNED = "0" * 64  # where the digest will stand

@@ -13,13 +13,13 @@ from typing import Any
 from imprint.answers import answers_to
 from imprint.errors import UsageError
 from imprint.files import UNFINISHED, written_whole
-from imprint.model_file import MODEL_NAME
+from imprint.model_file import MODEL_NAME, ORIGIN_NAME
 from imprint.origin import Origin
 from imprint.plan import Plan
 from imprint.training import Run
 
 HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
-ORIGIN_NAME, ANSWERS_NAME = "origin.json", "validation.csv"
+ANSWERS_NAME = "validation.csv"
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
 
 

@@ -15,11 +15,11 @@ from imprint.answers import Answers, read_answers
 from imprint.classifier import Classifier
 from imprint.errors import DataError, ImprintError, UsageError
 from imprint.images import LabelledImages
-from imprint.model_file import CHECKPOINT_NAME, MODEL_NAME, find_model
+from imprint.model_file import CHECKPOINT_NAME, MODEL_NAME, ORIGIN_NAME, find_model
 from imprint.origin import Origin
 from imprint.progress import Reporter
 from imprint.run_at_work import go_on_with
-from imprint.run_folder import ANSWERS_NAME, HISTORY_NAME, METRICS_NAME, ORIGIN_NAME
+from imprint.run_folder import ANSWERS_NAME, HISTORY_NAME, METRICS_NAME
 
 Part = TypeVar("Part")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,6 +83,16 @@ def say(line: str) -> None:
     from imprint.progress import Reporter
 
     Reporter().say(line)
+
+
+def say_if_learnt(model: Path, images: LabelledImages) -> None:
+    """Say so where a run is scored on the very data that it was taught with."""
+    from imprint.model_file import ORIGIN_NAME
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a model that stands alone does not tell
+        origin = (model if model.is_dir() else model.parent) / ORIGIN_NAME
+        if json.loads(origin.read_text(encoding="utf-8"))["training"]["fingerprint"] == images.fingerprint:
+            say(f"{model} has learnt from this very data: expect less of new pictures; its metrics.json tells how much")
 
 
 def print_json(content: dict[str, Any]) -> None:

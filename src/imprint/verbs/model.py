@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from imprint.verbs.common import AsJson, Data, Model, part_to_score, print_json, read_model, say, writable
+from imprint.verbs.common import (
+    AsJson,
+    Data,
+    Model,
+    part_to_score,
+    print_json,
+    read_model,
+    say,
+    say_if_learnt,
+    writable,
+)
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -39,6 +49,7 @@ def evaluate(
         make_folder(pictures)
     classifier, reporter = read_model(model), Reporter()
     images = classifier.ready(data, part_to_score(data), reporter)
+    say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
     if clinic:
