@@ -12,7 +12,6 @@ import statistics
 from dataclasses import replace
 
 import numpy as np
-import torch
 from common import machine, timed
 from strange import LETTERS, LOOKALIKES, strange_things
 
@@ -29,9 +28,8 @@ def images(pixels):
 
 def without_familiarity(model, pictures):
     """Predict without judging what is strange."""
-    pixels = torch.from_numpy(pictures.pixels)
-    found = predict_probabilities(model.net, pixels, model.spec)
-    return look_again(model.net, pixels, model.spec, model.recipe.views, found, model.views_below)
+    found = predict_probabilities(model.net, pictures.pixels, model.spec)
+    return look_again(model.net, pictures.pixels, model.spec, model.recipe.views, found, model.views_below)
 
 
 def flagged(row, part, lookalikes):
