@@ -199,3 +199,8 @@ def test_any_bytes_are_read_or_refused(content, tmp_path_factory):
         load(path)
     except DataError as error:
         assert "\n" not in str(error)
+
+
+def test_a_list_of_pictures_without_a_header_is_told_to_get_one(table):
+    with pytest.raises(DataError, match=r"first line at table.csv: .* 'cats/1.png'. For picture files write path,label"):
+        load(table("cats/1.png,cat\ndogs/2.png,dog\n"))

@@ -75,6 +75,9 @@ def read_columns(header: list[str], where: str) -> Columns:
     )
     if first_row_is_data:
         raise DataError("line 1", where, "it holds numbers instead of column names", NAME_IT)
+    if all(_place(name) is None and name.lower() not in ("label", *IGNORED) for name in names):
+        cause = f"it names no column, neither path nor label nor pixels: it begins with {names[0]!r}"
+        raise DataError("first line", where, cause, f"For picture files write path,label above it. {NAME_IT}")
     label, places = None, dict[int | tuple[int, int], int]()
     for position, name in enumerate(names):
         place = _place(name)
