@@ -202,5 +202,7 @@ def test_any_bytes_are_read_or_refused(content, tmp_path_factory):
 
 
 def test_a_list_of_pictures_without_a_header_is_told_to_get_one(table):
-    with pytest.raises(DataError, match=r"first line at table.csv: .* 'cats/1.png'. For picture files write path,label"):
+    with pytest.raises(
+        DataError, match=r"first line at table.csv: .* 'cats/1.png'. For picture files write path,label"
+    ):
         load(table("cats/1.png,cat\ndogs/2.png,dog\n"))
