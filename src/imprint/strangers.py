@@ -9,6 +9,7 @@ from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 from imprint.images import LabelledImages
+from imprint.mapped import rows_of
 from imprint.recipe import Recipe
 
 QUARTER_TURNS = ("turned left", "turned right")  # only where height and width are the same
@@ -115,8 +116,8 @@ def make_strangers(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe:
     size = images.pixels.shape[2:]
     forms, classes = forms_for(recipe, size), len(images.class_names)
     most = max(2, LARGEST // int(np.prod(images.shape)))
-    taken = images[np.sort(rng.permutation(chosen)[:most])]  # in order, which a file mapped to memory is read faster in
-    pixels, labels = np.array(taken.pixels), taken.labels_among(images.class_names).copy()
+    taken = np.sort(rng.permutation(chosen)[:most])  # pictures mapped from a file are read faster in order
+    pixels, labels = rows_of(images.pixels, taken), images.labels_among(images.class_names)[taken]
     becomes = rng.integers(0, 2 * (len(forms) + 1), len(pixels))
     for place, form in enumerate(forms):
         of_form = becomes == place
@@ -133,4 +134,4 @@ def make_strangers(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe:
         pixels[first][half] = pixels[second][half]
         labels[first] = classes * (1 + len(forms))
     names = tuple(map(str, range(guard_classes(recipe, size, classes))))
-    return LabelledImages(pixels, labels, names, taken.sources)
+    return LabelledImages(pixels, labels, names, images.sources[taken])
