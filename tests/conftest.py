@@ -5,6 +5,7 @@ import signal
 import tempfile
 
 import jaxtyping
+import numpy as np
 import pytest
 
 # What the tests keep must not depend on, or change, what this machine's user keeps.
@@ -84,6 +85,15 @@ def table(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def predictions():
+    """Probabilities of four classes for 500 pictures, and labels that they know nothing of."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(500, 4)) * 3
+    probabilities = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    return probabilities, generator.choice(4, size=500, p=[0.5, 0.3, 0.1, 0.1])
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -294,15 +295,22 @@ def test_a_traceback_can_be_asked_for(tmp_path):
     assert b"Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
+@contextmanager
+def long_run(digits_csv, folder):
+    """A run of 500 epochs, of which the third has ended."""
     arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
     with subprocess.Popen(
-        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*IMPRINT, *map(str, arguments)], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         for line in process.stderr:
             if line.startswith("Epoch 3/"):
                 break
+        yield process
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
+    with long_run(digits_csv, tmp_path) as process:
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -319,13 +327,7 @@ def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
 
 
 def test_ctrl_c_again_and_again_ends_in_one_line(digits_csv, tmp_path):
-    arguments = ["train", digits_csv / "train.csv", "--set", "epochs=500", "--test", digits_csv / "test.csv"]
-    with subprocess.Popen(
-        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        for line in process.stderr:
-            if line.startswith("Epoch 3/"):
-                break
+    with long_run(digits_csv, tmp_path) as process:
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)

@@ -13,14 +13,6 @@ def test_interval_is_scipys_wilson(hits, count):
     assert metrics.wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@pytest.fixture
-def predictions():
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(500, 4)) * 3
-    probabilities = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
-    return probabilities, generator.choice(4, size=500, p=[0.5, 0.3, 0.1, 0.1])
-
-
 def test_calibration_error_is_the_weighted_gap_of_its_bins(predictions):
     probabilities, labels = predictions
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels

@@ -6,14 +6,6 @@ from sklearn.dummy import DummyClassifier
 from imprint.score import score
 
 
-@pytest.fixture
-def predictions():
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(500, 4)) * 3
-    probabilities = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
-    return probabilities, generator.choice(4, size=500, p=[0.5, 0.3, 0.1, 0.1])
-
-
 def test_scores_are_scikit_learns(predictions):
     probabilities, labels = predictions
     result = score(probabilities, labels, ("a", "b", "c", "d"), probabilities.max(1) < 0.5)

@@ -22,13 +22,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from imprint.classifier import Classifier
 from imprint.data.rows import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
 from imprint.errors import DataError, UsageError
+from imprint.estimator_note import NOTE, EstimatorNote, class_name, read_note
 from imprint.images import LabelledImages
 from imprint.model_file import broken
 from imprint.recipe import Recipe
 from imprint.training import train
 
 WHERE = "ImageClassifier"
-NOTE = "scikit-learn"  # where a model file keeps what this class knows beyond the model
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -158,7 +158,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError("labels", "y", "there is only one class", "Give pictures of two classes at least.")
-        names = tuple(map(_name, self.classes_.tolist()))
+        names = tuple(map(class_name, self.classes_.tolist()))
         images = self._images(rows, labels.astype(np.int64), names)
         run = train(
             images,
@@ -263,14 +263,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dtype('int64')
         """
         check_is_fitted(self)
-        facts = {
-            "classes": self.classes_.tolist(),
-            "label_type": self.classes_.dtype.str,
-            "image_shape": list(self.image_shape_),
-            "pixel_range": list(self.pixel_range_),
-            "parameters": self._plain_parameters(),
-        }
-        replace(self.model_, notes={NOTE: facts}).save(path)
+        note = EstimatorNote(self.get_params(deep=False), self.classes_, self.image_shape_, self.pixel_range_)
+        replace(self.model_, notes={NOTE: note.facts()}).save(path)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> ImageClassifier:
@@ -301,47 +295,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         imprint.errors.ModelFileError: model at pyproject.toml: ...
         """
         model = Classifier.load(path, device)
-        spec = model.spec
-        plain = {
-            "classes": list(model.class_names),
-            "label_type": "U",
-            "image_shape": [*spec.picture_size, *([spec.channels] if spec.channels > 1 else [])],
-            "pixel_range": [0, 255],
-            "parameters": {"recipe": model.recipe.to_dict()},
-        }
         try:
-            return cls._from_facts(model, (model.notes or {}).get(NOTE, plain))
+            note = read_note(model)
+            classifier = cls(**note.parameters)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its note of an ImageClassifier does not hold together ({error})") from None
-
-    @classmethod
-    def _from_facts(cls, model: Classifier, facts: Mapping[str, Any]) -> ImageClassifier:
-        parameters = dict(facts["parameters"])
-        if isinstance(parameters["recipe"], dict):
-            parameters["recipe"] = Recipe.from_dict(parameters["recipe"])
-        classifier = cls(**parameters)
-        label_type = np.dtype(facts["label_type"])
-        classifier.classes_ = np.array(facts["classes"], dtype=label_type)
-        classifier.image_shape_ = tuple(map(int, facts["image_shape"]))
-        low, high = map(float, facts["pixel_range"])
-        classifier.pixel_range_ = (low, high)
-        classifier.n_features_in_ = math.prod(classifier.image_shape_)
-        if tuple(map(_name, classifier.classes_.tolist())) != model.class_names or label_type.kind not in "biufUO":
-            raise ValueError("classes")
-        height, width, channels = (*classifier.image_shape_, 1)[:3]
-        if (channels, (height, width)) != (model.spec.channels, model.spec.picture_size) or not low < high:
-            raise ValueError("shape or range")
+        classifier.classes_, classifier.image_shape_ = note.classes, note.image_shape
+        classifier.pixel_range_, classifier.n_features_in_ = note.pixel_range, math.prod(note.image_shape)
         classifier.model_, classifier.history_, classifier.validation_ = model, {}, None
         return classifier
-
-    def _plain_parameters(self) -> dict[str, Any]:
-        """Give the parameters as JSON values; a random generator's state is not kept."""
-        parameters: dict[str, Any] = self.get_params(deep=False)
-        if isinstance(self.recipe, Recipe):
-            parameters["recipe"] = self.recipe.to_dict()
-        if not isinstance(self.random_state, int):
-            parameters["random_state"] = None
-        return parameters
 
     def _images(
         self, rows: ndarray, labels: ndarray | None = None, class_names: tuple[str, ...] = ()
@@ -381,8 +343,3 @@ def _one_line(what: str) -> Iterator[None]:
     except ValueError as error:
         cause = re.sub(r"\[.*\]", "[…]", " ".join(str(error).split())).rstrip(".")  # it prints whole arrays
         raise DataError(what, WHERE, cause, "Give pictures as an array, and a label for each to fit.") from None
-
-
-def _name(label: Any) -> str:
-    """Name a class as a CSV would: whole numbers without a point."""
-    return f"{label:.0f}" if isinstance(label, float) and label.is_integer() else str(label)

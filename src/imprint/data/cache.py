@@ -1,21 +1,16 @@
 """Decoded pictures kept between runs: one memory-mapped file a collection, the least recently used goes first.
 
-A file is named after all that decides its content, so it is either right or not found. It holds the
-pixels, then facts as JSON, then the facts' length and checksum: written front to back, it is whole if
-its end is.
+A file is named after all that decides its content, so it is either right or not found.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import secrets
-import struct
 import time
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from imprint.data.pixel_file import Writer, read_facts
 from imprint.errors import UsageError
 from imprint.files import cache_folder
 from imprint.mapped import never_written
@@ -33,8 +29,6 @@ from imprint.mapped import never_written
 LIMIT = "IMPRINT_CACHE_GB"
 DEFAULT_LIMIT = 10.0  # GB: three or four collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
 ENDING, UNFINISHED = ".pictures", ".part"
-END = struct.Struct("<QI8s")  # the facts' length and checksum, and a mark
-MARK = b"imprint1"
 ABANDONED = 3600  # seconds since an unfinished file last grew; a writer adds to its own several times a second
 LATEST = 2**63 - 1  # ns, in the year 2262; clocks that are wrong date files later
 TICK = 0.05  # seconds; file systems date changes by the kernel's clock, in steps of up to 0.01
@@ -68,57 +62,6 @@ class Entry:
     pictures: int
     size: int
     used: float
-
-
-class Writer:
-    """Takes the pixels of a collection, block by block.
-
-    Parameters
-    ----------
-    file : binary file
-        Where they go.
-
-    Examples
-    --------
-    >>> import io
-    >>> writer = Writer(io.BytesIO())
-    >>> writer.add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
-    >>> writer.pictures
-    5
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.pictures = 0
-        self.facts: dict[str, Any] = {}
-
-    def add(self, block: UInt8[ndarray, "n c h w"]) -> None:
-        """Append some pictures.
-
-        Parameters
-        ----------
-        block : ndarray of uint8, shape (n, c, h, w)
-            All blocks have one form.
-
-        Examples
-        --------
-        >>> import io
-        >>> Writer(io.BytesIO()).add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
-        """
-        self._file.write(np.ascontiguousarray(block).data)
-        self.pictures += len(block)
-
-    def finish(self) -> None:
-        """Write the facts behind the pixels; without them the file counts as broken.
-
-        Examples
-        --------
-        >>> import io
-        >>> Writer(io.BytesIO()).finish()
-        """
-        facts = json.dumps(self.facts).encode()
-        self._file.write(facts)
-        self._file.write(END.pack(len(facts), zlib.crc32(facts), MARK))
 
 
 def folder() -> Path:
@@ -199,7 +142,7 @@ def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None
     True
     """
     path = folder() / f"{name}{ENDING}"
-    facts = _facts(path)
+    facts = read_facts(path)
     if facts is None:
         return None
     try:
@@ -272,7 +215,7 @@ def entries() -> list[Entry]:
     """
     found = []
     for path in folder().glob(f"*{ENDING}"):
-        facts = _facts(path) or {"name": "broken", "shape": [0]}
+        facts = read_facts(path) or {"name": "broken", "shape": [0]}
         with contextlib.suppress(OSError):  # another process has just removed it
             status = path.stat()
             found.append(Entry(path, facts["name"], facts["shape"][0], status.st_size, status.st_mtime))
@@ -364,22 +307,3 @@ def _remove(path: Path) -> int:
     except OSError:
         return 0
     return size
-
-
-def _facts(path: Path) -> dict[str, Any] | None:
-    """Read the facts at a file's end; None unless everything there fits together."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(-END.size, os.SEEK_END)
-            length, checksum, mark = END.unpack(file.read(END.size))
-            if mark != MARK or length > size - END.size:
-                return None
-            file.seek(-END.size - length, os.SEEK_END)
-            content = file.read(length)
-    except OSError:
-        return None
-    if zlib.crc32(content) != checksum:
-        return None
-    facts: dict[str, Any] = json.loads(content)
-    return facts if math.prod(facts["shape"]) + length + END.size == size else None

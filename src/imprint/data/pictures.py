@@ -256,7 +256,7 @@ def _common_size(sizes: list[tuple[int, int]], side: int) -> tuple[int, int]:
 
 
 class _Memory:
-    """Takes pixels as `cache.Writer` does, and gives them back."""
+    """Takes pixels as `pixel_file.Writer` does, and gives them back."""
 
     def __init__(self, count: int) -> None:
         self._count, self._filled = count, 0
