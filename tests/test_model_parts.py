@@ -3,6 +3,7 @@
 import resource
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,6 +91,30 @@ def test_what_is_no_model_is_refused_in_one_line(model_file, tmp_path, damage):
         Classifier.load(path)
     assert str(caught.value).startswith(f"model at {path}: ")
     assert "\n" not in str(caught.value)
+
+
+GUARD_DAMAGES = {
+    "a missing tensor": with_tensors(lambda tensors: tensors.pop("guard.dense.bias")),
+    "a tensor too much": with_tensors(lambda tensors: tensors.update({"guard.evil": torch.zeros(3)})),
+    "other classes": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(50)})),
+    "another type": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(51).half()})),
+    "no numbers": with_tensors(lambda tensors: tensors["guard.dense.bias"].fill_(float("nan"))),
+    "a recipe without a guard": with_facts(lambda facts: facts["recipe"].pop("guard")),
+    "a recipe with another": with_facts(lambda facts: facts["recipe"].update(guard="deep")),
+    "a recipe of other strangers": with_facts(lambda facts: facts["recipe"].update(mirror="yes")),
+    "a guard of another kind": with_facts(lambda facts: facts["recipe"].update(guard=["quick"])),
+}
+
+
+@pytest.mark.parametrize("damage", GUARD_DAMAGES)
+def test_a_guard_that_does_not_fit_its_model_is_refused(model, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    recipe, guard = replace(model.recipe, guard="quick"), build_net("quick", 1, (28, 28), 51)
+    replace(model, recipe=recipe, guard=guard).save(path)
+    Classifier.load(path)
+    GUARD_DAMAGES[damage](path, path.read_bytes())
+    with pytest.raises(ModelFileError, match=r"tensor|guard"):
+        Classifier.load(path)
 
 
 @pytest.mark.parametrize("place", ["missing.safetensors", "."])

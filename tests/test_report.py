@@ -86,6 +86,17 @@ def test_a_run_of_an_older_version(copied, run):
     assert page.count("<svg") == 3
 
 
+@pytest.mark.parametrize(
+    ("had", "words"), [(12, "; the model holds the networks that had ended"), (5, ", and the best epoch")]
+)
+def test_a_run_that_was_stopped_early(copied, had, words):
+    metrics = json.loads((copied / "metrics.json").read_text())
+    (copied / "metrics.json").write_text(json.dumps(metrics | {"interrupted": True}))
+    history = (copied / "history.csv").read_text().splitlines(keepends=True)
+    (copied / "history.csv").write_text("".join(history[: 1 + had]))
+    assert f"raining was stopped early{words}" in read(write_report(copied))
+
+
 def test_a_run_without_validation(run, digits, tmp_path):
     plan = plan_training(digits, run.recipe, validation=0)
     blind = dataclasses.replace(

@@ -296,6 +296,7 @@ def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):
     assert run.interrupted
     assert run.recipe.net == run.model.recipe.net == "quick"
     assert len(run.model.predict(digits[:3]).names) == 3
+    assert run.expected.tries == 1  # no score chose it
 
 
 def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkeypatch, tmp_path):
@@ -304,6 +305,7 @@ def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkey
     assert run.interrupted
     assert run.recipe.guard == ""
     assert run.model.guard is None
+    assert run.expected.tries == 1
     run.model.save(tmp_path / "model.safetensors")
     assert imprint.Classifier.load(tmp_path / "model.safetensors").predict(digits[:3]).names
 

@@ -134,7 +134,8 @@ def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Put a file's tensors into a network whose own are only outlines, if every name, shape and number fits."""
     outlines = net.state_dict()
     if set(outlines) != set(tensors):
-        raise broken(path, f"its tensors are not those of the network ({', '.join(set(outlines) ^ set(tensors))})")
+        differ = sorted(set(outlines) ^ set(tensors))
+        raise broken(path, f"its tensors are not those of the network ({', '.join(differ[:3])}; {len(differ)} in all)")
     for name, tensor in tensors.items():
         if tensor.shape != outlines[name].shape or tensor.dtype != outlines[name].dtype:
             raise broken(path, f"tensor {name} has the wrong shape or type")

@@ -106,7 +106,7 @@ RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHO
 def guard_recipe(recipe: Recipe) -> Recipe:
     """Give the recipe by which a model's guard is taught: that of `quick`, or shorter where the model's is.
 
-    Guards taught five times as long found no more (docs/LOG.md).
+    Guards taught five times as long found no more (docs/LOG.md). What the model sees turned further, its guard does too.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ def guard_recipe(recipe: Recipe) -> Recipe:
     7
     """
     taken = {name: getattr(recipe, name) for name in ("mirror", "precision", "min_steps", "seed")}
-    epochs = min(recipe.epochs, QUICK.epochs)
-    return dataclasses.replace(QUICK, name="guard", net=recipe.guard, epochs=epochs, validation_share=0.0, **taken)
+    taken |= {"epochs": min(recipe.epochs, QUICK.epochs), "rotation": max(recipe.rotation, QUICK.rotation)}
+    return dataclasses.replace(QUICK, name="guard", net=recipe.guard, validation_share=0.0, **taken)
 
 
 def find_recipe(name: str) -> Recipe:

@@ -75,12 +75,19 @@ def write_report(
             notes.append(f"pictures cannot be shown: {error}")
     answers = clinic.answers if clinic else record.answers
     if record.metrics.get("interrupted"):
-        notes.append("training was stopped early, and the best epoch chosen by this very score: expect slightly less")
+        notes.append(_stopped_early(record))
     for note in notes:
         reporter.say(f"note: {note}")
     path = Path(folder) / REPORT_NAME if path is None else path
     write_template("report.html", path, **_page(record, answers, clinic, training, data, notes))
     return path
+
+
+def _stopped_early(record: RunRecord) -> str:
+    """Say what an interrupt has kept: the networks that had ended, else the best epoch of the first."""
+    if len(record.history.get("loss", ())) >= record.model.recipe.epochs:
+        return "training was stopped early; the model holds the networks that had ended by then"
+    return "training was stopped early, and the best epoch chosen by this very score: expect slightly less"
 
 
 def _page(

@@ -12,7 +12,7 @@ from imprint.images import LabelledImages
 from imprint.mapped import rows_of
 from imprint.recipe import Recipe
 
-QUARTER_TURNS = ("turned left", "turned right")  # only where height and width are the same
+QUARTER_TURNS = {"turned left", "turned right"}  # only where height and width are the same
 FORMS: dict[str, Callable[[UInt8[ndarray, "n c h w"]], UInt8[ndarray, "n c h w"]]] = {
     "turned left": lambda pixels: np.rot90(pixels, 1, axes=(2, 3)),
     "turned right": lambda pixels: np.rot90(pixels, 3, axes=(2, 3)),
@@ -29,7 +29,7 @@ def forms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
     Parameters
     ----------
     recipe : Recipe
-        Where it mirrors pictures, mirrored ones are no strangers.
+        Where it mirrors pictures, or turns them so far, those are no strangers.
     size : tuple of int
         Height and width of the pictures.
 
@@ -44,12 +44,14 @@ def forms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
     >>> forms_for(RECIPES["tutorial"], (28, 20))
     ('upside down', 'mirrored')
     """
-    square = size[0] == size[1]
-    return tuple(
-        form
-        for form in FORMS
-        if (square or form not in QUARTER_TURNS) and not (form == "mirrored" and recipe.mirror == "yes")
-    )
+    unfit: set[str] = set()
+    if size[0] != size[1] or recipe.rotation >= 90:
+        unfit |= QUARTER_TURNS
+    if recipe.rotation >= 180:
+        unfit.add("upside down")
+    if recipe.mirror == "yes":
+        unfit.add("mirrored")
+    return tuple(form for form in FORMS if form not in unfit)
 
 
 def guard_classes(recipe: Recipe, size: tuple[int, int], classes: int) -> int:
@@ -123,15 +125,19 @@ def make_strangers(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe:
         of_form = becomes == place
         pixels[of_form] = FORMS[form](pixels[of_form])
         labels[of_form] += classes * (1 + place)
-    halved = np.flatnonzero(becomes == len(forms))
-    usual = np.flatnonzero(becomes > len(forms))
+    halved, usual = np.flatnonzero(becomes == len(forms)), np.flatnonzero(becomes > len(forms))
     others = rng.choice(usual, len(halved)) if len(usual) else halved
     differ = labels[others] != labels[halved]
     for first, second in zip(halved[differ], others[differ], strict=True):
-        axis = int(rng.integers(1, 3))
-        cut = round(float(rng.uniform(*MIDDLE)) * pixels.shape[axis + 1])
-        half = (slice(None),) * axis + (slice(cut),)
-        pixels[first][half] = pixels[second][half]
+        _join(pixels[first], pixels[second], rng)
         labels[first] = classes * (1 + len(forms))
     names = tuple(map(str, range(guard_classes(recipe, size, classes))))
     return LabelledImages(pixels, labels, names, images.sources[taken])
+
+
+def _join(picture: UInt8[ndarray, "c h w"], other: UInt8[ndarray, "c h w"], rng: np.random.Generator) -> None:
+    """Put about half of another picture in a picture's place, across or along."""
+    axis = int(rng.integers(1, 3))
+    cut = round(float(rng.uniform(*MIDDLE)) * picture.shape[axis])
+    half = (slice(None),) * axis + (slice(cut),)
+    picture[half] = other[half]

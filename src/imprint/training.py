@@ -12,6 +12,7 @@ from imprint.arithmetic import choose_arithmetic
 from imprint.checkpoint import Checkpoint, Stopped
 from imprint.classifier import Classifier
 from imprint.confidence import promise, settle_confidence
+from imprint.errors import UsageError
 from imprint.expected import Expected, expected_accuracy
 from imprint.images import LabelledImages
 from imprint.loop import run_epochs
@@ -21,7 +22,7 @@ from imprint.progress import Reporter
 from imprint.recipe import Recipe
 from imprint.recipes import guard_recipe
 from imprint.score import Score, score
-from imprint.strangers import make_strangers
+from imprint.strangers import forms_for, make_strangers
 from imprint.training_state import TrainingState, begin, together
 
 History = dict[str, list[float]]
@@ -34,7 +35,7 @@ class Run:
     Parameters
     ----------
     model : Classifier
-        After the last epoch; after an interrupt, from the best epoch so far.
+        After the last epoch; after an interrupt, of the networks that had ended, else from the best epoch so far.
     recipe : Recipe
         What decided the run.
     history : dict of str to list of float
@@ -235,24 +236,31 @@ def _teach(plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None, stoppe
     if guard is not None:
         kept, seconds = replace(kept, guard=recipe.guard), seconds + guard.seconds
     model = settle_confidence(net.eval(), None if guard is None else guard.net, plan, kept)
-    return _scored(model, plan, _history(state), seconds, interrupted)
+    tries = len(state.epochs) if interrupted and not state.finished else 1
+    return _scored(model, plan, _history(state), seconds, interrupted, tries)
 
 
-def _guard(plan: Plan, reporter: Reporter) -> TrainingState:
-    """Teach a network to tell the training pictures from strangers made of them."""
+def _guard(plan: Plan, reporter: Reporter) -> TrainingState | None:
+    """Teach a network to tell the training pictures from strangers made of them; None where it learns nothing."""
     strangers = make_strangers(plan.images, plan.training, plan.recipe)
-    reporter.say(f"guard: {plan.recipe.guard}, learns from turned, mirrored and joined pictures what is none of these")
+    forms = ", ".join(forms_for(plan.recipe, plan.spec.picture_size))
+    made = f"{forms} or joined of two" if forms else "joined of two"
+    reporter.say(f"guard: {plan.recipe.guard}, learns what is none of these from such pictures {made}")
     taught = replace(
         plan, images=strangers, training=np.arange(len(strangers)), validation=None, recipe=guard_recipe(plan.recipe)
     )
     pixels = torch.from_numpy(strangers.pixels).to(plan.device)
     state = begin(taught)
-    run_epochs(state, pixels, torch.from_numpy(strangers.labels).to(plan.device), None, reporter)
+    try:
+        run_epochs(state, pixels, torch.from_numpy(strangers.labels).to(plan.device), None, reporter)
+    except UsageError:  # what the networks have learnt is worth more than their guard
+        reporter.say("warning: training of the guard has diverged; the model is kept without it")
+        return None
     return state
 
 
-def _scored(model: Classifier, plan: Plan, history: History, seconds: float, interrupted: bool) -> Run:
-    """Score a trained classifier, and tell what that lets one expect."""
+def _scored(model: Classifier, plan: Plan, history: History, seconds: float, interrupted: bool, tries: int) -> Run:
+    """Score a trained classifier, the best of so many tries, and tell what that lets one expect."""
     recipe = model.recipe
     if plan.validation is None:
         return Run(model, recipe, history, seconds, None, None, None, interrupted)
@@ -260,7 +268,6 @@ def _scored(model: Classifier, plan: Plan, history: History, seconds: float, int
     predictions = model.predict(plan.validation)
     validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
     # Temperature and limits were settled on these pictures, but neither changes an answer.
-    tries = len(history["loss"]) if interrupted else 1
     expected = expected_accuracy(predictions.labels == labels, plan.validation.groups, tries)
     model = replace(model, score=validation.facts())
     return Run(model, recipe, history, seconds, validation, predictions, expected, interrupted)
