@@ -90,15 +90,22 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -
     if what == "lr":
         axes.plot(epochs, history["lr"], color=ORANGE, drawstyle="steps-mid", marker=marker)
         axes.set_yscale("log")
+        axes.set_ylim(*_decades_around(history["lr"]))
         axes.yaxis.set_minor_formatter(NullFormatter())  # between powers of ten labels are long, and many
     else:
         axes.plot(epochs, history[what], color=GREY, label="training (augmented)", marker=marker)
         if f"val_{what}" in history:
             axes.plot(epochs, history[f"val_{what}"], color=BLUE, label="validation", marker=marker)
-        axes.legend(loc="upper right" if what == "loss" else "lower right")
+        axes.legend(loc="upper right" if what == "loss" else "lower right", fontsize=9.5, handlelength=1.2)
     axes.set_title(CURVES[what])
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def _decades_around(rates: Sequence[float]) -> tuple[float, float]:
+    """Find the powers of ten that enclose all rates, so that at least two of them stand at the axis."""
+    low, high = math.log10(min(rates)), math.log10(max(rates))
+    return 10.0 ** math.floor(low - 0.01), 10.0 ** math.ceil(high + 0.01)
 
 
 def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
