@@ -166,10 +166,15 @@ def draw_ten(tables, path, signed=False):
         save_png(figure, path)
 
 
+def plain_four(images, spec):
+    """A 4 that anybody can read, as the network sees it."""
+    place = int(np.flatnonzero(images.labels == 4)[5])
+    return prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
+
+
 def draw_edges(images, spec, path):
     """Two filters laid on a real digit, and what ReLU and pooling leave of the answers."""
-    place = int(np.flatnonzero(images.labels == 4)[0])
-    digit = prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
+    digit = plain_four(images, spec)
     upright = torch.tensor([[-1.0, 0, 1]] * 3)
     with new_figure(6.6, 3.5) as figure:
         grid = figure.subplots(2, 5, width_ratios=[1.3, 0.75, 1.3, 1.3, 1.3])
@@ -268,8 +273,7 @@ def draw_softmax(path):
 def draw_augmented(images, spec, path):
     """One picture as the network sees it, and nine versions of it."""
     torch.manual_seed(7)
-    place = int(np.flatnonzero(images.labels == 4)[0])
-    one = prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
+    one = plain_four(images, spec)
     versions = [one, *(augment(one, RECIPES["tutorial"]) for _ in range(9))]
     with new_figure(6.6, 2.9) as figure:
         for place, (axes, version) in enumerate(zip(figure.subplots(2, 5).flat, versions, strict=True)):
