@@ -98,7 +98,7 @@ def test_pictures_can_be_drawn_again(followed, tmp_path):
         assert len(np.unique(tones[0])) > 10  # something is drawn
         if name.removesuffix(".png") not in LEARNT:  # training differs from processor to processor
             assert tones[0].shape == tones[1].shape
-            assert abs(tones[0] - tones[1]).mean() < 0.2, f"{name} is out of date: make lesson"
+            assert abs(tones[0] - tones[1]).mean() < 0.1, f"{name} is out of date: make lesson"
 
 
 def test_links_lead_somewhere():
