@@ -18,6 +18,7 @@ AUGMENTED = {
     ("kaggle", "augmentation"): "32,000 of Kaggle's, cut short",
     ("kaggle", "whole lesson"): "32,000 of Kaggle's, the whole lesson",
 }
+PARTS = ("dropout", "ReLU", "pooling", "convolutions")
 COMMONEST = 8  # pairs of digits in the table of errors
 
 
@@ -69,6 +70,16 @@ def moved_table():
         yield f"| {name} | {' | '.join(spread(runs, key) for runs in both)} |"
 
 
+def parts_table():
+    yield "| left out | parameters | as they are | moved by a pixel |"
+    yield "| --- | --- | --- | --- |"
+    rows = {"nothing": measured(data="digits", measure="augmentation", variant="with")}
+    rows |= {part: measured(data="digits", measure="parts", variant=part) for part in PARTS}
+    for part, runs in rows.items():
+        parameters = runs[0].get("parameters", 203_933)
+        yield f"| {part} | {parameters:,} | {spread(runs)} | {spread(runs, 'moved')} |"
+
+
 def errors_table():
     runs = measured(data="kaggle", measure="whole lesson", variant="with")
     errors = Counter()
@@ -85,6 +96,7 @@ TABLES = {
     "learning rate": learning_rate_table,
     "augmentation": augmentation_table,
     "moved": moved_table,
+    "parts": parts_table,
     "errors": errors_table,
 }
 
