@@ -166,6 +166,8 @@ def test_compare(lesson, digits_csv, refused):
     assert (content["difference"], content["p_value"]) == (0, 1)
     assert content["interval"][0] < 0 < content["interval"][1]
     assert imprint(*both, cwd=digits_csv).stdout.splitlines()[-1] == "no difference beyond noise"
+    told = imprint(*both[:3], "train.csv", cwd=digits_csv).stderr
+    assert told.count("runs/0001-tutorial has learnt from this very data") == 2
     refused("compare", "runs/0001-tutorial", "nowhere", "labelled.csv", cwd=digits_csv)
 
 

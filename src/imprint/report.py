@@ -163,7 +163,8 @@ def _lead(score: dict[str, Any] | None, clinic: Clinic | None) -> str:
         f"expect {low} to {high} to be named rightly (95 % interval)."
     )
     if clinic and (doubted := len(clinic.of("mislabelled"))):
-        text += f" Of its {len(clinic.mistakes):,} mistakes, {doubted:,} may be wrong labels."
+        wrong = "a wrong label" if doubted == 1 else "wrong labels"
+        text += f" Of its {len(clinic.mistakes):,} mistakes, {doubted:,} may be {wrong}."
     return text
 
 

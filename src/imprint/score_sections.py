@@ -9,13 +9,12 @@ import numpy as np
 
 from imprint.answers import Answers
 from imprint.clinic import CAUSES, Clinic, Mistake
-from imprint.drawing import to_svg
+from imprint.drawing import shorten, to_svg
 from imprint.metrics import calibration_error, class_scores, log_loss
 from imprint.pages import page_picture
 from imprint.score_plots import NUMBERED, confusion_plot, coverage_plot, reliability_plot
 
 NEAR_SIDE = 80  # pixels
-CLASSES = 100  # rows of the table of classes
 CARDS = 12  # mistakes of one cause
 LISTED = 20  # mistakes without pictures
 RULES = {
@@ -96,8 +95,8 @@ def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
         "confusion": to_svg(confusion_plot(answers), "confusion", f"Confusion matrix. {about}"),
         "reliability": to_svg(reliability_plot(answers), "reliability", f"Reliability diagram. {confidence}"),
         "coverage": to_svg(coverage_plot(answers), "coverage", f"Accuracy against coverage. {_unsure(answers)}"),
-        "per_class": rows[:CLASSES],
-        "more_classes": max(0, len(rows) - CLASSES),
+        "hardest": rows[:NUMBERED],
+        "easier": rows[NUMBERED:],
     }
 
 
@@ -192,6 +191,7 @@ def _card(mistake: Mistake, clinic: Clinic, root: str) -> dict[str, Any]:
             {
                 "picture": page_picture(np.asarray(clinic.training.pixels[i]), NEAR_SIDE),
                 "label": names[labels[i]],
+                "short": shorten(names[labels[i]], 16),
             }
             for i in mistake.neighbours
         ],
