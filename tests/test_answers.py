@@ -55,7 +55,12 @@ def test_other_files_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize(
     ("changed", "cause"),
-    [("", "its columns"), ("{}\n1,2", "fewer cells"), ("{}\n1,1,cat,cat,inf,0.5,no", "outside 0 to 1"), ("{}", "empty")],
+    [
+        ("", "its columns"),
+        ("{}\n1,2", "fewer cells"),
+        ("{}\n1,1,cat,cat,inf,0.5,no", "outside 0 to 1"),
+        ("{}", "empty"),
+    ],
 )
 def test_a_mangled_file_is_refused_with_its_fault(changed, cause, tmp_path):
     header = "place,row,label,prediction,confidence,label_probability,unsure"

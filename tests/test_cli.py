@@ -364,6 +364,8 @@ def test_killed_and_taken_up(digits_csv, tmp_path, refused):
     assert "Epoch 6/6" in done.stderr
     assert (tmp_path / "run/result.csv").read_text().count("\n") == 101
     assert len(without_seconds(tmp_path / "run/history.csv")) == 6
+    typed = f"imprint train train.csv {' '.join(options)}"  # which repeats the run, as --resume would not
+    assert json.loads((tmp_path / "run/origin.json").read_text())["command"] == typed
     assert "run at run: it has ended" in refused("train", "--resume", "run", cwd=tmp_path)
 
 

@@ -98,9 +98,8 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -
         if f"val_{what}" in history:
             axes.plot(epochs, history[f"val_{what}"], color=BLUE, label="validation", marker=marker)
         # Above the axes, since a curve may lie anywhere within them.
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, fontsize=9, handlelength=1.2, columnspacing=1, borderpad=0
-        )
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "borderpad": 0}
+        axes.legend(**place, ncols=2, fontsize=9, handlelength=1.2, columnspacing=1)
     axes.set_title(CURVES[what], pad=24)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
@@ -195,7 +194,7 @@ def save_predictions(images: LabelledImages, predictions: Predictions, path: Pat
     >>> save_predictions(digits, right, Path(tempfile.mkdtemp()) / "predictions.png", slice(0, 10))
     """
     names = predictions.names
-    titles = [f"index {i}\npredicted {names[i]}" for i in range(window.start, window.stop)]
+    titles = [f"index {i}\npredicted {shorten(names[i], 8)}" for i in range(window.start, window.stop)]
     _save_grid(images.pixels[window], titles, path)
 
 
@@ -207,13 +206,15 @@ def _save_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str], path: P
     side = 1.5 if columns == 5 else 0.95
     longest = max(len(line) for title in titles for line in title.split("\n"))
     size = 11 if columns == 5 and longest <= 15 else 9
-    with new_figure(columns * side + 0.2, rows * (side + 0.24 * lines)) as figure:
+    height = picture_height(pixels.shape[1:], side) + 0.24 * lines
+    with new_figure(columns * side + 0.2, rows * height) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
         for axes, picture, title in zip(grid, pixels, titles, strict=False):
             draw_picture(axes, picture)
-            axes.set_title(shorten(title, 18 if columns == 5 else 11), fontsize=size, fontweight="normal", loc="center", parse_math=False)
+            shown = shorten(title, 18 if columns == 5 else 11)
+            axes.set_title(shown, fontsize=size, fontweight="normal", loc="center", parse_math=False)
     save_png(figure, path)
 
 

@@ -113,7 +113,7 @@ def confusion_plot(answers: Answers) -> Figure:
 
 
 def _cell_colours(counts: Int64[ndarray, "k k"]) -> Float64[ndarray, "k k 4"]:
-    """Colour right answers blue and mistakes orange, see-through where there are few and never darker than ink bears."""
+    """Colour right answers blue and mistakes orange, see-through where few, never too dark for ink."""
     from matplotlib.colors import to_rgb
 
     classes = len(counts)

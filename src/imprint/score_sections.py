@@ -22,8 +22,8 @@ RULES = {
     "named rightly. What the model says of such pictures means little; if they belong here, it needs more like them.",
     "mislabelled": "The label has a probability below 1 %, and the three nearest training pictures all bear the "
     "prediction. Look: if the label is wrong, the model was right.",
-    "ambiguous": "The label was the runner-up with 20 % or more, and the model hesitated as it seldom does. A person "
-    "may hesitate too.",
+    "ambiguous": "The label was the runner-up with 20 % or more, and the model hesitated as it does over 1 in 20 of "
+    "the pictures that it named rightly. A person may hesitate too.",
     "fault": "None of the other rules holds. More training pictures like these are what usually helps.",
 }
 
