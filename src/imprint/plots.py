@@ -98,8 +98,7 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -
         if f"val_{what}" in history:
             axes.plot(epochs, history[f"val_{what}"], color=BLUE, label="validation", marker=marker)
         # Above the axes, since a curve may lie anywhere within them.
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "borderpad": 0}
-        axes.legend(**place, ncols=2, fontsize=9, handlelength=1.2, columnspacing=1)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, handlelength=1, columnspacing=0.8)
     axes.set_title(CURVES[what], pad=24)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
