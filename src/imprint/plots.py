@@ -90,7 +90,7 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -
     if what == "lr":
         axes.plot(epochs, history["lr"], color=ORANGE, drawstyle="steps-mid", marker=marker)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # powers of ten alone may be one, or none
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # powers of ten alone may be one, or none
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
