@@ -32,6 +32,7 @@ RUNS = {
     "adamw": ["quick", "epochs=4", "min_steps=3", "optimiser=adamw"],
     "rmsprop, plateau, dropout": ["tutorial", "epochs=4", "steps_per_epoch=6", "plateau_patience=1"],
     "two networks": ["quick", "net=deep+broad", "epochs=2", "min_steps=3"],
+    "a guard": ["quick", "guard=quick", "epochs=3", "min_steps=3"],  # killed while it is taught
 }
 
 
@@ -257,7 +258,7 @@ def test_divergence_leaves_the_last_good_checkpoint(digits, tmp_path, monkeypatc
         seen.append(0)
         return float("nan") if len(seen) == 3 else 1.0
 
-    monkeypatch.setattr("imprint.training.log_loss", worse)
+    monkeypatch.setattr("imprint.loop.log_loss", worse)
     with (
         pytest.raises(UsageError, match=r"loss at epoch 3: it is no longer a number: .*--set learning_rate=0.0015"),
         at_work(tmp_path, plan, {"data": "digits"}) as checkpoint,

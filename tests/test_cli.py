@@ -234,6 +234,8 @@ def test_summary(lesson, digits_csv):
     text = imprint("summary", "tutorial", cwd=digits_csv).stdout
     assert "Total params: 203,933" in text
     assert imprint("summary", "runs/0001-tutorial", cwd=digits_csv).stdout.splitlines()[1:] == text.splitlines()[1:]
+    assert "guard" in imprint("summary", "best", cwd=digits_csv).stderr
+    assert "guard" not in imprint("summary", "tutorial", cwd=digits_csv).stderr
     content = json.loads(imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
     assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
     assert len(content["layers"]) == 8

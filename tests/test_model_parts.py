@@ -62,6 +62,8 @@ DAMAGES = {
     "an endless temperature": with_facts(lambda facts: facts.update(temperature=10**400)),
     "an impossible confidence": with_facts(lambda facts: facts.update(unsure_above=[])),
     "views that are none": with_facts(lambda facts: facts["recipe"].update(views="auto", mirror="yes")),
+    "a guard that is not there": with_facts(lambda facts: facts["recipe"].update(guard="quick")),
+    "an unknown guard": with_facts(lambda facts: facts["recipe"].update(guard="evil")),
     "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
     "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),

@@ -10,10 +10,12 @@ from imprint.augment import VIEWS
 from imprint.classifier import Classifier
 from imprint.familiarity import Familiarity, learn_familiarity
 from imprint.input_spec import InputSpec
+from imprint.layers import Dense
 from imprint.nets import NETS, build_net
 from imprint.onnx_graph import IR_VERSION, OPSET, classifier_model, network_model
 from imprint.predict import predict_with_features
 from imprint.recipes import RECIPES
+from imprint.strangers import guard_classes
 
 
 def taught(net, channels=1, size=(28, 28), views="none", picture_size=None, shapes=None):
@@ -49,6 +51,21 @@ def differences(model, pixels):
     """The most by which probabilities and doubt differ from the model's own."""
     pairs = zip(run(model)(pixels), model._answers(pixels), strict=True)
     return [float(np.abs(found - expected).max()) for found, expected in pairs]
+
+
+def test_a_guard_doubts_as_before():
+    model = taught("tutorial", views="shifts")
+    recipe = replace(model.recipe, guard="quick")
+    guard = taught("quick").net
+    guard.dense = Dense(64 * 9, guard_classes(recipe, (28, 28), 7))
+    torch.nn.init.normal_(guard.dense.weight)
+    torch.nn.init.zeros_(guard.dense.bias)
+    guarded = replace(model, recipe=recipe, guard=guard)
+    pixels = pictures(model.spec, 20)
+    assert np.abs(guarded._answers(pixels)[1] - model._answers(pixels)[1]).max() > 0.5
+    probabilities, doubt = differences(guarded, pixels)
+    assert probabilities < 1e-5
+    assert doubt < 1e-4
 
 
 @pytest.mark.parametrize("shapes", [1, 7])

@@ -130,7 +130,7 @@ def test_later_epochs_take_their_share(digits, monkeypatch):
         taken.append(epoch_order(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr("imprint.training.epoch_order", counted)
+    monkeypatch.setattr("imprint.loop.epoch_order", counted)
     settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_share=0.25", "hard_share=0.6"]
     carry_out(plan_training(digits, "quick", settings=settings), Reporter(silent=True))
     assert [len(order) for order in taken] == [52 * 32, 13 * 32, 13 * 32]
@@ -296,6 +296,16 @@ def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):
     assert run.interrupted
     assert run.recipe.net == run.model.recipe.net == "quick"
     assert len(run.model.predict(digits[:3]).names) == 3
+
+
+def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkeypatch, tmp_path):
+    press_ctrl_c(monkeypatch, step=2 * 6 + 9)
+    run = imprint.train(digits, "quick", settings=["guard=quick", "epochs=2", "min_steps=6"], silent=True)
+    assert run.interrupted
+    assert run.recipe.guard == ""
+    assert run.model.guard is None
+    run.model.save(tmp_path / "model.safetensors")
+    assert imprint.Classifier.load(tmp_path / "model.safetensors").predict(digits[:3]).names
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(digits, monkeypatch):

@@ -19,8 +19,8 @@ from imprint.hub import download, upload, write_card
 from imprint.input_spec import InputSpec
 from imprint.metrics import tempered
 from imprint.model_file import MODEL_NAME, find_model, write_model_file
-from imprint.model_parts import FAMILIARITY, FAMILIARITY_TENSORS, read_parts
-from imprint.predict import doubts, look_again, predict_with_features
+from imprint.model_parts import FAMILIARITY, FAMILIARITY_TENSORS, GUARD, read_parts
+from imprint.predict import doubts, look_again, predict_with_features, recognised
 from imprint.predictor import Predictor
 from imprint.recipe import Recipe
 from imprint.summary import Layer, summarise
@@ -54,6 +54,8 @@ class Classifier(Predictor):
     views_below : float
         Pictures that the network is less sure of than this are looked at again in the recipe's
         other views. Training sets it so that 5 % of the validation pictures are.
+    guard : nn.Module or None, default=None
+        Tells pictures from strangers made of them; see `strangers.make_strangers`. None where the recipe has none.
     score : dict or None
         How it did on the validation pictures, for information.
     notes : dict or None, default=None
@@ -75,11 +77,14 @@ class Classifier(Predictor):
     familiarity: Familiarity
     unsure_above: float
     views_below: float
+    guard: nn.Module | None = None
     score: dict[str, Any] | None = None
     notes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.net.eval()  # here and not when asked, since two threads may ask at once
+        if self.guard is not None:
+            self.guard.eval()
 
     def _answers(
         self, pixels: UInt8[ndarray, "n c h w"]
@@ -87,8 +92,11 @@ class Classifier(Predictor):
         found, features = predict_with_features(self.net, pixels, self.spec)
         found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
         probabilities = tempered(found, self.temperature)
-        predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
-        return probabilities, doubts(probabilities, self.familiarity.to(features.device).distances(features, predicted))
+        predicted = probabilities.argmax(axis=1)
+        familiarity = self.familiarity.to(features.device)
+        distances = familiarity.distances(features, torch.from_numpy(predicted).to(features.device))
+        known = None if self.guard is None else recognised(self.guard, pixels, self.spec, predicted)
+        return probabilities, doubts(probabilities, distances, known)
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.
@@ -131,7 +139,8 @@ class Classifier(Predictor):
         True
         """
         usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
-        write_model_file(path, self.net.state_dict() | usual, self.facts())
+        guard = {} if self.guard is None else self.guard.state_dict(prefix=GUARD)
+        write_model_file(path, self.net.state_dict() | usual | guard, self.facts())
 
     def facts(self) -> dict[str, Any]:
         """Give everything but the weights, as a model file holds it.
@@ -188,7 +197,10 @@ class Classifier(Predictor):
         imprint.errors.ModelFileError: model at pyproject.toml: ...
         """
         classifier = cls(**read_parts(find_model(path)))
-        classifier.net.to(choose_device(device))
+        where = choose_device(device)
+        classifier.net.to(where)
+        if classifier.guard is not None:
+            classifier.guard.to(where)
         return classifier
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:

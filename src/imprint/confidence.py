@@ -18,7 +18,7 @@ from imprint.input_spec import InputSpec
 from imprint.mapped import in_parts
 from imprint.metrics import fit_temperature, tempered
 from imprint.plan import Plan
-from imprint.predict import HESITANT_SHARE, doubts, look_again, predict_with_features
+from imprint.predict import HESITANT_SHARE, doubts, look_again, predict_with_features, recognised
 from imprint.preparation import prepare
 from imprint.recipe import Recipe
 
@@ -30,7 +30,7 @@ FEWEST_HELD_OUT = 2  # a spread needs so many
 TOGETHER = 128  # pictures changed at once; of photos more take much memory
 
 
-def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
+def settle_confidence(net: nn.Module, guard: nn.Module | None, plan: Plan, recipe: Recipe) -> Classifier:
     """Make a classifier of a trained network: settle its temperature, what is usual to it, and its limits.
 
     The temperature and the limits come from the validation pictures, what is usual from training pictures as they are.
@@ -42,6 +42,8 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     ----------
     net : nn.Module
         The trained network.
+    guard : nn.Module or None
+        The trained guard, if the recipe has one.
     plan : Plan
         The run.
     recipe : Recipe
@@ -58,7 +60,7 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     >>> from imprint.nets import build_net
     >>> from imprint.plan import plan_training
     >>> plan = plan_training(load("digits"), "quick", device="cpu")
-    >>> model = settle_confidence(build_net("quick", 1, (28, 28), 10), plan, plan.recipe)
+    >>> model = settle_confidence(build_net("quick", 1, (28, 28), 10), None, plan, plan.recipe)
     >>> model.familiarity.centres.shape
     torch.Size([10, 208])
     """
@@ -79,10 +81,12 @@ def settle_confidence(net: nn.Module, plan: Plan, recipe: Recipe) -> Classifier:
     usual_labels = torch.from_numpy(images.labels_among(images.class_names)[usual])
     _, usual_features = predict_with_features(net, images.pixels, spec, usual)
     familiarity = learn_familiarity(usual_features, usual_labels, len(images.class_names))
-    predicted = torch.from_numpy(probabilities.argmax(axis=1)).to(features.device)
-    doubt = doubts(tempered(probabilities, temperature), familiarity.distances(features, predicted))
-    limit = conformal_limit(doubt, UNSURE_SHARE) + ROUNDING
-    return Classifier(net, images.class_names, spec, recipe, temperature, familiarity, limit, views_below)
+    calibrated = tempered(probabilities, temperature)
+    predicted = calibrated.argmax(axis=1)
+    distances = familiarity.distances(features, torch.from_numpy(predicted).to(features.device))
+    known = None if guard is None else recognised(guard, pixels, looked_at, predicted)
+    limit = conformal_limit(doubts(calibrated, distances, known), UNSURE_SHARE) + ROUNDING
+    return Classifier(net, images.class_names, spec, recipe, temperature, familiarity, limit, views_below, guard)
 
 
 def conformal_limit(doubt: Float32[ndarray, " n"], share: float) -> float:

@@ -16,10 +16,12 @@ from imprint.input_spec import InputSpec
 from imprint.model_file import broken, read_model_file
 from imprint.nets import build_net, smallest_side
 from imprint.recipe import Recipe
+from imprint.strangers import guard_classes
 
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 FAMILIARITY = "familiarity."  # before the names of its tensors in the file
 FAMILIARITY_TENSORS = ("centres", "whitening")
+GUARD = "guard."  # before the names of its tensors
 MOST_CLASSES = 100_000  # a file that claims more is not believed
 
 
@@ -57,7 +59,10 @@ def read_parts(path: Path) -> dict[str, Any]:
         remedy = f"Go on with imprint train --resume {path.parent}."
         raise broken(path, "training was stopped before its first epoch had ended", remedy)
     usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
-    net, classes = parts["net"], len(parts["class_names"])
+    net, guard, classes = parts["net"], parts["guard"], len(parts["class_names"])
+    if guard is not None:
+        of_guard = [name for name in tensors if name.startswith(GUARD)]
+        _fill(guard, {name.removeprefix(GUARD): tensors.pop(name) for name in of_guard}, path)
     _fill(net, {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}, path)
     features = count_features(net)
     familiarity = _unknown(classes, features) if RESUME in facts else _familiarity(usual, classes, features, path)
@@ -78,10 +83,12 @@ def _parts(facts: dict[str, Any]) -> dict[str, Any]:
     listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
     if not listed or not isinstance(score, dict | None):
         raise ValueError("class names or score")
-    if min(spec.input_size) < smallest_side(recipe.net):
+    if min(spec.input_size) < smallest_side(recipe.every_net):
         raise ValueError("pictures too small")
     with torch.device("meta"):
         net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
+        told_apart = guard_classes(recipe, spec.picture_size, len(names))
+        guard = build_net(recipe.guard, spec.channels, spec.input_size, told_apart) if recipe.guard else None
     temperature, unsure_above, views_below = (
         float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
     )
@@ -94,6 +101,7 @@ def _parts(facts: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("limits")
     return {
         "net": net,
+        "guard": guard,
         "class_names": names,
         "spec": spec,
         "recipe": recipe,

@@ -19,7 +19,8 @@ from imprint.input_spec import InputSpec, scaling_weights
 from imprint.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
 from imprint.metrics import SMALLEST
 from imprint.onnx_file import DOUBT, PIXELS, PROBABILITIES
-from imprint.predict import GRADUAL, LEAST, NEAREST
+from imprint.predict import GRADUAL, GUARDED, LEAST, LEAST_GUARDED, NEAREST
+from imprint.strangers import guard_classes
 
 OPSET, IR_VERSION = 18, 9  # of May 2023: old enough for today's runtimes; with 18, sums take axes as every other
 PREPARED, FEATURES = "prepared", "features"  # what goes in and out of the network inside
@@ -84,12 +85,12 @@ def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
     """
     nodes, spec = _Nodes(), model.spec
     prepared = _prepare(nodes, spec)
-    found, features = nodes.splice(network.graph, prepared, [PROBABILITIES, FEATURES])
+    found, features = nodes.splice("net", network.graph, prepared, [PROBABILITIES, FEATURES])
     if model.recipe.views != "none":
         found = _look_again(nodes, network.graph, model, prepared, found)
     logits = nodes.add("Log", nodes.add("Max", found, nodes.weight(SMALLEST)))
     nodes.add("Softmax", nodes.add("Div", logits, nodes.weight(model.temperature)), axis=1, output=PROBABILITIES)
-    _doubt(nodes, model, features)
+    _doubt(nodes, model, features, prepared)
     pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["n", spec.channels, *spec.picture_size])
     return _model(nodes, pixels, {PROBABILITIES: ["n", len(model.class_names)], DOUBT: ["n"]})
 
@@ -115,12 +116,12 @@ class _Nodes:
         self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def splice(self, network: GraphProto, given: str, wanted: list[str]) -> list[str]:
-        """Let a whole network work on what another operator gave; its weights are kept once."""
-        place = f"net{len(self.nodes)}"
+    def splice(self, name: str, network: GraphProto, given: str, wanted: list[str]) -> list[str]:
+        """Let a whole network work on what another operator gave; its weights are kept once, under its name."""
+        place = f"{name}{len(self.nodes)}"
         known = {network.input[0].name: given, "": ""}
         for tensor in network.initializer:
-            known[tensor.name] = f"net/{tensor.name}"
+            known[tensor.name] = f"{name}/{tensor.name}"
             self.weights[known[tensor.name]] = TensorProto()
             self.weights[known[tensor.name]].CopyFrom(tensor)
             self.weights[known[tensor.name]].name = known[tensor.name]
@@ -165,7 +166,7 @@ def _look_again(nodes: _Nodes, network: GraphProto, model: Classifier, prepared:
     rows = nodes.add("Transpose", nodes.add("NonZero", hesitant), perm=[1, 0])
     before, sure = (nodes.add("GatherND", values, rows) for values in (found, confidence))
     views, count = _views(nodes, nodes.add("GatherND", prepared, rows), model)
-    [seen] = nodes.splice(network, views, [PROBABILITIES])
+    [seen] = nodes.splice("net", network, views, [PROBABILITIES])
     seen = nodes.add("Reshape", seen, nodes.weight([-1, count, len(model.class_names)]))
     total = nodes.add("Add", nodes.add("ReduceSum", seen, nodes.weight([1]), keepdims=0), before)
     change = nodes.add("Sub", nodes.add("Div", total, nodes.weight(count + 1.0)), before)
@@ -187,7 +188,7 @@ def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
     return nodes.add("Reshape", turned, nodes.weight([-1, channels, height, width])), len(views)
 
 
-def _doubt(nodes: _Nodes, model: Classifier, features: str) -> str:
+def _doubt(nodes: _Nodes, model: Classifier, features: str, prepared: str) -> None:
     """Measure how far features lie from their class, and join that with confidence, as `predict.doubts` does."""
     centres, whitening = model.familiarity.centres, model.familiarity.whitening
     one, predicted = nodes.weight([1]), nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=0)
@@ -204,7 +205,21 @@ def _doubt(nodes: _Nodes, model: Classifier, features: str) -> str:
         distance = nodes.add("Squeeze", distance, one)
     far = nodes.add("Log", nodes.add("Max", distance, nodes.weight(NEAREST)))
     confidence = nodes.add("Max", nodes.add("ReduceMax", PROBABILITIES, one, keepdims=0), nodes.weight(LEAST))
-    return nodes.add("Sub", far, nodes.add("Log", confidence), output=DOUBT)
+    known = nodes.add("Log", confidence)
+    if model.guard is not None:
+        known = nodes.add("Add", known, _guarded(nodes, model, model.guard, prepared))
+    nodes.add("Sub", far, known, output=DOUBT)
+
+
+def _guarded(nodes: _Nodes, model: Classifier, guard: nn.Module, prepared: str) -> str:
+    """Ask the guard about the predicted classes, as `predict.recognised` does, and weigh its logarithm."""
+    told_apart = guard_classes(model.recipe, model.spec.picture_size, len(model.class_names))
+    network = network_model(guard, model.spec, told_apart)
+    [found] = nodes.splice("guard", network.graph, prepared, [PROBABILITIES])
+    predicted = nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=1)
+    known = nodes.add("Squeeze", nodes.add("GatherElements", found, predicted, axis=1), nodes.weight([1]))
+    known = nodes.add("Max", known, nodes.weight(LEAST_GUARDED))
+    return nodes.add("Mul", nodes.add("Log", known), nodes.weight(GUARDED))
 
 
 def _chain(nodes: _Nodes, layers: Iterable[Any], given: str, features: list[str]) -> str:

@@ -177,7 +177,7 @@ def plan_training(
 
     labels = _checked_labels(images)
     channels, height, width = images.shape
-    network_size = input_size(settled.net, (height, width), settled.largest_side)
+    network_size = input_size(settled.every_net, (height, width), settled.largest_side)
     # Pictures of several sizes were scaled and cropped for training, so others will be too.
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
     spec = InputSpec(channels, (height, width), network_size, glyph)

@@ -19,6 +19,8 @@ HESITANT_SHARE = 0.05  # of the validation pictures; views changed no answer bey
 GRADUAL = 0.01  # of confidence below the limit, over which other views come to count in full
 NEAREST = 1e-12  # distance that still has a logarithm
 LEAST = 0.5  # confidence; less adds no more doubt
+GUARDED = 0.2  # what the guard's doubt weighs; 0.1 to 0.3 found as much (docs/LOG.md)
+LEAST_GUARDED = 1e-3  # what it takes a picture for; less adds no more doubt
 
 
 def predict_probabilities(
@@ -162,13 +164,50 @@ def _look(
     return in_batches(net, pixels, spec, look, chosen)[0].cpu().numpy()
 
 
-def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tensor, " n"]) -> Float32[ndarray, " n"]:
-    """Join the two reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
+def recognised(
+    guard: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, predicted: Int64[ndarray, " n"]
+) -> Float32[ndarray, " n"]:
+    """Ask a guard whether pictures are of the classes that they are taken for, as they stand.
+
+    Parameters
+    ----------
+    guard : nn.Module
+        Taught with `strangers.make_strangers`, on any device.
+    pixels : ndarray of uint8, shape (n, c, h, w)
+        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+    spec : InputSpec
+        The model's input contract.
+    predicted : ndarray of int64, shape (n,)
+        The classes.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        Probability that it is so, neither of another class nor a stranger.
+
+    Examples
+    --------
+    >>> from imprint.nets import build_net
+    >>> guard = build_net("quick", 1, (28, 28), 51)
+    >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
+    >>> recognised(guard, pixels, InputSpec(1, (28, 28), (28, 28)), np.array([0, 1, 9])).shape
+    (3,)
+    """
+    found = predict_probabilities(guard, pixels, spec)
+    return np.take_along_axis(found, predicted[:, None], axis=1)[:, 0]
+
+
+def doubts(
+    probabilities: Float32[ndarray, "n classes"],
+    distances: Float32[Tensor, " n"],
+    known: Float32[ndarray, " n"] | None = None,
+) -> Float32[ndarray, " n"]:
+    """Join the reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
 
     ``ln(distance / max(confidence, 1/2))``: the unlikelier the class and the less the picture is like its others, the
     more doubt. From one half down, another class may be as likely, and doubt of that kind rises no further; else
-    strange things would hide behind a weak model's hard pictures. Nothing in it is fitted, so that the limit
-    alone is chosen.
+    strange things would hide behind a weak model's hard pictures. Of a model with a guard, a fifth of what the guard
+    doubts is added: ``-ln(max(known, 1/1000)) / 5``. Nothing in it is fitted, so that the limit alone is chosen.
 
     Parameters
     ----------
@@ -176,6 +215,8 @@ def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tens
         Calibrated; rows sum to 1.
     distances : Tensor of float32, shape (n,)
         From `Familiarity.distances`.
+    known : ndarray of float32, shape (n,), or None, default=None
+        From `recognised`, of a model with a guard.
 
     Returns
     -------
@@ -189,4 +230,5 @@ def doubts(probabilities: Float32[ndarray, "n classes"], distances: Float32[Tens
     [0.0, 0.6931...]
     """
     far = distances.clamp_min(NEAREST).log().cpu().numpy()
-    return np.asarray(far - np.log(probabilities.max(axis=1).clip(min=LEAST)))
+    doubt = far - np.log(probabilities.max(axis=1).clip(min=LEAST))
+    return np.asarray(doubt if known is None else doubt - GUARDED * np.log(known.clip(min=LEAST_GUARDED)))

@@ -84,6 +84,9 @@ class Recipe:
         Change saturation, contrast and brightness by up to this share.
     label_smoothing : float, default=0
         Share of the target spread evenly over all classes.
+    guard : {"", "tutorial", "quick", "deep", "broad", "residual"}, default=""
+        A further network that learns to tell the pictures from such turned, mirrored or joined of two, and joins in
+        what makes a prediction unsure; empty for none.
     views : {"none", "shifts", "mirror", "auto"}, default="none"
         Where the model hesitates, average what it says of the picture as it is and moved by a
         28th of its side in eight directions, or mirrored; ``"auto"`` mirrors where training did.
@@ -135,6 +138,7 @@ class Recipe:
     mirror: str = "no"
     light: float = 0.0
     label_smoothing: float = 0.0
+    guard: str = ""
     views: str = "none"
     precision: str = "auto"
     validation_seed: int = 7
@@ -145,6 +149,7 @@ class Recipe:
             self._require(key, getattr(self, key) in allowed, f"it is one of {', '.join(allowed)}")
         known = len(self.net) > 0 and all(kind in NET_KINDS for kind in self.net.split("+"))
         self._require("net", known and self.net.count("+") < 32, f"it is {', '.join(NET_KINDS)}, or some joined by +")
+        self._require("guard", self.guard in ("", *NET_KINDS), f"it is empty, {', '.join(NET_KINDS)}")
         for key in ("epochs", "batch_size", "plateau_patience"):
             self._require(key, getattr(self, key) >= 1, "it is at least 1")
         at_least_0 = (
@@ -172,6 +177,23 @@ class Recipe:
             raise UsageError(
                 f"{key}={getattr(self, key)!r}", f"recipe {self.name}", rule, f"Change it with --set {key}=…."
             )
+
+    @property
+    def every_net(self) -> str:
+        """The networks and the guard, joined by +: pictures must be large enough for all of them.
+
+        Returns
+        -------
+        str
+            As `net` is written.
+
+        Examples
+        --------
+        >>> from imprint.recipes import RECIPES
+        >>> RECIPES["best"].every_net
+        'deep+broad+quick'
+        """
+        return f"{self.net}+{self.guard}" if self.guard else self.net
 
     def epoch_steps(self, pictures: int) -> list[int]:
         """Tell how many steps each epoch of one network takes; a step is at most `pictures` large.

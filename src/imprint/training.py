@@ -1,40 +1,29 @@
-"""Training: the whole loop in one function, readable from top to bottom."""
+"""Training: from labelled pictures to a model and its score."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float32, Int64, UInt8
-from torch import Tensor, nn
 
 from imprint.arithmetic import choose_arithmetic
-from imprint.augment import augment
 from imprint.checkpoint import Checkpoint, Stopped
 from imprint.classifier import Classifier
 from imprint.confidence import promise, settle_confidence
-from imprint.errors import UsageError
 from imprint.expected import Expected, expected_accuracy
 from imprint.images import LabelledImages
-from imprint.mapped import rows_of
-from imprint.metrics import log_loss
+from imprint.loop import run_epochs
 from imprint.plan import Plan, plan_training
-from imprint.predict import predict_probabilities
 from imprint.predictions import Predictions
-from imprint.preparation import prepare
 from imprint.progress import Reporter
 from imprint.recipe import Recipe
-from imprint.sampling import epoch_order
+from imprint.recipes import guard_recipe
 from imprint.score import Score, score
-from imprint.training_state import TrainingState, begin, copied, together
+from imprint.strangers import make_strangers
+from imprint.training_state import TrainingState, begin, together
 
-TOGETHER = 8 * 256 * 28 * 28  # numbers augmented at once: small tensor operations take longer to start than to do
-DIVERGED = 100  # times the loss of guessing; epochs that learn stay below 2 times
 History = dict[str, list[float]]
 
 
@@ -215,119 +204,56 @@ def _teach(plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None, stoppe
         reporter.say(f"taken up after epoch {len(state.epochs)}")
     if checkpoint is not None:
         checkpoint.write(state, reporter)  # a folder that cannot be written to is noticed now
-    kinds = recipe.net.split("+")
+    kinds, guard = recipe.net.split("+"), None
     interrupted = False
     try:
         while True:
             if len(kinds) > 1:
                 place = len(state.finished)
                 reporter.say(f"network {place + 1} of {len(kinds)}: {kinds[place]}")
-            _loop(state, pixels, labels, checkpoint, reporter)
+            run_epochs(state, pixels, labels, checkpoint, reporter)
             state.finished.append(state.net)
             if len(state.finished) == len(kinds):
                 break
             following = begin(plan, state.finished, state.epochs)
             following.seconds = state.seconds
             state = following
+        if recipe.guard:
+            guard = _guard(plan, reporter)
     except KeyboardInterrupt:
         interrupted = True
-        if state.finished:
+        if len(state.finished) == len(kinds):
+            reporter.say("stopped: the model is kept, without its guard")
+        elif state.finished:
             reporter.say(f"stopped: of {len(kinds)} networks, {len(state.finished)} kept")
         elif state.best_weights is None:
             raise
         else:
             reporter.say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
             state.net.load_state_dict(state.best_weights)
-    net = together(state.finished or [state.net])
-    return _scored(net.eval(), plan, state.kept[0], _history(state), state.seconds, interrupted)
+    net, kept, seconds = together(state.finished or [state.net]), state.kept[0], state.seconds
+    if guard is not None:
+        kept, seconds = replace(kept, guard=recipe.guard), seconds + guard.seconds
+    model = settle_confidence(net.eval(), None if guard is None else guard.net, plan, kept)
+    return _scored(model, plan, _history(state), seconds, interrupted)
 
 
-def _loop(
-    state: TrainingState,
-    pixels: UInt8[Tensor, "n c h w"],
-    labels: Int64[Tensor, " n"],
-    checkpoint: Checkpoint | None,
-    reporter: Reporter,
-) -> None:
-    """Train one network for the epochs that it has not had yet."""
-    plan, arithmetic, net = state.plan, state.arithmetic, state.net
-    recipe, spec, validation = plan.recipe, plan.spec, plan.validation
-    if validation is not None:
-        validation_labels = validation.labels_among(plan.images.class_names)
-
-    training = torch.from_numpy(plan.training).to(plan.device)
-    batch_size = min(recipe.batch_size, len(training))
-    steps = recipe.epoch_steps(len(training))
-    done = sum(steps[: state.epoch])
-    started = time.perf_counter() - state.seconds
-    torch.set_num_threads(arithmetic.threads)
-    with reporter.job("training", total=sum(steps) - done):
-        for epoch_steps in steps[state.epoch :]:
-            epoch_started = time.perf_counter()
-            loss_sum = torch.zeros((), device=plan.device)
-            hits = torch.zeros((), dtype=torch.int64, device=plan.device)
-            rate = state.schedule.rate(state.optimisers[0].rate, done)
-            order = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_share)
-            net.train()
-            batches = _batches(pixels, labels, training[order], batch_size, plan)
-            for chosen, (batch, targets) in zip(order.split(batch_size), reporter.steps(batches), strict=True):
-                with arithmetic.autocast(plan.device):
-                    logits = net(arithmetic.lay_out(batch)).float()
-                loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
-                state.losses[chosen] = loss.detach()
-                net.zero_grad()
-                loss.mean().backward()
-                for optimiser in state.optimisers:
-                    optimiser.step(state.schedule.rate(optimiser.rate, done))
-                done += 1
-                loss_sum += loss.detach().mean()
-                hits += (logits.argmax(dim=1) == targets).sum()
-
-            epoch = {"loss": loss_sum.item() / epoch_steps, "acc": hits.item() / len(order)}
-            if validation is not None:
-                probabilities = predict_probabilities(net, validation.pixels, spec)
-                torch.set_num_threads(arithmetic.threads)
-                epoch["val_loss"] = log_loss(probabilities, validation_labels)
-                epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
-            epoch |= {"lr": rate, "seconds": time.perf_counter() - epoch_started}
-            reporter.say(_epoch_line(epoch, len(state.epochs) + 1, recipe))
-            _stop_if_diverged(epoch, len(state.epochs) + 1, net, plan)
-
-            accuracy = epoch.get("val_acc", epoch["acc"])
-            if accuracy > state.best_accuracy:
-                state.best_accuracy = accuracy
-                state.best_weights = copied(net)
-            state.schedule.end_epoch(accuracy)
-            state.seconds = time.perf_counter() - started
-            state.epochs.append(epoch)
-            if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
-                checkpoint.write(state, reporter)
+def _guard(plan: Plan, reporter: Reporter) -> TrainingState:
+    """Teach a network to tell the training pictures from strangers made of them."""
+    strangers = make_strangers(plan.images, plan.training, plan.recipe)
+    reporter.say(f"guard: {plan.recipe.guard}, learns from turned, mirrored and joined pictures what is none of these")
+    taught = replace(
+        plan, images=strangers, training=np.arange(len(strangers)), validation=None, recipe=guard_recipe(plan.recipe)
+    )
+    pixels = torch.from_numpy(strangers.pixels).to(plan.device)
+    state = begin(taught)
+    run_epochs(state, pixels, torch.from_numpy(strangers.labels).to(plan.device), None, reporter)
+    return state
 
 
-def _batches(
-    pixels: UInt8[Tensor, "n c h w"],
-    labels: Int64[Tensor, " n"],
-    order: Int64[Tensor, " dealt"],
-    batch_size: int,
-    plan: Plan,
-) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
-    """Deal augmented pictures and their labels."""
-    at_once = max(1, TOGETHER // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
-    for chosen in order.split(batch_size * at_once):
-        augmented = augment(prepare(_taken(pixels, chosen, plan), plan.spec), plan.recipe)
-        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
-
-
-def _taken(pixels: UInt8[Tensor, "n c h w"], chosen: Int64[Tensor, " some"], plan: Plan) -> UInt8[Tensor, "some c h w"]:
-    """Copy some pictures; of those mapped from a file little else is held in memory meanwhile."""
-    if pixels.device.type == "cpu" and isinstance(plan.images.pixels, np.memmap):
-        return torch.from_numpy(rows_of(plan.images.pixels, chosen.numpy()))
-    return pixels[chosen]
-
-
-def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, seconds: float, interrupted: bool) -> Run:
-    """Make a classifier of a trained network, score it, and tell what that lets one expect."""
-    model = settle_confidence(net, plan, recipe)
+def _scored(model: Classifier, plan: Plan, history: History, seconds: float, interrupted: bool) -> Run:
+    """Score a trained classifier, and tell what that lets one expect."""
+    recipe = model.recipe
     if plan.validation is None:
         return Run(model, recipe, history, seconds, None, None, None, interrupted)
     labels = plan.validation.labels_among(model.class_names)
@@ -340,30 +266,6 @@ def _scored(net: nn.Module, plan: Plan, recipe: Recipe, history: History, second
     return Run(model, recipe, history, seconds, validation, predictions, expected, interrupted)
 
 
-def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:
-    """Describe an epoch as Keras does."""
-    line = f"Epoch {number}/{recipe.epochs * len(recipe.net.split('+'))} - {epoch['seconds']:.1f}s"
-    for key in ("loss", "acc", "val_loss", "val_acc"):
-        line += f" - {key}: {epoch[key]:.4f}" if key in epoch else ""
-    return f"{line} - lr: {epoch['lr']:.4g}"
-
-
 def _history(state: TrainingState) -> History:
     """Turn the epochs' figures into columns, as in Keras's history."""
     return {key: [epoch[key] for epoch in state.epochs] for key in state.epochs[0]}
-
-
-def _stop_if_diverged(epoch: Mapping[str, float], number: int, net: nn.Module, plan: Plan) -> None:
-    """Refuse losses and weights that are no numbers, or a loss far above that of guessing."""
-    losses = [epoch[key] for key in ("loss", "val_loss") if key in epoch]
-    if not all(map(math.isfinite, losses)):
-        what, cause = "loss", "it is no longer a number"
-    elif not torch.stack([tensor.isfinite().all() for tensor in net.state_dict().values()]).all():
-        what, cause = "weights", "they are no longer numbers"
-    elif max(losses) > DIVERGED * math.log(len(plan.images.class_names)):
-        what, cause = "loss", f"it is {max(losses):.3g}, far above that of guessing"
-    else:
-        return
-    rates = ("learning_rate", "filter_rate") if plan.recipe.optimiser == "muon" else ("learning_rate",)
-    lower = " ".join(f"--set {rate}={getattr(plan.recipe, rate) / 10:.2g}" for rate in rates)
-    raise UsageError(what, f"epoch {number}", f"{cause}: training has diverged", f"Lower the rate: {lower}.")

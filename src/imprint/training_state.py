@@ -92,7 +92,7 @@ class TrainingState:
         Returns
         -------
         recipe : Recipe
-            With the networks that are kept.
+            With the networks that are kept; the guard is taught when they all have ended.
         weights : dict of str to Tensor
             Of `build_net` for that recipe.
 
@@ -104,7 +104,7 @@ class TrainingState:
         'deep'
         """
         kinds = self.plan.recipe.net.split("+")[: max(1, len(self.finished))]
-        recipe = replace(self.plan.recipe, net="+".join(kinds))
+        recipe = replace(self.plan.recipe, net="+".join(kinds), guard="")
         if self.finished:
             return recipe, together(self.finished).state_dict()
         return recipe, copied(self.net) if self.best_weights is None else self.best_weights

@@ -229,13 +229,16 @@ def summary(
     if what in RECIPES:
         side = RECIPES[what].largest_side
         shape = (3, side, side) if side else (1, 28, 28)
-        layers = summarise(build_net(RECIPES[what].net, shape[0], shape[1:], 10), shape)
+        layers, guard = summarise(build_net(RECIPES[what].net, shape[0], shape[1:], 10), shape), RECIPES[what].guard
     elif Path(what).exists():
-        layers = Classifier.load(what).summary()
+        model = Classifier.load(what)
+        layers, guard = model.summary(), model.recipe.guard
     else:
         raise UsageError(
             what, "MODEL|RECIPE", "it is neither a file nor a recipe", f"Name a model or one of {', '.join(RECIPES)}."
         )
+    if guard:
+        say(f"not counted: the guard, a network {guard} that tells what is strange")
     if as_json:
         total, trainable = (sum(getattr(layer, key) for layer in layers) for key in ("parameters", "trainable"))
         counts = {"total": total, "trainable": trainable, "non_trainable": total - trainable}
