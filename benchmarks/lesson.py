@@ -1,11 +1,12 @@
-"""What docs/lesson.md measures: augmentation, learning rates and seeds; one JSON line a run.
+"""What docs/lesson.md measures: augmentation, learning rates, seeds and the worth of layers; one JSON line a run.
 
-    python benchmarks/lesson.py digits                  # the bundled digits: two minutes
-    python benchmarks/lesson.py train.csv               # Kaggle's: a quarter of an hour
+    python benchmarks/lesson.py digits                  # the bundled digits: five minutes
+    python benchmarks/lesson.py train.csv               # Kaggle's: an hour
     python benchmarks/lesson.py train.csv --measures augmentation --seeds 1
 
-Lines are appended to benchmarks/lesson.jsonl; `scripts/lesson.py` draws them and tests/test_lesson.py holds the page to
-them. Every score is of pictures that neither training nor the learning rate has seen.
+Lines are appended to benchmarks/lesson.jsonl; `scripts/lesson_measured.py` makes tables and drawings of them, and
+tests/test_lesson.py holds the page to them. Every score is of pictures that neither training nor the learning rate has
+seen.
 """
 
 import argparse
@@ -13,12 +14,17 @@ import json
 import statistics
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from common import machine
+from torch import nn
 
 import imprint
+from imprint.layers import Dense, Dropout, Flatten, ReLU, glorot_uniform
+from imprint.nets import NETS, NetKind
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PLAIN = ["rotation=0", "zoom=0", "shift=0"]
@@ -26,6 +32,8 @@ CONSTANT = ["plateau_patience=1000"]
 VARIANTS = {
     "augmentation": {"with": [], "without": PLAIN},
     "few pictures": {"with": [], "without": PLAIN},
+    "whole lesson": {"with": [], "without": PLAIN},
+    "parts": dict.fromkeys(("dropout", "ReLU", "pooling", "convolutions"), ()),  # each left out
     "learning rate": {
         "too small": [*CONSTANT, "learning_rate=1e-5"],
         "right": CONSTANT,
@@ -35,16 +43,44 @@ VARIANTS = {
 }
 FEW = 500  # pictures to learn from
 
-
-# The lesson's settings, cut short; the same for all variants of a measure.
-SHORT = {
+# How long the lesson's network is taught; the same for all variants. A measure is made on the data named here.
+LENGTH = {
     ("digits", "augmentation"): ["epochs=30", "steps_per_epoch=24"],
     ("digits", "few pictures"): ["epochs=30", "steps_per_epoch=24"],
     ("digits", "learning rate"): ["epochs=30", "steps_per_epoch=24"],
+    ("digits", "parts"): ["epochs=30", "steps_per_epoch=24"],
     ("kaggle", "augmentation"): ["epochs=6", "steps_per_epoch=640"],
     ("kaggle", "few pictures"): ["epochs=12", "steps_per_epoch=160"],
     ("kaggle", "learning rate"): ["epochs=12", "steps_per_epoch=160"],
+    ("kaggle", "whole lesson"): [],
 }
+
+
+class Through(ReLU):
+    """Stands where a ReLU would, since doubt takes its features there, and does nothing."""
+
+    def forward(self, values):
+        return values
+
+
+def lesson_without(part):
+    """How to build the lesson's network with a part left out."""
+
+    def build(channels, height, width, classes):
+        relu = Through if part == "ReLU" else ReLU
+        if part == "convolutions":
+            maps, features = [Through()], channels * height * width
+        else:
+            pooled = part != "pooling"
+            rows, columns = ((side - 4) // (2 if pooled else 1) - 2 for side in (height, width))
+            pooling = [nn.MaxPool2d(2)] if pooled else []
+            maps = [nn.Conv2d(channels, 30, 5), *pooling, relu(), nn.Conv2d(30, 15, 3), relu()]
+            features = 15 * rows * columns
+        dropout = [] if part == "dropout" else [Dropout(0.2)]
+        dense = [Dense(features, 128), relu(), Dense(128, 50), relu(), Dense(50, classes)]
+        return glorot_uniform(nn.Sequential(*maps, *dropout, Flatten(), *dense))
+
+    return NetKind(build, 10)
 
 
 def divided(images, measure):
@@ -55,12 +91,22 @@ def divided(images, measure):
     return images[learn[:FEW] if measure == "few pictures" else learn], images[order[:held_out]]
 
 
+def moved(images):
+    """The same pictures, a pixel farther to the right."""
+    pixels = np.zeros_like(images.pixels)
+    pixels[..., 1:] = images.pixels[..., :-1]
+    return replace(images, pixels=pixels)
+
+
 def run_once(images, data, measure, variant, seed):
     learn, test = divided(images, measure)
-    changes = [*SHORT[data, measure], *VARIANTS[measure][variant]]
-    run = imprint.train(learn, "tutorial", settings=changes, seed=seed, silent=True)
+    changes = [*LENGTH[data, measure], *VARIANTS[measure][variant]]
+    nets = {"tutorial": lesson_without(variant)} if measure == "parts" else {}
+    with patch.dict(NETS, nets):
+        run = imprint.train(learn, "tutorial", settings=changes, seed=seed, silent=True)
     score = imprint.evaluate(run.model, test)
-    history = {key: [round(value, 6) for value in run.history[key]] for key in ("acc", "val_acc", "lr")}
+    keys = ("loss", "acc", "val_loss", "val_acc", "lr")
+    history = {key: [round(value, 6) for value in run.history[key]] for key in keys}
     return {
         "data": data,
         "measure": measure,
@@ -68,8 +114,11 @@ def run_once(images, data, measure, variant, seed):
         "seed": seed,
         "learnt": len(learn),
         "scored": len(test),
+        "parameters": sum(tensor.numel() for tensor in run.model.net.parameters()),
         "accuracy": round(score.accuracy, 6),
+        "moved": round(imprint.evaluate(run.model, moved(test)).accuracy, 6),
         "log_loss": round(score.log_loss, 5),
+        "confusion": score.confusion,
         "seconds": round(run.seconds, 1),
         "settings": changes,
         "history": history,
@@ -99,7 +148,7 @@ def main():
     arguments = parser.parse_args()
     images = imprint.load(arguments.data)
     data = "digits" if arguments.data == "digits" else "kaggle"
-    for measure in arguments.measures:
+    for measure in (measure for measure in arguments.measures if (data, measure) in LENGTH):
         for seed in arguments.seeds:
             for variant in VARIANTS[measure]:
                 result = run_once(images, data, measure, variant, seed)

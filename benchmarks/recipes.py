@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import imprint
 from imprint.arithmetic import choose_arithmetic
 from imprint.nets import build_net
+from imprint.recipes import guard_recipe
 
 HELD_OUT = 10_000
 COLUMNS = (
@@ -51,13 +52,14 @@ def train(data, recipe, *options):
 
 
 def training_gflop(recipe, pictures):
-    """Count the arithmetic of a run: three times that of seeing each picture, all networks together."""
+    """Count the arithmetic of a run: three times that of seeing each picture, all networks and the guard together."""
     forward = 0
     for kind in recipe.net.split("+"):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             build_net(kind, 1, (28, 28), 10).eval()(torch.zeros(1, 1, 28, 28))
         forward += counter.get_total_flops()
-    return 3 * forward * sum(recipe.epoch_steps(pictures)) * recipe.batch_size / 1e9
+    of_guard = training_gflop(guard_recipe(recipe), pictures) if recipe.guard else 0
+    return 3 * forward * sum(recipe.epoch_steps(pictures)) * recipe.batch_size / 1e9 + of_guard
 
 
 def peak(precision):

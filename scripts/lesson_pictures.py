@@ -1,14 +1,14 @@
-"""The pictures of docs/lesson.md: one function each, drawn from what its blocks leave and from the measurements."""
+"""The pictures of docs/lesson.md: one function each, drawn from what its blocks leave."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
+from lesson_measured import draw_augmentation, draw_learning_rates, draw_overfitting
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from PIL import Image
+from torch.nn.functional import conv2d, max_pool2d, relu
 
 from imprint.answers import answers_to
 from imprint.augment import augment
@@ -21,7 +21,6 @@ from imprint.preparation import prepare
 from imprint.recipes import RECIPES
 from imprint.score_plots import confusion_plot, mistakes_plot
 
-MEASURED = Path(__file__).parent.parent / "benchmarks" / "lesson.jsonl"
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
 EXPLAINED = 3  # index of the test picture that the page explains
 
@@ -33,13 +32,19 @@ def draw_pictures(names, work, folder):
     draw_numbers(known, folder / "numbers.png")
     save_samples(known, folder / "digits.png", count=10)
     draw_heaps(folder / "heaps.png")
+    draw_ten(names["templates"], folder / "templates.png")
     draw_convolution(folder / "convolution.png")
+    draw_edges(known, run.model.spec, folder / "edges.png")
     draw_pooling(folder / "pooling.png")
     draw_softmax(folder / "softmax.png")
+    draw_downhill(folder / "downhill.png")
+    draw_learnt_filter(names["stages"], names["edge"], folder / "learnt-filter.png")
+    draw_ten(names["weights"].detach().T.numpy(), folder / "weights.png", signed=True)
     save_curves(run.history, folder / "curves.png")
     draw_learning_rates(folder / "learning-rate.png")
     draw_augmented(known, run.model.spec, folder / "augmented.png")
     draw_augmentation(folder / "augmentation.png")
+    draw_overfitting(folder / "overfitting.png")
     explanation = explain(run.model, work / "test.csv", index=EXPLAINED)
     for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "answer")):
         save_explanation(explanation, folder / f"{name}.png", bands=[band])
@@ -58,12 +63,6 @@ def shrink(path):
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
-
-
-def measured(**wanted):
-    """The measured runs that have these values."""
-    runs = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
 
 
 def draw_table(axes, table, title, colours=None, limit=27.0):
@@ -115,14 +114,15 @@ def draw_heaps(path):
         ("validation", 120, BLUE, "watch"),
         ("test", 297, ORANGE, "judge"),
     )
-    with new_figure(8, 1.35) as figure:
+    with new_figure(6.6, 1.35) as figure:
         axes = figure.subplots()
         axes.axis("off")
         start = 0
         for name, count, colour, use in heaps:
             axes.barh(0, count, left=start, color=colour, height=0.5, edgecolor="white", linewidth=2)
             middle = start + count / 2
-            axes.text(middle, 0.33, name, ha="center", va="bottom", fontsize=10.5, fontweight="bold", color=colour)
+            side, at = ("right", start + count) if name == "validation" else ("center", middle)
+            axes.text(at, 0.33, name, ha=side, va="bottom", fontsize=10.5, fontweight="bold", color=colour)
             axes.text(middle, 0, f"{count:,}", ha="center", va="center", color="white", fontsize=10.5)
             axes.text(middle, -0.33, use, ha="center", va="top", fontsize=9.5, color=GREY)
             start += count
@@ -137,9 +137,9 @@ def draw_convolution(path):
     edge = np.array([[-1, 0, 1]] * 3)
     found = np.array([[27, 0, -27]] * 3)
     grey = [["#2B3036" if value == 0 else "#F4F4F4" for value in row] for row in stroke]
-    with new_figure(8.6, 2.9) as figure:
-        panels = figure.subplots(1, 5, width_ratios=[5, 1.2, 3, 1.2, 3])
-        draw_table(panels[0], stroke, "picture: an upright stroke", grey)
+    with new_figure(6.6, 2.8) as figure:
+        panels = figure.subplots(1, 5, width_ratios=[5, 1.5, 3, 1.8, 3])
+        draw_table(panels[0], stroke, "an upright stroke", grey)
         for text in panels[0].texts:
             text.set_color("white" if text.get_text() == "0" else "black")
         frame(panels[0], 0, 0, 3, 3)
@@ -148,6 +148,81 @@ def draw_convolution(path):
         arrow(panels[3], "multiply,\nadd\n")
         draw_table(panels[4], found, "what comes out", limit=45)
         frame(panels[4], 0, 0, 1, 1)
+        save_png(figure, path)
+
+
+def draw_ten(tables, path, signed=False):
+    """Ten tables of 64 numbers, one a digit, as pictures."""
+    tables = tables.reshape(10, 8, 8)
+    limit = np.abs(tables).max()
+    shades = {"cmap": SIGNED, "vmin": -limit, "vmax": limit} if signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
+    with new_figure(6.6, 2.9) as figure:
+        for digit, axes in enumerate(figure.subplots(2, 5).flat):
+            axes.imshow(tables[digit], **shades)
+            axes.set_title(str(digit), loc="center", fontsize=10.5, fontweight="normal")
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(signed)
+        save_png(figure, path)
+
+
+def plain_four(images, spec):
+    """A 4 that anybody can read, as the network sees it."""
+    place = int(np.flatnonzero(images.labels == 4)[5])
+    return prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
+
+
+def draw_edges(images, spec, path):
+    """Two filters laid on a real digit, and what ReLU and pooling leave of the answers."""
+    digit = plain_four(images, spec)
+    upright = torch.tensor([[-1.0, 0, 1]] * 3)
+    with new_figure(6.6, 3.5) as figure:
+        grid = figure.subplots(2, 5, width_ratios=[1.3, 0.75, 1.3, 1.3, 1.3])
+        for row, edge in zip(grid, (upright, upright.T), strict=True):
+            found = conv2d(digit, edge[None, None])
+            steps = (digit, edge, found, relu(found), max_pool2d(relu(found), 2))
+            for axes, numbers in zip(row, steps, strict=True):
+                table = numbers.squeeze().numpy()
+                limit = np.abs(table).max()
+                shades = {"cmap": "gray"} if numbers is digit else {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
+                axes.imshow(table, **shades)
+                axes.set(xticks=[], yticks=[], xlabel=f"{len(table)}×{len(table)}")
+                axes.grid(visible=False)
+                axes.spines[:].set_visible(True)
+        for axes, title in zip(grid[0], ("digit", "filter", "answers", "ReLU", "pooled"), strict=True):
+            axes.set_title(title, loc="center", fontsize=10.5, fontweight="normal")
+        save_png(figure, path)
+
+
+def draw_downhill(path):
+    """Ten steps down a parabola with each of three learning rates."""
+    with new_figure(6.6, 2.7) as figure:
+        for axes, rate in zip(figure.subplots(1, 3), (0.01, 0.3, 1.1), strict=True):
+            places = [0.0]
+            for _ in range(10):
+                places.append(places[-1] - rate * 2 * (places[-1] - 3))
+            w = np.array(places)
+            low, high = (-17, 23) if rate > 1 else (-1, 7)
+            line = np.linspace(low, high, 200)
+            axes.plot(line, (line - 3) ** 2, color=EDGE)
+            axes.plot(w, (w - 3) ** 2, "o-", color=ORANGE, markersize=4, linewidth=1)
+            axes.plot(w[0], (w[0] - 3) ** 2, "o", color=INK, markersize=6)
+            axes.set_title(f"learning rate {rate}", fontsize=10.5)
+            axes.set_xlabel("w")
+        figure.supylabel("loss", fontsize=11)
+        save_png(figure, path)
+
+
+def draw_learnt_filter(stages, wanted, path):
+    """A filter at several steps of learning, and the one that it had to find."""
+    with new_figure(6.6, 1.7) as figure:
+        panels = figure.subplots(1, len(stages) + 1)
+        for axes, (step, weights) in zip(panels, stages.items(), strict=False):
+            draw_table(axes, weights.numpy().round(1) + 0.0, f"after {step}" if step else "at first", limit=1.6)
+        draw_table(panels[-1], wanted.numpy(), "wanted", limit=1.6)
+        for axes in panels:
+            for text in axes.texts:
+                text.set_fontsize(9)
         save_png(figure, path)
 
 
@@ -168,9 +243,10 @@ def draw_softmax(path):
     """Logits, probabilities, and the loss as a curve."""
     logits = np.array([2.0, 1.0, 0.0])
     shares = np.exp(logits) / np.exp(logits).sum()
-    with new_figure(8.6, 2.7) as figure:
-        panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
-        for axes, title, values in ((panels[0], "logits", logits), (panels[1], "softmax: probabilities", shares)):
+    with new_figure(6.6, 4.6) as figure:
+        panels = figure.subplot_mosaic([["logits", "shares"], ["loss", "loss"]])
+        titles = (("logits", "logits", logits), ("shares", "softmax: probabilities", shares))
+        for axes, title, values in ((panels[key], title, values) for key, title, values in titles):
             axes.bar(("0", "1", "2"), values, color=GREY, width=0.6)
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("class")
@@ -179,12 +255,12 @@ def draw_softmax(path):
             for place, value in enumerate(values):
                 axes.text(place, value, f"{value:.3g}", ha="center", va="bottom", fontsize=9.5)
         p = np.linspace(0.01, 1, 200)
-        panels[2].plot(p, -np.log(p), color=ORANGE, linewidth=2)
-        panels[2].set_title("loss", fontsize=11)
-        panels[2].set_xlabel("probability of the true class")
+        panels["loss"].plot(p, -np.log(p), color=ORANGE, linewidth=2)
+        panels["loss"].set_title("loss", fontsize=11)
+        panels["loss"].set_xlabel("probability of the true class")
         for share in (0.1, 0.665):
-            panels[2].plot(share, -math.log(share), "o", color=INK)
-            panels[2].annotate(
+            panels["loss"].plot(share, -math.log(share), "o", color=INK)
+            panels["loss"].annotate(
                 f"p = {share}: {-math.log(share):.2f}",
                 (share, -math.log(share)),
                 (10, 6),
@@ -194,63 +270,22 @@ def draw_softmax(path):
         save_png(figure, path)
 
 
-def draw_learning_rates(path):
-    """Validation accuracy of every run, a panel for each way of setting the learning rate."""
-    with new_figure(9, 2.6) as figure:
-        panels = figure.subplots(1, 4, sharey=True)
-        variants = (("too small", BLUE), ("right", GREEN), ("too large", ORANGE), ("falling", GREY))
-        rates = {"too small": "0.00001", "right": "0.001", "too large": "0.03", "falling": "from 0.001 down"}
-        for axes, (variant, colour) in zip(panels, variants, strict=True):
-            for run in measured(data="digits", measure="learning rate", variant=variant):
-                curve = run["history"]["val_acc"]
-                axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=1.2, alpha=0.8)
-            axes.set_title(f"{variant}\n{rates[variant]}", fontsize=10.5)
-            axes.set_xlabel("epoch")
-        panels[0].set_ylabel("validation accuracy")
-        panels[0].set_ylim(0, 1.03)
-        save_png(figure, path)
-
-
 def draw_augmented(images, spec, path):
     """One picture as the network sees it, and nine versions of it."""
     torch.manual_seed(7)
-    place = int(np.flatnonzero(images.labels == 4)[0])
-    one = prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
+    one = plain_four(images, spec)
     versions = [one, *(augment(one, RECIPES["tutorial"]) for _ in range(9))]
-    with new_figure(9, 1.25) as figure:
-        for place, (axes, version) in enumerate(zip(figure.subplots(1, 10), versions, strict=True)):
+    with new_figure(6.6, 2.9) as figure:
+        for place, (axes, version) in enumerate(zip(figure.subplots(2, 5).flat, versions, strict=True)):
             draw_picture(axes, (version[0] * 255).round().to(torch.uint8).numpy())
             axes.set_title("as it is" if place == 0 else "", fontsize=9.5, loc="center", fontweight="normal")
-        save_png(figure, path)
-
-
-def draw_augmentation(path):
-    """Errors with and without augmentation, a dot a run."""
-    groups = [
-        ("999 small digits", {"data": "digits", "measure": "augmentation"}),
-        ("500 small digits", {"data": "digits", "measure": "few pictures"}),
-        ("32,000 of Kaggle's", {"data": "kaggle", "measure": "augmentation"}),
-        ("500 of Kaggle's", {"data": "kaggle", "measure": "few pictures"}),
-    ]
-    with new_figure(8.6, 2.9) as figure:
-        axes = figure.subplots()
-        for row, (_, wanted) in enumerate(groups):
-            for variant, colour, shift in (("without", ORANGE, -0.13), ("with", BLUE, 0.13)):
-                errors = [100 * (1 - run["accuracy"]) for run in measured(**wanted, variant=variant)]
-                label = f"{variant} augmentation" if row == 0 else None
-                axes.plot(errors, [row + shift] * len(errors), "o", color=colour, alpha=0.75, label=label)
-        axes.set_yticks(range(len(groups)), [name for name, _ in groups])
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("errors in 100 new pictures")
-        axes.legend(loc="upper right")
         save_png(figure, path)
 
 
 def draw_interval(path):
     """How the 95 % interval around 0.98 shrinks."""
     scored = (100, 300, 1000, 3360, 28000)
-    with new_figure(8, 2.5) as figure:
+    with new_figure(6.6, 2.6) as figure:
         axes = figure.subplots()
         for row, count in enumerate(scored):
             low, high = wilson_interval(round(0.98 * count), count)
@@ -259,7 +294,7 @@ def draw_interval(path):
             axes.text(high + 0.001, row, f"{low:.3f} to {high:.3f}", va="center", fontsize=9.5, color=GREY)
         axes.set_yticks(range(len(scored)), [f"{count:,} pictures" for count in scored])
         axes.set_ylim(len(scored) - 0.5, -0.5)
-        axes.set_xlim(0.925, 1.012)
+        axes.set_xlim(0.925, 1.017)
         axes.set_xticks(np.arange(0.93, 1.001, 0.01))
         axes.set_xlabel("accuracy: measured (dot) and its 95 % interval")
         save_png(figure, path)

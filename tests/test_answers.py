@@ -51,3 +51,19 @@ def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "validation.csv").write_text(content)
     with pytest.raises(DataError, match="it is no list of answers"):
         read_answers(tmp_path / "validation.csv", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        ("", "its columns"),
+        ("{}\n1,2", "fewer cells"),
+        ("{}\n1,1,cat,cat,inf,0.5,no", "outside 0 to 1"),
+        ("{}", "empty"),
+    ],
+)
+def test_a_mangled_file_is_refused_with_its_fault(changed, cause, tmp_path):
+    header = "place,row,label,prediction,confidence,label_probability,unsure"
+    (tmp_path / "validation.csv").write_text(changed.format(header))
+    with pytest.raises(DataError, match=cause):
+        read_answers(tmp_path / "validation.csv", ("cat", "dog"))

@@ -91,6 +91,18 @@ def test_a_page_on_a_phone_and_a_wide_screen(browser, pages, page):
     assert browser.execute_script("return document.scripts.length") == 0
 
 
+@pytest.mark.parametrize("page", ["report", "strange", "reduced", "findings"])
+def test_a_page_on_paper(browser, pages, page):
+    paper = 718  # CSS pixels between the margins of A4
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    size = {"width": paper, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((pages / f"{page}.html").as_uri())
+    edges = "return [...document.body.querySelectorAll('*')].map(e => e.getBoundingClientRect().right)"
+    assert max(browser.execute_script(edges)) <= paper
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 # The right edge of the page, and what reaches farthest to the right of all that does not scroll by itself.
 WIDEST = """
 const outside = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, svg"));
@@ -110,6 +122,7 @@ def test_the_keyboard_reaches_links_and_wide_tables(browser, pages):
     wide = browser.find_elements(By.CSS_SELECTOR, ".scroll, pre")
     assert wide
     assert all(one.get_attribute("tabindex") == "0" for one in wide)
+    assert not browser.find_elements(By.CSS_SELECTOR, "[title]")  # which a mouse alone would find
     for heads in browser.find_elements(By.CSS_SELECTOR, "thead tr"):
         cells = heads.find_elements(By.CSS_SELECTOR, "th")
         assert all(cell.get_attribute("scope") == "col" for cell in cells)

@@ -167,6 +167,8 @@ def test_compare(lesson, digits_csv, refused):
     assert (content["difference"], content["p_value"]) == (0, 1)
     assert content["interval"][0] < 0 < content["interval"][1]
     assert imprint(*both, cwd=digits_csv).stdout.splitlines()[-1] == "no difference beyond noise"
+    told = imprint(*both[:3], "train.csv", cwd=digits_csv).stderr
+    assert told.count("runs/0001-tutorial has learnt from this very data") == 2
     refused("compare", "runs/0001-tutorial", "nowhere", "labelled.csv", cwd=digits_csv)
 
 
@@ -366,6 +368,8 @@ def test_killed_and_taken_up(digits_csv, tmp_path, refused):
     assert "Epoch 6/6" in done.stderr
     assert (tmp_path / "run/result.csv").read_text().count("\n") == 101
     assert len(without_seconds(tmp_path / "run/history.csv")) == 6
+    typed = f"imprint train train.csv {' '.join(options)}"  # which repeats the run, as --resume would not
+    assert json.loads((tmp_path / "run/origin.json").read_text())["command"] == typed
     assert "run at run: it has ended" in refused("train", "--resume", "run", cwd=tmp_path)
 
 

@@ -91,3 +91,11 @@ def test_whole_numbers_of_one_value_are_one_class(names, expected):
     assert class_names == expected
     for name, label in zip(names, labels, strict=True):
         assert class_names[label] == name or float(class_names[label]) == float(name)
+
+
+def test_a_message_about_labels_stays_short(digits):
+    odd = replace(digits, class_names=("é" * 3000, *digits.class_names[1:]))
+    with pytest.raises(DataError) as caught:
+        odd.labels_among(tuple(f"{'a class ' * 20}{i}" for i in range(1000)))
+    assert len(str(caught.value)) < 1500
+    assert "and 970 more. Correct the label" in str(caught.value)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imprint.plots import random_window, save_curves, save_predictions, save_samples
+from imprint.plots import curve_plot, random_window, save_curves, save_predictions, save_samples
 
 
 def picture(path):
@@ -50,6 +50,26 @@ def test_ten_predictions_in_two_rows(digits, model, tmp_path):
     save_predictions(digits, model.predict(digits), tmp_path / "p.png", random_window(len(digits), 7))
     pixels = picture(tmp_path / "p.png")
     assert 1 < pixels.shape[1] / pixels.shape[0] < 3
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_nothing_lies_over_the_curves(epochs):
+    rates = np.geomspace(2e-4, 4e-3, epochs).tolist()
+    history = {key: np.geomspace(2, 0.1, epochs).tolist() for key in ("loss", "acc", "val_loss", "val_acc")}
+    for what in ("loss", "acc", "lr"):
+        figure = curve_plot(history | {"lr": rates}, what)
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        if (legend := axes.get_legend()) is not None:
+            key, title = legend.get_window_extent(), axes.title.get_window_extent()
+            assert key.y0 >= axes.get_window_extent().y1 - 0.5
+            assert key.y1 <= title.y0 + 0.5
+            assert key.x1 <= figure.bbox.x1
+        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert all(tick == round(tick) for tick in ticks)  # there is no epoch 1.02
+        if what == "lr" and epochs > 1:
+            low, high = axes.get_ylim()
+            assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 28_000])

@@ -63,6 +63,27 @@ def test_what_the_run_said_to_expect_is_what_the_page_says(copied, run):
     assert f"expect {percent(0.5)} to {percent(0.75)} to be named rightly" in read(write_report(copied))
 
 
+def test_what_the_page_says_of_a_run_that_cannot_be_repeated_word_for_word(copied):
+    metrics = json.loads((copied / "metrics.json").read_text())
+    (copied / "metrics.json").write_text(json.dumps(metrics | {"interrupted": True}))
+    origin = (copied / "origin.json").read_text().replace("imprint train digits", "imprint train digits --run it")
+    (copied / "origin.json").write_text(origin)
+    renamed = copied.rename(copied.with_name("my run"))
+    page = read(write_report(renamed))
+    assert "without a stop it goes on, and gives another model" in page
+    assert "Name a\nnew folder after <code>--run</code>" in page
+    assert "it gives the same model" not in page
+    assert re.search(r"imprint predict &#39;.*my run&#39; picture.png", page)
+
+
+def test_groups_are_told_beside_the_interval(copied):
+    origin = json.loads((copied / "origin.json").read_text())
+    assert "one group" not in read(write_report(copied))
+    origin["training"]["options"]["group"] = r"\d+"
+    (copied / "origin.json").write_text(json.dumps(origin))
+    assert "Pictures of one group err together" in read(write_report(copied))
+
+
 def test_data_that_went_away(copied, tmp_path):
     origin = (copied / "origin.json").read_text().replace('"path": "digits"', '"path": "/no/such.csv"')
     (copied / "origin.json").write_text(origin)

@@ -48,6 +48,19 @@ def test_broken_files_get_one_line(copied, name, content):
         read_run(copied)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("history.csv", "epoch,loss,acc,lr\n1,nan,0.5,0.001\n"),
+        ("metrics.json", '{"validation": null, "seconds": Infinity}'),
+    ],
+)
+def test_figures_that_are_none_are_refused(copied, name, content):
+    (copied / name).write_text(content)
+    with pytest.raises(UsageError, match="it does not hold together"):
+        read_run(copied)
+
+
 def test_places_that_the_data_does_not_have(copied):
     rows = (copied / "validation.csv").read_text().splitlines()
     (copied / "validation.csv").write_text("\n".join([rows[0], "99999" + rows[1][rows[1].index(",") :], ""]))

@@ -1,13 +1,18 @@
 import dataclasses
+import re
+from importlib import resources
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from imprint import LabelledImages
 from imprint.answers import answers_to
-from imprint.drawing import to_svg
+from imprint.drawing import BLUE, INK, ORANGE, to_svg
+from imprint.metrics import wilson_interval
 from imprint.score_plots import (
+    STRONGEST,
     class_plot,
     confusion_plot,
     coverage_plot,
@@ -48,6 +53,45 @@ def test_confusion_holds_the_counts():
     answers = answered(300, ("a", "b", "c"), 2.0)
     shown = [text.get_text() for text in confusion_plot(answers).axes[0].texts]
     assert sorted(map(int, shown)) == sorted(answers.confusion()[answers.confusion() > 0].tolist())
+
+
+def test_numbers_on_the_confusion_can_be_read_on_white_and_in_the_dark():
+    """WCAG 1.4.3: 4.5 to 1 between a number and its cell, with the page's ink and ground."""
+    style = resources.files("imprint").joinpath("templates/base.html").read_text(encoding="utf-8")
+    pages = [dict(re.findall(r"--(\w+): (#\w+)", part)) for part in style.split("@media")[:2]]
+    cells = [(BLUE, STRONGEST), (ORANGE, STRONGEST), (ORANGE, 0.1)]
+    for page in pages:
+        ink, ground = (np.array(to_rgb(page[name])) for name in ("ink", "ground"))
+        for colour, opacity in cells:
+            assert contrast(ink, opacity * np.array(to_rgb(colour)) + (1 - opacity) * ground) >= 4.5
+        for name in ("ink", "soft", "blue", "orange", "green", "bad"):
+            for behind in ("ground", "card"):
+                if page.get(name, "").startswith("#"):
+                    assert contrast(*(np.array(to_rgb(page[one])) for one in (name, behind))) >= 4.5
+    drawn = confusion_plot(answered(300, ("a", "b", "c"), 2.0)).axes[0]
+    assert drawn.images[0].get_array()[..., 3].max() <= STRONGEST
+    assert {text.get_color() for text in drawn.texts} == {INK}
+
+
+def contrast(one, other):
+    """WCAG's ratio of two colours: www.w3.org/TR/WCAG22/#dfn-contrast-ratio."""
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in (one, other)]
+    dark, light = sorted(float(c @ (0.2126, 0.7152, 0.0722)) for c in linear)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_classes_without_pictures_are_not_called_the_hardest():
+    answers = answered(20, tuple("abc"), 3.0)
+    answers = dataclasses.replace(answers, class_names=(*answers.class_names, "never met"))
+    names = [label.get_text() for label in class_plot(answers).axes[0].get_yticklabels()]
+    assert len(names) == 3
+    assert not any("never" in name for name in names)
+
+
+def test_the_band_of_a_faultless_model_is_seen_whole():
+    answers = answered(*CASES["no mistake"])
+    lowest, _ = wilson_interval(50, 50)
+    assert coverage_plot(answers).axes[0].get_ylim()[0] < lowest
 
 
 def test_reliability_is_scikit_learns():

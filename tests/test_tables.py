@@ -51,4 +51,4 @@ def test_a_class_without_pictures_is_not_called_the_hardest():
     text = score_table(score(sure, labels, names, flags)).split("rows: true class")[0]
     assert "none" not in text
     section = score_section(answers_to(sure, labels, names, flags), settled_here=False)
-    assert [row["name"] for row in section["per_class"]] == ["a", "b"]
+    assert [row["name"] for row in section["hardest"]] == ["a", "b"]

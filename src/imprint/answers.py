@@ -218,10 +218,15 @@ def read_answers(path: Path, class_names: tuple[str, ...]) -> Answers:
     position = {name: i for i, name in enumerate(class_names)}
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
+            header, *rows = list(csv.reader(file)) or [[]]
         if header[:1] + header[2:] != ["place", *COLUMNS] or not rows:
             raise ValueError("its columns are others, or it is empty")
+        if {len(row) for row in rows} != {len(header)}:
+            raise ValueError("a row has more or fewer cells than the header")
         places, sources, labels, predicted, confidence, probability, unsure = zip(*rows, strict=True)
+        shares = np.array([confidence, probability], dtype=np.float32)
+        if not ((shares >= 0) & (shares <= 1)).all():
+            raise ValueError("a probability lies outside 0 to 1")
         return Answers(
             np.array(places, dtype=np.int64) - 1,
             np.array([int(row) for row in sources] if header[1] == "row" else sources),

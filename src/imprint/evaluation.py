@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
 from imprint.data import Data
 from imprint.errors import UsageError
 from imprint.images import LabelledImages, kind_of
@@ -152,14 +156,66 @@ def compare(
     'no difference beyond noise'
     """
     given = [(model, model.ready(images, part, reporter)) for model in (first, second)]
-    right = [model.predict(ready).labels == ready.labels_among(model.class_names) for model, ready in given]
-    only_first, only_second = (int((one & ~other).sum()) for one, other in (right, right[::-1]))
-    accuracy = float(right[0].mean()), float(right[1].mean())
+    return comparison(*(named_rightly(model, ready) for model, ready in given))
+
+
+def named_rightly(model: Predictor, images: LabelledImages) -> Bool[ndarray, " n"]:
+    """Tell which pictures a model names rightly.
+
+    Parameters
+    ----------
+    model : Predictor
+        The model.
+    images : LabelledImages
+        Pictures with labels, of the form that it was taught with.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True where the prediction is the label.
+
+    Raises
+    ------
+    DataError
+        When labels are missing or unknown to the model, or the pictures have another form.
+
+    Examples
+    --------
+    >>> from imprint import load, train
+    >>> digits = load("digits")
+    >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> int(named_rightly(model, digits).sum()) == round(evaluate(model, digits).accuracy * 1797)
+    True
+    """
+    labels = images.labels_among(model.class_names)
+    return np.asarray(model.predict(images).labels == labels)
+
+
+def comparison(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> Comparison:
+    """Compare two models by which of the same pictures each named rightly.
+
+    Parameters
+    ----------
+    first, second : ndarray of bool, shape (n,)
+        From `named_rightly`.
+
+    Returns
+    -------
+    Comparison
+        The difference with its interval and McNemar's test.
+
+    Examples
+    --------
+    >>> comparison(np.array([True, True, True]), np.array([True, False, False])).difference
+    0.6666666666666667
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    accuracy = float(first.mean()), float(second.mean())
     return Comparison(
-        images=len(right[0]),
+        images=len(first),
         accuracy=accuracy,
         difference=accuracy[0] - accuracy[1],
-        interval=difference_interval(only_first, only_second, len(right[0])),
+        interval=difference_interval(only_first, only_second, len(first)),
         only_first=only_first,
         only_second=only_second,
         p_value=mcnemar(only_first, only_second),

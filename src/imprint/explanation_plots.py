@@ -103,7 +103,7 @@ def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
         left += side + 0.1
         axes = _place(figure, left, below - 0.22, side, side)
         axes.imshow(_glowing(explanation.picture, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
-        _write(figure, left, below, shorten(f"evidence for {name}", 22), fontsize=9.5)
+        _write(figure, left, below, f"evidence for {shorten(name, 10)}", fontsize=9.5)
     left += side + 0.1
     axes = _place(figure, left, below - 0.22, side, side)
     limit = float(np.abs(explanation.weighed).max()) or 1.0

@@ -50,7 +50,7 @@ class Rounding:
     Examples
     --------
     >>> print(Rounding(1000, accuracy=0.99, before=0.992, interval=(0.0, 0.004)))
-    accuracy 0.9900 instead of 0.9920, a loss of 0.0020 (95 % interval 0.0000 to 0.0040; 1,000 images)
+    accuracy 0.9900 instead of 0.9920, difference -0.0020 (95 % interval -0.0040 to +0.0000; 1,000 images)
     """
 
     images: int
@@ -75,10 +75,10 @@ class Rounding:
         return self.before - self.accuracy
 
     def __str__(self) -> str:
-        low, high = self.interval
+        gained, lowest, highest = (0 - lost for lost in (self.loss, *reversed(self.interval)))
         return (
-            f"accuracy {self.accuracy:.4f} instead of {self.before:.4f}, a loss of {self.loss:.4f} "
-            f"(95 % interval {low:.4f} to {high:.4f}; {self.images:,} images)"
+            f"accuracy {self.accuracy:.4f} instead of {self.before:.4f}, difference {gained:+.4f} "
+            f"(95 % interval {lowest:+.4f} to {highest:+.4f}; {self.images:,} images)"
         )
 
 

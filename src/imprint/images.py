@@ -16,6 +16,7 @@ from imprint.errors import DataError, UsageError
 from imprint.mapped import in_parts, picked
 
 HASHED_TOGETHER = 256  # pictures
+MOST_NAMED = 30  # classes in a message
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 
@@ -221,15 +222,21 @@ class LabelledImages:
         for i in np.unique(self.labels):
             if self.class_names[i] not in position:
                 first = self.sources[np.argmax(self.labels == i)]
+                others = f" and {len(class_names) - MOST_NAMED:,} more" if len(class_names) > MOST_NAMED else ""
                 raise DataError(
-                    f"label {self.class_names[i]!r}",
+                    f"label {_in_brief(self.class_names[i])!r}",
                     f"{self.name} row {first}" if self.from_pixel_table else str(first),
-                    f"the model knows only {', '.join(class_names)}",
+                    f"the model knows only {', '.join(map(_in_brief, class_names[:MOST_NAMED]))}{others}",
                     "Correct the label, or train a model with that class.",
                 )
         # A class that no picture has may be unknown to the model; it is never looked up.
         table = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
         return np.take(table, self.labels)
+
+
+def _in_brief(name: str) -> str:
+    """Cut a class name that a message has no room for."""
+    return name if len(name) <= 40 else f"{name[:39]}…"
 
 
 def kind_of(value: object) -> str:

@@ -47,10 +47,10 @@ def save_curves(history: Mapping[str, Sequence[float]], path: Path) -> None:
     >>> history = {"loss": [1.0, 0.5], "acc": [0.7, 0.9], "lr": [1e-3, 1e-3]}
     >>> save_curves(history, Path(tempfile.mkdtemp()) / "curves.png")
     """
-    with new_figure(9, 3.2, layout=None) as figure:
+    with new_figure(9, 3.4, layout=None) as figure:
         # Margins by hand: finding them takes longer than the rest of the drawing.
         panels = figure.subplots(
-            1, 3, gridspec_kw={"left": 0.06, "right": 0.985, "top": 0.89, "bottom": 0.16, "wspace": 0.26}
+            1, 3, gridspec_kw={"left": 0.06, "right": 0.985, "top": 0.82, "bottom": 0.15, "wspace": 0.3}
         )
         for axes, what in zip(panels, CURVES, strict=True):
             _draw_curve(axes, history, what)
@@ -76,29 +76,32 @@ def curve_plot(history: Mapping[str, Sequence[float]], what: str) -> Figure:
     --------
     >>> figure = curve_plot({"loss": [1.0, 0.5], "acc": [0.7, 0.9], "lr": [1e-3, 1e-3]}, "acc")
     """
-    with new_figure(3.8, 3) as figure:
+    with new_figure(3.3, 2.8) as figure:
         _draw_curve(figure.subplots(), history, what)
     return figure
 
 
 def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -> None:
     """Draw training and validation, or the learning rate, over the epochs."""
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     epochs = range(1, len(history["loss"]) + 1)
     marker = "o" if len(epochs) < 4 else None
     if what == "lr":
         axes.plot(epochs, history["lr"], color=ORANGE, drawstyle="steps-mid", marker=marker)
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())  # between powers of ten labels are long, and many
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # powers of ten alone may be one, or none
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.plot(epochs, history[what], color=GREY, label="training (augmented)", marker=marker)
         if f"val_{what}" in history:
             axes.plot(epochs, history[f"val_{what}"], color=BLUE, label="validation", marker=marker)
-        axes.legend(loc="upper right" if what == "loss" else "lower right")
-    axes.set_title(CURVES[what])
+        # Above the axes, since a curve may lie anywhere within them.
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, handlelength=1, columnspacing=0.8)
+    axes.set_title(CURVES[what], pad=24)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
 
 
 def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
@@ -190,7 +193,7 @@ def save_predictions(images: LabelledImages, predictions: Predictions, path: Pat
     >>> save_predictions(digits, right, Path(tempfile.mkdtemp()) / "predictions.png", slice(0, 10))
     """
     names = predictions.names
-    titles = [f"index {i}\npredicted {names[i]}" for i in range(window.start, window.stop)]
+    titles = [f"index {i}\npredicted {shorten(names[i], 8)}" for i in range(window.start, window.stop)]
     _save_grid(images.pixels[window], titles, path)
 
 
@@ -200,14 +203,17 @@ def _save_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str], path: P
     rows = math.ceil(len(pixels) / columns)
     lines = max(title.count("\n") + 1 for title in titles)
     side = 1.5 if columns == 5 else 0.95
-    size = 11 if columns == 5 else 9
-    with new_figure(columns * side + 0.2, rows * (side + 0.24 * lines)) as figure:
+    longest = max(len(line) for title in titles for line in title.split("\n"))
+    size = 11 if columns == 5 and longest <= 15 else 9
+    height = picture_height(pixels.shape[1:], side) + 0.24 * lines
+    with new_figure(columns * side + 0.2, rows * height) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
         for axes, picture, title in zip(grid, pixels, titles, strict=False):
             draw_picture(axes, picture)
-            axes.set_title(shorten(title), fontsize=size, fontweight="normal", loc="center", parse_math=False)
+            shown = shorten(title, 18 if columns == 5 else 11)
+            axes.set_title(shown, fontsize=size, fontweight="normal", loc="center", parse_math=False)
     save_png(figure, path)
 
 
@@ -318,8 +324,8 @@ def save_augmented(images: LabelledImages, spec: InputSpec, recipe: Recipe, path
             grid, chosen.pixels, seen, chosen.labels_among(chosen.class_names), strict=True
         ):
             draw_picture(row[0], np.asarray(picture))
-            title = shorten(chosen.class_names[label])
-            row[0].set_title(title, fontsize=11, fontweight="bold", loc="center", parse_math=False)
+            title = shorten(chosen.class_names[label], 12)
+            row[0].set_title(title, fontsize=11, fontweight="bold", loc="left", parse_math=False)
             for axes, version in zip(row[1:], versions, strict=True):
                 draw_picture(axes, version)
         grid[0, 1].set_title("as training sees it", fontsize=11, fontweight="normal", loc="left")

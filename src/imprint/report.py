@@ -104,7 +104,7 @@ def _page(
     score = _score(record, answers)
     facts: dict[str, Any] = {
         "headline": _headline(record, score),
-        "lead": _lead(score, clinic),
+        "lead": _lead(record, score, clinic),
         "notes": [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes],
         "tiles": _tiles(record, score, answers),
         "data": data_section(origin.training, training, record.model) if origin else None,
@@ -114,6 +114,7 @@ def _page(
         "curves": curves_section(record.history, seconds) if record.history else None,
         "recipe": recipe_section(record.model, origin.settled if origin else ""),
         "repeat": repeat_section(str(record.folder), origin),
+        "interrupted": record.metrics.get("interrupted"),
     }
     titles = {
         "data": "The pictures",
@@ -160,7 +161,7 @@ def _headline(record: RunRecord, score: dict[str, Any] | None) -> str:
     return f"A network that tells the {classes:,} classes{of} apart, and is right {accuracy} of the time"
 
 
-def _lead(score: dict[str, Any] | None, clinic: Clinic | None) -> str:
+def _lead(record: RunRecord, score: dict[str, Any] | None, clinic: Clinic | None) -> str:
     """Say how sure that is."""
     if score is None:
         return "How good it is on pictures that it has not seen is not known."
@@ -169,8 +170,11 @@ def _lead(score: dict[str, Any] | None, clinic: Clinic | None) -> str:
         f"That is measured on {score['images']:,} pictures that it had not learnt from. Of other pictures like these, "
         f"expect {low} to {high} to be named rightly (95 % interval)."
     )
+    if record.origin and record.origin.validation is None and record.origin.training.options.get("group"):
+        text += " Pictures of one group err together and so tell less, which the interval heeds."
     if clinic and (doubted := len(clinic.of("mislabelled"))):
-        text += f" Of its {len(clinic.mistakes):,} mistakes, {doubted:,} may be wrong labels."
+        wrong = "a wrong label" if doubted == 1 else "wrong labels"
+        text += f" Of its {len(clinic.mistakes):,} mistakes, {doubted:,} may be {wrong}."
     return text
 
 

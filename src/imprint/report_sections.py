@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -216,7 +217,7 @@ def repeat_section(folder: str, origin: Origin | None) -> dict[str, Any]:
             rows.append(("validation data", f"{origin.validation.name}, fingerprint {origin.validation.fingerprint}"))
     return {
         "command": origin.command if origin else "",
-        "by_recipe": f"imprint train DATA --recipe {folder}/recipe.json",
-        "predict": f"imprint predict {folder} picture.png",
+        "by_recipe": f"imprint train DATA --recipe {shlex.quote(f'{folder}/recipe.json')}",
+        "predict": f"imprint predict {shlex.quote(folder)} picture.png",
         "rows": rows,
     }

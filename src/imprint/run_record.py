@@ -188,10 +188,15 @@ def _part(path: Path, read: Callable[[Path], Part], notes: list[str], missing: s
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     if not isinstance(values, dict):
         raise ValueError("no object")
     return values
+
+
+def _refuse(constant: str) -> float:
+    """Refuse NaN and the infinities, which Python's json would read."""
+    raise ValueError(f"{constant} is no figure")
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -214,4 +219,7 @@ def _read_history(path: Path) -> dict[str, list[float]]:
         rows = list(csv.DictReader(file))
     if not rows or not {"loss", "acc", "lr"} <= set(rows[0]):
         raise ValueError("loss, acc or lr is missing")
-    return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+    history = {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+    if not np.isfinite(list(history.values())).all() or min(history["lr"]) <= 0:
+        raise ValueError("a figure is not finite, or a learning rate not above 0")
+    return history

@@ -9,13 +9,12 @@ import numpy as np
 
 from imprint.answers import Answers
 from imprint.clinic import CAUSES, Clinic, Mistake
-from imprint.drawing import to_svg
+from imprint.drawing import shorten, to_svg
 from imprint.metrics import calibration_error, class_scores, log_loss
 from imprint.pages import page_picture
 from imprint.score_plots import NUMBERED, confusion_plot, coverage_plot, reliability_plot
 
 NEAR_SIDE = 80  # pixels
-CLASSES = 100  # rows of the table of classes
 CARDS = 12  # mistakes of one cause
 LISTED = 20  # mistakes without pictures
 RULES = {
@@ -23,8 +22,8 @@ RULES = {
     "named rightly. What the model says of such pictures means little; if they belong here, it needs more like them.",
     "mislabelled": "The label has a probability below 1 %, and the three nearest training pictures all bear the "
     "prediction. Look: if the label is wrong, the model was right.",
-    "ambiguous": "The label was the runner-up with 20 % or more, and the model hesitated as it seldom does. A person "
-    "may hesitate too.",
+    "ambiguous": "The label was the runner-up with 20 % or more, and the model hesitated as it does over 1 in 20 of "
+    "the pictures that it named rightly. A person may hesitate too.",
     "fault": "None of the other rules holds. More training pictures like these are what usually helps.",
 }
 
@@ -96,8 +95,8 @@ def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
         "confusion": to_svg(confusion_plot(answers), "confusion", f"Confusion matrix. {about}"),
         "reliability": to_svg(reliability_plot(answers), "reliability", f"Reliability diagram. {confidence}"),
         "coverage": to_svg(coverage_plot(answers), "coverage", f"Accuracy against coverage. {_unsure(answers)}"),
-        "per_class": rows[:CLASSES],
-        "more_classes": max(0, len(rows) - CLASSES),
+        "hardest": rows[:NUMBERED],
+        "easier": rows[NUMBERED:],
     }
 
 
@@ -192,6 +191,7 @@ def _card(mistake: Mistake, clinic: Clinic, root: str) -> dict[str, Any]:
             {
                 "picture": page_picture(np.asarray(clinic.training.pixels[i]), NEAR_SIDE),
                 "label": names[labels[i]],
+                "short": shorten(names[labels[i]], 16),
             }
             for i in mistake.neighbours
         ],

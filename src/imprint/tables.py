@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.data.cache import Entry
+from imprint.drawing import shorten
 from imprint.errors import spelled
 from imprint.evaluation import Comparison
 from imprint.images import LabelledImages
@@ -160,7 +161,8 @@ def score_table(result: Score) -> str:
             [name, *(str(count) if count else "·" for count in counts)]
             for name, counts in zip(result.classes, result.confusion, strict=True)
         ]
-        lines += ["", "rows: true class, columns: predicted", table(["", *result.classes], rows)]
+        header = ["", *(shorten(name, 10) for name in result.classes)]
+        lines += ["", "rows: true class, columns: predicted", table(header, rows)]
     return "\n".join(lines)
 
 

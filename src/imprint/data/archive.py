@@ -185,9 +185,11 @@ def read_archive(
         return _from_file(archive, data, read_file)
     found = arrange(pictures, archive.folders, part=part, where=path.name)
     listed = _list_members(archive, list(found.paths))
-    left_out = tuple((f"{path.name}/{member}", cause) for member, cause in found.left_out)
+    left_out, empty = (
+        tuple((f"{path.name}/{member}", cause) for member, cause in some) for some in (found.left_out, found.empty)
+    )
     labels = None if found.labels is None else list(found.labels)
-    return replace(listed, labels=labels, unreadable=archive.left_out + left_out)
+    return replace(listed, labels=labels, unreadable=archive.left_out + left_out, empty=empty)
 
 
 def archive_parts(path: Path) -> tuple[str, ...]:

@@ -38,7 +38,9 @@ class Arrangement:
     labels : tuple of str or None
         The class of each; None where there are no class folders.
     left_out : tuple of (str, str)
-        Path and cause of what has no class, and of class folders without pictures.
+        Path and cause of what has no class.
+    empty : tuple of (str, str), default=()
+        The same of class folders without pictures, which are none themselves.
 
     Examples
     --------
@@ -49,6 +51,7 @@ class Arrangement:
     paths: tuple[str, ...]
     labels: tuple[str, ...] | None
     left_out: tuple[tuple[str, str], ...]
+    empty: tuple[tuple[str, str], ...] = ()
 
 
 def is_litter(name: str) -> bool:
@@ -186,7 +189,7 @@ def arrange(
         inside,
     )
     strays = tuple((path, f"it lies beside {' and '.join(divided.values())}, in none of them") for path in beside)
-    return Arrangement(found.paths, found.labels, found.left_out + strays)
+    return Arrangement(found.paths, found.labels, found.left_out + strays, found.empty)
 
 
 def _by_class(paths: list[str], folders: list[str], inside: str) -> Arrangement:
@@ -196,8 +199,8 @@ def _by_class(paths: list[str], folders: list[str], inside: str) -> Arrangement:
     classes = {folder[start:] for folder in folders if "/" not in folder[start:]}
     empty = tuple((inside + name, "the folder has no pictures in it") for name in sorted(classes - set(tops)))
     if not any(tops):
-        return Arrangement(tuple(paths), None, empty)
+        return Arrangement(tuple(paths), None, (), empty)
     names = {top: unicodedata.normalize("NFC", top) for top in set(tops)}
     strays = tuple((path, "it lies in no class folder") for path, top in zip(paths, tops, strict=True) if not top)
     placed = tuple(path for path, top in zip(paths, tops, strict=True) if top)
-    return Arrangement(placed, tuple(names[top] for top in tops if top), strays + empty)
+    return Arrangement(placed, tuple(names[top] for top in tops if top), strays, empty)

@@ -53,11 +53,13 @@ def list_folder(root: Path, part: str | None = None) -> PictureList:
     start = str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
     listed = list_files([start + path for path in found.paths], name)
     left_out = [*found.left_out, *closed]
-    named = zip(_readable([start + path for path, _ in left_out]), (cause for _, cause in left_out), strict=True)
-    labels = None if found.labels is None else _readable(found.labels)
-    return PictureList(
-        name, listed.sources, listed.open, listed.files, labels, tuple(named), paths=_readable(found.paths)
+    unreadable, empty = (
+        tuple(zip(_readable([start + path for path, _ in some]), (cause for _, cause in some), strict=True))
+        for some in (left_out, found.empty)
     )
+    labels = None if found.labels is None else _readable(found.labels)
+    paths = _readable(found.paths)
+    return PictureList(name, listed.sources, listed.open, listed.files, labels, unreadable, paths=paths, empty=empty)
 
 
 def list_files(files: Sequence[Path | str], name: str) -> PictureList:

@@ -53,6 +53,8 @@ class PictureList:
         What `--group` may search: a name that each picture shares with those of its group.
     paths : sequence of str or None
         Where each picture is within the collection; None takes `sources`.
+    empty : tuple of (str, str)
+        Source and cause of class folders without pictures; they count for none.
 
     Examples
     --------
@@ -68,6 +70,7 @@ class PictureList:
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Sequence[str] | None = None
     paths: Sequence[str] | None = None
+    empty: tuple[tuple[str, str], ...] = ()
 
 
 def grouped(listed: PictureList, pattern: str) -> PictureList:
@@ -183,6 +186,9 @@ def read_pictures(
                 f"Repair or remove them{more}.",
             )
         reporter.say(f"left out {len(unreadable):,} of {total:,} pictures of {listed.name}, first {source}: {cause}")
+    if listed.empty:
+        classes = f"{len(listed.empty):,} class{'es' * (len(listed.empty) > 1)}"
+        reporter.say(f"left out {classes} of {listed.name}, first {': '.join(listed.empty[0])}")
     for note, count in facts["notes"].items():
         reporter.say(f"{count:,} picture{'s' * (count > 1)} of {listed.name}: {note}")
     kept = [i for i in range(len(listed.sources)) if i not in bad]
@@ -193,7 +199,7 @@ def read_pictures(
         class_names,
         _picked(listed.sources, kept),
         listed.name,
-        unreadable,
+        (*unreadable, *listed.empty),
         None if listed.groups is None else _picked(listed.groups, kept),
         None if facts["sizes"] is None else np.array(facts["sizes"], dtype=np.int32),
     )
@@ -205,8 +211,8 @@ def _picked(values: Sequence[str], places: list[int]) -> Shaped[ndarray, " n"]:
 
 def _nothing(listed: PictureList) -> DataError:
     cause = "there are none"
-    if listed.unreadable:
-        cause = f"none can be used, first {': '.join(listed.unreadable[0])}"
+    if left_out := listed.unreadable + listed.empty:
+        cause = f"none can be used, first {': '.join(left_out[0])}"
     return DataError("pictures", listed.name, cause, "Name data with JPEG, PNG, WebP, BMP, GIF or TIFF pictures.")
 
 

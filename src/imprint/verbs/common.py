@@ -86,13 +86,18 @@ def say(line: str) -> None:
 
 
 def say_if_learnt(model: Path, images: LabelledImages) -> None:
-    """Say so where a run is scored on the very data that it was taught with."""
+    """Say so where a run is scored on the very data that it was taught with, or its confidence fitted to."""
     from imprint.model_file import ORIGIN_NAME
 
+    told = {
+        "training": "has learnt from this very data: expect less of new pictures; its metrics.json tells how much",
+        "validation": "had its confidence fitted to this very data: expect slightly less of new pictures",
+    }
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a model that stands alone does not tell
-        origin = (model if model.is_dir() else model.parent) / ORIGIN_NAME
-        if json.loads(origin.read_text(encoding="utf-8"))["training"]["fingerprint"] == images.fingerprint:
-            say(f"{model} has learnt from this very data: expect less of new pictures; its metrics.json tells how much")
+        origin = json.loads(((model if model.is_dir() else model.parent) / ORIGIN_NAME).read_text(encoding="utf-8"))
+        for data, words in told.items():
+            if origin[data] is not None and origin[data]["fingerprint"] == images.fingerprint:
+                say(f"{model} {words}")
 
 
 def print_json(content: dict[str, Any]) -> None:

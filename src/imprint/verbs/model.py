@@ -139,11 +139,16 @@ def compare(
     """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
     from dataclasses import asdict
 
-    from imprint.evaluation import compare as run_comparison
+    from imprint.evaluation import comparison, named_rightly
     from imprint.progress import Reporter
     from imprint.tables import comparison_table
 
-    result = run_comparison(read_model(first), read_model(second), data, part_to_score(data), Reporter())
+    models, part, reporter, right = (read_model(first), read_model(second)), part_to_score(data), Reporter(), []
+    for path, one in zip((first, second), models, strict=True):
+        images = one.ready(data, part, reporter)
+        say_if_learnt(path, images)
+        right.append(named_rightly(one, images))
+    result = comparison(*right)
     if as_json:
         print_json(asdict(result) | {"verdict": result.verdict})
     else:

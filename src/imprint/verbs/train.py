@@ -66,6 +66,7 @@ def train(
     stopped = take_up(resume, run, seeds)
     given = {"data": data, "validation": validation, "test": test}
     command = settle_command(given | {"device": device, "group": group, "allow_bad": allow_bad}, stopped)
+    command.setdefault("typed", _command())  # a run that was taken up keeps what it began with
     where, group, test = command["data"], command.get("group"), command.get("test")
     base = stopped.recipe if stopped is not None and recipe is None else recipe
     side, bad = picture_side(base, changes), command["allow_bad"]
@@ -114,7 +115,7 @@ def _train_one(
         done = carry_out(plan, reporter, checkpoint, stopped)
         facts = train_facts(done, folder, None if tested is None else folder / "result.csv")
         write_run(done, folder, facts)
-        write_evidence(done, plan, origin_of(plan, _command(), *sources), folder)
+        write_evidence(done, plan, origin_of(plan, command["typed"], *sources), folder)
         save_curves(done.history, folder / "curves.png")
         if tested is not None:
             predictions = done.model.predict(tested)
