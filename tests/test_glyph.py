@@ -160,6 +160,24 @@ def test_ink_may_run_out_be_patchy_or_in_shade_but_not_all_of_it(name):
     assert find_ink(arm_before_a_wall(**INK[name])).on_paper
 
 
+def test_specks_of_noise_are_no_glyph():
+    noise = np.random.default_rng(0).normal(128, 30, (20, 120, 120, 1)).clip(0, 255).astype(np.uint8)
+    found = [find_ink(picture) for picture in noise]
+    assert sum(ink is not None and ink.side < 5 for ink in found) >= 10
+    assert not any(ink is not None and ink.on_paper for ink in found)
+
+
+@pytest.mark.parametrize("side", [40, 60])
+def test_a_small_picture_on_shaded_ground_is_given_no_frame(side):
+    y, x = np.mgrid[:side, :side] / side
+    gradient = (255 * (0.6 * y + 0.4 * x)).astype(np.uint8)[..., None]
+    arm = Image.fromarray(arm_before_a_wall(fall_off=300)[..., 0]).resize((side, side), Image.Resampling.BOX)
+    for picture in (gradient, np.asarray(arm)[..., None]):
+        larger = np.asarray(Image.fromarray(picture[..., 0]).resize((128, 128), Image.Resampling.BICUBIC))
+        assert np.array_equal(with_room(picture)[..., 0], larger)
+        assert not find_ink(with_room(picture)).on_paper
+
+
 def test_what_is_no_ink_on_paper_is_shown_as_it_is_and_flagged(model):
     things = [ball_on_wood(seed) for seed in range(12)]
     photo = load_sample_image("flower.jpg")

@@ -17,7 +17,9 @@ SMALL = 64  # pixels of the longer side
 NEAR = 24  # levels of 255 that still count as ground: paper that went through JPEG
 BAND = 24  # a margin of the longer side over this is none
 FLAT = 16  # levels of 255 between the ends of even ground
+LEGIBLE = 5  # pixels of the longer side; the smallest fonts draw digits so high
 UNEVEN = 0.1  # of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/LOG.md)
+FRAMED = 0.4  # of the ink's contrast, by which the paper of a small picture may vary that is given a frame of one shade
 SHADED = 0.2  # of the ink's contrast; scans and drawings stay below it, shadows and walls behind things do not
 PATCHY = 0.19  # of the ink's contrast; of ink that is cut off on shaded paper 1 in 30 reaches it, of hands 19 in 20
 
@@ -60,9 +62,16 @@ class Ink:
 
     @property
     def on_paper(self) -> bool:
-        """Whether this is ink: not on uneven paper, nor patchy and running out of a shaded picture, as an arm does."""
+        """Whether this is ink: no speck, not on uneven paper, no arm, patchy and running out of a shaded picture."""
         arm = self.runs_out and self.shading > SHADED and self.patchiness > PATCHY
-        return self.unevenness <= UNEVEN and not arm
+        return self.side >= LEGIBLE and self.unevenness <= UNEVEN and not arm
+
+    @property
+    def side(self) -> float:
+        """The ink's longer side, in pixels of the picture."""
+        inked = self.cover > 0.5
+        lengths = (inked.any(axis=axis).sum() * self.cut.shape[1 - axis] / inked.shape[1 - axis] for axis in (0, 1))
+        return float(max(lengths))
 
     @property
     def runs_out(self) -> bool:
@@ -124,7 +133,7 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
     -------
     ndarray of uint8, shape (H, W, 1 or 3)
         The picture itself where its longer side has more than 64 pixels, unless it is cut tightly around ink on even
-        ground.
+        ground. A smaller one is scaled up, and given a frame unless its ground is too shaded for one.
 
     Examples
     --------
@@ -139,11 +148,18 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
             return picture
         return _framed(thinned(picture), ground)
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    around = _framed(picture, np.median(border, axis=0))
-    size = _longer_side(around, GLANCE)
+    around = _enlarged(_framed(picture, np.median(border, axis=0)))
+    found = find_ink(around)
+    # Before a wall, in a shadow, or of a gradient the frame itself would be what stands out.
+    return around if found is None or found.shading <= FRAMED else _enlarged(picture)
+
+
+def _enlarged(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
+    """Scale a small picture up, smoothly."""
+    size = _longer_side(picture, GLANCE)
     scaled = [
         np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC))
-        for one in around.transpose(2, 0, 1)
+        for one in picture.transpose(2, 0, 1)
     ]
     return np.stack(scaled, axis=2)
 
