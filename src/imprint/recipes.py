@@ -56,8 +56,8 @@ QUICK = Recipe(
 )
 
 # The best single file that minutes on two cores give: two networks that err in different places.
-# Evidence: 0.9972 ± 0.0003 as above, 5 seeds; 146 s with its guard (1 run) on all 42,000, where Keras's lesson took 260 s
-# (docs/LOG.md, "The recipes on a third machine", "A guard and the ink rules together, and small pictures").
+# Evidence: 0.9972 ± 0.0003 as above, 5 seeds; 146 s with its guard (1 run) on all 42,000, where Keras's lesson took
+# 260 s (docs/LOG.md, "The recipes on a third machine", "A guard and the ink rules together, and small pictures").
 BEST = dataclasses.replace(
     QUICK,
     name="best",
