@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 
 import imprint
 from imprint.glyph import fit_glyph, glyph_steps, learn_glyph_form, stroke_width
-from imprint.ink import find_ink, with_room
+from imprint.ink import find_glyph, find_ink
 from imprint.plots import save_steps
 
 
@@ -115,7 +115,7 @@ def test_digits_stand_on_paper_even_if_cut_out_tightly(digits, name):
         scale = len(found.cut) / len(found.cover)
         top, bottom, left, right = (int(edge * scale) for edge in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
         assert found.on_paper
-        assert find_ink(with_room(found.cut[top:bottom, left:right])).on_paper
+        assert find_glyph(found.cut[top:bottom, left:right]).on_paper
 
 
 @pytest.mark.parametrize("name", ["black on white", "off-centre", "thin pen"])
@@ -174,15 +174,15 @@ def test_a_small_picture_on_shaded_ground_is_given_no_frame(side):
     arm = Image.fromarray(arm_before_a_wall(fall_off=300)[..., 0]).resize((side, side), Image.Resampling.BOX)
     for picture in (gradient, np.asarray(arm)[..., None]):
         larger = np.asarray(Image.fromarray(picture[..., 0]).resize((128, 128), Image.Resampling.BICUBIC))
-        assert np.array_equal(with_room(picture)[..., 0], larger)
-        assert not find_ink(with_room(picture)).on_paper
+        assert find_glyph(picture).box == find_ink(larger[..., None]).box
+        assert not find_glyph(picture).on_paper
 
 
 def test_what_is_no_ink_on_paper_is_shown_as_it_is_and_flagged(model):
     things = [ball_on_wood(seed) for seed in range(12)]
     photo = load_sample_image("flower.jpg")
     things += [np.ascontiguousarray(photo[top : top + 200, 200:400]) for top in (60, 120, 180)]
-    things = [thing for thing in things if not find_ink(with_room(thing)).on_paper]
+    things = [thing for thing in things if not find_glyph(thing).on_paper]
     assert len(things) >= 13  # of 60 balls 52 are refused, of the photos all
     seen = [fit_glyph(thing, model.spec.glyph) for thing in things]
     for thing, shown in zip(things, seen, strict=True):
@@ -270,13 +270,15 @@ def test_digits_cut_out_tightly_are_read_at_any_size(model, mnist, digits, name)
 
 def test_room_is_given_to_tight_crops_alone(digits):
     page = np.asarray(drawn(digits.pixels[1500, 0]))
-    assert with_room(page) is page
+    assert find_glyph(page).box == find_ink(page).box
     tight = page[40:200, 40:200]
-    assert with_room(tight).shape == (240, 240, 3)
+    assert find_ink(tight).runs_out
+    assert not find_glyph(tight).runs_out
     arm = np.full((200, 200, 3), 230, dtype=np.uint8)  # leaves the picture at one side
     arm[60:, 70:130] = 120
-    assert with_room(arm) is arm
-    assert all(with_room(ball) is ball for ball in map(ball_on_wood, range(4)) if not find_ink(ball).on_paper)
+    assert find_glyph(arm).runs_out
+    balls = [ball for ball in map(ball_on_wood, range(4)) if not find_ink(ball).on_paper]
+    assert all(find_glyph(ball).box == find_ink(ball).box for ball in balls)
 
 
 def test_many_megapixels_take_no_longer(mnist, digits):

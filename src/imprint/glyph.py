@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
-from imprint.ink import NEAR, find_ink, resample, thinned, with_room
+from imprint.ink import NEAR, find_glyph, resample, thinned
 from imprint.mapped import rows_of
 from imprint.windows import dilation, erosion
 
@@ -206,7 +206,7 @@ def glyph_steps(
     steps = [("as given", picture)]
     if form.holds(picture) and size == picture.shape[:2]:
         return [*steps, ("as the model sees it", picture[..., :1])]
-    ink = find_ink(with_room(picture))
+    ink = find_glyph(picture)
     if ink is None:
         return [*steps, ("as the model sees it", np.full((*size, 1), form.ground, dtype=np.uint8))]
     if not ink.on_paper:

@@ -118,11 +118,12 @@ def find_ink(picture: UInt8[ndarray, "H W c"]) -> Ink | None:
     return None if found is None else Ink(cut, found[0], box, *found[1:])
 
 
-def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
-    """Put more of its ground around a picture that its glyph fills, and enlarge it where it is small.
+def find_glyph(picture: UInt8[ndarray, "h w c"]) -> Ink | None:
+    """Find the glyph as `find_ink` does, in a picture that is given room around it where it needs some.
 
-    Of a few dozen pixels a side, strokes have too few places to be told from paper, and a glyph that fills its
-    picture has no paper around it to be measured against.
+    Of a few dozen pixels a side, strokes have too few places to be told from paper, so small pictures are scaled up. A
+    glyph that fills its picture has no paper around it to be measured against, so tight crops on even ground and small
+    pictures are given a frame; but no small picture whose ground is too shaded for one.
 
     Parameters
     ----------
@@ -131,27 +132,26 @@ def with_room(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
 
     Returns
     -------
-    ndarray of uint8, shape (H, W, 1 or 3)
-        The picture itself where its longer side has more than 64 pixels, unless it is cut tightly around ink on even
-        ground. A smaller one is scaled up, and given a frame unless its ground is too shaded for one.
+    Ink or None
+        None where the picture is blank.
 
     Examples
     --------
-    >>> with_room(np.zeros((8, 8, 1), dtype=np.uint8)).shape
-    (128, 128, 1)
+    >>> small = np.zeros((8, 8, 1), dtype=np.uint8)
+    >>> small[:, 3:5] = 255
+    >>> find_ink(small).runs_out, find_glyph(small).runs_out
+    (True, False)
     """
     if max(picture.shape[:2]) > SMALL:
-        ground = _ground_of_tight(picture)
-        found = None if ground is None else find_ink(picture)
+        found, ground = find_ink(picture), _ground_of_tight(picture)
         # A thing on wood is met all around too; what stands on uneven paper does so in a frame.
         if ground is None or found is None or found.unevenness > UNEVEN:
-            return picture
-        return _framed(thinned(picture), ground)
+            return found
+        return find_ink(_framed(thinned(picture), ground))
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    around = _enlarged(_framed(picture, np.median(border, axis=0)))
-    found = find_ink(around)
+    found = find_ink(_enlarged(_framed(picture, np.median(border, axis=0))))
     # Before a wall, in a shadow, or of a gradient the frame itself would be what stands out.
-    return around if found is None or found.shading <= FRAMED else _enlarged(picture)
+    return found if found is None or found.shading <= FRAMED else find_ink(_enlarged(picture))
 
 
 def _enlarged(picture: UInt8[ndarray, "h w c"]) -> UInt8[ndarray, "H W c"]:
