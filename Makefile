@@ -83,6 +83,7 @@ bench-serving: $(INSTALLED)
 
 bench-unsure: $(INSTALLED)
 	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
+	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS) --recipe best
 	$(BIN)/python benchmarks/expected.py $(DATA)/train.csv --seeds $(SEEDS)
 
 bench-lesson: $(INSTALLED)

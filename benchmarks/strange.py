@@ -117,6 +117,9 @@ def strange_things(part, form, hands):
     greys = [Image.open(path).convert("L").resize((100, 100)) for path in photos]
     drawn["hands, rows"] = [np.asarray(grey.resize((28, 28), Image.Resampling.BOX)) for grey in greys]
     drawn["hands, files"] = [read(np.asarray(grey)) for grey in greys[::4]]
+    for side in (28, 64):
+        small = (grey.resize((side, side), Image.Resampling.BOX) for grey in greys[::4])
+        drawn[f"hands, files of {side}×{side}"] = [read(np.asarray(grey)) for grey in small]
     for font in fonts(part):
         for letter in LETTERS:
             kind = "lookalikes" if letter in LOOKALIKES else "letters"

@@ -2,9 +2,9 @@
 
     make bench-unsure DATA=folder-with-train.csv PHOTOS=sign-digits [SEEDS=3]
 
-Recipe quick learns from 32,000 digits of train.csv; 10,000 others are genuine and new to it. Strange things are
-hands, letters, textures and blanks, never trained on; the method was chosen on those "tried", others
-(hands of other signs, serif fonts, other textures) are "unseen".
+A recipe learns from 32,000 digits of train.csv; 10,000 others are genuine and new to it. Strange things are hands,
+letters, textures and blanks, never trained on; the method was chosen on those "tried", others (hands of other signs,
+serif fonts, other textures) are "unseen". `make` measures quick and best.
 """
 
 import argparse
