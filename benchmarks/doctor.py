@@ -20,9 +20,9 @@ from photos import read
 from PIL import Image, ImageEnhance
 
 import imprint
+from imprint.analysis.label_errors import find_mislabelled
+from imprint.core.progress import Reporter
 from imprint.data.duplicates import fingerprints, first_copies, near_copies
-from imprint.mislabelled import find_mislabelled
-from imprint.progress import Reporter
 
 SIDE = 100
 

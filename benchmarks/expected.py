@@ -13,7 +13,7 @@ import numpy as np
 from common import machine
 
 import imprint
-from imprint.expected import expected_accuracy
+from imprint.core.scores import expected_accuracy
 
 
 def main():

@@ -18,9 +18,9 @@ from common import machine
 from PIL import Image, ImageDraw, ImageFilter
 
 import imprint
-from imprint.classifier import Classifier
-from imprint.glyph import fit_glyph, learn_glyph_form
-from imprint.metrics import wilson_interval
+from imprint.core.metrics import wilson_interval
+from imprint.models.classifier import Classifier
+from imprint.preprocessing.glyph import fit_glyph, learn_glyph_form
 
 
 def enlarged(digit, side=160, method=Image.Resampling.BICUBIC):

@@ -23,8 +23,8 @@ from common import machine
 from torch import nn
 
 import imprint
-from imprint.layers import Dense, Dropout, Flatten, ReLU, glorot_uniform
-from imprint.nets import NETS, NetKind
+from imprint.models.layers import Dense, Dropout, Flatten, ReLU, glorot_uniform
+from imprint.models.networks import NETS, NetKind
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PLAIN = ["rotation=0", "zoom=0", "shift=0"]

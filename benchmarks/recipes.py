@@ -19,9 +19,9 @@ from common import IMPRINT, Keras, machine, metered, spread, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 import imprint
-from imprint.arithmetic import choose_arithmetic
-from imprint.nets import build_net
-from imprint.recipes import guard_recipe
+from imprint.models.hardware import choose_arithmetic
+from imprint.models.networks import build_net
+from imprint.training.ood_detector import guard_recipe
 
 HELD_OUT = 10_000
 COLUMNS = (

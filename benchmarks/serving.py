@@ -12,7 +12,7 @@ import numpy as np
 from common import IMPRINT, machine, spread, timed
 
 import imprint
-from imprint.data import load
+from imprint.data.load import load
 
 SINGLE = 2000  # predictions of one picture each
 WARM = 0.1  # of all predictions, before memory is first looked at

@@ -7,7 +7,7 @@ import numpy as np
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
-from imprint.glyph import fit_glyph
+from imprint.preprocessing.glyph import fit_glyph
 
 LETTERS = [chr(code) for code in (*range(65, 91), *range(97, 123))]
 LOOKALIKES = set("OoIlSsZz")  # printed, they are the digits 0, 1, 5 and 2

@@ -19,9 +19,9 @@ import torch
 from common import IMPRINT, Keras, machine, spread, timed
 
 import imprint
-from imprint.input_spec import InputSpec
-from imprint.nets import tutorial
-from imprint.predict import predict_probabilities
+from imprint.models.inference import predict_probabilities
+from imprint.models.networks import tutorial
+from imprint.preprocessing.input_spec import InputSpec
 
 
 def imprint_epochs(train_csv, epochs):

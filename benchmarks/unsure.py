@@ -16,7 +16,7 @@ from common import machine, timed
 from strange import LETTERS, LOOKALIKES, strange_things
 
 import imprint
-from imprint.predict import look_again, predict_probabilities
+from imprint.models.inference import look_again, predict_probabilities
 
 HELD_OUT = 10_000
 KINDS = ("hands", "letters", "noise", "textures", "blank")

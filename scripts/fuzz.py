@@ -49,10 +49,10 @@ def models():
     import torch
 
     from imprint import export, load
-    from imprint.checkpoint import Checkpoint
-    from imprint.plan import plan_training
-    from imprint.progress import Reporter
-    from imprint.training import carry_out
+    from imprint.core.progress import Reporter
+    from imprint.runs.run import carry_out
+    from imprint.training.plan import plan_training
+    from imprint.training.state import Checkpoint
 
     digits = load("digits")[:100]
     wide = np.pad(digits.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)))  # 10×10, the least that the lesson's network takes
@@ -73,7 +73,7 @@ def models():
 
 def signed(content, whole):
     """Write the right digest, and length of header, into a damaged file, so that the parser behind them is reached."""
-    from imprint.onnx_file import SEAL, SEAL_LENGTH
+    from imprint.models.onnx.file import SEAL, SEAL_LENGTH
 
     if SEAL in whole:
         unsigned = content[:-SEAL_LENGTH]
@@ -91,11 +91,11 @@ def signed(content, whole):
 def target(name):
     """Give the files to damage, and the function that must take or refuse any bytes."""
     from imprint import Classifier, ImprintError, OnnxClassifier
-    from imprint.checkpoint import find_stopped
-    from imprint.data.csv import read_csv
-    from imprint.data.decode import decode
-    from imprint.data.idx import read_idx
-    from imprint.progress import Reporter
+    from imprint.core.progress import Reporter
+    from imprint.data.decoding.decode import decode
+    from imprint.data.readers.csv import read_csv
+    from imprint.data.readers.idx import read_idx
+    from imprint.training.state import find_stopped
 
     folder = FOLDER / name
     folder.mkdir(exist_ok=True)

@@ -120,15 +120,15 @@ if __name__ == "__main__":
         import polars  # noqa: F401
         import torch
 
-        import imprint.checkpoint
-        import imprint.plots
-        import imprint.training
+        import imprint.report.plots
+        import imprint.runs.run
+        import imprint.training.state
         from imprint import Classifier, load
         from imprint.__main__ import main
-        from imprint.checkpoint import find_stopped
+        from imprint.training.state import find_stopped
 
         torch.set_num_threads(1)
-        imprint.checkpoint.WORTH = 1e9  # a checkpoint after every epoch
+        imprint.training.state.WORTH = 1e9  # a checkpoint after every epoch
         digits = load("digits")
         header = ",".join(f"pixel{place}" for place in range(64))
         rows = [",".join(map(str, picture.ravel())) for picture in digits.pixels[:500]]

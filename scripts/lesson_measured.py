@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
-from imprint.drawing import BLUE, GREEN, GREY, ORANGE, new_figure, save_png
+from imprint.core.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure, save_png
 
 MEASURED = Path(__file__).parent.parent / "benchmarks" / "lesson.jsonl"
 TABLE = re.compile(r"(<!-- measured: (?P<measure>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

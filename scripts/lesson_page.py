@@ -18,7 +18,7 @@ from pathlib import Path
 from lesson_measured import with_tables
 from lesson_pictures import draw_pictures
 
-from imprint.cli import app
+from imprint.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "lesson.md"

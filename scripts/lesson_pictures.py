@@ -10,16 +10,16 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from imprint.answers import answers_to
-from imprint.augment import augment
-from imprint.drawing import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_picture, new_figure, save_png
-from imprint.explanation import explain
-from imprint.explanation_plots import save_explanation
-from imprint.metrics import wilson_interval
-from imprint.plots import save_curves, save_predictions, save_samples
-from imprint.preparation import prepare
+from imprint.analysis.explanation import explain
+from imprint.core.metrics import wilson_interval
+from imprint.core.plot_style import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_picture, new_figure, save_png
+from imprint.core.scores import answers_to
+from imprint.preprocessing.prepare import prepare
 from imprint.recipes import RECIPES
-from imprint.score_plots import confusion_plot, mistakes_plot
+from imprint.report.explanation_plots import save_explanation
+from imprint.report.plots import save_curves, save_predictions, save_samples
+from imprint.report.score_plots import confusion_plot, mistakes_plot
+from imprint.training.augmentation import augment
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
 EXPLAINED = 3  # index of the test picture that the page explains

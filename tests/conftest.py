@@ -39,9 +39,9 @@ def model(run):
 @pytest.fixture(scope="session")
 def run_folder(run, digits, tmp_path_factory):
     """What `imprint train digits` leaves behind."""
-    from imprint.origin import data_origin, origin_of
-    from imprint.plan import plan_training
-    from imprint.run_folder import train_facts, write_evidence, write_run
+    from imprint.runs.folder import train_facts, write_evidence, write_run
+    from imprint.runs.provenance import data_origin, origin_of
+    from imprint.training.plan import plan_training
 
     folder = tmp_path_factory.mktemp("runs") / "0001-quick"
     folder.mkdir()

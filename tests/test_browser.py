@@ -6,12 +6,12 @@ import tempfile
 
 import numpy as np
 import pytest
+from test_report import hasty_run, many
 
 from imprint import LabelledImages, load
-from imprint.checking import check
-from imprint.findings_page import write_page
-from imprint.report import write_report
-from test_report import hasty_run, many
+from imprint.analysis.doctor import check
+from imprint.report.doctor_page import write_page
+from imprint.report.run_report import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

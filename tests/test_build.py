@@ -15,8 +15,8 @@ import imprint
 ROOT = Path(__file__).parent.parent
 NEEDED = (
     "imprint/py.typed",
-    "imprint/templates/findings.html",
-    "imprint/templates/model_card.md",
+    "imprint/report/templates/findings.html",
+    "imprint/models/templates/model_card.md",
     "imprint/data/csv.py",
 )
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import imprint
 from helpers import pixel_table
-from imprint.cli import app
+from imprint.cli.app import app
 
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

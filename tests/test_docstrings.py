@@ -12,7 +12,7 @@ import imprint
 # Missing docstring; summary's full stop and form; arguments missing, unknown, out of order, without
 # type or text; returns missing or without text; yields; example missing.
 ERRORS = {"GL08", "SS03", "SS04", "PR01", "PR02", "PR03", "PR04", "PR07", "RT01", "RT03", "YD01", "EX01"}
-VERBS = ("imprint.__main__", "imprint.cli", "imprint.verbs.")  # their docstrings are help texts
+VERBS = ("imprint.__main__", "imprint.cli.app", "imprint.verbs.")  # their docstrings are help texts
 
 
 def public_names():
@@ -38,8 +38,8 @@ NAMES = sorted(public_names())
 
 
 def test_public_names_are_found():
-    assert "imprint.training.train" in NAMES
-    assert "imprint.predictor.Predictor.predict" in NAMES
+    assert "imprint.runs.run.train" in NAMES
+    assert "imprint.models.predictor.Predictor.predict" in NAMES
     assert len(NAMES) > 50
 
 

@@ -4,59 +4,59 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own takes as long to import as Python to start
 if TYPE_CHECKING:
-    from imprint.checking import check as check
-    from imprint.classifier import Classifier as Classifier
-    from imprint.clinic import diagnose as diagnose
-    from imprint.data import load as load
-    from imprint.errors import DataError as DataError
-    from imprint.errors import ImprintError as ImprintError
-    from imprint.errors import ModelFileError as ModelFileError
-    from imprint.errors import UsageError as UsageError
-    from imprint.estimator import ImageClassifier as ImageClassifier
-    from imprint.evaluation import evaluate as evaluate
-    from imprint.explanation import Explanation as Explanation
-    from imprint.explanation import explain as explain
-    from imprint.exporting import Exported as Exported
-    from imprint.exporting import export as export
-    from imprint.findings import Finding as Finding
-    from imprint.findings import Findings as Findings
-    from imprint.images import LabelledImages as LabelledImages
-    from imprint.onnx_classifier import OnnxClassifier as OnnxClassifier
-    from imprint.predictions import Predictions as Predictions
-    from imprint.recipe import Recipe as Recipe
+    from imprint.analysis.doctor import check as check
+    from imprint.analysis.error_analysis import diagnose as diagnose
+    from imprint.analysis.evaluation import evaluate as evaluate
+    from imprint.analysis.explanation import Explanation as Explanation
+    from imprint.analysis.explanation import explain as explain
+    from imprint.core.errors import DataError as DataError
+    from imprint.core.errors import ImprintError as ImprintError
+    from imprint.core.errors import ModelFileError as ModelFileError
+    from imprint.core.errors import UsageError as UsageError
+    from imprint.core.scores import Score as Score
+    from imprint.data.images import LabelledImages as LabelledImages
+    from imprint.data.load import load as load
+    from imprint.data.quality import Finding as Finding
+    from imprint.data.quality import Findings as Findings
+    from imprint.models.classifier import Classifier as Classifier
+    from imprint.models.onnx.classifier import OnnxClassifier as OnnxClassifier
+    from imprint.models.onnx.exporting import Exported as Exported
+    from imprint.models.onnx.exporting import export as export
+    from imprint.models.predictor import Predictions as Predictions
     from imprint.recipes import RECIPES as RECIPES
-    from imprint.score import Score as Score
-    from imprint.training import Run as Run
-    from imprint.training import train as train
+    from imprint.recipes import Recipe as Recipe
+    from imprint.runs.estimator import ImageClassifier as ImageClassifier
+    from imprint.runs.run import Run as Run
+    from imprint.runs.run import train as train
 
 __version__ = "0.1.0"
 
 # Read on first use, so that `imprint --help` need not wait for torch.
 _HOMES = {
-    "Classifier": "imprint.classifier",
-    "DataError": "imprint.errors",
-    "Exported": "imprint.exporting",
-    "Explanation": "imprint.explanation",
-    "Finding": "imprint.findings",
-    "Findings": "imprint.findings",
-    "ImageClassifier": "imprint.estimator",
-    "ImprintError": "imprint.errors",
-    "LabelledImages": "imprint.images",
-    "ModelFileError": "imprint.errors",
-    "OnnxClassifier": "imprint.onnx_classifier",
-    "Predictions": "imprint.predictions",
+    "Classifier": "imprint.models.classifier",
+    "DataError": "imprint.core.errors",
+    "Exported": "imprint.models.onnx.exporting",
+    "Explanation": "imprint.analysis.explanation",
+    "Finding": "imprint.data.quality",
+    "Findings": "imprint.data.quality",
+    "ImageClassifier": "imprint.runs.estimator",
+    "ImprintError": "imprint.core.errors",
+    "LabelledImages": "imprint.data.images",
+    "ModelFileError": "imprint.core.errors",
+    "OnnxClassifier": "imprint.models.onnx.classifier",
+    "Predictions": "imprint.models.predictor",
     "RECIPES": "imprint.recipes",
-    "Recipe": "imprint.recipe",
-    "Run": "imprint.training",
-    "Score": "imprint.score",
-    "UsageError": "imprint.errors",
-    "check": "imprint.checking",
-    "diagnose": "imprint.clinic",
-    "evaluate": "imprint.evaluation",
-    "export": "imprint.exporting",
-    "explain": "imprint.explanation",
-    "load": "imprint.data",
-    "train": "imprint.training",
+    "Recipe": "imprint.recipes",
+    "Run": "imprint.runs.run",
+    "Score": "imprint.core.scores",
+    "UsageError": "imprint.core.errors",
+    "check": "imprint.analysis.doctor",
+    "diagnose": "imprint.analysis.error_analysis",
+    "evaluate": "imprint.analysis.evaluation",
+    "export": "imprint.models.onnx.exporting",
+    "explain": "imprint.analysis.explanation",
+    "load": "imprint.data.load",
+    "train": "imprint.runs.run",
 }
 __all__ = [*_HOMES]
 

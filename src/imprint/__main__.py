@@ -42,19 +42,19 @@ def _answer(wish: signal.Signals, how: Callable[[int, FrameType | None], object]
 def main() -> None:
     """Run a command; Ctrl-C ends it in one line from the first moment, while Python still imports."""
     _answer(signal.SIGINT, lambda *_: _stop(NOTHING_LOST))  # what is being imported could catch an exception
-    from imprint import cli
+    from imprint.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks × or a label's letters
-    _run(cli.app)
+    _run(app)
 
 
 def _run(app: Callable[..., int | None]) -> None:
     """Run a command; turn every expected failure into one line on stderr and an exit status."""
     import typer
 
-    from imprint.errors import ImprintError, StoppedError, spelled
+    from imprint.core.errors import ImprintError, StoppedError, spelled
 
     try:
         for wish in (signal.SIGINT, signal.SIGTERM):  # a service manager's wish to end is Ctrl-C

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8, UInt64
 from numpy import ndarray
 from torch import Tensor
 
-from imprint.mapped import in_parts
+from imprint.core.memmap import in_parts
 
 COARSE = 8  # pixels a side of the versions that are compared all with all
 ALIKE_COARSE = 0.94  # correlation there
@@ -166,7 +166,7 @@ def near_copies(*stacks: UInt8[ndarray, "_ _ _ _"]) -> NearCopies:
 
     Examples
     --------
-    >>> from imprint.data import load
+    >>> from imprint.data.load import load
     >>> digits = load("digits").pixels
     >>> darker = (digits[:1] * 0.9).astype(np.uint8)
     >>> near_copies(digits[:100], darker).pairs

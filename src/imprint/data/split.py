@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 from numpy import ndarray
 
-from imprint.errors import UsageError
-from imprint.images import LabelledImages
+from imprint.core.errors import UsageError
+from imprint.data.images import LabelledImages
 
 
 def split(
@@ -52,7 +52,7 @@ def split(
 
     Examples
     --------
-    >>> from imprint.data import load
+    >>> from imprint.data.load import load
     >>> training, validation = split(load("digits"), share=0.08, seed=7)
     >>> len(training), len(validation)
     (1653, 144)

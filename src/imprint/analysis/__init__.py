@@ -1,0 +1,1 @@
+"""Scoring, comparing, examining and explaining."""

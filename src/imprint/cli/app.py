@@ -1,0 +1,35 @@
+"""The command line: its verbs, in the order of the help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imprint.cli.data import cache, check, show
+from imprint.cli.models import compare, evaluate, explain, export, predict, report, summary
+from imprint.cli.training import train
+
+app = typer.Typer(
+    help="Teach a machine to recognise images: labelled pictures in, a trained network and an honest score out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Teach a machine to recognise images: labelled pictures in, a trained network and an honest score out."""
+    if show_version:
+        from imprint import __version__
+
+        print(f"imprint {__version__}")
+        raise typer.Exit
+
+
+for verb in (show, check, train, evaluate, predict, explain, compare, report, export, summary, cache):
+    app.command()(verb)

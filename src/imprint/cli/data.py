@@ -1,0 +1,149 @@
+"""Verbs about data: show, check and cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imprint.cli.options import AsJson, Data, Group, form_of, print_json, read_model, say, writable
+
+# What a verb needs is imported inside it: `imprint --help` must not wait for torch.
+
+
+def show(
+    data: Data,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", callback=writable, help="Draw labelled pictures here.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    augmented: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", callback=writable, help="Draw pictures beside versions of them as training sees them."
+        ),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the pictures decide.")] = None,
+    seen_by: Annotated[
+        Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of a picture, step by step.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the data is: count, size, channels, classes and first rows."""
+    if seen_by is not None:
+        _show_as(data, seen_by, save, as_json)
+        return
+    from imprint.core.progress import Reporter
+    from imprint.data.load import load
+    from imprint.report.tables import preview
+
+    images = load(data, reporter=Reporter())
+    if as_json:
+        channels, height, width = images.shape
+        facts = {"images": len(images), "channels": channels, "height": height, "width": width}
+        print_json(facts | {"classes": images.class_counts()})
+    else:
+        print(preview(images))
+    if save is not None:
+        from imprint.report.plots import save_samples
+
+        save_samples(images, save, count)
+        say(f"wrote {save}")
+    if augmented is not None:
+        from imprint.report.plots import save_augmented
+        from imprint.training.plan import plan_training
+
+        plan = plan_training(images, recipe)
+        save_augmented(images, plan.spec, plan.recipe, augmented, count)
+        say(f"wrote {augmented}")
+
+
+def _show_as(picture: str, model: Path, save: Path | None, as_json: bool) -> None:
+    """Draw what a model sees of one picture file, step by step."""
+    from imprint.core.errors import UsageError
+    from imprint.data.decoding.decode import decode
+    from imprint.preprocessing.input_spec import fitting_steps
+    from imprint.report.plots import save_steps
+
+    if not Path(picture).is_file():
+        raise UsageError("--as", picture, "it draws one picture, and that is no file", "Name the file of a picture.")
+    steps = fitting_steps(decode(Path(picture)).pixels, read_model(model).spec)
+    save = save or Path(f"{Path(picture).stem}-seen.png")
+    save_steps(steps, save)
+    if as_json:
+        print_json({"files": [str(save)]})
+    else:
+        print(save)
+
+
+def check(
+    data: Data,
+    against: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Other data, such as a test set, that must share no picture.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if anything was found.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="REPORT.html", callback=writable, help="Write a page with pictures.")
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.csv", callback=writable, help="Write the data without what was found, for train."),
+    ] = None,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
+    seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    group: Group = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find what is wrong with pictures and labels: unreadable, doubled, leaking, wrongly labelled and more."""
+    from imprint.analysis.doctor import check as examine
+    from imprint.core.progress import Reporter
+    from imprint.data.load import load, parts
+    from imprint.report.tables import findings_table
+
+    reporter = Reporter()
+    images = load(data, group=group, allow_bad=1.0, reporter=reporter)
+    form = form_of(images)
+    others = [load(data, part=part, spec=form, allow_bad=1.0, reporter=reporter) for part in parts(data)[1:]]
+    others += [] if against is None else [load(against, spec=form, allow_bad=1.0, reporter=reporter)]
+    findings = examine(images, against=others, labels=labels, seed=seed, device=device)
+    if as_json:
+        print_json(findings.to_dict())
+    else:
+        print(findings_table(findings))
+    for note in findings.notes:
+        say(note)
+    if save is not None:
+        from imprint.report.doctor_page import write_page
+
+        write_page(findings, [images, *others], save)
+        say(f"wrote {save}")
+    if fix is not None:
+        from imprint.analysis.doctor import write_cleaned
+
+        say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} pictures to {fix}")
+    if strict and findings.findings:
+        raise typer.Exit(1)
+
+
+def cache(
+    limit: Annotated[
+        float | None, typer.Option(min=0, metavar="GB", help="Remove what was used longest ago until the rest fits.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the decoded pictures kept for the next run; bound them, or clear them."""
+    from imprint.data import cache as kept
+    from imprint.report.tables import cache_table
+
+    if clear or limit is not None:
+        removed = kept.clear() if clear else kept.bound(int((limit or 0) * 1e9))
+        say(f"removed {removed / 1e6:,.1f} MB")
+    entries = kept.entries()
+    if as_json:
+        facts = [{"name": one.name, "pictures": one.pictures, "bytes": one.size, "used": one.used} for one in entries]
+        print_json({"folder": str(kept.folder()), "limit": kept.limit(), "entries": facts})
+    else:
+        print(cache_table(str(kept.folder()), kept.limit(), entries))

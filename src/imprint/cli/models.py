@@ -1,0 +1,252 @@
+"""Verbs about models and runs: evaluate, predict, explain, compare, report, export and summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imprint.cli.options import (
+    AsJson,
+    Data,
+    Model,
+    part_to_score,
+    print_json,
+    read_model,
+    say,
+    say_if_learnt,
+    writable,
+)
+
+# What a verb needs is imported inside it: `imprint --help` must not wait for torch.
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    clinic: Annotated[
+        bool, typer.Option("--clinic", help="Tell why it erred on each picture that it erred on.")
+    ] = False,
+    training: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="What the model learnt from, for --clinic. Left out, the run tells."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
+    from dataclasses import asdict
+
+    from imprint.analysis.evaluation import evaluate as run_evaluation
+    from imprint.core.files import make_folder
+    from imprint.core.progress import Reporter
+    from imprint.report.tables import score_table
+
+    if pictures is not None:
+        make_folder(pictures)
+    classifier, reporter = read_model(model), Reporter()
+    images = classifier.ready(data, part_to_score(data), reporter)
+    say_if_learnt(model, images)
+    result = run_evaluation(classifier, images)
+    facts, text = asdict(result), score_table(result)
+    if clinic:
+        from imprint.analysis.error_analysis import diagnose
+        from imprint.models.classifier import Classifier
+        from imprint.report.tables import mistakes_table
+        from imprint.runs.record import read_run
+
+        learnt = training or read_run(model).read_pictures(reporter=reporter)[0]
+        diagnosed = diagnose(Classifier.load(model), images, learnt, reporter=reporter)
+        facts |= {"mistakes": diagnosed.to_dicts()}
+        text += f"\n\n{mistakes_table(diagnosed)}"
+    if pictures is not None:
+        from imprint.core.scores import answers_to
+        from imprint.report.score_plots import save_score_plots
+
+        said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
+        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        for path in save_score_plots(answers, images, pictures):
+            say(f"wrote {path}")
+    if as_json:
+        print_json(facts)
+    else:
+        print(text)
+
+
+def predict(
+    model: Model,
+    data: Data,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
+    from imprint.core.progress import Reporter
+
+    classifier = read_model(model)
+    predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
+    if output is not None:
+        predictions.write_csv(output)
+        say(f"wrote {len(predictions):,} predictions to {output}")
+    if as_json:
+        print_json({"predictions": predictions.to_dicts()})
+    elif output is None:
+        print(predictions.to_csv(), end="")
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or data of which --index picks one.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE.png", callback=writable, help="Draw here. Left out, a name is made up."
+        ),
+    ] = None,
+    index: Annotated[int, typer.Option(help="Which picture of the data, counted from 0 as in predictions.png.")] = 0,
+    network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Draw where a network looked in a picture, its first filters, and what each layer makes of the picture."""
+    from imprint.analysis.explanation import explain as run_explanation
+    from imprint.core.progress import Reporter
+    from imprint.models.classifier import Classifier
+    from imprint.report.explanation_plots import save_explanation
+
+    explanation = run_explanation(Classifier.load(model), picture, index, network, Reporter())
+    output = output or Path(f"{Path(picture).stem}{f'-{index}' if index else ''}-explained.png")
+    save_explanation(explanation, output)
+    if as_json:
+        print_json(explanation.facts() | {"files": [str(output)]})
+    else:
+        fact = explanation.prediction.to_dicts()[0]
+        unsure = ", unsure" if fact["unsure"] else ""
+        print(f"{explanation.where}: {fact['label']} (confidence {fact['confidence']:.4f}{unsure})")
+        print(output)
+
+
+def compare(
+    first: Model,
+    second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
+    data: Data,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
+    from dataclasses import asdict
+
+    from imprint.analysis.evaluation import comparison, named_rightly
+    from imprint.core.progress import Reporter
+    from imprint.report.tables import comparison_table
+
+    models, part, reporter, right = (read_model(first), read_model(second)), part_to_score(data), Reporter(), []
+    for path, one in zip((first, second), models, strict=True):
+        images = one.ready(data, part, reporter)
+        say_if_learnt(path, images)
+        right.append(named_rightly(one, images))
+    result = comparison(*right)
+    if as_json:
+        print_json(asdict(result) | {"verdict": result.verdict})
+    else:
+        print(comparison_table(str(first), str(second), result))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            callback=writable,
+            help="Write here instead of to report.html in the run.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the run's data stands now, if it was moved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about a run: what it learnt, how good and how sure it is, what it gets wrong and why."""
+    from imprint.core.progress import Reporter
+    from imprint.report.run_report import write_report
+
+    path = write_report(run, output, data, Reporter())
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        print(path)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.onnx", callback=writable, help="Left out, beside the model file."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Pictures to prove the file on. Left out, real ones that come along."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
+    from dataclasses import asdict
+
+    from imprint.core.progress import Reporter
+    from imprint.models.classifier import Classifier
+    from imprint.models.model_file import MODEL_NAME
+    from imprint.models.onnx.exporting import export as write
+
+    path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
+    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8, reporter=Reporter())
+    if as_json:
+        print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
+    else:
+        print(done)
+        if done.rounding is not None:
+            print(f"int8: {done.rounding}")
+        print(path)
+
+
+def summary(
+    what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model file, run folder or recipe name.")],
+    as_json: AsJson = False,
+) -> None:
+    """List a network's layers, output shapes and parameters, as Keras does."""
+    from dataclasses import asdict
+
+    from imprint.core.errors import UsageError
+    from imprint.models.classifier import Classifier
+    from imprint.models.networks import build_net
+    from imprint.models.summary import summarise
+    from imprint.recipes import RECIPES
+    from imprint.report.tables import summary_table
+
+    if what in RECIPES:
+        side = RECIPES[what].largest_side
+        shape = (3, side, side) if side else (1, 28, 28)
+        layers, guard = summarise(build_net(RECIPES[what].net, shape[0], shape[1:], 10), shape), RECIPES[what].guard
+    elif Path(what).exists():
+        model = Classifier.load(what)
+        layers, guard = model.summary(), model.recipe.guard
+    else:
+        raise UsageError(
+            what, "MODEL|RECIPE", "it is neither a file nor a recipe", f"Name a model or one of {', '.join(RECIPES)}."
+        )
+    if guard:
+        say(f"not counted: the guard, a network {guard} that tells what is strange")
+    if as_json:
+        total, trainable = (sum(getattr(layer, key) for layer in layers) for key in ("parameters", "trainable"))
+        counts = {"total": total, "trainable": trainable, "non_trainable": total - trainable}
+        print_json({"layers": [asdict(layer) for layer in layers], **counts})
+    else:
+        print(summary_table(what, layers))

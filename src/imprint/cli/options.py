@@ -1,0 +1,105 @@
+"""What verbs share: their arguments, reading a model or a part of data, and printing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from imprint.data.images import LabelledImages
+    from imprint.models.predictor import Predictor
+    from imprint.preprocessing.input_spec import InputSpec
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders, pictures, .csv, .npz, .parquet, IDX file, .zip of these, or digits (bundled).",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
+]
+AllowBad = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse an output that cannot be written before anything is spent on it."""
+    if path is not None:
+        from imprint.core.files import check_output
+
+        check_output(path)
+    return path
+
+
+def read_model(path: Path) -> Predictor:
+    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
+    if path.suffix.lower() == ".onnx":
+        from imprint.models.onnx.classifier import OnnxClassifier
+
+        return OnnxClassifier.load(path)
+    from imprint.models.model_file import check_model_file, find_model
+
+    check_model_file(find_model(path))  # before torch is imported, which takes longer than refusing
+    from imprint.models.classifier import Classifier
+    from imprint.runs.folder import told_unfinished
+
+    model, unfinished = Classifier.load(path), told_unfinished(path)
+    if unfinished:
+        say(unfinished)
+    return model
+
+
+def form_of(images: LabelledImages) -> InputSpec:
+    """Tell the form of pictures, for reading others alike."""
+    from imprint.preprocessing.input_spec import InputSpec
+
+    channels, height, width = images.shape
+    return InputSpec(channels, (height, width), (height, width))
+
+
+def part_to_score(data: str) -> str | None:
+    """Tell which part of divided data was kept for scoring."""
+    from imprint.data.load import parts
+
+    part = next((part for part in ("test", "validation") if part in parts(data)), None)
+    if part is not None:
+        say(f"scoring the {part} part of {data}")
+    return part
+
+
+def say(line: str) -> None:
+    """Print words on stderr."""
+    from imprint.core.progress import Reporter
+
+    Reporter().say(line)
+
+
+def say_if_learnt(model: Path, images: LabelledImages) -> None:
+    """Say so where a run is scored on the very data that it was taught with, or its confidence fitted to."""
+    from imprint.models.model_file import ORIGIN_NAME
+
+    told = {
+        "training": "has learnt from this very data: expect less of new pictures; its metrics.json tells how much",
+        "validation": "had its confidence fitted to this very data: expect slightly less of new pictures",
+    }
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a model that stands alone does not tell
+        origin = json.loads(((model if model.is_dir() else model.parent) / ORIGIN_NAME).read_text(encoding="utf-8"))
+        for data, words in told.items():
+            if origin[data] is not None and origin[data]["fingerprint"] == images.fingerprint:
+                say(f"{model} {words}")
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(content, ensure_ascii=False))

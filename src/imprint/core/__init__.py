@@ -1,0 +1,1 @@
+"""Errors, files, progress, metrics and scores: what everything stands on; no torch."""

@@ -1,0 +1,246 @@
+"""Reading labelled pictures: `load` and one module a format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imprint.core.errors import DataError, UsageError
+from imprint.data.images import LabelledImages
+from imprint.data.readers.csv import read_csv
+from imprint.data.readers.idx import is_idx, read_idx
+
+if TYPE_CHECKING:
+    from imprint.core.progress import Reporter
+    from imprint.data.decoding.image_list import PictureList
+    from imprint.preprocessing.input_spec import InputSpec
+
+# What needs Pillow or torch is imported where it is used: a CSV of pixels needs neither.
+
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMS = (
+    "Give a folder of class folders, a picture, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
+    "or a .zip of these, or the bundled set: digits."
+)
+
+Data = str | PathLike[str] | bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
+
+
+def load(
+    data: Data,
+    *,
+    part: str | None = None,
+    spec: InputSpec | None = None,
+    side: int = 128,
+    group: str | None = None,
+    allow_bad: float = 0.2,
+    reporter: Reporter | None = None,
+) -> LabelledImages:
+    """Read labelled pictures from a file or folder, or a set that comes with Imprint.
+
+    Parameters
+    ----------
+    data : str, path, bytes, sequence of them, or ndarray
+        A folder of class folders, or of pictures without labels; a picture, or a list of them; a ``.csv``
+        or ``.csv.gz`` of pixels as Kaggle's digit recogniser has them, or of ``path,label``; a ``.npz``,
+        ``.npy``, ``.parquet`` or IDX file; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's
+        1,797 real digits of 8×8 pixels. A file that is called digits is meant by ``"./digits"``.
+        In memory: the bytes of a picture's file, or a list of such; an array of one picture, height × width
+        or with channels last, or of several, n × height × width or with channels last or first.
+    part : {"train", "validation", "test"} or None, default=None
+        Which part of data that come divided; None takes the training part, or everything.
+    spec : InputSpec or None, default=None
+        The form that a model was taught with; None keeps pictures as they are, but for files of
+        different sizes, which are brought into one.
+    side : int, default=128
+        Pixels that the shorter side of that one form has at most.
+    group : str or None, default=None
+        A column, or a regular expression for the path, that tells which pictures belong together.
+    allow_bad : float, default=0.2
+        Share of the pictures that may be unreadable.
+    reporter : Reporter or None, default=None
+        Told of progress and of what was decided; None keeps silent.
+
+    Returns
+    -------
+    LabelledImages
+        Pixels, labels if there are any, class names and sources.
+
+    Raises
+    ------
+    DataError
+        When the data cannot be read rightly; one line names file, row, column and remedy.
+    UsageError
+        When `group` fits nothing, `side` is less than 1, or `allow_bad` is no share.
+
+    Examples
+    --------
+    >>> load("digits").class_counts()["9"]
+    180
+    """
+    if side < 1:
+        raise UsageError(f"side={side}", "load", "pictures have one pixel at least", "Give a whole number such as 128.")
+    if not 0 <= allow_bad <= 1:
+        raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
+    try:
+        found = _find(data, part, group)
+    except OSError as error:
+        name = fspath(data) if isinstance(data, str | PathLike) else "the list"
+        cause = f"it cannot be read ({error.strerror or error})"
+        raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
+    if not isinstance(found, LabelledImages):
+        from imprint.data.decoding.image_list import grouped, read_pictures
+
+        listed = grouped(found, group) if group is not None and found.groups is None else found
+        return read_pictures(listed, spec=spec, side=side, allow_bad=allow_bad, reporter=reporter)
+    if group is not None and found.groups is None:
+        cause = "there is no such column, and no path to search"
+        raise UsageError(f"group {group!r}", found.name, cause, "Leave --group out, or give pictures as files.")
+    return found if spec is None else _fitted(found, spec)
+
+
+def parts(data: Data) -> tuple[str, ...]:
+    """Tell into which parts data come divided.
+
+    Parameters
+    ----------
+    data : str, path, bytes, sequence of them, or ndarray
+        As for `load`.
+
+    Returns
+    -------
+    tuple of str
+        Among ``"train"``, ``"validation"`` and ``"test"``; empty where data are not divided, or cannot be read.
+
+    Examples
+    --------
+    >>> parts("digits")
+    ()
+    """
+    if not isinstance(data, str | PathLike) or data == "digits":
+        return ()
+    path = Path(data)
+    if path.is_dir():
+        from imprint.data.readers.folder import folder_parts
+
+        return folder_parts(path)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        from imprint.data.readers.arrays import array_parts
+
+        return array_parts(path)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        from imprint.data.readers.archive import archive_parts
+
+        return archive_parts(path)
+    return ()
+
+
+def _find(data: Data, part: str | None, group: str | None) -> PictureList | LabelledImages:
+    """Find the reader for data: by being a folder, by name, or by the first bytes."""
+    if not isinstance(data, str | PathLike):
+        return _undivided(_find_given(data), part)
+    if data == "digits":
+        return _undivided(_bundled_digits(), part)
+    if data == "":  # as a shell gives for a variable that is not set; to Path it means the folder one works in
+        raise DataError("data", "''", "the name is empty", FORMS)
+    if "\0" in fspath(data):
+        raise DataError("data", fspath(data), "no name of a file holds a zero byte", FORMS)
+    path = Path(data)
+    if path.is_dir():
+        from imprint.data.readers.folder import list_folder
+
+        return list_folder(path, part)
+    if path.exists() and not path.is_file():
+        raise DataError("data", path.name, "it is a pipe or a device, no file", FORMS)
+    name = path.name.lower()
+    if name.endswith((".npz", ".npy")):
+        from imprint.data.readers.arrays import read_arrays
+
+        return read_arrays(path, part, group)
+    if name.endswith(".zip"):
+        from imprint.data.readers.archive import read_archive
+
+        return read_archive(path, part, group, lambda file: _find(file, part, group))
+    return _undivided(_find_file(path, group), part)
+
+
+def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> PictureList | LabelledImages:
+    """Take what is given in memory: pictures as an array, as bytes, or a list of files."""
+    if isinstance(data, np.ndarray):
+        from imprint.data.readers.arrays import array_pictures
+
+        return array_pictures(data)
+    given = [data] if isinstance(data, bytes) else data
+    if isinstance(given, Sequence):
+        paths: list[Path | str] = [Path(one) for one in given if isinstance(one, str | PathLike)]
+        contents = [one for one in given if isinstance(one, bytes)]
+        if len(paths) == len(given):
+            from imprint.data.readers.folder import list_files
+
+            return list_files(paths, f"{len(paths)} files")
+        if len(contents) == len(given):
+            from imprint.data.decoding.image_list import PictureList
+
+            sources = [f"bytes#{i}" for i in range(1, len(contents) + 1)]
+            return PictureList("bytes", sources, contents.__getitem__, [])
+    cause = f"type {type(data).__name__} is neither path nor picture, or holds what is neither"
+    raise DataError("data", "load", cause, "Give a path or a list of paths, a picture's bytes, or a NumPy array.")
+
+
+def _find_file(path: Path, group: str | None) -> PictureList | LabelledImages:
+    """Find the reader for a file of a form that knows no parts."""
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        from imprint.data.readers.parquet import read_parquet
+
+        return read_parquet(path, group)
+    if name.endswith((".csv", ".csv.gz")):
+        from imprint.data.readers.path_csv import is_path_table, list_table
+
+        with open(path, "rb") as file:
+            start = file.read(2**16)
+        return list_table(path, group) if is_path_table(start) else read_csv(path)
+    if not name.endswith(PICTURES) and is_idx(path):
+        return read_idx(path)
+    from imprint.data.decoding.decode import is_picture
+    from imprint.data.readers.folder import list_files
+
+    if name.endswith(PICTURES) or is_picture(path):
+        path.stat()  # a picture that is not there is a wrong path, not an unreadable picture
+        return list_files([path], path.name)
+    raise DataError("form", path.name, "neither the name nor the first bytes tell what it is", FORMS)
+
+
+def _undivided(found: PictureList | LabelledImages, part: str | None) -> PictureList | LabelledImages:
+    if part is not None:
+        raise DataError(f"part {part}", found.name, "it is not divided into parts", "Name a folder with parts in it.")
+    return found
+
+
+def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
+    """Bring pictures from a table or an array into a model's form; those in that form pass untouched."""
+    from imprint.preprocessing.input_spec import fit
+
+    if images.shape == (spec.channels, *spec.picture_size) or images.from_pixel_table:
+        return images  # a table of another form is a mistake, which the model's check names
+    pixels = np.empty((len(images), spec.channels, *spec.picture_size), dtype=np.uint8)
+    for place, picture in enumerate(images.pixels):
+        pixels[place] = fit(picture.transpose(1, 2, 0), spec)
+    sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy()
+    return replace(images, pixels=pixels, sizes=sizes)
+
+
+def _bundled_digits() -> LabelledImages:
+    """Read the test half of UCI's optical digits, as scikit-learn ships it; 17 grey levels become 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    sources = np.array([f"digits#{i}" for i in range(1, len(pixels) + 1)])
+    names = tuple(str(digit) for digit in bunch.target_names)
+    return LabelledImages(pixels, bunch.target.astype(np.int64), names, sources, "digits")

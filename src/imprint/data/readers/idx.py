@@ -1,0 +1,124 @@
+"""Reading pictures from IDX files, the format of MNIST's original distribution."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from imprint.core.errors import DataError
+from imprint.data.decoding.text import gunzip
+from imprint.data.images import LabelledImages, encode_labels
+
+UNSIGNED_BYTE = 0x08
+AGAIN = "Download it again, or name the right file."
+
+
+def read_idx(path: Path) -> LabelledImages:
+    """Read an IDX file of pictures, plain or gzipped, and the labels beside it if there are any.
+
+    ``train-images-idx3-ubyte[.gz]`` finds ``train-labels-idx1-ubyte[.gz]``.
+
+    Parameters
+    ----------
+    path : Path
+        The file of pictures: n × height × width, or n × height × width × 3.
+
+    Returns
+    -------
+    LabelledImages
+        Sources are the file's name and the picture's number from 1.
+
+    Raises
+    ------
+    DataError
+        When a file is cut short or is not IDX, or the counts differ.
+
+    References
+    ----------
+    Format: yann.lecun.com/exdb/mnist, "The IDX file format".
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "t10k-images-idx3-ubyte"
+    >>> _ = path.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 7, 9]))
+    >>> read_idx(path).pixels.tolist()
+    [[[[7, 9]]]]
+    """
+    array = _read_array(path)
+    if array.ndim == 1:
+        raise DataError("labels", path.name, "the file holds labels, not pictures", "Name the file of the pictures.")
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
+        raise DataError(
+            f"shape {array.shape}", path.name, "that is no stack of pictures", "Give n × height × width bytes."
+        )
+    labels, class_names = None, tuple[str, ...]()
+    beside = _labels_beside(path)
+    if beside is not None:
+        numbers = _read_array(beside)
+        if numbers.shape != (len(array),):
+            raise DataError(
+                f"{numbers.size} labels", beside.name, f"{path.name} holds {len(array)} pictures", "Pair the files."
+            )
+        labels, class_names = encode_labels(numbers.astype(str))
+    sources = np.array([f"{path.name}#{i}" for i in range(1, len(array) + 1)])
+    pixels = array.transpose(0, 3, 1, 2).copy()  # the file's own bytes cannot be written to, which torch minds
+    return LabelledImages(pixels, labels, class_names, sources, path.name)
+
+
+def is_idx(path: Path) -> bool:
+    """Tell an IDX file by its name or first bytes.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+
+    Returns
+    -------
+    bool
+        Whether it claims to be IDX.
+
+    Examples
+    --------
+    >>> is_idx(Path("train-images-idx3-ubyte.gz"))
+    True
+    """
+    if "-idx" in path.name or ".idx" in path.name:
+        return True
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start[:3] == bytes([0, 0, UNSIGNED_BYTE]) and len(start) == 4
+
+
+def _labels_beside(path: Path) -> Path | None:
+    """Find the file of labels that belongs to a file of pictures."""
+    name = path.name.removesuffix(".gz").replace("images", "labels")
+    for dimensions in ("idx3", "idx4"):
+        name = name.replace(dimensions, "idx1")
+    candidates = [path.with_name(name), path.with_name(f"{name}.gz")]
+    return next((file for file in candidates if file.is_file() and file.name != path.name), None)
+
+
+def _read_array(path: Path) -> ndarray:
+    """Read the one array that an IDX file holds."""
+    content = gunzip(path.read_bytes(), path.name)
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise DataError("first bytes", path.name, "they are not those of an IDX file", AGAIN)
+    if content[2] != UNSIGNED_BYTE:
+        raise DataError(f"type {content[2]:#04x}", path.name, "only unsigned bytes (0x08) are pixels", AGAIN)
+    dimensions = content[3]
+    start = 4 + 4 * dimensions
+    shape = np.frombuffer(content[4:start][: 4 * (len(content[4:start]) // 4)], dtype=">u4").tolist()
+    if len(shape) < dimensions or len(content) != start + math.prod(shape):
+        claim = f"its header speaks of {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
+        raise DataError("length", path.name, claim, AGAIN)
+    if dimensions > 4 or 0 in shape:
+        form = " × ".join(map(str, shape[:9]))
+        raise DataError(f"shape {form}", path.name, "that is no stack of pictures", "Give n × height × width bytes.")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,164 @@
+"""Pictures in Parquet: whole files in a column, as Hugging Face keeps them, or a column for each pixel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+from numpy import ndarray
+
+from imprint.core.errors import DataError
+from imprint.data.decoding.image_list import PictureList
+from imprint.data.images import LabelledImages, encode_labels
+from imprint.data.readers.columns import read_columns
+
+LABELS = ("label", "labels", "class", "target", "category")
+PICTURES = ("image", "img", "picture")
+AGAIN = "Save or download it again."
+
+
+def read_parquet(path: Path, group: str | None = None) -> PictureList | LabelledImages:
+    """Read a Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        With a column of picture files, as bytes or as a struct of bytes and path, and a column
+        ``label``, whose numbers Hugging Face's metadata may name; or with columns of pixels as a CSV has.
+    group : str or None, default=None
+        A column with each picture's group, if the file has it.
+
+    Returns
+    -------
+    PictureList or LabelledImages
+        Yet to be decoded where the file holds picture files. Sources are its name and the row from 1.
+
+    Raises
+    ------
+    DataError
+        When the file is damaged, or has no such columns.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "two.parquet"
+    >>> polars.DataFrame({"image": [b"GIF89a", b""], "label": [1, 0]}).write_parquet(path)
+    >>> read_parquet(path).labels
+    ['1', '0']
+    """
+    try:
+        schema = polars.read_parquet_schema(path)
+        structs = {name for name, kind in schema.items() if isinstance(kind, polars.Struct) and "bytes" in dict(kind)}
+        pictures = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
+        pictures = pictures or [name for name in schema if name.lower() in PICTURES and schema[name] == polars.Null]
+        if not pictures:
+            return _from_pixels(polars.read_parquet(path), path.name, group)
+        class_names = _class_names(path)
+        label = _label_column(list(schema), class_names, path.name)
+        groups = group if group in schema else None
+        chosen = dict.fromkeys(name for name in (pictures[0], label, groups) if name)
+        table = polars.read_parquet(path, columns=list(chosen))
+    except (polars.exceptions.PolarsError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError("Parquet", path.name, "it is cut short, damaged or no Parquet file", AGAIN) from None
+    return _listed(path, table, pictures[0], label, groups, class_names.get(label or ""))
+
+
+def _class_names(path: Path) -> dict[str, list[str]]:
+    """Read the class names of each column from what Hugging Face writes at the file's end."""
+    try:
+        facts: dict[str, Any] = json.loads(polars.read_parquet_metadata(path).get("huggingface", "{}"))
+        features = facts["info"]["features"].items()
+        return {column: feature["names"] for column, feature in features if feature.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
+def _label_column(columns: list[str], class_names: dict[str, list[str]], where: str) -> str | None:
+    named = [name for name in columns if name.lower() in LABELS] or [name for name in columns if name in class_names]
+    if len(named) > 1:
+        cause = f"{' and '.join(named)} could both be the labels"
+        raise DataError("columns", where, cause, "Call one of them label, and drop or rename the others.")
+    return named[0] if named else None
+
+
+def _listed(
+    path: Path, table: polars.DataFrame, picture: str, label: str | None, group: str | None, names: list[str] | None
+) -> PictureList:
+    """List the rows that have a label; all of them where none has."""
+    struct = isinstance(table.schema[picture], polars.Struct)
+    content = table[picture].struct.field("bytes") if struct else table[picture]
+    inside = table[picture].struct.field("path") if struct and "path" in table[picture].struct.fields else None
+    labels = None if label is None else _label_names(table[label], names, path.name)
+    sources = [f"{path.name}#{row}" for row in range(1, len(table) + 1)]
+    if labels is not None and not any(labels):
+        labels = None  # as in Hugging Face's test sets, where all are -1
+    kept = [i for i in range(len(table)) if labels is None or labels[i]]
+    left_out = tuple((sources[i], "its row has no label") for i in range(len(table)) if labels and not labels[i])
+
+    def open_at(i: int) -> bytes:
+        found: bytes | None = content[kept[i]]
+        if found is None:
+            raise DataError("picture", sources[kept[i]], "its bytes are missing", "Fill them in, or remove the row.")
+        return found
+
+    return PictureList(
+        path.name,
+        [sources[i] for i in kept],
+        open_at,
+        [path],
+        None if labels is None else [labels[i] for i in kept],
+        left_out,
+        None if group is None else table[group].cast(polars.String).fill_null("").gather(kept).to_list(),
+        [sources[i] if inside is None else inside[i] or sources[i] for i in kept],
+    )
+
+
+def _label_names(labels: polars.Series, names: list[str] | None, where: str) -> list[str]:
+    """Give each row's label as text, empty where it has none."""
+    if labels.dtype.is_integer() and names is not None:
+        known = [None if value is None or value < 0 else value for value in labels]
+        if any(value is not None and value >= len(names) for value in known):
+            raise DataError("labels", where, f"they point outside the {len(names)} class names", AGAIN)
+        return ["" if value is None else names[value] for value in known]
+    if not (labels.dtype.is_integer() or labels.dtype in (polars.String, polars.Categorical, polars.Boolean)):
+        raise DataError(f"column {labels.name}", where, f"type {labels.dtype} is no label", "Use numbers or text.")
+    texts = labels.cast(polars.Int64 if labels.dtype == polars.Boolean else labels.dtype).cast(polars.String)
+    return [text.strip() for text in texts.fill_null("")]
+
+
+def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> LabelledImages:
+    """Read a table with a column for each pixel, as the same table in a CSV is read."""
+    groups = None
+    if group in table.columns:
+        groups = table[group].cast(polars.String).fill_null("").to_numpy().astype(str)
+        table = table.drop(group)
+    columns = read_columns(table.columns, where)
+    pixels = table.select(table.columns[i] for i in columns.pixels)
+    if not len(table):
+        raise DataError("no pictures", where, "there are columns but no row", "Add rows of pixels.")
+    for column in pixels:
+        low, high = (column.min(), column.max()) if column.dtype.is_numeric() else (None, None)
+        whole = column.dtype.is_integer() or (low is not None and bool((column.round() == column).all()))
+        if column.null_count() or not whole or not (0 <= _number(low) <= _number(high) <= 255):
+            cause = "pixels are whole numbers from 0 to 255"
+            raise DataError(f"column {column.name}", where, cause, "Fill, divide or clip the column, then run again.")
+    height, width, channels = columns.shape
+    stack: ndarray = pixels.cast(polars.UInt8).to_numpy().reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    labels, class_names = None, tuple[str, ...]()
+    if columns.label is not None:
+        names = _label_names(table[table.columns[columns.label]], None, where)
+        if not all(names):
+            place = f"{where} row {names.index('') + 1}"
+            raise DataError("label", place, "it is missing", "Fill in the label, or remove the row.")
+        labels, class_names = encode_labels(np.array(names, dtype=str))
+    sources = np.array([f"{where}#{row}" for row in range(1, len(stack) + 1)])
+    return LabelledImages(np.ascontiguousarray(stack), labels, class_names, sources, where, groups=groups)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

@@ -1,0 +1,1 @@
+"""Networks, and everything a trained one can do."""

@@ -1,0 +1,142 @@
+"""OnnxClassifier: an exported model, computed by onnxruntime without torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy import ndarray
+
+from imprint.core.memmap import let_go
+from imprint.models.onnx.file import DOUBT, PIXELS, PROBABILITIES, broken, missing, read_onnx_file
+from imprint.models.predictor import Predictor
+from imprint.preprocessing.input_spec import InputSpec
+
+BATCH = 128
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxClassifier(Predictor):
+    """A model as `imprint export` wrote it, for use without torch.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        What computes it.
+    class_names : tuple of str
+        As the labels stood in the training data.
+    spec : InputSpec
+        What it expects of a picture.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
+    recipe : str
+        The name of the recipe that taught it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from imprint import load, train
+    >>> from imprint.models.onnx.exporting import export
+    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> path = Path(tempfile.mkdtemp()) / "digits.onnx"
+    >>> _ = export(model, path)
+    >>> OnnxClassifier.load(path).predict("digits").names == model.predict("digits").names
+    True
+    """
+
+    session: Any
+    class_names: tuple[str, ...]
+    spec: InputSpec
+    unsure_above: float
+    recipe: str
+
+    def _answers(
+        self, pixels: UInt8[ndarray, "n c h w"]
+    ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        # A thread for each batch: threads within a batch wait for each other at every layer (docs/LOG.md).
+        batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+        if len(batches) == 1:
+            return self._run(batches[0])
+        with ThreadPoolExecutor(_cores()) as pool:
+            probabilities, doubt = zip(*pool.map(self._run, batches), strict=True)
+        return np.concatenate(probabilities), np.concatenate(doubt)
+
+    def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        probabilities, doubt = self.session.run([PROBABILITIES, DOUBT], {PIXELS: pixels})
+        let_go(pixels)
+        return probabilities, doubt
+
+    @classmethod
+    def load(cls, path: str | Path) -> OnnxClassifier:
+        """Read a file that `imprint export` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        OnnxClassifier
+            Ready to predict.
+
+        Raises
+        ------
+        ModelFileError
+            When the file is missing, another program's, cut short or changed; nothing in it has been computed then.
+        UsageError
+            When onnx or onnxruntime is missing.
+
+        Examples
+        --------
+        >>> OnnxClassifier.load("pyproject.toml")
+        Traceback (most recent call last):
+        imprint.core.errors.ModelFileError: model at pyproject.toml: ...
+        """
+        content, facts = read_onnx_file(path)
+        try:
+            spec = InputSpec.from_dict(facts["input_spec"])
+            names = tuple(str(name) for name in facts["class_names"])
+            unsure_above, recipe = float(facts["unsure_above"]), str(facts["recipe"])
+            if not 1 <= len(set(names)) == len(names) or not math.isfinite(unsure_above):
+                raise ValueError("classes or threshold")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise broken(path, f"its facts do not hold together ({error})") from None
+        session = _session(content, path)
+        given, found = session.get_inputs(), session.get_outputs()
+        shapes = {value.name: value.shape[1:] for value in (*given, *found)}
+        if shapes != {PIXELS: [spec.channels, *spec.picture_size], PROBABILITIES: [len(names)], DOUBT: []}:
+            raise broken(path, "its graph is not that of its facts")
+        return cls(session, names, spec, unsure_above, recipe)
+
+
+def _session(content: bytes, path: str | Path) -> Any:
+    """Hand a checked file to onnxruntime."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise missing("onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # which would print, and try the same again
+            disabled_optimizers=["ConstantFolding"],  # Imprint folds itself; a small file could unfold to a gigabyte
+        )
+    except Exception as error:  # onnxruntime's own errors share no base but this
+        cause = " ".join(str(error).split())
+        raise broken(path, f"onnxruntime does not take it ({cause[:200]})") from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

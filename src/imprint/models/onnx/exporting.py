@@ -1,0 +1,281 @@
+"""Exporting a classifier to one .onnx file, which is kept only if it gives the same answers."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from imprint.core.errors import DataError, ImprintError, UsageError
+from imprint.core.files import written_whole
+from imprint.core.metrics import difference_interval
+from imprint.core.progress import Reporter
+from imprint.data.images import LabelledImages
+from imprint.data.load import Data, load
+from imprint.models.classifier import Classifier
+from imprint.models.onnx.classifier import OnnxClassifier
+from imprint.models.onnx.file import missing, sealed
+from imprint.models.predictor import Predictions
+from imprint.preprocessing.input_spec import InputSpec, fit
+from imprint.preprocessing.prepare import prepare
+
+TOLERANCE = 1e-4  # the most that a probability may differ
+DOUBT_TOLERANCE = 1e-3  # the same of doubt, which goes from some units to tens
+CALIBRATING = 300  # pictures whose activations set the ranges of int8; onnxruntime's examples take some hundred
+PROVING = 300  # pictures that come with scikit-learn
+LARGEST_LOSS = 0.01  # of accuracy by int8; a file that loses more is not kept
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What int8 does to a model, on labelled pictures that did not set its ranges.
+
+    Parameters
+    ----------
+    images : int
+        Number of pictures.
+    accuracy : float
+        Of the exported file.
+    before : float
+        Of the model as it was.
+    interval : tuple of float
+        95 % interval of the loss; see `metrics.difference_interval`.
+
+    Examples
+    --------
+    >>> print(Rounding(1000, accuracy=0.99, before=0.992, interval=(0.0, 0.004)))
+    accuracy 0.9900 instead of 0.9920, difference -0.0020 (95 % interval -0.0040 to +0.0000; 1,000 images)
+    """
+
+    images: int
+    accuracy: float
+    before: float
+    interval: tuple[float, float]
+
+    @property
+    def loss(self) -> float:
+        """How much accuracy is lost; below 0 where some was won.
+
+        Returns
+        -------
+        float
+            As a share of the pictures.
+
+        Examples
+        --------
+        >>> Rounding(4, 0.5, 0.75, (-1.0, 1.0)).loss
+        0.25
+        """
+        return self.before - self.accuracy
+
+    def __str__(self) -> str:
+        gained, lowest, highest = (0 - lost for lost in (self.loss, *reversed(self.interval)))
+        return (
+            f"accuracy {self.accuracy:.4f} instead of {self.before:.4f}, difference {gained:+.4f} "
+            f"(95 % interval {lowest:+.4f} to {highest:+.4f}; {self.images:,} images)"
+        )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written .onnx file, and how it was proved.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    pictures : str
+        What it was proved on.
+    images : int
+        How many of them.
+    viewed : int
+        How many of these the model hesitated at, so that their other views were averaged.
+    same : float
+        Share of them to which the file and the model give the same class.
+    difference : float
+        The most that any probability differs.
+    flags : float
+        Share of the pictures that both flag as unsure, or neither.
+    rounding : Rounding or None
+        What int8 costs; None without.
+
+    Examples
+    --------
+    >>> print(Exported(Path("a.onnx"), "digits", 300, 14, 1.0, 4e-7, 1.0, None))
+    300 pictures of digits (14 seen in other views too): all classes agree, probabilities differ by at most 4.0e-07
+    """
+
+    path: Path
+    pictures: str
+    images: int
+    viewed: int
+    same: float
+    difference: float
+    flags: float
+    rounding: Rounding | None
+
+    def __str__(self) -> str:
+        agreement = "all classes agree" if self.same == 1 else f"{self.same:.2%} of the classes agree"
+        return (
+            f"{self.images:,} pictures of {self.pictures} ({self.viewed:,} seen in other views too): "
+            f"{agreement.replace('%', ' %')}, probabilities differ by at most {self.difference:.1e}"
+        )
+
+
+def export(
+    model: Classifier,
+    path: str | Path,
+    data: LabelledImages | Data | None = None,
+    *,
+    int8: bool = False,
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Write a model to one .onnx file, run pictures through it, and keep it only if the answers are the same.
+
+    Parameters
+    ----------
+    model : Classifier
+        The model.
+    path : str or Path
+        The file; it appears once it is proved, and replaces an older one.
+    data : LabelledImages, or data as `load` takes it, or None, default=None
+        Pictures to prove it on; None takes real ones that scikit-learn brings along: digits for a model of
+        glyphs, else parts of two photos.
+    int8 : bool, default=False
+        Keep weights as 8 bits. That changes answers, so labelled pictures must tell by how much: up to half of
+        them, at most 300, set the ranges, the others measure the loss of accuracy.
+    reporter : Reporter or None, default=None
+        Told what is read and what is left out; None keeps silent.
+
+    Returns
+    -------
+    Exported
+        The file, and how it was proved.
+
+    Raises
+    ------
+    ImprintError
+        When the file does not give the same classes, or probabilities differ by more than 1e-4; with int8, when
+        more than 0.01 of accuracy is lost.
+    DataError
+        When int8 is asked without labelled pictures.
+    UsageError
+        When the packages for ONNX are missing, or the file cannot be written or does not end in .onnx.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from imprint import load, train
+    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> export(model, Path(tempfile.mkdtemp()) / "digits.onnx").difference < 1e-4
+    True
+    """
+    try:
+        from imprint.models.onnx.graph import classifier_model, network_model
+    except ModuleNotFoundError as error:
+        raise missing(error.name or "onnx") from None
+    if Path(path).suffix.lower() != ".onnx":
+        cause = "an exported model is known by the end of its name"
+        raise UsageError("output", str(path), cause, "Let the name end in .onnx.")
+    model = replace(model, net=deepcopy(model.net).cpu())  # a GPU rounds convolutions to 10 bits
+    images = proving_pictures(model.spec) if data is None else model.ready(data, reporter=reporter)
+    if int8 and (images.labels is None or data is None or len(images) < 2):
+        remedy = "Give labelled pictures with --data, or leave --int8 out."
+        raise DataError("int8", images.name, "without labels its loss of accuracy cannot be measured", remedy)
+    network = network_model(model.net, model.spec, len(model.class_names))
+    if int8:
+        from imprint.models.onnx.quantise import quantised
+
+        setting = np.arange(len(images)) % max(2, -(-len(images) // CALIBRATING)) == 0
+        network = quantised(network, prepare(torch.from_numpy(images[setting].pixels), model.spec).numpy())
+        images = images[~setting]
+    facts = {
+        "imprint": version("imprint"),
+        "class_names": list(model.class_names),
+        "input_spec": asdict(model.spec),
+        "unsure_above": model.unsure_above,
+        "recipe": model.recipe.name,
+        "precision": "int8" if int8 else "float32",
+    }
+    with written_whole(path) as temporary:
+        temporary.write_bytes(sealed(classifier_model(model, network), facts))
+        return _proved(model, OnnxClassifier.load(temporary), images, Path(path), int8)
+
+
+def _proved(model: Classifier, written: OnnxClassifier, images: LabelledImages, path: Path, int8: bool) -> Exported:
+    """Compare the written file's answers with the model's; refuse it where they differ too much."""
+    expected, found = model.predict(images), written.predict(images)
+    plain = replace(model, views_below=0.0).predict(images)
+    difference = float(np.abs(expected.probabilities - found.probabilities).max())
+    rounding = _rounding(model, expected, found, images) if int8 else None
+    exported = Exported(
+        path=path,
+        pictures=images.name,
+        images=len(images),
+        viewed=int((plain.probabilities != expected.probabilities).any(axis=1).sum()),
+        same=float((expected.labels == found.labels).mean()),
+        difference=difference,
+        flags=float((expected.unsure == found.unsure).mean()),
+        rounding=rounding,
+    )
+    alike = difference <= TOLERANCE and np.abs(expected.doubt - found.doubt).max() <= DOUBT_TOLERANCE
+    if rounding is None and not (exported.same == 1 and alike):
+        raise ImprintError("model", str(path), f"it does not answer as before ({exported})", "It was not kept.")
+    if rounding is not None and not rounding.loss <= LARGEST_LOSS:
+        raise ImprintError("int8", str(path), f"{rounding}", "It was not kept; leave --int8 out.")
+    return exported
+
+
+def _rounding(model: Classifier, expected: Predictions, found: Predictions, images: LabelledImages) -> Rounding:
+    labels = images.labels_among(model.class_names)
+    right, still = (predictions.labels == labels for predictions in (expected, found))
+    interval = difference_interval(int((right & ~still).sum()), int((still & ~right).sum()), len(labels))
+    return Rounding(len(labels), float(still.mean()), float(right.mean()), interval)
+
+
+def proving_pictures(spec: InputSpec) -> LabelledImages:
+    """Take real pictures that scikit-learn brings along, and bring them into a model's form.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        The model's input contract.
+
+    Returns
+    -------
+    LabelledImages
+        300, without labels: digits where the model reads glyphs, else parts of photos.
+
+    Examples
+    --------
+    >>> proving_pictures(InputSpec(3, (32, 48), (32, 48))).pixels.shape
+    (300, 3, 32, 48)
+    """
+    if spec.glyph is None:
+        name, pictures = "two photos", _parts_of_photos()
+    else:
+        digits = load("digits").pixels
+        name, pictures = "digits", [digits[i * len(digits) // PROVING].transpose(1, 2, 0) for i in range(PROVING)]
+    plain = replace(spec, glyph=None)  # looking for ink takes long, and any picture proves that answers are the same
+    pixels = np.stack([fit(picture, plain) for picture in pictures])
+    return LabelledImages(pixels, None, (), np.array([f"{name}#{i}" for i in range(1, PROVING + 1)]), name)
+
+
+def _parts_of_photos() -> list[UInt8[ndarray, "h w c"]]:
+    """Cut parts of random size and place out of scikit-learn's photos of a temple and a flower."""
+    from sklearn.datasets import load_sample_images
+
+    random, parts = np.random.default_rng(0), []
+    photos = load_sample_images().images
+    for i in range(PROVING):
+        photo = photos[i % len(photos)]
+        side = int(random.integers(32, min(photo.shape[:2])))
+        top, left = (int(random.integers(0, length - side + 1)) for length in photo.shape[:2])
+        parts.append(photo[top : top + side, left : left + side])
+    return parts

@@ -1,0 +1,301 @@
+"""Familiarity: how far a picture lies from what a network was taught with, in the network's own features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64, UInt8
+from numpy import ndarray
+from torch import Tensor, nn
+
+from imprint.models.layers import Dense, Ensemble, ReLU, Residual, dense
+from imprint.recipes import Recipe
+
+FEATURED_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
+LARGEST = 3_000_000  # numbers, 12 MB, in one matrix a class; `best` on ten classes stays just below
+
+
+def logits_and_features(
+    net: nn.Module, prepared: Float32[Tensor, "n c h w"]
+) -> tuple[Float32[Tensor, "n classes"], Float32[Tensor, "n features"]]:
+    """Run a network, and note the mean of each channel behind each activation on the way.
+
+    Where in the picture a channel answers is left out: with it, fewer strange things were found (docs/LOG.md).
+
+    Parameters
+    ----------
+    net : nn.Module
+        A chain of layers, or an ensemble of chains.
+    prepared : Tensor of float32, shape (n, c, h, w)
+        Prepared pictures.
+
+    Returns
+    -------
+    logits : Tensor of float32, shape (n, classes)
+        What the network gives.
+    features : Tensor of float32, shape (n, features)
+        Layer after layer; of an ensemble, those of its first two members.
+
+    Examples
+    --------
+    >>> from imprint.models.networks import build_net
+    >>> logits, features = logits_and_features(build_net("quick", 1, (28, 28), 10), torch.zeros(2, 1, 28, 28))
+    >>> logits.shape, features.shape  # 32 + 48 + 64 + 64 channels
+    (torch.Size([2, 10]), torch.Size([2, 208]))
+    """
+    if isinstance(net, Ensemble):
+        each = [logits_and_features(member, prepared) for member in net.members]
+        features = [found for _, found in each[:FEATURED_MEMBERS]]
+        return net.average([logits for logits, _ in each]), torch.cat(features, dim=1)
+    activations, means = prepared, []
+    for layer in net.children():
+        activations = layer(activations)
+        if isinstance(layer, ReLU | Residual):
+            means.append(_channel_means(dense(activations).float()))
+    return activations.float(), torch.cat(means, dim=1)
+
+
+def count_features(net: nn.Module) -> int:
+    """Count what `logits_and_features` notes, without computing anything: files may claim pictures of any size.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A chain of layers, or an ensemble of chains.
+
+    Returns
+    -------
+    int
+        Features of one picture.
+
+    Examples
+    --------
+    >>> from imprint.models.networks import build_net
+    >>> count_features(build_net("quick", 1, (28, 28), 10))  # 32 + 48 + 64 + 64 channels
+    208
+    """
+    if isinstance(net, Ensemble):
+        return sum(count_features(member) for member in net.members[:FEATURED_MEMBERS])
+    channels = features = 0
+    for layer in net.children():
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+        elif isinstance(layer, Dense):
+            channels = len(layer.bias)
+        elif isinstance(layer, ReLU | Residual):
+            features += channels
+    return features
+
+
+def _channel_means(activations: Float32[Tensor, "n c h w"] | Float32[Tensor, "n c"]) -> Float32[Tensor, "n c"]:
+    """Average channels over the picture; a dense layer's units are taken as they are."""
+    return activations.flatten(2).mean(dim=2) if activations.ndim == 4 else activations.clone()
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """What the features of training pictures are like: a Gaussian for each class.
+
+    Parameters
+    ----------
+    centres : Tensor of float32, shape (classes, features)
+        The mean of each class.
+    whitening : Tensor of float32, shape (classes or 1, features, features)
+        Turns what lies between features and their class's mean into numbers that scatter alike in every direction;
+        one for all classes where one for each would be too large.
+
+    References
+    ----------
+    Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
+    attacks", arXiv:1807.03888.
+
+    Examples
+    --------
+    >>> one = Familiarity(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.eye(2)[None])
+    >>> one.distances(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([0, 1]))
+    tensor([1., 4.])
+    """
+
+    centres: Float32[Tensor, "classes features"]
+    whitening: Float32[Tensor, "shapes features features"]
+
+    def distances(
+        self, features: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
+    ) -> Float32[Tensor, " n"]:
+        """Measure the squared Mahalanobis distance from the predicted class's mean.
+
+        Parameters
+        ----------
+        features : Tensor of float32, shape (n, features)
+            From `logits_and_features`.
+        predicted : Tensor of int64, shape (n,)
+            Which class each picture is taken for.
+
+        Returns
+        -------
+        Tensor of float32, shape (n,)
+            About the number of features for a usual picture, tens to thousands of times that for a strange one.
+
+        Examples
+        --------
+        >>> one = Familiarity(torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> one.distances(torch.tensor([[3.0]]), torch.tensor([0]))
+        tensor([9.])
+        """
+        found = features.new_empty(len(features))
+        for label in predicted.unique().tolist():
+            of_class = predicted == label
+            whitening = self.whitening[label if len(self.whitening) > 1 else 0]
+            found[of_class] = ((features[of_class] - self.centres[label]) @ whitening).square().sum(dim=1)
+        return found
+
+    def to(self, device: torch.device) -> Familiarity:
+        """Move it to where a network computes.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where.
+
+        Returns
+        -------
+        Familiarity
+            The same numbers there.
+
+        Examples
+        --------
+        >>> one = Familiarity(torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> one.to(torch.device("cpu")).centres
+        tensor([[0.]])
+        """
+        return Familiarity(self.centres.to(device), self.whitening.to(device))
+
+
+def learn_familiarity(
+    features: Float32[Tensor, "n features"], labels: Int64[Tensor, " n"], classes: int
+) -> Familiarity:
+    """Learn what the features of training pictures are like.
+
+    A class's covariance is drawn towards that within all classes by the weight of four pictures a feature, and that
+    towards the covariance of unrelated features by one, so that it can be inverted however few pictures there are.
+
+    Parameters
+    ----------
+    features : Tensor of float32, shape (n, features)
+        Of training pictures as they are, not augmented.
+    labels : Tensor of int64, shape (n,)
+        Their classes.
+    classes : int
+        Number of classes; one without a picture has its mean where all pictures have theirs.
+
+    Returns
+    -------
+    Familiarity
+        For pictures that may be strange.
+
+    References
+    ----------
+    Friedman, "Regularized discriminant analysis", JASA 84 (1989) 165-175, for the two steps.
+
+    Examples
+    --------
+    >>> features, one_class = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(500).long()
+    >>> usual = learn_familiarity(features, one_class, 1)
+    >>> strange = usual.distances(torch.full((1, 3), 9.0), torch.tensor([0]))
+    >>> bool(strange > 50 * usual.distances(features, one_class).median())
+    True
+    """
+    # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602.
+    exact, number = features.to("cpu", torch.float64, copy=True), features.shape[1]
+    labels = labels.cpu()
+    middle = exact.mean(dim=0)
+    sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, exact - middle)
+    centres = middle + sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
+    within = exact.sub_(centres[labels])  # in place: copies of 8,192 pictures' features took 0.1 GB
+    spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that never answers still has a size
+    scaled = within.div_(spread)
+    unrelated = torch.eye(number, dtype=exact.dtype)
+    common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
+    each = [common] if classes * number**2 > LARGEST else [_drawn(scaled[labels == i], common) for i in range(classes)]
+    lower = torch.linalg.cholesky(torch.stack(each))
+    whitening = torch.linalg.solve_triangular(lower, (unrelated / spread).expand_as(lower), upper=False).mT
+    return Familiarity(centres.float(), whitening.float().contiguous()).to(features.device)
+
+
+def _drawn(
+    scaled: Float64[Tensor, "n features"], common: Float64[Tensor, "features features"]
+) -> Float64[Tensor, "features features"]:
+    """Give the covariance of one class, drawn towards the common one."""
+    weight = 4 * len(common)
+    return (scaled.T @ scaled + weight * common) / (len(scaled) + weight)
+
+
+QUARTER_TURNS = {"turned left", "turned right"}  # only where height and width are the same
+
+
+FORMS: dict[str, Callable[[UInt8[ndarray, "n c h w"]], UInt8[ndarray, "n c h w"]]] = {
+    "turned left": lambda pixels: np.rot90(pixels, 1, axes=(2, 3)),
+    "turned right": lambda pixels: np.rot90(pixels, 3, axes=(2, 3)),
+    "upside down": lambda pixels: np.rot90(pixels, 2, axes=(2, 3)),
+    "mirrored": lambda pixels: pixels[..., ::-1],
+}
+
+
+def forms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
+    """Tell which forms make strangers of pictures.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Where it mirrors pictures, or turns them so far, those are no strangers.
+    size : tuple of int
+        Height and width of the pictures.
+
+    Returns
+    -------
+    tuple of str
+        Some of `FORMS`.
+
+    Examples
+    --------
+    >>> from imprint.recipes import RECIPES
+    >>> forms_for(RECIPES["tutorial"], (28, 20))
+    ('upside down', 'mirrored')
+    """
+    unfit: set[str] = set()
+    if size[0] != size[1] or recipe.rotation >= 90:
+        unfit |= QUARTER_TURNS
+    if recipe.rotation >= 180:
+        unfit.add("upside down")
+    if recipe.mirror == "yes":
+        unfit.add("mirrored")
+    return tuple(form for form in FORMS if form not in unfit)
+
+
+def guard_classes(recipe: Recipe, size: tuple[int, int], classes: int) -> int:
+    """Count what a guard tells apart: each class as it is, each in every strange form, and halves of two classes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the model.
+    size : tuple of int
+        Height and width of the pictures.
+    classes : int
+        Of the model.
+
+    Returns
+    -------
+    int
+        The guard's classes, of which the first are the model's.
+
+    Examples
+    --------
+    >>> from imprint.recipes import RECIPES
+    >>> guard_classes(RECIPES["tutorial"], (28, 28), 10)
+    51
+    """
+    return classes * (1 + len(forms_for(recipe, size))) + 1

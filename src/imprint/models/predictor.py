@@ -1,0 +1,277 @@
+"""Predictions: what a model says about pictures, and the CSV that is written of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped, UInt8
+from numpy import ndarray
+
+from imprint.core.files import written_whole
+from imprint.core.progress import Reporter
+from imprint.data.images import LabelledImages
+from imprint.data.load import Data, load
+from imprint.preprocessing.input_spec import InputSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says about pictures.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n, classes)
+        Rows that sum to 1.
+    class_names : tuple of str
+        Names of the columns.
+    sources : ndarray, shape (n,)
+        Where each picture came from, as in `LabelledImages`.
+    doubt : ndarray of float32, shape (n,)
+        See `doubts`.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure.
+
+    Examples
+    --------
+    >>> two, doubt = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([4.7, 6.2], dtype=np.float32)
+    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), doubt, unsure_above=6.0)
+    >>> predictions.names, predictions.unsure.tolist()
+    (['cat', 'dog'], [False, True])
+    """
+
+    probabilities: Float32[ndarray, "n classes"]
+    class_names: tuple[str, ...]
+    sources: Shaped[ndarray, " n"]
+    doubt: Float32[ndarray, " n"]
+    unsure_above: float
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def labels(self) -> Int64[ndarray, " n"]:
+        """The likeliest class of each picture, as position in `class_names`."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    @property
+    def names(self) -> list[str]:
+        """The likeliest class of each picture, by name as in the training data."""
+        return [self.class_names[label] for label in self.labels]
+
+    @property
+    def confidence(self) -> Float32[ndarray, " n"]:
+        """The likeliest class's probability."""
+        return np.asarray(self.probabilities.max(axis=1))
+
+    @property
+    def unsure(self) -> ndarray:
+        """Whether each prediction is more doubtful than all but 1 % of those for genuine pictures."""
+        return np.asarray(self.doubt > self.unsure_above)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Give each prediction as plain JSON values.
+
+        Returns
+        -------
+        list of dict
+            With `source`, `label`, `confidence` and `unsure`.
+
+        Examples
+        --------
+        >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
+        >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5).to_dicts()
+        [{'source': 'a.png', 'label': 'cat', 'confidence': 1.0, 'unsure': False}]
+        """
+        facts = zip(self.sources.tolist(), self.names, self.confidence.tolist(), self.unsure.tolist(), strict=True)
+        keys = ("source", "label", "confidence", "unsure")
+        return [dict(zip(keys, values, strict=True)) for values in facts]
+
+    def to_csv(self) -> str:
+        """Lay the predictions out as CSV: `ImageId,Label` for a CSV of pixels, ids from 1, else all four facts.
+
+        Returns
+        -------
+        str
+            A header and one line a picture, in the pictures' order.
+
+        Examples
+        --------
+        >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
+        >>> doubt = np.zeros(1, dtype=np.float32)
+        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), doubt, 0.5).to_csv())
+        ImageId,Label
+        1,cat
+        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), doubt, 0.5).to_csv())
+        source,label,confidence,unsure
+        a.png,cat,1.0000,no
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self.sources.dtype.kind == "i":
+            writer.writerow(["ImageId", "Label"])
+            writer.writerows(enumerate(self.names, start=1))
+            return text.getvalue()
+        writer.writerow(["source", "label", "confidence", "unsure"])
+        for fact in self.to_dicts():
+            confidence, unsure = f"{fact['confidence']:.4f}", "yes" if fact["unsure"] else "no"
+            writer.writerow([fact["source"], fact["label"], confidence, unsure])
+        return text.getvalue()
+
+    def write_csv(self, path: str | Path) -> None:
+        r"""Write the predictions to a file that appears once it is whole; see `to_csv` for its form.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; an older one is replaced.
+
+        Raises
+        ------
+        UsageError
+            When the file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "result.csv"
+        >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
+        >>> Predictions(one, ("cat", "dog"), np.array([5]), np.zeros(1, dtype=np.float32), 0.5).write_csv(path)
+        >>> path.read_text()
+        'ImageId,Label\n1,cat\n'
+        """
+        with written_whole(path) as temporary:
+            temporary.write_text(self.to_csv(), encoding="utf-8", newline="")
+
+
+class Predictor(ABC):
+    """What every model does with pictures. Several threads may ask one model at once.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        As the labels stood in the training data.
+    spec : InputSpec
+        What it expects of a picture.
+    unsure_above : float
+        Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
+
+    Examples
+    --------
+    >>> from imprint.models.classifier import Classifier
+    >>> issubclass(Classifier, Predictor)
+    True
+    """
+
+    class_names: tuple[str, ...]
+    spec: InputSpec
+    unsure_above: float
+
+    @abstractmethod
+    def _answers(
+        self, pixels: UInt8[ndarray, "n c h w"]
+    ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
+        """Compute probabilities and doubt of pictures that have the form of `spec`."""
+
+    def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
+        """Give each picture's probability of each class.
+
+        Parameters
+        ----------
+        images : LabelledImages, or data as `load` takes it
+            Pictures of the form that the model was taught with, or data that are brought into it; labels
+            are not looked at.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, classes)
+            Columns as in `class_names`; rows sum to 1.
+
+        Raises
+        ------
+        DataError
+            When the pictures have another form.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> digits = load("digits")
+        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.predict_proba(digits).shape
+        (1797, 10)
+        """
+        return self.predict(images).probabilities
+
+    def predict(self, images: LabelledImages | Data) -> Predictions:
+        """Name each picture's class.
+
+        Parameters
+        ----------
+        images : LabelledImages, or data as `load` takes it
+            Pictures of the form that the model was taught with, or data that are brought into it; labels
+            are not looked at.
+
+        Returns
+        -------
+        Predictions
+            In the pictures' order; `write_csv` writes them.
+
+        Raises
+        ------
+        DataError
+            When the pictures have another form.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> digits = load("digits")
+        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> set(model.predict(digits).names) <= set(digits.class_names)
+        True
+        >>> len(model.predict(digits.pixels[0, 0]))  # an array, a file's path and its bytes do as well
+        1
+        """
+        ready = self.ready(images)
+        probabilities, doubt = self._answers(ready.pixels)
+        return Predictions(probabilities, self.class_names, ready.sources, doubt, self.unsure_above)
+
+    def ready(
+        self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
+    ) -> LabelledImages:
+        """Read data in the form that the model was taught with.
+
+        Parameters
+        ----------
+        data : LabelledImages, or data as `load` takes it
+            Pictures already in that form, or data that are brought into it.
+        part : {"train", "validation", "test"} or None, default=None
+            Which part of data that come divided.
+        reporter : Reporter or None, default=None
+            Told what is read and what is left out; None keeps silent.
+
+        Returns
+        -------
+        LabelledImages
+            In that form.
+
+        Raises
+        ------
+        DataError
+            When the data cannot be read, or a table has another form.
+
+        Examples
+        --------
+        >>> from imprint import load, train
+        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model.ready("digits").shape
+        (1, 8, 8)
+        """
+        if not isinstance(data, LabelledImages):
+            data = load(data, part=part, spec=self.spec, allow_bad=1.0, reporter=reporter)
+        self.spec.check(data.shape, data.name)
+        return data

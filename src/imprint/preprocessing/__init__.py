@@ -1,0 +1,1 @@
+"""InputSpec, and what brings any image into it."""

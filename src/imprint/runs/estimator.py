@@ -1,0 +1,471 @@
+"""EstimatorNote: what a model file keeps of an ImageClassifier beyond its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+import numpy as np
+from jaxtyping import Shaped
+from numpy import ndarray
+from imprint.models.classifier import Classifier
+from imprint.recipes import Recipe
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from jaxtyping import Float32, Shaped
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from imprint.data.readers.rows import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.core.errors import DataError, UsageError
+from imprint.data.images import LabelledImages
+from imprint.models.model_file import broken
+from imprint.runs.run import train
+
+NOTE = "scikit-learn"  # among a model file's notes
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatorNote:
+    """What a fitted ImageClassifier knows beyond its model.
+
+    Parameters
+    ----------
+    parameters : dict
+        It was made with.
+    classes : ndarray, shape (classes,)
+        Labels as they were given, sorted.
+    image_shape : tuple of int
+        Height, width and, for colour, channels.
+    pixel_range : tuple of float
+        The numbers that mean black and white.
+
+    Examples
+    --------
+    >>> EstimatorNote({"recipe": "quick"}, np.array([3, 8]), (28, 28), (0.0, 1.0)).facts()["classes"]
+    [3, 8]
+    """
+
+    parameters: dict[str, Any]
+    classes: Shaped[ndarray, " classes"]
+    image_shape: tuple[int, ...]
+    pixel_range: tuple[float, float]
+
+    def facts(self) -> dict[str, Any]:
+        """Give the note as plain JSON values; a random generator's state is not kept.
+
+        Returns
+        -------
+        dict
+            From which `read_note` makes it again.
+
+        Examples
+        --------
+        >>> EstimatorNote({"recipe": "quick"}, np.array(["a", "b"]), (28, 28), (0.0, 1.0)).facts()["label_type"]
+        '<U1'
+        """
+        parameters = dict(self.parameters)
+        if isinstance(parameters["recipe"], Recipe):
+            parameters["recipe"] = parameters["recipe"].to_dict()
+        if not isinstance(parameters.get("random_state"), int):
+            parameters["random_state"] = None
+        return {
+            "classes": self.classes.tolist(),
+            "label_type": self.classes.dtype.str,
+            "image_shape": list(self.image_shape),
+            "pixel_range": list(self.pixel_range),
+            "parameters": parameters,
+        }
+
+
+def read_note(model: Classifier) -> EstimatorNote:
+    """Read a model's note, or make one: labels are words then, and pixels go from 0 to 255.
+
+    Parameters
+    ----------
+    model : Classifier
+        Any model.
+
+    Returns
+    -------
+    EstimatorNote
+        Checked against the model, but for the parameters.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError or AttributeError
+        When it does not hold together.
+
+    Examples
+    --------
+    >>> from imprint import load, train
+    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> read_note(model).image_shape
+    (8, 8)
+    """
+    spec = model.spec
+    plain = {
+        "classes": list(model.class_names),
+        "label_type": "U",
+        "image_shape": [*spec.picture_size, *([spec.channels] if spec.channels > 1 else [])],
+        "pixel_range": [0, 255],
+        "parameters": {"recipe": model.recipe.to_dict()},
+    }
+    facts: Mapping[str, Any] = (model.notes or {}).get(NOTE, plain)
+    parameters = dict(facts["parameters"])
+    if isinstance(parameters["recipe"], dict):
+        parameters["recipe"] = Recipe.from_dict(parameters["recipe"])
+    label_type = np.dtype(facts["label_type"])
+    classes = np.array(facts["classes"], dtype=label_type)
+    if tuple(map(class_name, classes.tolist())) != model.class_names or label_type.kind not in "biufUO":
+        raise ValueError("classes")
+    shape = tuple(map(int, facts["image_shape"]))
+    height, width, channels = (*shape, 1)[:3]
+    low, high = map(float, facts["pixel_range"])
+    if (channels, (height, width)) != (spec.channels, spec.picture_size) or not low < high:
+        raise ValueError("shape or range")
+    return EstimatorNote(parameters, classes, shape, (low, high))
+
+
+def class_name(label: Any) -> str:
+    """Name a class as a CSV would: whole numbers without a point.
+
+    Parameters
+    ----------
+    label : int, float, bool or str
+        As `y` holds it.
+
+    Returns
+    -------
+    str
+        For `Classifier.class_names`.
+
+    Examples
+    --------
+    >>> class_name(3.0), class_name(True)
+    ('3', 'True')
+    """
+    return f"{label:.0f}" if isinstance(label, float) and label.is_integer() else str(label)
+
+
+WHERE = "ImageClassifier"
+
+
+class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier of pictures that fits into scikit-learn's pipelines, cross-validation and searches.
+
+    `X` is an array of pictures, n × height × width, or with 1 or 3 channels last or first; or rows of
+    pixels as scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to
+    255. Any other numbers are scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped.
+    Labels are numbers or words, and come back as they were given.
+
+    Parameters
+    ----------
+    recipe : str, Recipe or None, default="quick"
+        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
+    image_shape : tuple of int or None, default=None
+        Height, width and, for colour, channels of the pictures that are given as rows; one of them may
+        be -1, as in ``numpy.reshape``. None takes rows for grey squares.
+    pixel_range : tuple of float or None, default=None
+        The numbers that mean black and white. None is 0 and 255 for uint8. For other types it is 0 and 1
+        where all training pixels lie between; what 1 % of them lie below and 1 % above where some are
+        negative, as from StandardScaler; else the least and the greatest.
+    epochs, batch_size : int or None, default=None
+        In place of the recipe's.
+    learning_rate : float or None, default=None
+        In place of the recipe's.
+    settings : mapping, sequence of str or None, default=None
+        Any other changes to the recipe, such as ``{"rotation": 0}`` or ``["rotation=0"]``.
+    validation_share : float or None, default=None
+        Share of the training pictures to hold out, which calibrates confidence; None takes the recipe's.
+    random_state : int, RandomState or None, default=None
+        Of weights, order, augmentation and dropout; None takes the recipe's seed, so fits can be repeated.
+    device : str, default="auto"
+        Where to compute.
+    verbose : bool, default=False
+        Tell each epoch on stderr.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (classes,)
+        The labels, each once, sorted.
+    n_features_in_ : int
+        Numbers in a picture.
+    image_shape_ : tuple of int
+        Height, width and, for colour, channels.
+    pixel_range_ : tuple of float
+        The numbers that mean black and white.
+    model_ : Classifier
+        What was trained.
+    history_ : dict of str to list of float
+        One value an epoch, as `Run.history`.
+    validation_ : Score or None
+        On the pictures held out.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> classifier = ImageClassifier("quick", epochs=1).fit(X[:1000], y[:1000])
+    >>> classifier.score(X[1000:], y[1000:]) > 0.8
+    True
+    >>> classifier.predict(X[:3]).dtype
+    dtype('int64')
+    """
+
+    def __init__(
+        self,
+        recipe: str | Recipe | None = "quick",
+        *,
+        image_shape: Sequence[int] | None = None,
+        pixel_range: tuple[float | int, float | int] | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        settings: Mapping[str, Any] | Sequence[str] | None = None,
+        validation_share: float | int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        verbose: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.settings = settings
+        self.validation_share = validation_share
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> ImageClassifier:  # noqa: N803
+        """Train on labelled pictures.
+
+        Parameters
+        ----------
+        X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels)
+            Pictures.
+        y : array, shape (n,)
+            A label for each: numbers or words, of two classes at least.
+
+        Returns
+        -------
+        ImageClassifier
+            Itself.
+
+        Raises
+        ------
+        DataError
+            When pictures or labels cannot be used.
+        UsageError
+            When a parameter makes no sense, or training diverges.
+
+        Examples
+        --------
+        >>> from imprint import load
+        >>> digits = load("digits")
+        >>> ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels[:, 0], digits.labels).image_shape_
+        (8, 8)
+        """
+        rows, given_shape = as_rows(X, "X")
+        with _one_line("X or y"):
+            rows, y = validate_data(self, rows, y)
+            check_classification_targets(y)
+        self.image_shape_ = settle_shape(self.image_shape, given_shape, rows.shape[1])
+        self.pixel_range_ = settle_range(self.pixel_range, rows)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError("labels", "y", "there is only one class", "Give pictures of two classes at least.")
+        names = tuple(map(class_name, self.classes_.tolist()))
+        images = self._images(rows, labels.astype(np.int64), names)
+        run = train(
+            images,
+            self.recipe,
+            settings=self._settings(),
+            validation=self.validation_share,
+            seed=self._seed(),
+            device=self.device,
+            silent=not self.verbose,
+        )
+        self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
+        return self
+
+    def predict(self, X: ArrayLike) -> Shaped[ndarray, " n"]:  # noqa: N803
+        """Name each picture's class.
+
+        Parameters
+        ----------
+        X : array
+            Pictures of the form that the classifier was fitted with, as rows or not.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Labels, as `y` held them.
+
+        Raises
+        ------
+        DataError
+            When the pictures have another form.
+
+        Examples
+        --------
+        >>> from imprint import load
+        >>> digits = load("digits")
+        >>> words = np.array(digits.class_names)[digits.labels]
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, words)
+        >>> classifier.predict(digits.pixels[:2]).dtype
+        dtype('<U1')
+        """
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[likeliest])
+
+    def predict_proba(self, X: ArrayLike) -> Float32[ndarray, "n classes"]:  # noqa: N803
+        """Give each picture's probability of each class.
+
+        Parameters
+        ----------
+        X : array
+            Pictures of the form that the classifier was fitted with, as rows or not.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, classes)
+            Columns as in `classes_`; rows sum to 1.
+
+        Raises
+        ------
+        DataError
+            When the pictures have another form.
+
+        Examples
+        --------
+        >>> from imprint import load
+        >>> digits = load("digits")
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, digits.labels)
+        >>> classifier.predict_proba(digits.pixels[:2]).shape
+        (2, 10)
+        """
+        check_is_fitted(self)
+        rows, given_shape = as_rows(X, "X")
+        with _one_line("X"):
+            rows = validate_data(self, rows, reset=False)
+        if given_shape not in (None, self.image_shape_):
+            cause = f"the classifier was fitted with {self.image_shape_}"
+            raise DataError(f"pictures of {given_shape}", "X", cause, "Give pictures of that shape.")
+        refuse_another_scale(rows, self.pixel_range_)
+        return self.model_.predict_proba(self._images(rows))
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted classifier to one model file, which ``imprint predict`` and others read too.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; it appears once it is whole, and replaces an older one.
+
+        Raises
+        ------
+        UsageError
+            When the file cannot be written, or labels are neither numbers nor words.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load
+        >>> digits = load("digits")
+        >>> path = Path(tempfile.mkdtemp()) / "digits.safetensors"
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, digits.labels)
+        >>> classifier.save(path)
+        >>> ImageClassifier.load(path).predict(digits.pixels[:3]).dtype
+        dtype('int64')
+        """
+        check_is_fitted(self)
+        note = EstimatorNote(self.get_params(deep=False), self.classes_, self.image_shape_, self.pixel_range_)
+        replace(self.model_, notes={NOTE: note.facts()}).save(path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> ImageClassifier:
+        """Read a fitted classifier, or make one of any model.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file that `save` wrote, or another model file or run folder: its labels are words then, and
+            its pixels go from 0 to 255.
+        device : str, default="auto"
+            Where to compute.
+
+        Returns
+        -------
+        ImageClassifier
+            As it was saved; `history_` and `validation_` are not kept.
+
+        Raises
+        ------
+        ModelFileError
+            When the file is not a whole model.
+
+        Examples
+        --------
+        >>> ImageClassifier.load("pyproject.toml")
+        Traceback (most recent call last):
+        imprint.core.errors.ModelFileError: model at pyproject.toml: ...
+        """
+        model = Classifier.load(path, device)
+        try:
+            note = read_note(model)
+            classifier = cls(**note.parameters)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise broken(path, f"its note of an ImageClassifier does not hold together ({error})") from None
+        classifier.classes_, classifier.image_shape_ = note.classes, note.image_shape
+        classifier.pixel_range_, classifier.n_features_in_ = note.pixel_range, math.prod(note.image_shape)
+        classifier.model_, classifier.history_, classifier.validation_ = model, {}, None
+        return classifier
+
+    def _images(
+        self, rows: ndarray, labels: ndarray | None = None, class_names: tuple[str, ...] = ()
+    ) -> LabelledImages:
+        pixels = to_pixels(rows, self.image_shape_, self.pixel_range_)
+        return LabelledImages(pixels, labels, class_names, np.arange(1, len(pixels) + 1), "X")
+
+    def _settings(self) -> list[str]:
+        """Put all changes to the recipe into one list."""
+        more = () if self.settings is None else self.settings
+        if isinstance(more, str) or not isinstance(more, Mapping | Sequence):
+            cause = "it is neither a dict nor a list"
+            raise UsageError(f"settings {more!r}", WHERE, cause, 'Give {"epochs": 3} or ["epochs=3"].')
+        changes = [f"{key}={value}" for key, value in more.items()] if isinstance(more, Mapping) else list(more)
+        named = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        return changes + [f"{key}={value}" for key, value in named.items() if value is not None]
+
+    def _seed(self) -> int | None:
+        if self.random_state is None or isinstance(self.random_state, int):
+            return self.random_state
+        try:
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        except ValueError:
+            raise UsageError(f"random_state {self.random_state!r}", WHERE, "it is no seed", "Give an int.") from None
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Put what scikit-learn finds wrong with every estimator's input into Imprint's form."""
+    try:
+        yield
+    except ValueError as error:
+        cause = re.sub(r"\[.*\]", "[…]", " ".join(str(error).split())).rstrip(".")  # it prints whole arrays
+        raise DataError(what, WHERE, cause, "Give pictures as an array, and a label for each to fit.") from None

@@ -1,0 +1,225 @@
+"""RunRecord: what a run folder holds, read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imprint.core.scores import Answers, read_answers
+from imprint.models.classifier import Classifier
+from imprint.core.errors import DataError, ImprintError, UsageError
+from imprint.data.images import LabelledImages
+from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, ORIGIN_NAME, find_model
+from imprint.runs.provenance import Origin
+from imprint.core.progress import Reporter
+from imprint.runs.folder import go_on_with
+from imprint.runs.folder import ANSWERS_NAME, HISTORY_NAME, METRICS_NAME
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """What a run folder holds.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it stands.
+    model : Classifier
+        The model.
+    history : dict of str to list of float
+        Columns of history.csv; empty where it is missing.
+    metrics : dict
+        metrics.json; empty where it is missing.
+    origin : Origin or None
+        What the run came from, where it is known.
+    answers : Answers or None
+        What the model said of the validation pictures, where there were any.
+    notes : tuple of str
+        What is missing.
+
+    Examples
+    --------
+    >>> read_run(Path("nowhere"))
+    Traceback (most recent call last):
+    imprint.core.errors.UsageError: run folder at nowhere: there is no such folder. Name one that imprint train made.
+    """
+
+    folder: Path
+    model: Classifier
+    history: dict[str, list[float]]
+    metrics: dict[str, Any]
+    origin: Origin | None
+    answers: Answers | None
+    notes: tuple[str, ...]
+
+    def read_pictures(
+        self, data: str | None = None, reporter: Reporter | None = None
+    ) -> tuple[LabelledImages, LabelledImages | None]:
+        """Read the run's pictures again.
+
+        Parameters
+        ----------
+        data : str or None, default=None
+            Where they stand now; None is where they stood.
+        reporter : Reporter or None, default=None
+            Told what is read; None keeps silent.
+
+        Returns
+        -------
+        training : LabelledImages
+            Those learnt from.
+        held_out : LabelledImages or None
+            The validation pictures, if any, in the order of `answers`.
+
+        Raises
+        ------
+        DataError
+            When the run does not tell them, or they cannot be read, or are others by now.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint import load, train
+        >>> from imprint.runs.folder import train_facts, write_run
+        >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_run(run, folder, train_facts(run, folder, None))
+        >>> read_run(folder).read_pictures()
+        Traceback (most recent call last):
+        imprint.core.errors.DataError: training data at ...: the run does not tell it. Train again...
+        """
+        origin, answers = self.origin, self.answers
+        if origin is None:
+            cause = "the run does not tell it"
+            raise DataError("training data", str(self.folder), cause, "Train again, or name the data with --training.")
+        given = origin.training.read_again(data, reporter)
+        if answers is None:
+            return given, None
+        checked = given
+        if origin.validation is not None:
+            together = origin.validation.path == origin.training.path
+            checked = origin.validation.read_again(data if together else None, reporter)
+        if answers.places.min() < 0 or answers.places.max() >= len(checked):
+            cause = "it names pictures that the data does not have"
+            raise DataError(ANSWERS_NAME, str(self.folder), cause, "Use a run folder as train left it.")
+        learnt = np.arange(len(given))
+        if origin.validation is None:
+            learnt = np.setdiff1d(learnt, answers.places)
+        return given[learnt], checked[answers.places]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read what a training run left behind.
+
+    Parameters
+    ----------
+    folder : Path
+        A run folder.
+
+    Returns
+    -------
+    RunRecord
+        The model, and whatever else the folder holds.
+
+    Raises
+    ------
+    UsageError
+        When there is no such folder, or a file in it is broken.
+    ModelFileError
+        When it holds no whole model.
+
+    Examples
+    --------
+    >>> read_run(Path("pyproject.toml"))
+    Traceback (most recent call last):
+    imprint.core.errors.UsageError: run folder at pyproject.toml: it is a file. Name a folder that imprint train made.
+    """
+    if not folder.is_dir():
+        cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")
+        raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
+    if find_model(folder).name == CHECKPOINT_NAME:
+        raise UsageError("run", str(folder), "it was stopped before its end", f"Go on with {go_on_with(folder)}.")
+    model = Classifier.load(folder / MODEL_NAME)
+    notes: list[str] = []
+    metrics = _part(folder / METRICS_NAME, _read_metrics, notes, "") or {}
+    validated = metrics.get("validation") is not None
+    return RunRecord(
+        folder,
+        model,
+        _part(folder / HISTORY_NAME, _read_history, notes, "there are no curves") or {},
+        metrics,
+        _part(
+            folder / ORIGIN_NAME,
+            lambda path: Origin.from_dict(_read_object(path)),
+            notes,
+            "data and command are not known, as in runs of older versions; train again to have them",
+        ),
+        _part(
+            folder / ANSWERS_NAME,
+            lambda path: read_answers(path, model.class_names),
+            notes,
+            "mistakes cannot be told" if validated else "",
+        ),
+        tuple(notes),
+    )
+
+
+def _part(path: Path, read: Callable[[Path], Part], notes: list[str], missing: str) -> Part | None:
+    """Read one file if it is there; note what its lack means."""
+    if not path.is_file():
+        if missing:
+            notes.append(f"the file {path.name} is missing, so {missing}")
+        return None
+    try:
+        return read(path)
+    except ImprintError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        cause = f"it does not hold together ({error})"
+        raise UsageError(path.name, str(path.parent), cause, "Take the file away to do without it.") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    if not isinstance(values, dict):
+        raise ValueError("no object")
+    return values
+
+
+def _refuse(constant: str) -> float:
+    """Refuse NaN and the infinities, which Python's json would read."""
+    raise ValueError(f"{constant} is no figure")
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json, the score of it checked."""
+    metrics = _read_object(path)
+    for key in ("validation", "expected"):
+        if metrics.get(key) is not None:
+            low, high = metrics[key]["interval"]
+            metrics[key]["interval"] = float(low), float(high)
+    if (score := metrics.get("validation")) is not None:
+        score |= {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
+        score |= {"images": int(score["images"])}
+    if metrics.get("seconds") is not None:
+        metrics["seconds"] = float(metrics["seconds"])
+    return metrics
+
+
+def _read_history(path: Path) -> dict[str, list[float]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"loss", "acc", "lr"} <= set(rows[0]):
+        raise ValueError("loss, acc or lr is missing")
+    history = {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+    if not np.isfinite(list(history.values())).all() or min(history["lr"]) <= 0:
+        raise ValueError("a figure is not finite, or a learning rate not above 0")
+    return history

@@ -1,1 +1,0 @@
-"""The verbs of the command line, one function each, without logic of their own."""

@@ -1,0 +1,123 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import imprint
+from imprint import DataError, LabelledImages
+from imprint.analysis.error_analysis import CAUSES, diagnose
+from imprint.report.tables import mistakes_table
+
+
+@pytest.fixture(scope="module")
+def parts(digits):
+    return digits[:1200], digits[1200:]
+
+
+@pytest.fixture(scope="module")
+def good(parts):
+    return imprint.train(
+        parts[0], recipe="quick", settings=["epochs=8", "min_steps=14"], validation=0.15, silent=True
+    ).model
+
+
+def planted(held_out, pixels, labels):
+    """Put pictures behind those held out."""
+    names = np.array([f"planted#{i}" for i in range(len(pixels))])
+    return dataclasses.replace(
+        held_out,
+        pixels=np.concatenate([held_out.pixels, pixels]),
+        labels=np.concatenate([held_out.labels, labels]),
+        sources=np.concatenate([held_out.sources, names]),
+    )
+
+
+def causes(clinic, first):
+    return [mistake.cause for mistake in clinic.mistakes if mistake.picture >= first]
+
+
+def test_wrong_labels(good, parts):
+    training, held_out = parts
+    sure = np.flatnonzero(good.predict_proba(held_out).max(axis=1) > 0.99)[::12]
+    wrong = (held_out.labels[sure] + 3) % 10
+    clinic = diagnose(good, planted(held_out, held_out.pixels[sure], wrong), training)
+    found = causes(clinic, len(held_out))
+    assert len(found) == len(sure) > 20
+    assert found.count("mislabelled") >= 0.8 * len(found)
+    for mistake in clinic.of("mislabelled"):
+        near = training.labels[list(mistake.neighbours)]
+        assert (near == mistake.predicted).all()
+        assert mistake.label_probability < 0.01
+
+
+def test_noise_and_letters(good, parts):
+    training, held_out = parts
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    letters = np.stack([letter(name) for name in "AEFHKMNPRWXY"])[:, None]
+    strange = np.concatenate([noise, letters])
+    said = good.predict_proba(LabelledImages(strange, None, (), np.arange(52))).argmax(axis=1)
+    clinic = diagnose(good, planted(held_out, strange, (said + 1) % 10), training)
+    found = causes(clinic, len(held_out))
+    assert found.count("unlike") >= 0.8 * len(found)
+    usual = [mistake.cause for mistake in clinic.mistakes if mistake.picture < len(held_out)]
+    assert usual.count("unlike") <= 0.5 * len(usual)
+
+
+def letter(name):
+    paper = Image.new("L", (64, 64))
+    ImageDraw.Draw(paper).text((32, 32), name, fill=255, anchor="mm", font_size=56)
+    return np.asarray(paper.resize((8, 8), Image.Resampling.BOX))
+
+
+def test_between_two_classes(good, parts):
+    """Pictures half way from one class to another, where the model itself is of two minds."""
+    training, held_out = parts
+    random = np.random.default_rng(0)
+    one, other = (random.permutation(np.flatnonzero(held_out.labels == label)) for label in (3, 9))
+    shares = np.linspace(0.3, 0.7, 21)[:, None, None, None, None]
+    pairs = min(len(one), len(other))
+    blends = shares * held_out.pixels[one[:pairs]] + (1 - shares) * held_out.pixels[other[:pairs]]
+    blends = blends.reshape(-1, 1, 8, 8).astype(np.uint8)
+    probabilities = good.predict_proba(LabelledImages(blends, None, (), np.arange(len(blends))))
+    torn = np.flatnonzero((probabilities[:, [3, 9]] > 0.3).all(axis=1))
+    labels = np.where(probabilities[torn].argmax(axis=1) == 3, 9, 3)
+    found = causes(diagnose(good, planted(held_out, blends[torn], labels), training), len(held_out))
+    assert len(found) == len(torn) >= 10
+    assert "mislabelled" not in found
+    assert found.count("ambiguous") > found.count("fault")
+    assert found.count("ambiguous") >= 0.5 * len(found)
+
+
+def test_ordinary_pictures_that_a_weak_model_errs_on(good, parts):
+    training, held_out = parts
+    weak = imprint.train(training, recipe="quick", settings=["epochs=1", "min_steps=6"], silent=True).model
+    clinic = diagnose(weak, held_out, training)
+    assert len(clinic.mistakes) > 60
+    easy = good.predict(held_out).labels == held_out.labels
+    found = [mistake.cause for mistake in clinic.mistakes if easy[mistake.picture]]
+    assert found.count("fault") >= 0.8 * len(found)
+
+
+def test_a_picture_is_not_its_own_neighbour(good, parts):
+    training, _ = parts
+    clinic = diagnose(good, dataclasses.replace(training[:30], labels=(training.labels[:30] + 1) % 10), training)
+    assert len(clinic.mistakes) >= 25
+    assert all(min(mistake.neighbours) >= 30 for mistake in clinic.mistakes)
+    with pytest.raises(DataError, match="each of them is among the pictures to examine"):
+        diagnose(good, training[:30], training[:30])
+
+
+def test_no_mistake_one_and_nothing_right(good, parts):
+    training, held_out = parts
+    right = np.flatnonzero(good.predict(held_out).labels == held_out.labels)[:2]
+    none = diagnose(good, held_out[right], training)
+    assert none.mistakes == ()
+    assert mistakes_table(none) == "mistakes: 0 of 2"
+    wrong = dataclasses.replace(held_out[right], labels=(held_out.labels[right] + 1) % 10)
+    clinic = diagnose(good, wrong, training)
+    assert len(clinic.mistakes) == 2
+    one = diagnose(good, wrong[:1], training)
+    assert mistakes_table(one).startswith("mistakes: 1 of 1; 1 ")
+    assert set(one.counts()) == set(CAUSES)

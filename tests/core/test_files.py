@@ -1,0 +1,67 @@
+import os
+
+import pytest
+
+from imprint import UsageError
+from imprint.core.files import written_whole
+
+
+def test_a_failure_half_way_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_appears_only_once_whole(tmp_path):
+    path = tmp_path / "result.csv"
+    with written_whole(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with (
+        pytest.raises(UsageError, match="cannot be written"),
+        written_whole(tmp_path / "no" / "a.csv") as temporary,
+    ):
+        temporary.write_text("x")
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="no such folder"), written_whole(tmp_path / "file" / "a.csv") as temporary:
+        temporary.write_text("x")
+
+
+@pytest.mark.parametrize("path", [".", "", ".."])
+def test_a_folder_is_no_file(path):
+    with pytest.raises(UsageError, match="it is a folder"), written_whole(path):
+        pass
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(28, "Free some space"), (30, "Choose a folder that exists")])
+def test_a_full_or_read_only_disk_leaves_the_old_file(tmp_path, monkeypatch, number, remedy):
+    def fails(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "a.csv").write_text("old")
+    monkeypatch.setattr("os.fsync", fails)
+    with (
+        pytest.raises(UsageError, match=f"{os.strerror(number)}.*{remedy}"),
+        written_whole(tmp_path / "a.csv") as temporary,
+    ):
+        temporary.write_text("new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_the_file_is_on_disk_before_it_appears_and_its_name_after(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append((tmp_path / "a").exists()))
+    with written_whole(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert synced == [False, True]

@@ -1,0 +1,332 @@
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imprint import DataError
+from imprint.data.decoding.decode import decode, decode_many, look, quiet
+
+HEIGHT, WIDTH = 24, 40
+
+
+def smooth_colour():
+    """A picture that survives JPEG: slow ramps, different in each direction and channel."""
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([rows * 8, columns * 5, 255 - rows * 4 - columns * 2], axis=2).clip(0, 255).astype(np.uint8)
+
+
+def content(picture, form, **options):
+    file = BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+def oriented(upright, orientation):
+    """Store an upright array so that its EXIF orientation brings it back: EXIF 2.32, section 4.6.4."""
+    return {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
+
+
+def drawn(stored, mode):
+    if mode == "CMYK":
+        return Image.frombytes(mode, stored.shape[1::-1], stored.tobytes())
+    picture = Image.fromarray(np.ascontiguousarray(stored))
+    assert picture.mode == mode
+    return picture
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[274] = orientation
+    return tags
+
+
+COLOUR = smooth_colour()
+GREY = COLOUR[..., :1]
+WIDE = (GREY[..., 0].astype(np.uint16) * 257 + 60).clip(0, 65535)
+ALPHA = np.broadcast_to(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, WIDTH))
+
+
+def on_white(colour):
+    share = ALPHA[..., None] / 255
+    return colour * share + 255 * (1 - share)
+
+
+def ink(colour):
+    """CMYK without black, so that red is 255 - cyan."""
+    return np.concatenate([255 - colour, np.zeros((*colour.shape[:2], 1), np.uint8)], axis=2)
+
+
+MODES = {  # the array as stored, Pillow's mode, file format, what must come out
+    "grey png": (GREY[..., 0], "L", "PNG", GREY),
+    "colour png": (COLOUR, "RGB", "PNG", COLOUR),
+    "16 bit png": (WIDE, "I;16", "PNG", WIDE[..., None] / 257),
+    "16 bit tiff": (WIDE, "I;16", "TIFF", WIDE[..., None] / 257),
+    "transparent png": (np.dstack([COLOUR, ALPHA]), "RGBA", "PNG", on_white(COLOUR)),
+    "grey transparent png": (np.dstack([GREY, ALPHA]), "LA", "PNG", on_white(GREY)),
+    "transparent webp": (np.dstack([COLOUR, ALPHA]), "RGBA", "WEBP", on_white(COLOUR)),
+    "cmyk tiff": (ink(COLOUR), "CMYK", "TIFF", COLOUR),
+    "ycbcr tiff": (COLOUR, "RGB", "TIFF", COLOUR),
+    "black and white png": (GREY[..., 0] > 99, "1", "PNG", (GREY > 99) * 255.0),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", MODES)
+def test_modes_and_orientations(kind, orientation):
+    stored, mode, form, expected = MODES[kind]
+    picture = drawn(oriented(stored, orientation), mode)
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    decoded = decode(content(picture, form, exif=exif(orientation), **options))
+    assert decoded.size == (HEIGHT, WIDTH)
+    assert decoded.pixels.shape == expected.shape
+    assert np.abs(decoded.pixels - expected.astype(float)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_looking_agrees_with_decoding(kind):
+    stored, mode, form, expected = MODES[kind]
+    for orientation in (1, 6):
+        picture = drawn(oriented(stored, orientation), mode)
+        size, grey = look(content(picture, form, exif=exif(orientation)))
+        assert size == (HEIGHT, WIDTH)
+        assert grey == (expected.shape[2] == 1)
+
+
+@pytest.mark.parametrize("quality", [95, 75])
+def test_jpeg_is_pillows(quality):
+    file = content(Image.fromarray(COLOUR), "JPEG", quality=quality)
+    assert np.array_equal(decode(file).pixels, np.asarray(Image.open(BytesIO(file))))
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG"])
+def test_palette(form):
+    picture = Image.fromarray(COLOUR).quantize(64)
+    assert np.array_equal(decode(content(picture, form)).pixels, np.asarray(picture.convert("RGB")))
+
+
+def test_a_transparent_colour_of_a_palette_becomes_white():
+    picture = Image.new("P", (2, 1), 1)
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putpixel((0, 0), 0)
+    decoded = decode(content(picture, "PNG", transparency=1))
+    assert decoded.pixels.tolist() == [[[255, 0, 0], [255, 255, 255]]]
+    assert "white" in decoded.note
+
+
+def test_cmyk_jpeg_with_adobes_mark_is_stored_inverted_and_without_it_is_not():
+    adobe = content(drawn(ink(COLOUR), "CMYK"), "JPEG", quality=100, subsampling=0)
+    assert b"Adobe" in adobe
+    start = adobe.index(b"\xff\xee")
+    plain = adobe[:start] + adobe[start + 2 + int.from_bytes(adobe[start + 2 : start + 4]) :]
+    as_adobe, as_plain = decode(adobe).pixels.astype(int), decode(plain).pixels.astype(int)
+    assert np.abs(as_adobe - COLOUR).max() <= 12  # JPEG's own loss
+    assert np.abs(as_plain - decode(adobe).pixels).max() > 100
+
+
+def test_ycck_jpeg_is_cmyk_after_libjpeg():
+    ycc = np.asarray(Image.fromarray(255 - COLOUR).convert("YCbCr"))  # Adobe stores all of it inverted
+    stored = np.dstack([255 - ycc, np.zeros((HEIGHT, WIDTH), np.uint8)])
+    file = bytearray(content(drawn(stored, "CMYK"), "JPEG", quality=100, subsampling=0))
+    file[file.index(b"Adobe") + 11] = 2  # Adobe technical note 5116: YCCK
+    assert np.abs(decode(bytes(file)).pixels.astype(int) - COLOUR).max() <= 12
+
+
+def test_12_bits_of_16_are_scaled_by_their_depth():
+    pixels = np.array([[0, 2048, 4095]], dtype=np.uint16)
+    header = b"II*\0" + struct.pack("<I", 8)
+    tags = [(256, 3, 3), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1), (278, 3, 1)]
+    tags.append((279, 4, 5))
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    packed = bytes([0x00, 0x08, 0x00, 0xFF, 0xF0])  # 000 800 FFF
+    file = header + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
+    file = file.ljust(200, b"\0") + packed
+    expected = np.round(pixels * (255 / 4095))
+    assert np.abs(decode(file).pixels[..., 0] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
+def test_odd_shapes(size):
+    assert decode(content(Image.new("RGB", size, "red"), "PNG")).pixels.shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_animations_give_their_first_frame_and_say_so(form):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    decoded = decode(content(frames[0], form, save_all=True, append_images=frames[1:], lossless=True))
+    assert decoded.pixels[0, 0].tolist() == pytest.approx([255, 0, 0], abs=2)
+    assert "first frame" in decoded.note
+
+
+def test_scaled_decoding_keeps_the_shorter_side():
+    file = content(Image.fromarray(COLOUR).resize((800, 480)), "JPEG", quality=95)
+    assert decode(file).pixels.shape == (480, 800, 3)
+    for shorter, expected in ((100, 120), (60, 60), (61, 120), (240, 240), (241, 480), (481, 480)):
+        decoded = decode(file, shorter=shorter)
+        assert decoded.pixels.shape[0] == expected
+        assert decoded.size == (480, 800)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" * 9]
+)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_is_survived(form, junk):
+    file = content(Image.fromarray(COLOUR), form, exif=junk)
+    assert decode(file).pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def damaged_png():
+    file = bytearray(content(Image.fromarray(COLOUR), "PNG"))
+    file[file.index(b"IDAT") + 30] ^= 0x10
+    return bytes(file)
+
+
+def wrong_checksum_png():
+    file = bytearray(content(Image.fromarray(COLOUR), "PNG"))
+    file[-13] ^= 1  # the last byte of the pixels' checksum
+    return bytes(file)
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bomb(side=30_000):
+    """A one-colour PNG of 900 million pixels, 900 kB."""
+    rows = zlib.compressobj(9)
+    body = b"".join(rows.compress(b"\0" * (side // 8 + 1)) for _ in range(side)) + rows.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+
+
+SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+BAD = {
+    "empty": (b"", "empty"),
+    "html": (b"\n<!DOCTYPE html><html></html>", "a web page"),
+    "svg": (SVG, "SVG"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+    "text": (b"just words", "no JPEG, PNG"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+    "damaged png": (damaged_png(), "damaged"),
+    "wrong checksum": (wrong_checksum_png(), "checksum is wrong"),
+    "float tiff": (content(Image.new("F", (2, 2)), "TIFF"), "no range"),
+    "many pixels": (content(Image.new("1", (11_000, 11_000)), "PNG"), "more than the 100 million"),
+    "ppm": (content(Image.new("L", (2, 2)), "PPM"), "no JPEG, PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_content_gets_one_clear_line(kind, tmp_path):
+    file, words = BAD[kind]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(file)
+    for given in (file, path):
+        with pytest.raises(DataError, match=words) as caught:
+            decode(given)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_truncated_files_are_refused(form, share):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    file = content(Image.fromarray(noise), form)
+    with pytest.raises(DataError):
+        decode(file[: int(len(file) * share)])
+
+
+def test_every_cut_of_a_progressive_jpeg_is_refused_or_read():
+    file = content(Image.fromarray(COLOUR), "JPEG", progressive=True)
+    for end in range(0, len(file) - 2, 7):
+        with pytest.raises(DataError):
+            decode(file[:end])
+
+
+def test_random_damage_never_leaks_another_error():
+    dice = np.random.default_rng(1)
+    for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"):
+        whole = (
+            content(Image.fromarray(COLOUR), form, exif=exif(6))
+            if form not in ("GIF", "BMP")
+            else content(Image.fromarray(COLOUR), form)
+        )
+        for _ in range(60):
+            file = bytearray(whole)
+            for place in dice.integers(0, len(file), 4):
+                file[place] = dice.integers(0, 256)
+            for reader in (decode, look):
+                try:
+                    reader(bytes(file))
+                except DataError as error:
+                    assert "\n" not in str(error)
+
+
+def test_pillows_warnings_are_not_leaked():
+    palette = Image.fromarray(COLOUR).quantize(8)
+    big = content(Image.new("1", (9_990, 9_990)), "PNG")
+    cases = [content(palette, "PNG", transparency=bytes(range(8))), big]
+    cases.append(content(Image.fromarray(COLOUR), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\0\x01\x02"))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for file in cases:
+            decode(file)
+    assert not seen
+
+
+def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb())
+    started = time.perf_counter()
+    with pytest.raises(DataError, match="pixels"):
+        decode(path)
+    assert time.perf_counter() - started < 1
+    script = (
+        "import resource, sys; from imprint.data.decoding.decode import decode; from pathlib import Path\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: decode(Path(sys.argv[1]))\n"
+        "except ValueError: print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 200
+
+
+def test_many_are_read_as_each_alone_and_one_that_is_missing_harms_no_other(tmp_path):
+    contents = [file for file, _ in BAD.values()]
+    contents += [content(Image.fromarray(COLOUR), form) for form in ("PNG", "JPEG", "PNG", "GIF")]
+
+    def open_at(place):
+        if place == len(contents):
+            raise DataError("picture", "table", "its bytes are missing", "Fill them in.")
+        return contents[place]
+
+    seen = {}
+    with quiet():
+        for places, found in decode_many(open_at, range(len(contents) + 1), shorter=6):
+            assert not set(places) & set(seen)
+            seen.update(dict.fromkeys(places, found))
+    assert seen.pop(len(contents)).cause == "its bytes are missing"
+    assert sorted(seen) == list(range(len(contents)))
+    for place, found in seen.items():
+        try:
+            alone = decode(contents[place], shorter=6)
+        except DataError as error:
+            assert found.cause == error.cause
+        else:
+            assert (found.size, found.note) == (alone.size, alone.note)
+            assert all(np.array_equal(pixels, alone.pixels) for pixels in found.pixels)

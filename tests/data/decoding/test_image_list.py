@@ -1,0 +1,229 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imprint import DataError, UsageError, load
+from imprint.core.progress import Reporter
+from imprint.data import cache
+from imprint.data.decoding import image_list as pictures
+from imprint.data.decoding.decode import decode
+from imprint.preprocessing.input_spec import InputSpec
+
+
+class Listener(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__(silent=True)
+        self.said = []
+
+    def say(self, line):
+        self.said.append(line)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "cache"))
+
+
+def noise(height, width, seed=0, grey=False):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width) if grey else (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Forty colour pictures of one size in two class folders."""
+    root = tmp_path / "many"
+    for i in range(40):
+        folder = root / ("cat" if i % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        noise(12, 16, i).save(folder / f"{i:02}.png")
+    return root
+
+
+def saved(folder, *images, form="png"):
+    folder.mkdir(exist_ok=True)
+    for i, image in enumerate(images):
+        image.save(folder / f"{i:03}.{form}")
+    return folder
+
+
+def test_pictures_of_one_size_stay_as_they_are(many):
+    images = load(many)
+    assert images.shape == (3, 12, 16)
+    assert images.sizes is None
+    for source, pixels, label in zip(images.sources, images.pixels, images.labels, strict=True):
+        assert np.array_equal(pixels, np.asarray(Image.open(source)).transpose(2, 0, 1))
+        assert images.class_names[label] in source
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side", "expected"),
+    [
+        ([(100, 100)] * 9 + [(3000, 3000)], 128, (100, 100)),
+        ([(200, 300)] * 3, 128, (128, 192)),
+        ([(32, 500)] * 3, 128, (32, 500)),
+        ([(100, 900), (100, 901)], 50, (50, 100)),
+        ([(900, 100), (901, 100)], 50, (100, 50)),
+        ([(1, 1), (10, 10), (20, 20)], 128, (10, 10)),
+    ],
+)
+def test_the_common_size(tmp_path, sizes, side, expected):
+    folder = saved(tmp_path / "p", *(Image.new("RGB", (w, h), "red") for h, w in sizes))
+    images = load(folder, side=side)
+    assert images.shape == (3, *expected)
+    if set(sizes) == {expected}:
+        assert images.sizes is None
+    else:
+        assert images.sizes.tolist() == [list(size) for size in sizes]
+
+
+def test_scaling_covers_and_crops_the_middle_as_pillow_does(tmp_path):
+    folder = saved(tmp_path / "p", noise(60, 90), noise(30, 30, 1), noise(30, 30, 2))
+    wide = load(folder).pixels[0].transpose(1, 2, 0)
+    expected = Image.open(folder / "000.png").resize((30, 30), Image.Resampling.BILINEAR, box=(15, 0, 75, 60))
+    assert np.array_equal(wide, expected)
+
+
+def test_grey_only_where_all_are(tmp_path):
+    grey, disguised = noise(9, 9, grey=True), noise(9, 9, 1, grey=True).convert("RGB")
+    assert load(saved(tmp_path / "a", grey, disguised)).shape == (1, 9, 9)
+    images = load(saved(tmp_path / "b", grey, disguised, noise(9, 9)))
+    assert images.shape == (3, 9, 9)
+    assert (images.pixels[0] == np.asarray(grey)).all()
+
+
+def test_one_coloured_picture_that_no_sample_shows_is_not_made_grey(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "LOOKED_AT", 2)
+    greys = [noise(9, 9, i, grey=True) for i in range(40)]
+    images = load(saved(tmp_path / "p", *greys, noise(9, 9)))
+    assert images.shape == (3, 9, 9)
+    assert len(cache.entries()) == 1
+
+
+def test_a_spec_decides_the_form(many, tmp_path):
+    spec = InputSpec(1, (8, 8), (28, 28))
+    images = load(many, spec=spec)
+    assert images.shape == (1, 8, 8)
+    assert (images.sizes == [12, 16]).all()
+    grey = load(saved(tmp_path / "g", noise(8, 8, grey=True)), spec=InputSpec(3, (8, 8), (8, 8)))
+    assert (grey.pixels[0] == grey.pixels[0, 0]).all()
+    assert load("digits", spec=InputSpec(3, (12, 12), (12, 12))).shape == (3, 12, 12)
+
+
+def test_the_second_read_decodes_nothing(many, monkeypatch):
+    first = load(many, group=r"(\d)\.png")
+    monkeypatch.setattr(pictures, "decode_blocks", None)
+    second = load(many)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert isinstance(second.pixels, np.memmap)
+    assert (first.sources == second.sources).all()
+    assert (first.labels == second.labels).all()
+
+
+def test_pixels_from_the_cache_suit_torch(many):
+    import torch
+
+    load(many)
+    assert torch.from_numpy(load(many).pixels).sum() > 0  # warns, so fails here, where they are not writable
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed", "added"])
+def test_the_cache_is_never_trusted_after_files_changed(many, change):
+    before = load(many)
+    victim = many / "dog" / "00.png"
+    if change == "replaced":
+        noise(12, 16, 99).save(victim)
+    elif change == "removed":
+        victim.unlink()
+    else:
+        noise(12, 16, 99).save(many / "dog" / "000.png")
+    after = load(many)
+    assert len(after) == len(before) + {"replaced": 0, "removed": -1, "added": 1}[change]
+    for source, pixels in zip(after.sources, after.pixels, strict=True):
+        assert np.array_equal(pixels, decode(Path(source)).pixels.transpose(2, 0, 1))
+
+
+def test_without_a_cache_it_goes_on_and_says_so(many, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "file"))
+    listener = Listener()
+    assert len(load(many, reporter=listener)) == 40
+    assert "cannot be kept" in listener.said[0]
+
+
+def test_killed_half_way_the_next_run_reads_all(many):
+    script = (
+        "import os, sys, imprint; from imprint.data import blocks\n"
+        "blocks.LARGEST = 12 * 16 * 3 * 4\n"
+        "real = blocks._decode_block\n"
+        "def dying(open_at, form, grey, places):\n"
+        "    if places.start >= 20: os.kill(os.getpid(), 9)\n"
+        "    return real(open_at, form, grey, places)\n"
+        "blocks._decode_block = dying\n"
+        "imprint.load(sys.argv[1])"
+    )
+    assert subprocess.run([sys.executable, "-c", script, many], check=False).returncode == -9
+    assert len(load(many)) == 40
+
+
+def test_every_broken_file_is_named_and_the_rest_is_used(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    import broken
+
+    made = broken.make(tmp_path / "p", 1800, size=10)
+    assert set(made.values()) == set(broken.BREAKS)
+    for _ in range(2):  # decoded, then from the cache
+        assert broken.read(tmp_path / "p", 1800, made)[0] == []
+
+
+def test_too_many_broken_files_are_refused(tmp_path):
+    folder = saved(tmp_path / "p", *(noise(4, 4, i) for i in range(6)))
+    for i in (6, 7):
+        (folder / f"{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 8 pictures at p: they cannot be used, first .*6.png: it is empty"):
+        load(folder)
+    assert len(load(folder, allow_bad=0.25)) == 6
+    with pytest.raises(DataError, match=r"6\.png: it is empty"):
+        load(folder / "6.png", allow_bad=1.0)
+
+
+def test_what_was_decided_is_said(tmp_path):
+    see_through = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    listener = Listener()
+    images = load(saved(tmp_path / "p", see_through, noise(4, 4)), reporter=listener)
+    assert (images.pixels[0] == 255).all()
+    assert listener.said == ["1 picture of p: transparent, laid on white"]
+
+
+def test_groups_by_regular_expression(many):
+    images = load(many, group=r"(\d)\.png$")
+    assert images.groups[:3].tolist() == ["1", "3", "5"]
+    assert images[::2].groups.tolist() == images.groups[::2].tolist()
+    for pattern, words in (("(", "no regular expression"), ("nothing", "matches no path")):
+        with pytest.raises(UsageError, match=words):
+            load(many, group=pattern)
+
+
+def test_memory_stays_bounded_while_pictures_pass_through(tmp_path):
+    """Decoded 240 MB; read through the cache they may not stand in memory."""
+    root = tmp_path / "big"
+    root.mkdir()
+    Image.new("RGB", (1000, 1000), "red").save(root / "0.jpg")
+    for i in range(1, 80):
+        os.link(root / "0.jpg", root / f"{i}.jpg")
+    script = (
+        "import resource, sys, imprint, torch\n"
+        "from imprint.data import pictures\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert imprint.load(sys.argv[1], side=1000).pixels.nbytes == 240_000_000\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 120

@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+
+from imprint import DataError, UsageError, load
+from imprint.data.load import parts
+
+STACK = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
+LABELS = np.array([2, 0, 1, 10, 1, 0])
+
+
+def save(tmp_path, **arrays):
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    return tmp_path / "a.npz"
+
+
+@pytest.mark.parametrize(
+    "names", [("images", "labels"), ("x", "y"), ("X", "Y"), ("data", "targets"), ("arr_0", "arr_1"), ("image", "label")]
+)
+def test_arrays_are_known_by_name(tmp_path, names):
+    images = load(save(tmp_path, **dict(zip(names, (STACK, LABELS), strict=True))))
+    assert np.array_equal(images.pixels, STACK.transpose(0, 3, 1, 2))
+    assert images.class_names == ("0", "1", "2", "10")
+    assert [images.class_names[i] for i in images.labels] == [str(label) for label in LABELS]
+    assert images.sources[0] == "a.npz#1"
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (STACK.transpose(0, 3, 1, 2), STACK),
+        (STACK[..., 0], STACK[..., :1]),
+        (STACK[..., :1], STACK[..., :1]),
+        (STACK[:, None, ..., 0], STACK[..., :1]),
+        (STACK / 255, STACK),
+        ((STACK / 255).astype(np.float16), STACK),
+        (STACK.astype(np.float32), STACK),
+        (STACK.astype(np.int64), STACK),
+        (STACK.astype(np.uint16) * 257, STACK),
+        (STACK.astype(np.uint16), STACK),
+        (STACK > 99, (STACK > 99) * 255),
+        (np.concatenate([STACK, np.full((6, 5, 7, 1), 255, np.uint8)], axis=3), STACK),
+        (np.concatenate([STACK, np.zeros((6, 5, 7, 1), np.uint8)], axis=3), np.full_like(STACK, 255)),
+        (np.asfortranarray(STACK), STACK),
+    ],
+)
+def test_shapes_and_types(tmp_path, array, expected):
+    images = load(save(tmp_path, images=array))
+    assert images.labels is None
+    assert np.abs(images.pixels.astype(int) - expected.transpose(0, 3, 1, 2)).max() <= 0
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (STACK / 127.5 - 1, "go from -1 to 1"),
+        (STACK.astype(np.int32) * 9, "nothing says which is white"),
+        (np.where(STACK > 9, np.nan, 0.5), "nan"),
+        (STACK.astype(str), "pixels are numbers"),
+        (STACK[0], "no stack of pictures"),
+        (STACK.reshape(6, -1), "no stack of pictures"),
+        (STACK[..., :2], "no stack of pictures"),
+        (STACK[:0], "no stack of pictures"),
+    ],
+)
+def test_pixels_that_say_nothing_are_refused(tmp_path, array, words):
+    with pytest.raises(DataError, match=words):
+        load(save(tmp_path, images=array))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        (np.array(list("abcaba")), None, list("abcaba")),
+        (np.array([b"a", b"b"] * 3), None, ["a", "b"] * 3),
+        (np.array([0.0, 1.0] * 3), None, ["0", "1"] * 3),
+        (np.array([True, False] * 3), None, ["1", "0"] * 3),
+        (np.array([[0], [1]] * 3), None, ["0", "1"] * 3),
+        (np.array([0, 1] * 3), np.array(["dog", "cat"]), ["dog", "cat"] * 3),
+    ],
+)
+def test_labels(tmp_path, labels, names, expected):
+    images = load(save(tmp_path, images=STACK, labels=labels, **({} if names is None else {"class_names": names})))
+    assert [images.class_names[i] for i in images.labels] == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "words"),
+    [
+        (LABELS[:5], None, "cannot have labels"),
+        (np.eye(6), None, "cannot have labels"),
+        (np.array([0.5] * 6), None, "whole numbers"),
+        (LABELS, np.array(["cat", "dog"]), "outside the 2 class names"),
+        (np.array([-1, 0] * 3), np.array(["cat", "dog"]), "outside the 2 class names"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, labels, names, words):
+    with pytest.raises(DataError, match=words):
+        load(save(tmp_path, images=STACK, labels=labels, **({} if names is None else {"class_names": names})))
+
+
+def test_parts(tmp_path):
+    path = save(tmp_path, x_train=STACK, y_train=LABELS, x_test=STACK[:2], y_test=LABELS[:2])
+    assert parts(path) == ("train", "test")
+    assert len(load(path)) == 6
+    assert len(load(path, part="test")) == 2
+    with pytest.raises(DataError, match="it has train and test"):
+        load(path, part="validation")
+    path = save(tmp_path, train_images=STACK, train_labels=LABELS, val_images=STACK[:3], val_labels=LABELS[:3])
+    assert len(load(path, part="validation")) == 3
+    with pytest.raises(DataError, match="not divided"):
+        load(save(tmp_path, images=STACK), part="test")
+
+
+def test_groups(tmp_path):
+    path = save(tmp_path, images=STACK, labels=LABELS, person=np.arange(6) // 2)
+    assert load(path, group="person").groups.tolist() == ["0", "0", "1", "1", "2", "2"]
+    with pytest.raises(DataError, match="no array has that name"):
+        load(path, group="scene")
+    with pytest.raises(UsageError, match="no path to search"):
+        load("digits", group="scene")
+
+
+@pytest.mark.parametrize(("pictures", "labels"), [("images", "labels"), ("x_train", "y_train"), ("X", "y")])
+def test_npy_finds_its_labels_beside(tmp_path, pictures, labels):
+    np.save(tmp_path / f"{pictures}.npy", STACK)
+    assert load(tmp_path / f"{pictures}.npy").labels is None
+    np.save(tmp_path / f"{labels}.npy", LABELS)
+    images = load(tmp_path / f"{pictures}.npy")
+    assert [images.class_names[i] for i in images.labels] == [str(label) for label in LABELS]
+
+
+def test_a_large_npy_is_not_copied(tmp_path):
+    np.save(tmp_path / "images.npy", STACK.transpose(0, 3, 1, 2).copy())
+    assert isinstance(load(tmp_path / "images.npy").pixels.base, np.memmap)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code was run",)
+
+
+@pytest.mark.parametrize("where", ["images", "labels"])
+def test_pickled_objects_are_refused(tmp_path, capsys, where):
+    objects = np.array([Evil()] * 6, dtype=object)
+    arrays = {"images": STACK, "labels": LABELS} | {where: objects}
+    with pytest.raises(DataError, match="pickled objects"):
+        load(save(tmp_path, **arrays))
+    np.save(tmp_path / "a.npy", objects, allow_pickle=True)
+    with pytest.raises(DataError, match="pickled objects"):
+        load(tmp_path / "a.npy")
+    assert "code was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"junk", b"\x80\x04."])
+def test_damaged_files_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged|pickled"):
+        load(tmp_path / name)
+
+
+def test_cut_short(tmp_path):
+    for path in (save(tmp_path, images=STACK), tmp_path / "b.npy"):
+        if path.suffix == ".npy":
+            np.save(path, STACK)
+        whole = path.read_bytes()
+        for share in (0.1, 0.5, 0.9):
+            path.write_bytes(whole[: int(len(whole) * share)])
+            with pytest.raises(DataError, match="cut short"):
+                load(path)
+
+
+def test_a_number_alone_and_no_number(tmp_path):
+    np.savez(tmp_path / "one.npz", images=np.float32(3))
+    with pytest.raises(DataError, match="no stack of pictures"):
+        load(tmp_path / "one.npz")
+    pixels = np.zeros((4, 8, 8), np.float32)
+    pixels[2, 1, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", images=pixels)
+    with pytest.raises(DataError, match=r"pixel nan at nan\.npz#3"):
+        load(tmp_path / "nan.npz")

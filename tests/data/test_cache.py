@@ -1,0 +1,219 @@
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from imprint import UsageError
+from imprint.data import cache
+from imprint.data.cache import Writer, read_facts
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "cache"))
+
+
+def keep(name, count=10, value=7):
+    with cache.keeping(name) as writer:
+        for _ in range(count // 5):
+            writer.add(np.full((5, 1, 2, 2), value, dtype=np.uint8))
+        writer.facts = {"name": name, "shape": [count, 1, 2, 2]}
+    return cache.folder() / f"{name}.pictures"
+
+
+def test_what_is_kept_comes_back_mapped():
+    keep("a")
+    pixels, facts = cache.recall("a")
+    assert isinstance(pixels, np.memmap)
+    assert (pixels == 7).all()
+    assert pixels.shape == (10, 1, 2, 2)
+    assert facts["name"] == "a"
+
+
+def test_writing_to_what_came_back_changes_nothing_that_is_kept():
+    keep("a")
+    pixels, _ = cache.recall("a")
+    pixels[:] = 0
+    assert (cache.recall("a")[0] == 7).all()
+
+
+@pytest.mark.parametrize("change", ["content", "rename", "touch", "same size and time"])
+def test_a_changed_file_has_another_key(tmp_path, change):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"abc")
+    before = cache.key([file], "form")
+    assert cache.key([file], "form") == before
+    if change == "content":
+        file.write_bytes(b"abcd")
+    elif change == "rename":
+        file = file.rename(tmp_path / "b.png")
+    elif change == "touch":
+        os.utime(file)
+    else:  # as a tool does that restores a file's times: the time of the entry itself cannot be set
+        times = file.stat()
+        file.write_bytes(b"abd")
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert cache.key([file], "form") != before
+    assert cache.key([file], "another form") != cache.key([file], "form")
+
+
+def test_a_change_right_after_the_key_was_made_shows(tmp_path):
+    """Times of files move in steps; two writes within one step would look the same."""
+    file = tmp_path / "a.png"
+    for step in range(20):
+        file.write_bytes(b"%03d" % step)
+        key = cache.key([file], "")
+        file.write_bytes(b"%03d" % (step + 500))
+        assert cache.key([file], "") != key
+
+
+@pytest.mark.parametrize("damage", ["cut", "folder"])
+def test_broken_files_are_not_used(damage):
+    path = keep("a")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path.unlink()
+        path.mkdir()
+    assert cache.recall("a") is None
+    if damage == "cut":
+        assert [entry.name for entry in cache.entries()] == ["broken"]
+        keep("a")
+        assert cache.recall("a") is not None
+
+
+def test_a_killed_run_leaves_nothing_that_counts():
+    script = (
+        "import os, numpy as np; from imprint.data import cache\n"
+        "with cache.keeping('a') as writer:\n"
+        "    writer.add(np.zeros((5, 1, 2, 2), np.uint8)); writer._file.flush(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert cache.recall("a") is None
+    (left,) = cache.folder().iterdir()
+    assert left.suffix == ".part"
+    cache.bound()
+    assert left.exists()  # it might still be written
+    os.utime(left, (0, 0))
+    cache.bound()
+    assert not left.exists()
+
+
+def test_an_error_half_way_leaves_nothing():
+    with pytest.raises(RuntimeError), cache.keeping("a") as writer:
+        writer.add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
+        raise RuntimeError
+    assert list(cache.folder().iterdir()) == []
+
+
+def test_the_least_recently_used_goes_first():
+    paths = [keep(name) for name in "abc"]
+    for age, path in enumerate(paths):
+        os.utime(path, (1000 - age, 1000 - age))
+    cache.recall("c")  # now the latest
+    assert [entry.name for entry in cache.entries()] == ["b", "a", "c"]
+    size = paths[0].stat().st_size
+    assert cache.bound(2 * size) == size
+    assert [entry.name for entry in cache.entries()] == ["a", "c"]
+    assert cache.clear() == 2 * size
+    assert cache.entries() == []
+
+
+def test_the_limit_holds_but_spares_what_was_just_made(monkeypatch):
+    monkeypatch.setenv("IMPRINT_CACHE_GB", "0.0000001")
+    keep("a")
+    keep("b")
+    assert [entry.name for entry in cache.entries()] == ["b"]
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("IMPRINT_CACHE_GB", text)
+    with pytest.raises(UsageError, match="gigabytes"):
+        cache.limit()
+
+
+def test_removing_does_not_harm_who_has_it_mapped():
+    keep("a")
+    pixels, _ = cache.recall("a")
+    cache.clear()
+    assert (pixels == 7).all()
+
+
+def test_processes_side_by_side_do_not_harm_each_other():
+    script = (
+        "import sys, numpy as np; from imprint.data import cache\n"
+        "for round in range(40):\n"
+        "    value = round % 250\n"
+        "    with cache.keeping(f'k{round % 3}') as writer:\n"
+        "        writer.add(np.full((50, 1, 8, 8), value, np.uint8))\n"
+        "        writer.facts = {'name': 'x', 'shape': (50, 1, 8, 8)}\n"
+        "    if round % 7 == 0: cache.bound(5000)\n"
+        "    found = cache.recall(f'k{round % 3}')\n"
+        "    assert found is None or (found[0] == found[0][0, 0, 0, 0]).all()\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert not [path for path in cache.folder().iterdir() if path.suffix == ".part"]
+
+
+def test_using_counts_as_use():
+    path = keep("a")
+    os.utime(path, (1000, 1000))
+    cache.recall("a")
+    assert time.time() - path.stat().st_mtime < 60
+
+
+def test_a_file_dated_in_the_far_future_has_a_key(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"picture")
+    os.utime(path, ns=(13_600_000_000 * 10**9,) * 2)
+    if path.stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system knows no such date")
+    assert cache.key([path], "grey") == cache.key([path], "grey") != cache.key([path], "colour")
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "a.pictures"
+    with open(path, "wb") as file:
+        writer = Writer(file)
+        writer.add(np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2))
+        writer.add(np.arange(20, 40, dtype=np.uint8).reshape(5, 1, 2, 2)[..., ::-1])
+        writer.facts = {"name": "a", "shape": [writer.pictures, 1, 2, 2]}
+        writer.finish()
+    return path
+
+
+def test_pixels_stand_at_the_start_in_order_and_facts_behind_them(path):
+    assert read_facts(path) == {"name": "a", "shape": [10, 1, 2, 2]}
+    pixels = np.fromfile(path, dtype=np.uint8, count=40)
+    assert pixels[:20].tolist() == list(range(20))
+    assert pixels[20:24].tolist() == [21, 20, 23, 22]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[:40],
+        lambda content: content + content[-1:],
+        lambda content: content[:4] + b"x" + content[4:],
+        lambda content: content[4:],
+        lambda content: content.replace(b'"shape"', b'"shapf"'),
+        lambda content: content.replace(b"imprint1", b"imprint2"),
+    ],
+    ids=["empty", "cut", "no end", "an end too much", "more pixels", "fewer pixels", "other facts", "another mark"],
+)
+def test_a_file_whose_end_does_not_fit_is_none(path, damage):
+    path.write_bytes(damage(path.read_bytes()))
+    assert read_facts(path) is None
+
+
+def test_a_file_that_is_not_there_is_none(tmp_path):
+    assert read_facts(tmp_path / "b.pictures") is None
+    assert read_facts(tmp_path) is None

@@ -1,0 +1,101 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imprint import DataError, LabelledImages
+from imprint.data.images import encode_labels
+
+
+def two(labels=(0, 1), names=("cat", "dog")):
+    pixels = np.zeros((2, 1, 3, 3), dtype=np.uint8)
+    return LabelledImages(pixels, np.array(labels, dtype=np.int64), names, np.array([1, 2]), "two.csv")
+
+
+def test_picking_keeps_classes_and_sources():
+    last = two()[[1]]
+    assert (len(last), last.labels.tolist(), last.class_names, last.sources.tolist()) == (1, [1], ("cat", "dog"), [2])
+
+
+def test_one_place_picks_one_picture():
+    assert two()[1].sources.tolist() == two()[-1].sources.tolist() == [2]
+
+
+def test_pictures_turned_round_are_predicted_in_that_order(model, digits):
+    first = digits[:6]
+    assert model.predict(first[::-1]).names == model.predict(first).names[::-1]
+    assert first[::-1].sources.tolist() == first.sources.tolist()[::-1]
+    mirrored = replace(first, pixels=first.pixels[..., ::-1])
+    assert model.predict(mirrored).names == model.predict(mirrored.pixels.copy()).names
+
+
+def test_labels_are_matched_by_name_never_by_position():
+    assert two().labels_among(("dog", "bird", "cat")).tolist() == [2, 0]
+
+
+def test_a_label_that_the_model_does_not_know_is_named():
+    with pytest.raises(DataError, match=r"label 'dog' at two.csv row 2: the model knows only cat"):
+        two().labels_among(("cat",))
+
+
+def test_a_class_without_pictures_may_be_unknown():
+    assert two(labels=(0, 0)).labels_among(("cat",)).tolist() == [0, 0]
+
+
+def test_labels_point_at_class_names():
+    with pytest.raises(DataError, match="they point outside the 2 class names"):
+        two(labels=(0, 2))
+
+
+def test_counts_must_agree_also_where_shapes_are_not_checked():
+    script = (
+        "import numpy as np; from imprint import LabelledImages, DataError\n"
+        "try: LabelledImages(np.zeros((2, 1, 3, 3), np.uint8), np.zeros(3, np.int64), ('a',), np.array([1, 2]))\n"
+        "except DataError as error: print(error)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "3 labels cannot belong to 2 pictures" in out
+
+
+def test_pictures_turned_by_numpy_can_be_used(model, digits):
+    turned = digits[::-1]
+    assert np.array_equal(model.predict(turned).labels, model.predict(digits).labels[::-1])
+    mirrored = LabelledImages(digits.pixels[..., ::-1], None, (), digits.sources)
+    assert np.array_equal(mirrored.pixels, digits.pixels[..., ::-1])
+    assert len(model.predict(mirrored)) == len(digits)
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(DataError, match="no stack of pictures"):
+        two()[0:0]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["7", "07", "7"], ("7",)),
+        (["07", "08"], ("07", "08")),
+        (["0", "-0", "+1"], ("0", "+1")),
+        (["-1", "1"], ("-1", "1")),
+        (["3.0", "4"], ("3", "4")),
+        (["1_0", "10"], ("10", "1_0")),
+        (["7", "07", "x"], ("07", "7", "x")),
+        (["3.5", "3"], ("3", "3.5")),
+        ([str(10**18), "9" * 40], (str(10**18), "9" * 40)),
+    ],
+)
+def test_whole_numbers_of_one_value_are_one_class(names, expected):
+    labels, class_names = encode_labels(np.array(names))
+    assert class_names == expected
+    for name, label in zip(names, labels, strict=True):
+        assert class_names[label] == name or float(class_names[label]) == float(name)
+
+
+def test_a_message_about_labels_stays_short(digits):
+    odd = replace(digits, class_names=("é" * 3000, *digits.class_names[1:]))
+    with pytest.raises(DataError) as caught:
+        odd.labels_among(tuple(f"{'a class ' * 20}{i}" for i in range(1000)))
+    assert len(str(caught.value)) < 1500
+    assert "and 970 more. Correct the label" in str(caught.value)

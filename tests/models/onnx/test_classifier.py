@@ -1,0 +1,85 @@
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import imprint
+from imprint import OnnxClassifier
+from imprint.analysis.evaluation import compare
+
+BLOCKED = """
+import sys
+sys.modules |= dict.fromkeys({blocked!r})  # None stands for a module that is not there
+sys.argv[1:] = {arguments!r}
+from imprint.__main__ import main
+main()
+"""
+
+
+def without(blocked, *arguments):
+    script = BLOCKED.format(blocked=blocked, arguments=[str(argument) for argument in arguments])
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def loaded(onnx_file):
+    return OnnxClassifier.load(onnx_file)
+
+
+def test_the_exported_model_answers_as_the_model_does(loaded, model, digits):
+    strange = replace(digits, pixels=255 - digits.pixels)
+    for pictures in (digits, strange):
+        expected, found = model.predict(pictures), loaded.predict(pictures)
+        assert np.abs(expected.probabilities - found.probabilities).max() < 1e-4
+        assert expected.names == found.names
+        assert np.abs(expected.doubt - found.doubt).max() < 1e-3
+        assert np.array_equal(expected.unsure, found.unsure)
+    assert found.unsure.mean() > 0.5
+    assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, "quick")
+
+
+def test_it_is_scored_and_compared_as_the_model_is(loaded, model, digits):
+    scored = imprint.evaluate(loaded, digits)
+    assert scored.accuracy == imprint.evaluate(model, digits).accuracy
+    assert compare(loaded, model, digits).difference == 0
+
+
+def test_threads_that_ask_at_once_get_what_one_gets(loaded, digits):
+    expected = loaded.predict_proba(digits)
+    starts = [0, 1, 2, 3] * 3
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda start: loaded.predict_proba(digits[start:]), starts))
+    for start, answer in zip(starts, answers, strict=True):
+        assert np.abs(answer - expected[start:]).max() < 1e-4
+
+
+TORCH = ("torch", "safetensors", "sklearn", "matplotlib")
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_the_command_line_needs_no_torch(onnx_file, digits_csv, model, verb):
+    done = without(TORCH, verb, onnx_file, digits_csv / "labelled.csv", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = json.loads(done.stdout)
+    if verb == "predict":
+        expected = model.predict(digits_csv / "labelled.csv")
+        assert [one["label"] for one in printed["predictions"]] == expected.names
+        assert np.allclose([one["confidence"] for one in printed["predictions"]], expected.confidence, atol=1e-4)
+    else:
+        assert printed["accuracy"] == imprint.evaluate(model, digits_csv / "labelled.csv").accuracy
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named_with_its_remedy(onnx_file, digits_csv, model_file, package):
+    for arguments in (("predict", onnx_file, digits_csv / "test.csv"), ("export", model_file)):
+        done = without((package,), *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"error: package {package} at this Python: it is missing, and ONNX needs it. "
+            "Install it: pip install 'imprint[export]'.\n"
+        )
+    assert not model_file.with_suffix(".onnx").exists()

@@ -1,0 +1,117 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imprint import DataError, ImprintError, OnnxClassifier, UsageError, export
+from imprint.cli.app import app
+from imprint.models.onnx.exporting import Rounding, proving_pictures
+from imprint.preprocessing.input_spec import InputSpec
+
+
+def test_the_command_tells_how_the_file_was_proved(model_file, tmp_path, capsys):
+    path = tmp_path / "d.onnx"
+    app(["export", str(model_file), "-o", str(path), "--data", "digits", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["path"], facts["images"], facts["same"]) == (str(path), 1797, 1.0)
+    assert facts["difference"] <= 1e-4
+    assert facts["viewed"] > 10
+    assert facts["bytes"] == path.stat().st_size
+    app(["export", str(model_file.parent)], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("300 pictures of digits (")
+    assert "all classes agree, probabilities differ by at most" in lines[0]
+    assert lines[1:] == [str(model_file.with_suffix(".onnx"))]
+    model_file.with_suffix(".onnx").unlink()
+
+
+def test_a_name_that_predict_would_not_know_is_refused(model, tmp_path):
+    with pytest.raises(UsageError, match=r"Let the name end in \.onnx"):
+        export(model, tmp_path / "model.txt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 1.5}, {"views_below": 0.0}, {"class": True}])
+def test_a_file_that_answers_otherwise_is_not_kept(model, digits, tmp_path, monkeypatch, wrong):
+    """The graph is built of a model that differs a little from the one it is compared with."""
+    import imprint.models.onnx.graph
+
+    build = imprint.models.onnx.graph.classifier_model
+    if "class" in wrong:
+        dense = model.net.dense.bias.detach().clone().roll(1)
+        network = imprint.models.onnx.graph.network_model
+        monkeypatch.setattr(
+            imprint.models.onnx.graph, "network_model", lambda net, *rest: network(turned(net, dense), *rest)
+        )
+    else:
+        monkeypatch.setattr(
+            imprint.models.onnx.graph,
+            "classifier_model",
+            lambda model, network: build(replace(model, **wrong), network),
+        )
+    (tmp_path / "d.onnx").write_text("former")
+    with pytest.raises(ImprintError, match="it does not answer as before"):
+        export(model, tmp_path / "d.onnx", digits)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("d.onnx", "former")]
+
+
+def turned(net, bias):
+    from copy import deepcopy
+
+    other = deepcopy(net)
+    other.dense.bias.data = bias
+    return other
+
+
+def test_int8_is_smaller_and_its_loss_is_measured(model, digits, tmp_path):
+    whole = export(model, tmp_path / "whole.onnx", digits)
+    small = export(model, tmp_path / "small.onnx", digits, int8=True)
+    assert whole.rounding is None
+    rounding = small.rounding
+    assert 0 <= abs(rounding.loss) <= 0.01
+    assert rounding.images + 300 <= len(digits)
+    saved = (tmp_path / "whole.onnx").stat().st_size - (tmp_path / "small.onnx").stat().st_size
+    assert saved > 0.7 * sum(parameter.nbytes for parameter in model.net.parameters())
+    assert "accuracy" in str(rounding)
+    loaded = OnnxClassifier.load(tmp_path / "small.onnx")
+    assert (loaded.predict(digits).labels == digits.labels).mean() == pytest.approx(rounding.accuracy, abs=0.01)
+
+
+def test_a_gain_by_int8_is_called_one():
+    gained = Rounding(1000, accuracy=0.992, before=0.99, interval=(-0.0041, 0.0002))
+    assert "0.9920 instead of 0.9900, difference +0.0020 (95 % interval -0.0002 to +0.0041;" in str(gained)
+
+
+def test_int8_without_labels_is_refused(model, digits, tmp_path):
+    for data in (None, replace(digits, labels=None)):
+        with pytest.raises(DataError, match="without labels its loss of accuracy cannot be measured"):
+            export(model, tmp_path / "small.onnx", data, int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_that_loses_too_much_is_not_kept(model, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("imprint.models.onnx.quantise.quantised", lambda network, prepared: emptied(network))
+    with pytest.raises(ImprintError, match=r"int8 at .*: accuracy 0\.\d+ instead of 0\.9\d+, difference -0\.\d+ \("):
+        export(model, tmp_path / "small.onnx", digits, int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+def emptied(network):
+    for tensor in network.graph.initializer:
+        if tensor.data_type == 1:
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    return network
+
+
+def test_a_folder_that_is_not_there_is_named(model, tmp_path):
+    with pytest.raises(UsageError, match=r"d\.onnx at .*nowhere: it cannot be written"):
+        export(model, tmp_path / "nowhere" / "d.onnx")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_that_come_along_are_real_and_differ(channels):
+    pixels = proving_pictures(InputSpec(channels, (20, 30), (20, 30))).pixels
+    assert pixels.shape == (300, channels, 20, 30)
+    assert len(np.unique(pixels.reshape(300, -1), axis=0)) == 300
+    assert 20 < pixels.std() < 120

@@ -1,0 +1,177 @@
+"""A file whose digest is right and whose parts do not fit together is refused, before anything is computed."""
+
+import json
+import resource
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from imprint import Classifier, DataError, ModelFileError
+from imprint.models.model_file import read_model_file, write_model_file
+from imprint.models.networks import build_net
+
+
+def test_a_saved_model_predicts_the_same(model, model_file, digits):
+    loaded = Classifier.load(model_file)
+    assert np.array_equal(loaded.predict_proba(digits), model.predict_proba(digits))
+    assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, model.recipe)
+    assert (loaded.unsure_above, loaded.score["accuracy"]) == (model.unsure_above, model.score["accuracy"])
+    assert np.array_equal(loaded.predict(digits).doubt, model.predict(digits).doubt)
+
+
+def test_a_run_folder_stands_for_its_model(model_file):
+    assert Classifier.load(model_file.parent).class_names == Classifier.load(model_file).class_names
+
+
+def test_everything_but_the_weights_is_json_in_the_header(model_file):
+    with safe_open(model_file, framework="np") as file:
+        assert list(file.metadata()) == ["imprint"]
+        facts = json.loads(file.metadata()["imprint"])
+    assert facts["format"] == 3
+    assert facts["class_names"] == list("0123456789")
+    glyph = facts["input_spec"].pop("glyph")
+    assert facts["input_spec"] == {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28]}
+    assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
+    assert facts["recipe"]["name"] == "quick"
+
+
+def test_pictures_of_another_form_are_refused(model, digits):
+    other = type(digits)(digits.pixels[:, :, :7], digits.labels, digits.class_names, digits.sources, "seven.csv")
+    with pytest.raises(DataError, match=r"pictures of 8×7 grey at seven\.csv: the model was taught with"):
+        model.predict(other)
+
+
+def test_loading_does_not_import_torchs_compiler(model_file):
+    script = f"import sys, imprint; imprint.Classifier.load({str(model_file)!r}); sys.exit('sympy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def with_contents(change):
+    """Change tensors and facts, and write a digest that is right for them, as an attacker would."""
+
+    def damage(path, content):
+        tensors, facts = read_model_file(path)
+        change(tensors, facts)
+        write_model_file(path, tensors, facts)
+
+    return damage
+
+
+def with_facts(change):
+    return with_contents(lambda tensors, facts: change(facts))
+
+
+def with_tensors(change):
+    return with_contents(lambda tensors, facts: change(tensors))
+
+
+def with_bytes(change):
+    return lambda path, content: path.write_bytes(change(content))
+
+
+DAMAGES = {
+    "empty": with_bytes(lambda content: b""),
+    "text": with_bytes(lambda content: b"label,pixel0\n" * 99),
+    "cut in the weights": with_bytes(lambda content: content[:-1]),
+    "cut in the header": with_bytes(lambda content: content[:200]),
+    "longer": with_bytes(lambda content: content + b"\0"),
+    "a header of 1 GB": with_bytes(lambda content: struct.pack("<Q", 2**30) + content[8:]),
+    "another program's": lambda path, content: save_file({"w": torch.ones(2)}, path),
+    "our key, no JSON": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "{"}),
+    "our key, a list": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "[]"}),
+    "another version": with_bytes(lambda content: content.replace(b'format\\": 3', b'format\\": 4', 1)),
+    "an older version": lambda path, content: save_file({"w": torch.ones(2)}, path, {"imprint": '{"format": 1}'}),
+    "no classes": with_facts(lambda facts: facts.update(class_names=[])),
+    "a class twice": with_facts(lambda facts: facts.update(class_names=["1"] * 10)),
+    "a missing fact": with_facts(lambda facts: facts.pop("input_spec")),
+    "an unknown net": with_facts(lambda facts: facts["recipe"].update(net="evil")),
+    "an enormous size": with_facts(lambda facts: facts["input_spec"].update(input_size=[10**9, 10**9])),
+    "a tiny size": with_facts(lambda facts: facts["input_spec"].update(input_size=[1, 1])),
+    "an enormous glyph": with_facts(lambda facts: facts["input_spec"]["glyph"].update(box=1e9)),
+    "a glyph of words": with_facts(lambda facts: facts["input_spec"]["glyph"].update(stroke="thick")),
+    "a glyph of another size": with_facts(lambda facts: facts["input_spec"]["glyph"].update(height=9)),
+    "classes of numbers": with_facts(lambda facts: facts.update(class_names=list(range(10)))),
+    "classes of one text": with_facts(lambda facts: facts.update(class_names="0123456789")),
+    "an endless temperature": with_facts(lambda facts: facts.update(temperature=10**400)),
+    "an impossible confidence": with_facts(lambda facts: facts.update(unsure_above=[])),
+    "views that are none": with_facts(lambda facts: facts["recipe"].update(views="auto", mirror="yes")),
+    "a guard that is not there": with_facts(lambda facts: facts["recipe"].update(guard="quick")),
+    "an unknown guard": with_facts(lambda facts: facts["recipe"].update(guard="evil")),
+    "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
+    "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
+    "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
+    "a tensor of another shape": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(11)})),
+    "no familiarity": with_tensors(lambda tensors: tensors.pop("familiarity.whitening")),
+    "familiarity of other features": with_tensors(
+        lambda tensors: tensors.update({"familiarity.whitening": torch.zeros(10, 207, 207)})
+    ),
+    "familiarity of fewer classes": with_tensors(
+        lambda tensors: tensors.update({"familiarity.centres": tensors["familiarity.centres"][1:].clone()})
+    ),
+    "familiarity that is no number": with_tensors(lambda tensors: tensors["familiarity.centres"].fill_(float("inf"))),
+    "a limit that is no number": with_facts(lambda facts: facts.update(unsure_above="no")),
+    "weights that are not numbers": with_tensors(lambda tensors: tensors["dense.bias"].fill_(float("nan"))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_model_is_refused_in_one_line(model_file, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_file.read_bytes())
+    DAMAGES[damage](path, path.read_bytes())
+    with pytest.raises(ModelFileError) as caught:
+        Classifier.load(path)
+    assert str(caught.value).startswith(f"model at {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+GUARD_DAMAGES = {
+    "a missing tensor": with_tensors(lambda tensors: tensors.pop("guard.dense.bias")),
+    "a tensor too much": with_tensors(lambda tensors: tensors.update({"guard.evil": torch.zeros(3)})),
+    "other classes": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(50)})),
+    "another type": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(51).half()})),
+    "no numbers": with_tensors(lambda tensors: tensors["guard.dense.bias"].fill_(float("nan"))),
+    "a recipe without a guard": with_facts(lambda facts: facts["recipe"].pop("guard")),
+    "a recipe with another": with_facts(lambda facts: facts["recipe"].update(guard="deep")),
+    "a recipe of other strangers": with_facts(lambda facts: facts["recipe"].update(mirror="yes")),
+    "a guard of another kind": with_facts(lambda facts: facts["recipe"].update(guard=["quick"])),
+}
+
+
+@pytest.mark.parametrize("damage", GUARD_DAMAGES)
+def test_a_guard_that_does_not_fit_its_model_is_refused(model, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    recipe, guard = replace(model.recipe, guard="quick"), build_net("quick", 1, (28, 28), 51)
+    replace(model, recipe=recipe, guard=guard).save(path)
+    Classifier.load(path)
+    GUARD_DAMAGES[damage](path, path.read_bytes())
+    with pytest.raises(ModelFileError, match=r"tensor|guard"):
+        Classifier.load(path)
+
+
+@pytest.mark.parametrize("place", ["missing.safetensors", "."])
+def test_a_missing_model_is_refused(tmp_path, place):
+    with pytest.raises(ModelFileError, match="No such file"):
+        Classifier.load(tmp_path / place)
+
+
+def test_a_network_for_huge_pictures_is_not_run_to_find_out(model_file, tmp_path):
+    facts = read_model_file(model_file)[1]
+    facts["input_spec"] |= {"input_size": [4096, 4096], "picture_size": [4096, 4096], "glyph": None}
+    facts["recipe"]["net"] = "+".join(["residual"] * 3)  # whose weights are the same for pictures of any size
+    weights = build_net(facts["recipe"]["net"], 1, (64, 64), 10).state_dict()
+    write_model_file(tmp_path / "m.safetensors", weights, facts)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    with pytest.raises(ModelFileError, match=r"familiarity\.centres is missing"):
+        Classifier.load(tmp_path / "m.safetensors")
+    assert time.perf_counter() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB

@@ -1,0 +1,137 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from imprint.models.inference import (
+    CPU_BATCH,
+    GRADUAL,
+    features,
+    in_batches,
+    look_again,
+    nearest,
+    predict_probabilities,
+)
+from imprint.models.layers import Ensemble
+from imprint.models.networks import build_net
+from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.prepare import prepare
+
+SPECS = {
+    "digits": (InputSpec(1, (28, 28), (28, 28)), CPU_BATCH),
+    "photos": (InputSpec(3, (128, 170), (96, 128)), 14),
+    "one photo": (InputSpec(3, (800, 800), (800, 800)), 1),
+}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_large_pictures_go_in_smaller_batches(kind):
+    spec, size = SPECS[kind]
+    pixels = np.zeros((2 * size + 1, spec.channels, *spec.picture_size), dtype=np.uint8)
+    seen = []
+
+    def look(prepared, lay_out):
+        seen.append(len(prepared))
+        return [prepared.mean(dim=(1, 2, 3))]
+
+    assert in_batches(nn.Linear(1, 1), pixels, spec, look)[0].shape == (2 * size + 1,)
+    assert seen == [size, size, 1]
+
+
+def test_rows_are_those_of_the_pictures_chosen_in_their_order():
+    pixels = np.arange(250, dtype=np.uint8).repeat(4).reshape(250, 1, 2, 2)
+    chosen = np.random.default_rng(0).permutation(250)[:200]
+    net = nn.Linear(1, 1).train()
+
+    def look(prepared, lay_out):
+        assert not net.training
+        return prepared[:, 0, 0, 0], prepared.flatten(1)
+
+    first, whole = in_batches(net, pixels, InputSpec(1, (2, 2), (2, 2)), look, chosen)
+    assert torch.equal((first * 255).round(), torch.from_numpy(chosen).float())
+    assert torch.equal(whole, first[:, None].expand(200, 4))
+    assert net.training
+
+
+def test_the_last_layer_decides_by_them(model, digits):
+    pixels = digits.pixels[:20]
+    found = features(model.net, pixels, model.spec)
+    assert torch.allclose(found.norm(dim=1), torch.ones(20))
+    with torch.no_grad():
+        directions = (found @ model.net[-1].weight).numpy()
+    # Scaled to length 1 and without the last layer's bias they give other numbers, but mostly the same answer.
+    same = directions.argmax(axis=1) == predict_probabilities(model.net, pixels, model.spec).argmax(axis=1)
+    assert same.mean() > 0.9
+
+
+def test_nearest_are_scikit_learns(model, digits):
+    from sklearn.neighbors import NearestNeighbors
+
+    found = features(model.net, digits.pixels[:700], model.spec)
+    places, distances = nearest(found[600:], found[:600], 3)
+    theirs, positions = NearestNeighbors(n_neighbors=3).fit(found[:600].numpy()).kneighbors(found[600:].numpy())
+    assert np.allclose(distances, theirs, atol=1e-3)
+    assert (places == positions).mean() > 0.99
+
+
+def test_an_ensembles_are_its_members_together(model, digits):
+    pixels = digits.pixels[:5]
+    one = features(model.net, pixels, model.spec)
+    two = features(Ensemble([model.net, model.net]), pixels, model.spec)
+    assert two.shape == (5, 2 * one.shape[1])
+    assert torch.allclose(two @ two.T, one @ one.T, atol=1e-5)
+
+
+def test_fewer_than_asked_for():
+    assert nearest(torch.eye(2), torch.eye(2)[:1], 3)[0].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("net", ["tutorial", "quick"])
+@pytest.mark.parametrize("count", [1, CPU_BATCH, 2 * CPU_BATCH + 1])
+def test_batches_and_layout_do_not_show(digits, net, count):
+    torch.manual_seed(0)
+    built = build_net(net, 1, (28, 28), 10)
+    spec = InputSpec(1, (8, 8), (28, 28))
+    pixels = digits.pixels[:count]
+    ours = predict_probabilities(built, pixels, spec)
+    with torch.no_grad():
+        expected = built.eval()(prepare(torch.from_numpy(pixels), spec)).softmax(1).numpy()
+    assert np.abs(ours - expected).max() < 1e-6
+    assert np.abs(ours.sum(1) - 1).max() < 1e-5
+
+
+def test_training_mode_is_left_as_it_was():
+    built = build_net("quick", 1, (28, 28), 10).train()
+    before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+    predict_probabilities(built, np.zeros((3, 1, 28, 28), dtype=np.uint8), InputSpec(1, (28, 28), (28, 28)))
+    assert built.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
+
+
+def test_other_views_come_to_count_gradually(digits):
+    torch.manual_seed(0)
+    net, spec = build_net("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
+    pixels = digits.pixels[:20]
+    found = predict_probabilities(net, pixels, spec)
+    fully = look_again(net, pixels, spec, "shifts", found, 2.0)
+    assert (np.abs(fully - found).max(axis=1) > 1e-4).all()
+    confidence = found.max(axis=1)
+    for share in (0.5, 0.001, 0.0):
+        limit = float(np.float64(confidence[3]) + share * GRADUAL)
+        viewed = look_again(net, pixels, spec, "shifts", found, limit)
+        assert np.abs(viewed[3] - (found[3] + share * (fully[3] - found[3]))).max() < 1e-5
+        sure = confidence >= limit
+        assert np.array_equal(viewed[sure], found[sure])
+
+
+def test_threads_that_ask_at_once_get_what_one_gets(model, digits):
+    expected = model.predict_proba(digits)
+    model.net.train()  # as if training had just ended
+    replaced = replace(model)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
+    for start, answer in zip([0, 1, 2, 3] * 3, answers, strict=True):
+        assert np.abs(answer - expected[start:]).max() < 1e-4

@@ -1,0 +1,128 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imprint
+from helpers import pixel_table
+from imprint import Classifier, DataError, OnnxClassifier, Predictions, UsageError
+from imprint.cli.app import app
+
+
+def predictions(sources, names=("cat", "dog, big")):
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], dtype=np.float32)
+    doubt = np.array([4.7, 6.2, 5.1], dtype=np.float32)
+    return Predictions(probabilities, names, np.array(sources), doubt, unsure_above=6.0)
+
+
+def test_kaggles_form_counts_from_one_in_order(tmp_path):
+    path = tmp_path / "result.csv"
+    predictions([5, 9, 7]).write_csv(path)
+    assert path.read_bytes() == b'ImageId,Label\n1,cat\n2,"dog, big"\n3,"dog, big"\n'
+
+
+def test_other_data_get_all_facts():
+    text = predictions(["a.png", "b\n.png", "c.png"]).to_csv()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[1] == {"source": "b\n.png", "label": "dog, big", "confidence": "0.6000", "unsure": "yes"}
+    assert [row["unsure"] for row in rows] == ["no", "yes", "no"]
+
+
+def test_a_failed_write_leaves_the_former_result(tmp_path, monkeypatch):
+    path = tmp_path / "result.csv"
+    path.write_text("former")
+    monkeypatch.setattr("imprint.core.files.os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UsageError, match="No space left"):
+        predictions([1, 2, 3]).write_csv(path)
+    assert path.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture(scope="module", params=["python", "onnx"])
+def predictor(request, model_file, onnx_file):
+    return Classifier.load(model_file) if request.param == "python" else OnnxClassifier.load(onnx_file)
+
+
+@pytest.fixture(scope="module")
+def everywhere(digits, tmp_path_factory):
+    """The same pictures as a CSV, a .npz, single files, their bytes, and arrays."""
+    folder = tmp_path_factory.mktemp("everywhere")
+    some = digits[:40]
+    (folder / "digits.csv").write_text(pixel_table(some, labelled=False))
+    np.savez(folder / "digits.npz", images=some.pixels[:, 0])
+    files = [folder / f"{i:02}.png" for i in range(len(some))]
+    for picture, file in zip(some.pixels[:, 0], files, strict=True):
+        Image.fromarray(picture).save(file)
+    return {
+        "records": some,
+        "CSV": folder / "digits.csv",
+        ".npz": folder / "digits.npz",
+        "files": files,
+        "their bytes": [file.read_bytes() for file in files],
+        "array": some.pixels[:, 0],
+        "array with channels": some.pixels.transpose(0, 2, 3, 1),
+        "array from 0 to 1": some.pixels[:, 0] / 255,
+    }
+
+
+def test_the_same_pictures_have_the_same_answers_everywhere(predictor, model, everywhere):
+    expected = model.predict(everywhere["records"])
+    for where, pictures in everywhere.items():
+        found = predictor.predict(pictures)
+        assert found.names == expected.names, where
+        assert np.abs(found.probabilities - expected.probabilities).max() < 1e-4, where
+        assert np.array_equal(found.unsure, expected.unsure), where
+
+
+def test_the_command_line_gives_those_answers_too(model, model_file, onnx_file, everywhere, capsys):
+    expected = model.predict(everywhere["records"])
+    for path in (model_file, onnx_file):
+        for data in (everywhere["CSV"], everywhere[".npz"], everywhere["files"][0]):
+            app(["predict", str(path), str(data), "--json"], standalone_mode=False)
+            answers = json.loads(capsys.readouterr().out)["predictions"]
+            assert [one["label"] for one in answers] == expected.names[: len(answers)]
+            assert np.abs([one["confidence"] for one in answers] - expected.confidence[: len(answers)]).max() < 1e-4
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_picture_of_another_form_is_the_same_as_file_bytes_and_array(predictor, tmp_path, form):
+    photo = np.full((60, 80, 3), 230, dtype=np.uint8)
+    photo[15:45, 38:44] = (20, 30, 90)
+    Image.fromarray(photo).save(tmp_path / "photo", form, quality=95)
+    decoded = np.asarray(Image.open(tmp_path / "photo"))
+    given = (tmp_path / "photo", (tmp_path / "photo").read_bytes(), decoded, decoded[None])
+    answers = [predictor.predict_proba(one) for one in given]
+    for answer in answers:
+        assert answer.shape == (1, 10)
+        assert np.abs(answer - answers[0]).max() < 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_picture_or_several(predictor, digits, count):
+    array = digits.pixels[0, 0] if count == 1 else digits.pixels[:3, 0]
+    assert predictor.predict(array).sources.tolist() == [f"array#{i}" for i in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"no picture", "picture at bytes#1"),
+        ([b"x", "y"], "data at load: type list is neither path nor picture"),
+        (np.zeros((2, 3, 4, 5, 6)), "shape"),
+        (np.full((8, 8), 300), "pixels at array"),
+        (np.full((8, 8), "a"), "type <U1"),
+    ],
+)
+def test_what_is_no_picture_is_refused(predictor, data, words):
+    with pytest.raises(DataError, match=words):
+        predictor.predict(data)
+
+
+def test_bytes_are_read_as_pictures_by_load_too():
+    content = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(content, "PNG")
+    images = imprint.load([content.getvalue()] * 2)
+    assert (len(images), images.shape, images.sources.tolist()) == (2, (3, 20, 30), ["bytes#1", "bytes#2"])

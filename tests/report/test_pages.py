@@ -1,0 +1,39 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import imprint
+from imprint.report.pages import page_picture
+
+BASE = (Path(imprint.__file__).parent / "templates" / "base.html").read_text()
+
+
+def luminance(colour):
+    colour = colour * 2 if len(colour) == 3 else colour
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_words_can_be_read(scheme):
+    """WCAG 2.1, AA: a contrast of 4.5 at least."""
+    block = re.findall(r":root \{(.*?)\}", BASE, re.DOTALL)[scheme]
+    tones = {name: luminance(tone) for name, tone in re.findall(r"--(\w+): #(\w+)", block)}
+    for ground in ("ground", "card"):
+        for word in ("ink", "soft", "blue", "orange", "bad", "green"):
+            bright, dark = max(tones[word], tones[ground]), min(tones[word], tones[ground])
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (word, ground)
+
+
+def test_small_pictures_stay_crisp_and_large_ones_become_small():
+    small = page_picture(np.zeros((1, 8, 8), dtype=np.uint8))
+    assert small["crisp"]
+    assert small["src"].startswith("data:image/png;base64,")
+    photo = np.random.default_rng(0).integers(0, 256, (3, 900, 1200), dtype=np.uint8)
+    large = page_picture(photo)
+    assert not large["crisp"]
+    assert large["src"].startswith("data:image/jpeg;base64,")
+    assert len(page_picture(photo, 80)["src"]) < len(large["src"]) < 40_000

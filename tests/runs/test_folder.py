@@ -1,0 +1,137 @@
+from dataclasses import replace
+from pathlib import Path
+import pytest
+from imprint import RECIPES, Classifier, UsageError
+from imprint.training.state import Stopped
+from imprint.core.errors import StoppedError
+from imprint.training.plan import plan_training
+from imprint.core.progress import Reporter
+from imprint.runs.folder import at_work, settle_command, take_up, told_unfinished
+from imprint.runs.folder import new_run_folder
+from imprint.runs.record import read_run
+from imprint.runs.run import carry_out
+from imprint.training.state import begin
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from imprint import UsageError
+from imprint.core.scores import read_answers
+from imprint.recipes import find_recipe
+from imprint.runs.folder import new_run_folder, train_facts, write_run
+
+
+def test_nobody_else_trains_in_a_folder_where_a_run_is_going_on(digits, tmp_path):
+    plan = plan_training(digits[:300], "quick", settings=["epochs=2", "min_steps=2"], device="cpu")
+    with at_work(tmp_path, plan, {"data": "digits"}) as checkpoint:
+        carry_out(plan, Reporter(silent=True), checkpoint)
+        with pytest.raises(UsageError, match="another process is training in it"), at_work(tmp_path, plan, {}):
+            pass
+        assert checkpoint.path.is_file()
+
+
+def test_what_a_killed_run_was_writing_stands_in_nobodys_way(digits, tmp_path):
+    (tmp_path / ".checkpoint.safetensors.123.part").write_text("half")
+    assert new_run_folder("quick", tmp_path) == tmp_path
+    plan = plan_training(digits[:300], "quick", device="cpu")
+    with at_work(tmp_path, plan, {}):
+        assert not list(tmp_path.iterdir())
+
+
+def stop(checkpoint, plan, epochs):
+    checkpoint.due = lambda: True
+    carry_out(replace(plan, recipe=replace(plan.recipe, epochs=epochs)), Reporter(silent=True), checkpoint)
+    raise KeyboardInterrupt
+
+
+def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(digits, tmp_path):
+    plan = plan_training(digits[:300], "quick", settings=["epochs=3", "min_steps=2"], device="cpu")
+    words = (
+        rf"run at {tmp_path}: stopped, what was learnt by epoch 2 is kept\. imprint train --resume {tmp_path} goes on\."
+    )
+    with pytest.raises(StoppedError, match=words), at_work(tmp_path, plan, {}) as checkpoint:
+        stop(checkpoint, plan, epochs=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    assert f"{tmp_path} was stopped before its end" in told_unfinished(tmp_path)
+    assert Classifier.load(tmp_path).predict(digits[:2]).names
+    with pytest.raises(UsageError, match=r"it was stopped before its end\. Go on with imprint train --resume"):
+        read_run(tmp_path)
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):
+    plan = plan_training(digits[:300], "quick", device="cpu")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(KeyboardInterrupt), at_work(tmp_path / "run", plan, {}) as checkpoint:
+        checkpoint.write(begin(plan), Reporter(silent=True))
+        raise KeyboardInterrupt
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text("")
+    monkeypatch.chdir(tmp_path)
+    begun = settle_command({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
+    assert begun == {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path)}
+    stopped = Stopped(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
+    assert settle_command({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
+    monkeypatch.chdir("/")
+    assert settle_command({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")
+    assert settle_command({"data": "digits"}, stopped)["data"] == "digits"
+    with pytest.raises(UsageError, match="Missing argument DATA"):
+        settle_command({"data": None})
+
+
+def test_a_resumed_run_stays_in_its_folder(tmp_path):
+    with pytest.raises(UsageError, match="--run b at --resume: the run goes on in a"):
+        take_up(Path("a"), Path("b"))
+
+
+def test_numbers_rise_and_nothing_is_overwritten(tmp_path):
+    (tmp_path / "0041-best").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert new_run_folder("quick", parent=tmp_path).name == "0042-quick"
+    assert new_run_folder("tutorial", parent=tmp_path).name == "0043-tutorial"
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    assert new_run_folder("quick", tmp_path / "mine") == tmp_path / "mine"
+    (tmp_path / "mine" / "model.safetensors").write_text("precious")
+    with pytest.raises(UsageError, match="it already holds something"):
+        new_run_folder("quick", tmp_path / "mine")
+    assert (tmp_path / "mine" / "model.safetensors").read_text() == "precious"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UsageError, match="it cannot be made"):
+        new_run_folder("quick", tmp_path / "runs" / "x")
+
+
+def test_contents(run, tmp_path):
+    facts = train_facts(run, tmp_path, tmp_path / "result.csv")
+    write_run(run, tmp_path, facts)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(facts))
+    assert set(facts["validation"]) == {"images", "accuracy", "interval", "baseline"}
+    assert find_recipe(str(tmp_path / "recipe.json")) == run.recipe
+    with open(tmp_path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 13)]
+    assert [float(row["val_acc"]) for row in rows] == pytest.approx(run.history["val_acc"], rel=1e-5)
+
+
+def test_evidence_is_what_the_model_says_of_the_pictures_held_out(run_folder, model, digits):
+    answers = read_answers(run_folder / "validation.csv", model.class_names)
+    held_out = digits[answers.places]
+    said = model.predict(held_out)
+    assert (np.diff(answers.places) > 0).all()
+    assert np.array_equal(answers.sources, held_out.sources)
+    assert np.array_equal(answers.labels, held_out.labels)
+    assert np.array_equal(answers.predicted, said.labels)
+    assert np.array_equal(answers.unsure, said.unsure)
+    assert np.abs(answers.confidence - said.probabilities.max(axis=1)).max() < 1e-5
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        folders = list(threads.map(lambda _: new_run_folder("quick", parent=tmp_path / "runs"), range(40)))
+    assert sorted(folder.name for folder in folders) == [f"{place:04}-quick" for place in range(1, 41)]

@@ -1,0 +1,383 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import imprint
+from imprint import DataError, LabelledImages, UsageError
+from imprint.models.hardware import choose_arithmetic
+from imprint.data.split import split
+from imprint.core.metrics import tempered
+from imprint.models.networks import NETS
+from imprint.training.optimisers import AdamW
+from imprint.training.plan import plan_training
+from imprint.models.inference import predict_probabilities
+from imprint.core.progress import Reporter
+from imprint.training.fit import epoch_order
+from imprint.runs.run import carry_out
+
+FAST = ["epochs=2", "min_steps=0"]
+
+
+def test_digits_are_learnt(run, digits):
+    # 12 epochs of 1,653 real digits; guessing gives 0.1.
+    assert run.validation.accuracy > 0.9
+    assert run.validation.images == 144
+    low, high = run.validation.interval
+    assert low < run.validation.accuracy < high
+
+
+def test_the_lesson_learns_too(digits):
+    run = imprint.train(digits, recipe="tutorial", settings=["epochs=3", "steps_per_epoch=50"], silent=True)
+    assert run.validation.accuracy > 0.8
+    assert run.model.spec.input_size == (28, 28)
+
+
+def test_history_is_kerass(run):
+    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds"}
+    assert {len(values) for values in run.history.values()} == {12}
+    assert abs(run.history["val_acc"][-1] - run.validation.accuracy) < 0.03  # the last is scored without views
+    assert run.history["loss"][-1] < run.history["loss"][0]
+
+
+def test_the_validation_score_is_of_pictures_that_were_held_out(run, digits):
+    held_out = digits[split(digits, 0.08, 7)[1]]
+    assert imprint.evaluate(run.model, held_out) == run.validation
+
+
+def test_the_most_doubtful_of_144_validation_pictures_settles_the_limit(run, digits):
+    assert run.validation.unsure["share"] == 0
+    doubt = run.model.predict(digits[split(digits, 0.08, 7)[1]]).doubt
+    assert run.model.unsure_above == pytest.approx(doubt.max(), rel=1e-3)
+
+
+def test_what_to_expect_is_what_the_validation_pictures_say(run):
+    assert run.expected.accuracy == run.validation.accuracy
+    assert run.expected.interval == pytest.approx(run.validation.interval, rel=1e-12)
+    assert "144 pictures held out" in run.expectation
+
+
+def test_groups_widen_what_to_expect(digits):
+    grouped = replace(digits, groups=(np.arange(len(digits)) // 30).astype(str))
+    run = imprint.train(grouped, "quick", settings=FAST, silent=True)
+    assert run.expected.effective < run.expected.images == run.validation.images
+
+
+def test_a_seed_decides_everything(digits):
+    runs = [imprint.train(digits, "quick", settings=FAST, seed=seed, silent=True) for seed in (1, 1, 2)]
+    weights = [run.model.net.state_dict() for run in runs]
+    same = [torch.equal(weights[0][name], weights[1][name]) for name in weights[0]]
+    assert all(same)
+    assert runs[0].history["loss"] == runs[1].history["loss"] != runs[2].history["loss"]
+
+
+def test_the_callers_random_numbers_are_left_alone(digits):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    imprint.train(digits, "quick", settings=["epochs=1", "min_steps=0"], silent=True)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_validation_may_be_given(digits):
+    run = imprint.train(digits[:1000], "quick", settings=FAST, validation=digits[1000:], silent=True)
+    assert run.validation.images == 797
+    assert run.model.score["images"] == 797
+
+
+def test_validation_labels_are_matched_by_name(digits):
+    names = tuple(reversed(digits.class_names))
+    turned = type(digits)(digits.pixels, 9 - digits.labels, names, digits.sources)
+    run = imprint.train(digits, "quick", settings=["epochs=12", "min_steps=0"], validation=turned, silent=True)
+    assert run.validation.accuracy > 0.9
+
+
+def test_without_validation_there_is_no_score(digits):
+    for recipe in ("quick", "tutorial"):
+        run = imprint.train(digits[:200], recipe, settings=["epochs=2", "steps_per_epoch=3"], validation=0, silent=True)
+        assert run.validation is run.expected is None
+        assert "no pictures were held out" in run.expectation
+        assert "val_acc" not in run.history
+
+
+def test_pictures_smaller_than_a_batch(digits):
+    assert imprint.train(digits[:20], "quick", settings=FAST, silent=True).validation.images == 2
+
+
+def test_small_sets_get_longer_epochs(digits):
+    taken = []
+    plan = plan_training(digits[:100], "quick", settings=["epochs=3", "min_steps=5"])
+
+    class Counting(Reporter):
+        def steps(self, items):
+            taken.append(0)
+            for item in items:
+                taken[-1] += 1
+                yield item
+
+    carry_out(plan, Counting(silent=True))
+    assert taken == [5, 5, 5]
+
+
+def test_later_epochs_take_their_share(digits, monkeypatch):
+    taken = []
+
+    def counted(*arguments):
+        taken.append(epoch_order(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr("imprint.training.fit.epoch_order", counted)
+    settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_share=0.25", "hard_share=0.6"]
+    carry_out(plan_training(digits, "quick", settings=settings), Reporter(silent=True))
+    assert [len(order) for order in taken] == [52 * 32, 13 * 32, 13 * 32]
+    assert len(taken[1].unique()) == 13 * 32
+
+
+def test_mapped_pictures_are_learnt_from_where_they_are(digits, tmp_path):
+    digits.pixels.tofile(tmp_path / "pixels")
+    mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
+    plan = plan_training(replace(digits, pixels=mapped), "quick", settings=["epochs=1", "min_steps=1"])
+    assert plan.images.pixels is mapped
+    inside, outside = (
+        carry_out(one, Reporter(silent=True)).history["loss"] for one in (replace(plan, images=digits), plan)
+    )
+    assert inside == outside
+
+
+def test_views_are_taken_where_the_model_hesitates(run, digits):
+    model = run.model
+    plain = predict_probabilities(model.net, digits.pixels, model.spec)
+    final = model.predict_proba(digits)
+    hesitant = plain.max(axis=1) < model.views_below
+    assert 0 < hesitant.mean() < 0.2
+    expected = tempered(plain, model.temperature)
+    assert np.array_equal(final[~hesitant], expected[~hesitant])
+    assert not np.allclose(final[hesitant], expected[hesitant], atol=1e-4)
+    assert np.abs(final.sum(axis=1) - 1).max() < 1e-5
+    sure = replace(model, views_below=0.0)
+    assert np.array_equal(sure.predict_proba(digits[:5]), expected[:5])
+
+
+def test_confidence_fits_accuracy_on_pictures_not_seen(digits):
+    run = imprint.train(digits[:900], "quick", settings=["epochs=4"], validation=0.2, silent=True)
+    calibrated = imprint.evaluate(run.model, digits[900:])
+    modest = imprint.evaluate(replace(run.model, temperature=1.0), digits[900:])
+    assert run.model.temperature < 1  # smoothed labels teach modesty
+    assert calibrated.calibration_error < modest.calibration_error / 2
+    assert calibrated.log_loss < modest.log_loss
+    assert calibrated.confusion == modest.confusion
+
+
+def test_several_networks_make_one_model(digits, tmp_path):
+    settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=4"]
+    run = imprint.train(digits, "quick", settings=settings, silent=True)
+    assert len(run.history["loss"]) == 6
+    run.model.save(tmp_path / "m.safetensors")
+    again = imprint.Classifier.load(tmp_path / "m.safetensors")
+    assert np.array_equal(again.predict_proba(digits[:50]), run.model.predict_proba(digits[:50]))
+    names = [layer.name for layer in again.summary()]
+    assert {"1/conv2d", "2/conv2d", "3/dense"} <= set(names)
+
+
+def test_colour_pictures(digits):
+    colour = type(digits)(np.repeat(digits.pixels, 3, axis=1), digits.labels, digits.class_names, digits.sources)
+    model = imprint.train(colour, "tutorial", settings=["epochs=1", "steps_per_epoch=5"], silent=True).model
+    assert model.predict_proba(colour[:5]).shape == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: (type(d)(d.pixels, None, (), d.sources), {}), "Training needs at least two classes"),
+        (lambda d: (d[np.flatnonzero(d.labels == 1)], {}), "Training needs at least two classes"),
+        (lambda d: (d[:3], {"validation": 0.9}), "none would be left to train on"),
+        (lambda d: (d[:3], {"validation": 0.6}), "all pictures left to train on are of one class"),
+        (lambda d: (d, {"validation": type(d)(d.pixels, None, (), d.sources, "v")}), "labels at v"),
+        (lambda d: (d, {"device": "cuda:99"}), "device 'cuda:99' at --device"),
+        (lambda d: (d, {"device": "banana"}), "device 'banana' at --device"),
+        (lambda d: (d, {"recipe": "fast"}), "there is no such recipe"),
+        (lambda d: (d, {"settings": ["epochs=0"]}), "epochs=0"),
+    ],
+)
+def test_bad_input_is_refused_before_training(digits, change, words):
+    images, arguments = change(digits)
+    with pytest.raises((DataError, UsageError)) as caught:
+        imprint.train(images, silent=True, **arguments)
+    assert words in str(caught.value)
+
+
+def endless(net):
+    torch.nn.init.constant_(net.dense.weight, float("inf"))
+    return net
+
+
+def test_divergence_is_noticed_in_its_epoch(digits, monkeypatch):
+    quick = NETS["quick"]
+    broken = replace(quick, build=lambda *form: endless(quick.build(*form)))
+    monkeypatch.setitem(NETS, "quick", broken)
+    with pytest.raises(UsageError, match="loss at epoch 1: it is no longer a number: training has diverged"):
+        imprint.train(digits, settings=FAST, silent=True)
+
+
+def test_a_loss_far_above_guessing_is_divergence(digits):
+    settings = ["optimiser=adamw", "learning_rate=300", "epochs=3", "steps_per_epoch=6", "batch_size=16"]
+    with pytest.raises(
+        UsageError, match=r"far above that of guessing: training has diverged. Lower .*learning_rate=30"
+    ):
+        imprint.train(digits[:300], "tutorial", settings=settings, silent=True)
+
+
+def test_weights_that_end_as_no_numbers_are_divergence_too(digits, monkeypatch):
+    # The loss of an epoch's last step is taken before that step's harm is done.
+    step = AdamW.step
+
+    def last_step_fails(self, rate):
+        step(self, rate)
+        if self.steps == 4:
+            self.weights[-1].data.fill_(float("inf"))
+
+    monkeypatch.setattr(AdamW, "step", last_step_fails)
+    settings = ["optimiser=adamw", "epochs=1", "min_steps=4", "batch_size=64"]
+    with pytest.raises(UsageError, match="weights at epoch 1: they are no longer numbers: training has diverged"):
+        imprint.train(digits[:256], "quick", settings=settings, validation=0, silent=True)
+
+
+def test_a_mapped_file_may_vanish_while_it_is_learnt_from(digits, tmp_path, monkeypatch):
+    digits.pixels.tofile(tmp_path / "pixels")
+    mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
+    plan = plan_training(replace(digits, pixels=mapped), "quick", settings=["epochs=2", "min_steps=1"])
+    expected = carry_out(plan, Reporter(silent=True)).history["loss"]
+    monkeypatch.setattr(
+        "imprint.core.progress.Reporter.say", lambda self, line: (tmp_path / "pixels").unlink(missing_ok=True)
+    )
+    assert carry_out(plan, Reporter()).history["loss"] == expected
+    assert not (tmp_path / "pixels").exists()
+
+
+class StopAt:
+    """A reporter that presses Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, step):
+        self.left = step
+        self.lines = []
+
+    def steps(self, items):
+        for item in items:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            yield item
+
+
+def press_ctrl_c(monkeypatch, step):
+    stop = StopAt(step)
+    monkeypatch.setattr("imprint.core.progress.Reporter.steps", lambda self, items: stop.steps(items))
+
+
+def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
+    press_ctrl_c(monkeypatch, step=5 * 15 + 3)
+    run = imprint.train(digits, "quick", settings=["epochs=30", "min_steps=15"], silent=True)
+    assert run.interrupted
+    assert {len(values) for values in run.history.values()} == {5}
+    assert abs(run.validation.accuracy - max(run.history["val_acc"])) < 0.03  # the score is taken with views
+    assert run.model.predict(digits).names
+    assert run.expected.tries == 5
+    assert run.expected.interval[0] < run.validation.interval[0]
+
+
+def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):
+    press_ctrl_c(monkeypatch, step=2 * 6 + 9)
+    settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=6"]
+    run = imprint.train(digits, "quick", settings=settings, silent=True)
+    assert run.interrupted
+    assert run.recipe.net == run.model.recipe.net == "quick"
+    assert len(run.model.predict(digits[:3]).names) == 3
+    assert run.expected.tries == 1  # no score chose it
+
+
+def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkeypatch, tmp_path):
+    press_ctrl_c(monkeypatch, step=2 * 6 + 9)
+    run = imprint.train(digits, "quick", settings=["guard=quick", "epochs=2", "min_steps=6"], silent=True)
+    assert run.interrupted
+    assert run.recipe.guard == ""
+    assert run.model.guard is None
+    assert run.expected.tries == 1
+    run.model.save(tmp_path / "model.safetensors")
+    assert imprint.Classifier.load(tmp_path / "model.safetensors").predict(digits[:3]).names
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_nothing(digits, monkeypatch):
+    press_ctrl_c(monkeypatch, step=3)
+    with pytest.raises(KeyboardInterrupt):
+        imprint.train(digits, "quick", silent=True)
+
+
+def test_words_go_to_stderr(digits, capsys):
+    imprint.train(digits, settings=FAST)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert not out
+    assert lines[0].startswith("training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network")
+    assert "recipe quick (the default for small grey pictures), not mirrored (grey pictures may be signs; " in lines[0]
+    assert "(self-check: " in lines[0]
+    assert lines[1].startswith("Epoch 1/2 - ")
+    assert " - val_acc: 0." in lines[2]
+
+
+def test_photos_are_learnt():
+    # Discs, lying and standing stripes in random colours and places; guessing gives a third.
+    generator = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    y, x = np.mgrid[:64, :64]
+    drawn = []
+    for label in labels:
+        cy, cx, r = *generator.uniform(20, 44, 2), generator.uniform(9, 16)
+        masks = [(y - cy) ** 2 + (x - cx) ** 2 < r * r, (y + cy) // 6 % 2 == 0, (x + cx) // 6 % 2 == 0]
+        colours = generator.integers(0, 256, (2, 3, 1, 1))
+        drawn.append(np.where(masks[label], *colours) + generator.integers(-9, 9, (3, 64, 64)))
+    pixels = np.clip(np.stack(drawn), 0, 255).astype(np.uint8)
+    sources = np.array([f"{i}.png" for i in range(150)])
+    images = LabelledImages(pixels, labels, ("disc", "lying", "standing"), sources, "shapes")
+    run = imprint.train(
+        images, "photos", settings=["epochs=4", "batch_size=16", "min_steps=15"], validation=0.2, silent=True
+    )
+    assert run.recipe.mirror == "yes"
+    assert run.validation.accuracy > 0.8
+
+
+class Answers(TorchDispatchMode):
+    """Counts the operations for which a GPU would have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", ["quick", "best", "photos"])
+def test_no_step_waits_for_an_answer_of_the_device(digits, recipe):
+    for precision in ("auto", "float32"):
+        choose_arithmetic(torch.device("cpu"), precision)  # the self-check does wait
+    counts = []
+    for steps in (2, 8):
+        settings = ["epochs=2", f"min_steps={steps}", "batch_size=16", "epoch_share=0.01"]
+        plan = plan_training(digits[:32], recipe, settings=settings, validation=0)
+        with Answers() as answers:
+            carry_out(plan, Reporter(silent=True))
+        counts.append(answers.count)
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("recipe", ["quick", "tutorial"])
+def test_training_does_not_import_torchs_compiler(recipe):
+    script = f"""import sys, imprint
+imprint.train(imprint.load("digits"), "{recipe}", settings=["epochs=1", "steps_per_epoch=2"], silent=True)
+sys.exit("torch._dynamo" in sys.modules)"""
+    subprocess.run([sys.executable, "-c", script], check=True)

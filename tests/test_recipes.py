@@ -1,0 +1,99 @@
+import dataclasses
+import json
+
+import pytest
+
+from imprint import RECIPES, Recipe, UsageError
+from imprint.models.networks import NETS
+from imprint.recipes import NET_KINDS, find_recipe
+from imprint.training.plan import choose_recipe
+
+
+def test_the_lesson_is_the_lesson():
+    lesson = RECIPES["tutorial"]
+    assert (lesson.epochs, lesson.steps_per_epoch, lesson.batch_size) == (30, 640, 64)
+    assert (lesson.optimiser, lesson.learning_rate, lesson.schedule) == ("rmsprop", 1e-3, "plateau")
+    assert (lesson.plateau_factor, lesson.plateau_patience, lesson.plateau_floor) == (0.5, 3, 1e-5)
+    assert lesson.plateau_min_delta == 1e-4
+    assert (lesson.rotation, lesson.zoom, lesson.shift) == (10, 0.1, 0.1)
+    assert (lesson.validation_share, lesson.validation_seed, lesson.label_smoothing) == (0.08, 7, 0)
+
+
+def test_every_named_net_can_be_built():
+    assert set(NET_KINDS) == set(NETS)
+
+
+def test_settings_take_the_type_of_their_field():
+    changed = RECIPES["quick"].with_settings(["epochs=3", "learning_rate = 1e-3", "schedule=plateau"])
+    assert (changed.epochs, changed.learning_rate, changed.schedule) == (3, 0.001, "plateau")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("epochs", "it has no ="),
+        ("epoch=3", "field 'epoch' at --set: recipes have none of that name"),
+        ("epochs=three", "epochs is a whole number"),
+        ("epochs=2.5", "epochs is a whole number"),
+        ("epochs=0", "it is at least 1"),
+        ("rotation=-1", "it is at least 0"),
+        ("rotation=nan", "it is at least 0"),
+        ("zoom=1", "it lies from 0 to below 1"),
+        ("net=resnet", "it is tutorial, quick, deep, broad, residual, or some joined by +"),
+        ("net=", "or some joined by +"),
+        ("net=quick+", "or some joined by +"),
+        ("learning_rate=0", "it is above 0"),
+        ("learning_rate=inf", "below 1000"),
+        ("validation_share=1.5", "it lies from 0 to below 1"),
+        ("seed=-1", "it lies from 0"),
+        ("name=../../x", "letters, digits"),
+    ],
+)
+def test_senseless_settings_are_refused(setting, words):
+    with pytest.raises(UsageError) as caught:
+        RECIPES["quick"].with_settings([setting])
+    assert words in str(caught.value)
+
+
+def test_a_recipe_survives_json(tmp_path):
+    recipe = dataclasses.replace(RECIPES["quick"], epochs=2, seed=11)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe.to_dict()))
+    assert find_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "it cannot be read"),
+        ("[]", "there is no such recipe"),
+        ("{}", "field batch_size"),
+        (json.dumps(RECIPES["quick"].to_dict() | {"epochs": 2.5}), "epochs is a whole number"),
+        (json.dumps(RECIPES["quick"].to_dict() | {"epochs": True}), "epochs is a whole number"),
+        (json.dumps(RECIPES["quick"].to_dict() | {"colour": 1}), "recipes have none of that name"),
+    ],
+)
+def test_files_that_are_no_recipe_are_refused(tmp_path, content, words):
+    path = tmp_path / "recipe.json"
+    path.write_text(content)
+    with pytest.raises(UsageError) as caught:
+        find_recipe(str(path))
+    assert words in str(caught.value)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UsageError, match="Use tutorial, quick"):
+        find_recipe("fast")
+
+
+def test_small_grey_pictures_get_quick():
+    assert choose_recipe((1, 28, 28))[0] is RECIPES["quick"]
+    assert isinstance(choose_recipe((3, 100, 100))[0], Recipe)
+
+
+def test_steps_of_an_epoch():
+    lesson, quick = RECIPES["tutorial"], RECIPES["quick"]
+    assert lesson.epoch_steps(38_640) == [640] * 30
+    assert quick.epoch_steps(38_640) == [151] + [40] * 6
+    assert quick.epoch_steps(1_000) == [40] * 7
+    assert quick.with_settings(["min_steps=0"]).epoch_steps(20) == [1] * 7

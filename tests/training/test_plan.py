@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imprint import LabelledImages, UsageError
+from imprint.training.plan import may_mirror, picture_side, plan_training
+
+
+def photos(*names, channels=3, side=100, count=40):
+    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+    labels = np.arange(count) % len(names)
+    return LabelledImages(pixels, labels, names, np.array([f"{i}.jpg" for i in range(count)]), "photos")
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "allowed"),
+    [
+        (("cat", "dog"), 3, True),
+        (("bright spot", "copyright"), 3, True),
+        (("cat", "dog"), 1, False),
+        (("0", "1"), 3, False),
+        (("10", "20"), 3, False),
+        (("a", "bb"), 3, False),
+        (("٣", "٤"), 3, False),
+        (("turn_left", "turn_right"), 3, False),
+        (("Left hand", "other"), 3, False),
+        (("left2", "other"), 3, False),
+    ],
+)
+def test_what_may_be_mirrored(names, channels, allowed):
+    found, reason = may_mirror(photos(*names, channels=channels))
+    assert found is allowed
+    assert reason
+
+
+@pytest.mark.parametrize(("names", "mirror"), [(("cat", "dog"), "yes"), (("1", "2"), "no")])
+def test_the_decision_is_said_and_kept(names, mirror):
+    plan = plan_training(photos(*names))
+    assert plan.recipe.mirror == mirror
+    assert plan.recipe.views == ("mirror" if mirror == "yes" else "none")
+    assert ("mirrored (" if mirror == "yes" else "not mirrored (") in str(plan)
+    assert "--set mirror=yes or no" in str(plan)
+
+
+def test_the_decision_can_be_set():
+    plan = plan_training(photos("1", "2"), settings=["mirror=yes"])
+    assert (plan.recipe.mirror, plan.recipe.views) == ("yes", "mirror")
+    assert "--set mirror" not in str(plan)
+
+
+def test_signs_are_not_viewed_in_a_mirror():
+    with pytest.raises(UsageError, match="mirrored views need mirror=yes"):
+        plan_training(photos("1", "2"), settings=["views=mirror"])
+
+
+def test_pictures_choose_their_recipe():
+    assert plan_training(photos("cat", "dog")).recipe.name == "photos"
+    assert plan_training(photos("cat", "dog", channels=1, side=28)).recipe.name == "quick"
+    assert plan_training(photos("cat", "dog", channels=1, side=200)).recipe.name == "photos"
+
+
+def test_large_pictures_are_scaled_down_and_small_ones_left():
+    assert plan_training(photos("cat", "dog", side=120)).spec.input_size == (96, 96)
+    assert plan_training(photos("cat", "dog", side=64)).spec.input_size == (64, 64)
+
+
+def test_copies_are_never_held_out_from_themselves(digits):
+    doubled = digits[np.r_[0:200, 0:200]]
+    plan = plan_training(doubled, "quick", validation=0.2)
+    assert plan.warnings == ("200 pictures are copies of others; imprint check names them",)
+    assert plan.validation is None or not set(plan.validation.sources) & set(doubled.sources[plan.training])
+
+
+def test_contradicting_copies_and_leaks_are_told(digits):
+    twice = digits[np.r_[0:200, 0:2]]
+    twice.labels[-1] = (twice.labels[-1] + 1) % 10
+    plan = plan_training(twice, "quick", validation=digits[195:300])
+    assert plan.warnings == (
+        "2 pictures are copies of others, 1 of them with another label; imprint check names them",
+        "5 validation pictures are training pictures too",
+    )
+
+
+def test_groups_stay_on_one_side(digits):
+    persons = np.array([f"person {i % 20}" for i in range(400)])
+    plan = plan_training(replace(digits[:400], groups=persons), "quick", validation=0.2)
+    assert not set(persons[plan.training]) & set(plan.validation.groups)
+    assert 60 <= len(plan.validation) <= 100
+
+
+def test_photos_are_decoded_as_large_as_the_recipe_wants():
+    assert picture_side(None, []) == picture_side("photos", ["largest_side=64"]) == 128
+    assert picture_side("photos", ["largest_side=200"]) == 200
+
+
+def test_glyphs_of_several_sizes_are_scaled_as_in_training(digits):
+    sizes = np.random.default_rng(0).integers(8, 60, (len(digits), 2)).astype(np.int32)
+    assert plan_training(digits).spec.glyph is not None
+    assert plan_training(replace(digits, sizes=sizes)).spec.glyph is None
+
+
+def test_classes_that_are_probably_one_are_told(digits):
+    named = replace(digits, class_names=("Cat", "cat ", *digits.class_names[2:]))
+    assert "classes 'Cat', 'cat ' are probably one, learnt as several" in plan_training(named, None).warnings
