@@ -1,6 +1,6 @@
 """One file in a hundred is broken, each in another way: the run must go on, name every one, and use all the rest.
 
-    make bench-broken                    10,000 small pictures in ten class folders, 100 of them broken
+    make bench-broken                    10,000 small images in ten class folders, 100 of them broken
 
 Ends with status 1 if a broken file was read, a whole one left out, or a label is wrong.
 """
@@ -63,7 +63,7 @@ BREAKS = {
 
 
 def make(folder, count, size=28):
-    """Write pictures, every hundredth broken; give the broken ones' paths and how each was broken."""
+    """Write images, every hundredth broken; give the broken ones' paths and how each was broken."""
     rng = np.random.default_rng(0)
     broken = {}
     for i in range(count):
@@ -89,7 +89,7 @@ def read(folder, count, broken):
     wrong = [f"not named: {path} ({broken[path]})" for path in broken if path not in named]
     wrong += [f"named without cause: {path}" for path in named if path not in broken]
     if len(images) != count - len(broken):
-        wrong.append(f"{len(images):,} pictures used of {count - len(broken):,} whole ones")
+        wrong.append(f"{len(images):,} images used of {count - len(broken):,} whole ones")
     names = np.array(images.class_names)[images.labels]
     wrong += [
         f"label {name}: {source}" for name, source in zip(names, images.sources, strict=True) if name not in source
@@ -99,15 +99,15 @@ def read(folder, count, broken):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=10_000)
-    count = parser.parse_args().pictures
+    parser.add_argument("--images", type=int, default=10_000)
+    count = parser.parse_args().images
     print(machine())
     with tempfile.TemporaryDirectory() as work:
         os.environ["IMPRINT_CACHE"] = f"{work}/cache"
-        broken = make(Path(work) / "pictures", count)
+        broken = make(Path(work) / "images", count)
         for run in ("decoded", "from the cache"):
             started = time.perf_counter()
-            wrong, named = read(Path(work) / "pictures", count, broken)
+            wrong, named = read(Path(work) / "images", count, broken)
             print(f"{run}: {len(named):,} of {len(broken):,} named, {time.perf_counter() - started:.1f} s")
             print(*wrong, sep="\n", end="\n" * bool(wrong))
         print(*sorted({f"{broken[path]}: {cause}" for path, cause in named.items() if path in broken}), sep="\n")

@@ -20,36 +20,35 @@ from photos import read
 from PIL import Image, ImageEnhance
 
 import imprint
-from imprint.analysis.label_errors import find_mislabelled
-from imprint.core.progress import Reporter
+from imprint.analysis.label_errors import find_label_errors
 from imprint.data.duplicates import fingerprints, first_copies, near_copies
 
 SIDE = 100
 
 
-def encoded(picture, random):
+def encoded(image, random):
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=75)
+    image.save(content, "JPEG", quality=75)
     return Image.open(content)
 
 
-def resized(picture, random):
+def resized(image, random):
     side = round(SIDE * np.exp(random.uniform(np.log(0.7), np.log(1.5))))
-    return picture.resize((side, side), Image.Resampling.BICUBIC)
+    return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def cropped(picture, random):
+def cropped(image, random):
     left, top, right, bottom = (random.uniform(0, 0.04, 4) * SIDE).round()
-    return picture.crop((left, top, SIDE - right, SIDE - bottom))
+    return image.crop((left, top, SIDE - right, SIDE - bottom))
 
 
-def brightened(picture, random):
-    return ImageEnhance.Brightness(picture).enhance(random.uniform(0.85, 1.15))
+def brightened(image, random):
+    return ImageEnhance.Brightness(image).enhance(random.uniform(0.85, 1.15))
 
 
 def copies(pixels, change, random):
-    """Change every picture, and bring it back to the common size."""
-    changed = (change(Image.fromarray(picture.transpose(1, 2, 0)), random) for picture in pixels)
+    """Change every image, and bring it back to the common size."""
+    changed = (change(Image.fromarray(image.transpose(1, 2, 0)), random) for image in pixels)
     same_size = (each.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for each in changed)
     return np.stack([np.asarray(each).transpose(2, 0, 1) for each in same_size])
 
@@ -82,9 +81,9 @@ def labels_found(images, share, to_next, seed):
     step = 1 if to_next else random.integers(1, classes, len(changed))
     labels[changed] = (labels[changed] + step) % classes
     noisy, started = dataclasses.replace(images, labels=labels), time.perf_counter()
-    found, _ = find_mislabelled(noisy, np.arange(len(images)), seed=seed, reporter=Reporter(silent=True))
+    found, _ = find_label_errors(noisy, np.arange(len(images)), seed=seed)
     seconds = time.perf_counter() - started
-    listed = np.array([finding.pictures[0] for finding in found], dtype=int)
+    listed = np.array([finding.images[0] for finding in found], dtype=int)
     right = np.isin(listed, changed)
     first = right[: round((share + 0.01) * len(images))].sum()
     return first / max(len(changed), 1), right.mean() if len(right) else 0.0, len(found), seconds

@@ -1,4 +1,4 @@
-"""How a model taught with Kaggle's digits reads other people's, on paper and pens that it never saw.
+"""How a model trained on Kaggle's digits reads other people's, on paper and pens that it never saw.
 
     make bench-glyphs DATA=folder-with-train.csv
 
@@ -119,24 +119,24 @@ HELD_OUT = {
 }
 
 
-def pictures(name, digits):
-    """Draw a set, the same each time; one picture after another."""
+def images(name, digits):
+    """Draw a set, the same each time; one image after another."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     for digit in digits.pixels[:, 0]:
         yield np.asarray((SETS | HELD_OUT)[name](digit, rng))
 
 
-def resized(picture, form):
+def resized(image, form):
     """The peer: grey, scaled to the training size, inverted where the border is bright."""
-    grey = np.asarray(Image.fromarray(picture).convert("L").resize((form.width, form.height), Image.Resampling.BOX))
+    grey = np.asarray(Image.fromarray(image).convert("L").resize((form.width, form.height), Image.Resampling.BOX))
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     return (255 - grey if np.median(border) > 127 else grey)[None]
 
 
 def answered_right(model, fitted, digits):
     images = imprint.LabelledImages(np.stack(fitted), digits.labels, digits.class_names, digits.sources)
-    answers = np.array(model.predict(images).names)
-    return answers == np.array(digits.class_names)[digits.labels]
+    labelled = np.array(model.predict(images).names)
+    return labelled == np.array(digits.class_names)[digits.labels]
 
 
 def main():
@@ -151,18 +151,18 @@ def main():
     model = Classifier.load(arguments.model) if arguments.model else imprint.train(training, "quick").model
     form = learn_glyph_form(training.pixels)
     untouched = sum(np.array_equal(fit_glyph(p.transpose(1, 2, 0), form), p) for p in training.pixels)
-    print(machine(), form, f"{untouched:,} of {len(training):,} training pictures pass untouched", sep="\n")
+    print(machine(), form, f"{untouched:,} of {len(training):,} training images pass untouched", sep="\n")
     half = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}[arguments.half]
     digits = imprint.load("digits")[half][:: arguments.every]
-    print(f"| {len(digits):,} pictures each | accuracy (95 % interval) | plain resizing | CPU ms a picture |")
+    print(f"| {len(digits):,} images each | accuracy (95 % interval) | plain resizing | CPU ms an image |")
     print("|---|---|---|---|")
     for name in arguments.sets:
         fitted, plain, seconds = [], [], 0.0
-        for picture in pictures(name, digits):
+        for image in images(name, digits):
             started = time.process_time()  # other jobs beside it do not count
-            fitted.append(fit_glyph(picture, form))
+            fitted.append(fit_glyph(image, form))
             seconds += time.process_time() - started
-            plain.append(resized(picture, form))
+            plain.append(resized(image, form))
         right, peer = answered_right(model, fitted, digits), answered_right(model, plain, digits).mean()
         each = seconds / len(digits) * 1000
         low, high = wilson_interval(int(right.sum()), len(right))

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of pictures and with their size, for recipe quick.
+"""How time and memory grow with the number of images and with their size, for recipe quick.
 
     make bench-growth DATA=folder-with-train.csv
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from common import machine, metered
 
-CASES = [(1, 28), (4, 28), (16, 28), (1, 56), (1, 112)]  # times the pictures, side in pixels
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
+CASES = [(1, 28), (4, 28), (16, 28), (1, 56), (1, 112)]  # times the images, side in pixels
+IMAGE = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
 
 
 def one_epoch(train_csv, times, side):
@@ -27,7 +27,7 @@ def one_epoch(train_csv, times, side):
     images = imprint.LabelledImages(
         pixels, np.tile(digits.labels, times), digits.class_names, np.arange(len(pixels)), "digits"
     )
-    run = imprint.train(images, "quick", settings=["epochs=1"], validation=0, silent=True)
+    run = imprint.train(images, "quick", epochs=1, validation=0, verbose=False)
     print(json.dumps({"seconds": run.seconds, "pixels": pixels.size}))
 
 
@@ -57,7 +57,7 @@ def draw(rows):
     for ax in axes:
         ax.legend(frameon=False, loc="upper right", ncols=2, handlelength=1.2)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(IMAGE, dpi=110)
 
 
 def main():

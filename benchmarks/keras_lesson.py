@@ -4,9 +4,9 @@ Run by benchmarks/tutorial.py in an environment with tensorflow-cpu. Each comman
 one JSON line:
 
     epoch               train one epoch of 640 steps of 64
-    predict             predict the test pictures
+    predict             predict the test images
     read                read train.csv with pandas
-    compare FILE.npz    save weights, 1,000 pictures and their probabilities
+    compare FILE.npz    save weights, 1,000 images and their probabilities
     lesson SEED EPOCHS  train the whole lesson afresh
 """
 
@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 
 
 def build():
-    net = keras.Sequential(
+    network = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
             layers.Conv2D(30, 5, activation="relu"),
@@ -40,8 +40,8 @@ def build():
         ]
     )
     optimizer = keras.optimizers.RMSprop(learning_rate=1e-3)
-    net.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
-    return net
+    network.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    return network
 
 
 def augmented(pixels, labels, seed):
@@ -62,23 +62,23 @@ def main(train_csv, test_csv):
     labels = keras.utils.to_categorical(table["label"], 10)
     test = scaled(pd.read_csv(test_csv))
     train_x, val_x, train_y, val_y = train_test_split(pixels, labels, test_size=0.08, random_state=7)
-    net, batches = build(), augmented(train_x, train_y, seed=0)
+    network, batches = build(), augmented(train_x, train_y, seed=0)
     print(json.dumps({"keras": keras.__version__}), flush=True)
 
     for line in sys.stdin:
         command, *words = line.split()
         started, answer = time.perf_counter(), {}
         if command == "epoch":
-            history = net.fit(batches, steps_per_epoch=640, validation_data=(val_x, val_y), verbose=0).history
+            history = network.fit(batches, steps_per_epoch=640, validation_data=(val_x, val_y), verbose=0).history
             answer["val_acc"] = history["val_accuracy"][0]
         elif command == "predict":
-            net.predict(test, verbose=0)
+            network.predict(test, verbose=0)
         elif command == "read":
             pd.read_csv(train_csv)
         elif command == "compare":
-            arrays = {f"weights{i}": array for i, array in enumerate(net.get_weights())}
+            arrays = {f"weights{i}": array for i, array in enumerate(network.get_weights())}
             chosen = val_x[:1000]
-            np.savez(words[0], pixels=chosen, probabilities=net.predict(chosen, verbose=0), **arrays)
+            np.savez(words[0], pixels=chosen, probabilities=network.predict(chosen, verbose=0), **arrays)
         elif command == "lesson":
             seed, epochs = map(int, words)
             keras.utils.set_random_seed(seed)

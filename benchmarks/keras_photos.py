@@ -20,7 +20,7 @@ from keras import layers
 
 
 def build(classes):
-    net = keras.Sequential(
+    network = keras.Sequential(
         [
             keras.Input((180, 180, 3)),
             layers.RandomFlip("horizontal"),
@@ -40,8 +40,8 @@ def build(classes):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    net.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
-    return net
+    network.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    return network
 
 
 def main(arrays):

@@ -2,7 +2,7 @@
 
 Run by benchmarks/reading.py in an environment with tensorflow-cpu.
 
-    read BATCH FOLDER   list a folder of class folders of grey pictures of 28×28, and go through them once, in batches
+    read BATCH FOLDER   list a folder of class folders of grey images of 28×28, and go through them once, in batches
 """
 
 import json
@@ -16,10 +16,10 @@ import keras
 
 
 def read(batch, folder):
-    pictures = keras.utils.image_dataset_from_directory(
+    images = keras.utils.image_dataset_from_directory(
         folder, color_mode="grayscale", image_size=(28, 28), batch_size=batch, verbose=False
     )
-    return sum(len(labels) for _, labels in pictures)
+    return sum(len(labels) for _, labels in images)
 
 
 def main():
@@ -27,8 +27,8 @@ def main():
     for line in sys.stdin:
         _, batch, folder = line.rstrip("\n").split(" ", 2)
         started = time.perf_counter()
-        pictures = read(int(batch), folder)
-        print(json.dumps({"seconds": time.perf_counter() - started, "pictures": pictures}), flush=True)
+        images = read(int(batch), folder)
+        print(json.dumps({"seconds": time.perf_counter() - started, "images": images}), flush=True)
 
 
 if __name__ == "__main__":

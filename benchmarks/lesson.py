@@ -5,7 +5,7 @@
     python benchmarks/lesson.py train.csv --measures augmentation --seeds 1
 
 Lines are appended to benchmarks/lesson.jsonl; `scripts/lesson_measured.py` makes tables and drawings of them, and
-tests/test_lesson.py holds the page to them. Every score is of pictures that neither training nor the learning rate has
+tests/test_lesson.py holds the page to them. Every score is of images that neither training nor the learning rate has
 seen.
 """
 
@@ -24,14 +24,14 @@ from torch import nn
 
 import imprint
 from imprint.models.layers import Dense, Dropout, Flatten, ReLU, glorot_uniform
-from imprint.models.networks import NETS, NetKind
+from imprint.models.networks import NETWORKS, NetworkKind
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PLAIN = ["rotation=0", "zoom=0", "shift=0"]
 CONSTANT = ["plateau_patience=1000"]
 VARIANTS = {
     "augmentation": {"with": [], "without": PLAIN},
-    "few pictures": {"with": [], "without": PLAIN},
+    "few images": {"with": [], "without": PLAIN},
     "whole lesson": {"with": [], "without": PLAIN},
     "parts": dict.fromkeys(("dropout", "ReLU", "pooling", "convolutions"), ()),  # each left out
     "learning rate": {
@@ -41,16 +41,16 @@ VARIANTS = {
         "falling": [],
     },
 }
-FEW = 500  # pictures to learn from
+FEW = 500  # images to learn from
 
-# How long the lesson's network is taught; the same for all variants. A measure is made on the data named here.
+# How long the lesson's network is trained; the same for all variants. A measure is made on the data named here.
 LENGTH = {
     ("digits", "augmentation"): ["epochs=30", "steps_per_epoch=24"],
-    ("digits", "few pictures"): ["epochs=30", "steps_per_epoch=24"],
+    ("digits", "few images"): ["epochs=30", "steps_per_epoch=24"],
     ("digits", "learning rate"): ["epochs=30", "steps_per_epoch=24"],
     ("digits", "parts"): ["epochs=30", "steps_per_epoch=24"],
     ("kaggle", "augmentation"): ["epochs=6", "steps_per_epoch=640"],
-    ("kaggle", "few pictures"): ["epochs=12", "steps_per_epoch=160"],
+    ("kaggle", "few images"): ["epochs=12", "steps_per_epoch=160"],
     ("kaggle", "learning rate"): ["epochs=12", "steps_per_epoch=160"],
     ("kaggle", "whole lesson"): [],
 }
@@ -80,19 +80,19 @@ def lesson_without(part):
         dense = [Dense(features, 128), relu(), Dense(128, 50), relu(), Dense(50, classes)]
         return glorot_uniform(nn.Sequential(*maps, *dropout, Flatten(), *dense))
 
-    return NetKind(build, 10)
+    return NetworkKind(build, 10)
 
 
 def divided(images, measure):
-    """Pictures to learn from (validation included) and pictures to score with."""
+    """Images to learn from (validation included) and images to score with."""
     order = np.random.default_rng(123).permutation(len(images))
     held_out = len(images) * 4 // 9 if len(images) < 10_000 else 10_000
     learn = order[held_out:]
-    return images[learn[:FEW] if measure == "few pictures" else learn], images[order[:held_out]]
+    return images[learn[:FEW] if measure == "few images" else learn], images[order[:held_out]]
 
 
 def moved(images):
-    """The same pictures, a pixel farther to the right."""
+    """The same images, a pixel farther to the right."""
     pixels = np.zeros_like(images.pixels)
     pixels[..., 1:] = images.pixels[..., :-1]
     return replace(images, pixels=pixels)
@@ -101,9 +101,9 @@ def moved(images):
 def run_once(images, data, measure, variant, seed):
     learn, test = divided(images, measure)
     changes = [*LENGTH[data, measure], *VARIANTS[measure][variant]]
-    nets = {"tutorial": lesson_without(variant)} if measure == "parts" else {}
-    with patch.dict(NETS, nets):
-        run = imprint.train(learn, "tutorial", settings=changes, seed=seed, silent=True)
+    networks = {"tutorial": lesson_without(variant)} if measure == "parts" else {}
+    with patch.dict(NETWORKS, networks):
+        run = imprint.train(learn, "tutorial", settings=changes, seed=seed, verbose=False)
     score = imprint.evaluate(run.model, test)
     keys = ("loss", "acc", "val_loss", "val_acc", "lr")
     history = {key: [round(value, 6) for value in run.history[key]] for key in keys}
@@ -114,7 +114,7 @@ def run_once(images, data, measure, variant, seed):
         "seed": seed,
         "learnt": len(learn),
         "scored": len(test),
-        "parameters": sum(tensor.numel() for tensor in run.model.net.parameters()),
+        "parameters": sum(tensor.numel() for tensor in run.model.network.parameters()),
         "accuracy": round(score.accuracy, 6),
         "moved": round(imprint.evaluate(run.model, moved(test)).accuracy, 6),
         "log_loss": round(score.log_loss, 5),

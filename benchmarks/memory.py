@@ -1,4 +1,4 @@
-"""How much memory a folder of photos takes whose pictures, decoded, take 2 GB.
+"""How much memory a folder of photos takes whose images, decoded, take 2 GB.
 
     make bench-memory                    31,000 made-up photos of 170×128 in ten class folders
 
@@ -34,8 +34,8 @@ def make(folder, count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=31_000)
-    count = parser.parse_args().pictures
+    parser.add_argument("--images", type=int, default=31_000)
+    count = parser.parse_args().images
     with tempfile.TemporaryDirectory() as work:
         os.environ["IMPRINT_CACHE"] = f"{work}/cache"
         photos, model = f"{work}/photos", f"{work}/first"

@@ -21,13 +21,13 @@ from imprint.data.split import split
 
 
 def read(folder, side=180):
-    """Read every picture, scaled and cropped to one square size."""
+    """Read every image, scaled and cropped to one square size."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     paths = [path for name in names for path in sorted((folder / name).iterdir())]
     pixels = np.empty((len(paths), 3, side, side), np.uint8)
     for row, path in enumerate(paths):
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
         pixels[row] = np.asarray(ImageOps.fit(upright, (side, side))).transpose(2, 0, 1)
     labels = np.array([names.index(path.parent.name) for path in paths], dtype=np.int64)
     return LabelledImages(pixels, labels, tuple(names), np.array([str(path) for path in paths]), str(folder))
@@ -56,7 +56,7 @@ def main():
         rows = []
         for seed in range(1, arguments.seeds + 1):
             theirs = keras.ask(f"tutorial {seed} 15")
-            run = imprint.train(training, "photos", validation=held_out, seed=seed, silent=True)
+            run = imprint.train(training, "photos", validation=held_out, seed=seed, verbose=False)
             rows.append((theirs["accuracy"], theirs["seconds"], run.validation.accuracy, run.seconds))
             print("seed {:1} {:8.4f} {:6.1f} {:8.4f} {:6.1f}".format(seed, *rows[-1]), flush=True)
     keras_accuracy, keras_seconds, accuracy, seconds = map(statistics.mean, zip(*rows, strict=True))

@@ -1,9 +1,9 @@
-"""How fast pictures in files are read: photos against a plain Pillow loop, tiny ones against Keras, all against the
+"""How fast images in files are read: photos against a plain Pillow loop, tiny ones against Keras, all against the
 second time.
 
     make bench-reading PHOTOS=folder-of-class-folders DATA=folder-of-train.csv
 
-The plain loop opens each picture, converts it to RGB and scales it to the same form, in as many threads
+The plain loop opens each image, converts it to RGB and scales it to the same form, in as many threads
 as there are cores. The tiny ones are 60,000 PNG files of 28×28, made of the digits of train.csv; Keras lists them and
 goes through them once, in its own batches of 32 and in batches of 1,000. All that is compared is run in turns; the
 files have been read once before.
@@ -42,7 +42,7 @@ def plain(files, size):
 def photos(folder, runs):
     images = imprint.load(folder)
     height, width = images.shape[1:]
-    print(f"{len(images):,} pictures, read as {width}×{height}\n")
+    print(f"{len(images):,} images, read as {width}×{height}\n")
     first, loop, again, touched = [], [], [], []
     for _ in range(runs):
         cache.clear()

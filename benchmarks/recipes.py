@@ -19,9 +19,9 @@ from common import IMPRINT, Keras, machine, metered, spread, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 import imprint
-from imprint.models.hardware import choose_arithmetic
-from imprint.models.networks import build_net
-from imprint.training.ood_detector import guard_recipe
+from imprint.models.hardware import choose_compute_config
+from imprint.models.networks import build_network
+from imprint.training.ood_detector import ood_detector_recipe
 
 HELD_OUT = 10_000
 COLUMNS = (
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def halves(train_csv, folder):
-    """Write the pictures to learn from and those to score with."""
+    """Write the images to learn from and those to score with."""
     table = pl.read_csv(train_csv)
     order = np.random.default_rng(123).permutation(len(table))
     paths = folder / "learn.csv", folder / "score.csv"
@@ -51,15 +51,15 @@ def train(data, recipe, *options):
     return metered([*IMPRINT, "train", data, "--recipe", recipe, "--json", *options])
 
 
-def training_gflop(recipe, pictures):
-    """Count the arithmetic of a run: three times that of seeing each picture, all networks and the guard together."""
+def training_gflop(recipe, images):
+    """Count the arithmetic of a run: three times that of seeing each image, all networks and the ood_detector together."""
     forward = 0
-    for kind in recipe.net.split("+"):
+    for kind in recipe.networks:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            build_net(kind, 1, (28, 28), 10).eval()(torch.zeros(1, 1, 28, 28))
+            build_network(kind, 1, (28, 28), 10).eval()(torch.zeros(1, 1, 28, 28))
         forward += counter.get_total_flops()
-    of_guard = training_gflop(guard_recipe(recipe), pictures) if recipe.guard else 0
-    return 3 * forward * sum(recipe.epoch_steps(pictures)) * recipe.batch_size / 1e9 + of_guard
+    of_guard = training_gflop(ood_detector_recipe(recipe), images) if recipe.ood_detector else 0
+    return 3 * forward * sum(recipe.epoch_steps(images)) * recipe.batch_size / 1e9 + of_guard
 
 
 def peak(precision):
@@ -70,11 +70,11 @@ def peak(precision):
 
 def accuracies(recipe, learn, held_out, seeds, folder):
     """Give the accuracy on the held-out digits, learning from the others, once a seed."""
-    answers = (
+    labelled = (
         train(learn, recipe, "--validation", held_out, "--seed", seed, "--run", folder / f"{recipe}-{seed}")[0]
         for seed in range(1, seeds + 1)
     )
-    return [answer["validation"]["accuracy"] for answer in answers]
+    return [answer["validation"]["accuracy"] for answer in labelled]
 
 
 def shares_of_peak(recipe, seconds):
@@ -121,7 +121,7 @@ def main():
     arguments = parser.parse_args()
     train_csv, test_csv = arguments.data / "train.csv", arguments.data / "test.csv"
     keras = Keras(arguments.keras, "keras_lesson.py", train_csv, test_csv)
-    arithmetic = choose_arithmetic(torch.device("cpu"))
+    arithmetic = choose_compute_config(torch.device("cpu"))
     print(f"{machine()}, Keras {keras.version}; {arithmetic}\n")
     keras.do("epoch")  # not counted: tracing
 

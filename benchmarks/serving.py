@@ -14,9 +14,9 @@ from common import IMPRINT, machine, spread, timed
 import imprint
 from imprint.data.load import load
 
-SINGLE = 2000  # predictions of one picture each
+SINGLE = 2000  # predictions of one image each
 WARM = 0.1  # of all predictions, before memory is first looked at
-SIZES = (1, 7, 128, 1000)  # pictures asked for at once, in turn
+SIZES = (1, 7, 128, 1000)  # images asked for at once, in turn
 
 
 def resident():
@@ -54,7 +54,7 @@ def latency(ask, images):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with Kaggle's train.csv and test.csv, or of class folders")
-    parser.add_argument("--model", type=Path, help="a model file; left out, the default recipe is taught")
+    parser.add_argument("--model", type=Path, help="a model file; left out, the default recipe is trained")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--predictions", type=int, default=1_000_000, help="for the drift of memory; 0 leaves it out")
     parser.add_argument("--drift", type=Path, help=argparse.SUPPRESS)
@@ -65,11 +65,11 @@ def main():
     print(machine(), flush=True)
     work = Path(tempfile.mkdtemp())
     digits = (given.data / "test.csv").exists()
-    taught, asked_of = (given.data / name if digits else given.data for name in ("train.csv", "test.csv"))
-    train, test = load(taught), load(asked_of)
+    trained, asked_of = (given.data / name if digits else given.data for name in ("train.csv", "test.csv"))
+    train, test = load(trained), load(asked_of)
     model_file, exported, small = work / "m.safetensors", work / "m.onnx", work / "int8.onnx"
     if given.model is None:
-        imprint.train(train, device="cpu", silent=True).model.save(model_file)
+        imprint.train(train, device="cpu", verbose=False).model.save(model_file)
     else:
         model_file.write_bytes(given.model.read_bytes())
     model = imprint.Classifier.load(model_file, "cpu")
@@ -77,13 +77,13 @@ def main():
     print(imprint.export(model, exported, test))
     print(f"export and proof: {time.perf_counter() - started:.2f} s, {exported.stat().st_size / 1e3:.0f} kB")
     held_out = train[np.random.default_rng(0).permutation(len(train))[:10_000]]
-    print("int8, on pictures it was taught with:", imprint.export(model, small, held_out, int8=True).rounding)
+    print("int8, on images it was trained on:", imprint.export(model, small, held_out, int8=True).rounding)
     print(f"int8: {small.stat().st_size / 1e3:.0f} kB", flush=True)
 
     onnx, int8 = read(exported), read(small)
-    print("one picture, onnxruntime alone:", latency(lambda one: onnx.session.run(None, {"pixels": one}), test.pixels))
+    print("one image, onnxruntime alone:", latency(lambda one: onnx.session.run(None, {"pixels": one}), test.pixels))
     for name, asked in (("onnxruntime", onnx), ("int8", int8), ("torch", model)):
-        print(f"one picture, predict, {name}:", latency(asked.predict, test), flush=True)
+        print(f"one image, predict, {name}:", latency(asked.predict, test), flush=True)
 
     seconds = {"onnxruntime": [], "int8": [], "torch": []}
     for _ in range(given.rounds):
@@ -91,7 +91,7 @@ def main():
             seconds[name].append(timed(lambda asked=asked: asked.predict(test)))
     for name, values in seconds.items():
         ratios = [torch / value for torch, value in zip(seconds["torch"], values, strict=True)]
-        print(f"{len(test):,} pictures, {name}: {spread(values)} s; times torch's speed: {spread(ratios)}", flush=True)
+        print(f"{len(test):,} images, {name}: {spread(values)} s; times torch's speed: {spread(ratios)}", flush=True)
 
     few = work / "few.csv" if digits else sorted(given.data.iterdir())[0]
     if digits:

@@ -1,4 +1,4 @@
-"""Things that are no digits, drawn as rows of a CSV would hold them and as picture files are read."""
+"""Things that are no digits, drawn as rows of a CSV would hold them and as image files are read."""
 
 from pathlib import Path
 
@@ -38,19 +38,19 @@ def fonts(part):
 def ink(letter, font):
     drawn = ImageFont.truetype(font, 100)
     left, top, right, bottom = drawn.getbbox(letter)
-    picture = Image.new("L", (right - left + 20, bottom - top + 20))
-    ImageDraw.Draw(picture).text((10 - left, 10 - top), letter, font=drawn, fill=255)
-    return picture.crop(picture.getbbox())
+    image = Image.new("L", (right - left + 20, bottom - top + 20))
+    ImageDraw.Draw(image).text((10 - left, 10 - top), letter, font=drawn, fill=255)
+    return image.crop(image.getbbox())
 
 
-def scaled(picture, side):
-    share = side / max(picture.size)
-    return picture.resize([max(1, round(length * share)) for length in picture.size], Image.Resampling.BOX)
+def scaled(image, side):
+    share = side / max(image.size)
+    return image.resize([max(1, round(length * share)) for length in image.size], Image.Resampling.BOX)
 
 
-def as_row(picture, side):
+def as_row(image, side):
     """Put ink into 28×28 as MNIST does: its box scaled, its centre of mass in the middle."""
-    small = np.asarray(scaled(picture, side), dtype=np.uint8)
+    small = np.asarray(scaled(image, side), dtype=np.uint8)
     weights = small + 1e-9
     middle = [
         round(float((weights.sum(1 - axis) * np.arange(small.shape[axis])).sum() / weights.sum())) for axis in (0, 1)
@@ -61,10 +61,10 @@ def as_row(picture, side):
     return wide[28:56, 28:56]
 
 
-def on_paper(picture, rng):
-    picture = scaled(picture, int(rng.integers(70, 100)))
+def on_paper(image, rng):
+    image = scaled(image, int(rng.integers(70, 100)))
     sheet = Image.new("L", (240, 240), 255)
-    sheet.paste(0, ((240 - picture.width) // 2, (240 - picture.height) // 2), picture)
+    sheet.paste(0, ((240 - image.width) // 2, (240 - image.height) // 2), image)
     return np.asarray(sheet)
 
 
@@ -106,7 +106,7 @@ def texture(kind, rng, side):
 def strange_things(part, form, hands):
     """Give rows uint8 [n, 1, 28, 28] for each kind of thing; `part` is "tried" or "unseen"."""
     rng = np.random.default_rng(["tried", "unseen"].index(part))
-    read = lambda picture: fit_glyph(picture[..., None], form)[0]  # noqa: E731
+    read = lambda image: fit_glyph(image[..., None], form)[0]  # noqa: E731
     drawn = {}
     parity = ["tried", "unseen"].index(part)
     photos = [
@@ -123,9 +123,9 @@ def strange_things(part, form, hands):
     for font in fonts(part):
         for letter in LETTERS:
             kind = "lookalikes" if letter in LOOKALIKES else "letters"
-            picture = ink(letter, font)
-            drawn.setdefault(f"{kind}, rows", []).extend(as_row(picture, side) for side in (16, 20, 24))
-            drawn.setdefault(f"{kind}, files", []).append(read(on_paper(picture, rng)))
+            image = ink(letter, font)
+            drawn.setdefault(f"{kind}, rows", []).extend(as_row(image, side) for side in (16, 20, 24))
+            drawn.setdefault(f"{kind}, files", []).append(read(on_paper(image, rng)))
     for kind in TEXTURES[part]:
         name = "noise" if kind in NOISE else "textures"
         drawn.setdefault(f"{name}, rows", []).extend(texture(kind, rng, 28) for _ in range(100))
@@ -133,4 +133,4 @@ def strange_things(part, form, hands):
     levels = range(parity, 256, 8)
     drawn["blank, rows"] = [np.full((28, 28), level, dtype=np.uint8) for level in levels]
     drawn["blank, files"] = [read(np.full((200, 200), level, dtype=np.uint8)) for level in levels]
-    return {kind: np.stack(pictures)[:, None] for kind, pictures in drawn.items()}
+    return {kind: np.stack(images)[:, None] for kind, images in drawn.items()}

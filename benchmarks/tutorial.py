@@ -54,14 +54,14 @@ def seconds_to_first_step(train_csv):
 
 
 def largest_difference(keras):
-    """Put Keras's weights into Imprint's network and compare the probabilities of 1,000 pictures."""
+    """Put Keras's weights into Imprint's network and compare the probabilities of 1,000 images."""
     with tempfile.TemporaryDirectory() as folder:
         keras.do(f"compare {folder}/keras.npz")
         with np.load(f"{folder}/keras.npz") as arrays:
             pixels, expected = arrays["pixels"], arrays["probabilities"]
             weights = [torch.from_numpy(arrays[f"weights{i}"]) for i in range(10)]
-    net = tutorial(1, 28, 28, 10)
-    # Keras: kernels (rows, columns, in, out), dense (in, out), pictures flattened with channels last.
+    network = tutorial(1, 28, 28, 10)
+    # Keras: kernels (rows, columns, in, out), dense (in, out), images flattened with channels last.
     first_dense = weights[4].view(10, 10, 15, 128).permute(2, 0, 1, 3).reshape(1500, 128)
     mapped = {
         "conv2d.weight": weights[0].permute(3, 2, 0, 1),
@@ -75,9 +75,9 @@ def largest_difference(keras):
         "dense_2.weight": weights[8],
         "dense_2.bias": weights[9],
     }
-    net.load_state_dict(mapped)
+    network.load_state_dict(mapped)
     stack = np.rint(pixels * 255).astype(np.uint8).transpose(0, 3, 1, 2)
-    ours = predict_probabilities(net, stack, InputSpec(1, (28, 28), (28, 28)))
+    ours = predict_probabilities(network, stack, InputSpec(1, (28, 28), (28, 28)))
     return float(np.abs(ours - expected).max())
 
 
@@ -106,7 +106,7 @@ def main():
     report("epoch of 640 steps of 64", *zip(*epochs, strict=True), "at least 2.5")
 
     images = imprint.load(test_csv)
-    model = imprint.train(imprint.load(train_csv), "tutorial", settings=["epochs=1", "steps_per_epoch=1"], silent=True)
+    model = imprint.train(imprint.load(train_csv), "tutorial", epochs=1, steps_per_epoch=1, verbose=False)
     keras.do("predict")
     model.model.predict(images)
     predictions = [(timed(lambda: model.model.predict(images)), keras.do("predict")) for _ in rounds]

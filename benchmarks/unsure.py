@@ -16,7 +16,7 @@ from common import machine, timed
 from strange import LETTERS, LOOKALIKES, strange_things
 
 import imprint
-from imprint.models.inference import look_again, predict_probabilities
+from imprint.models.inference import predict_probabilities, test_time_augment
 
 HELD_OUT = 10_000
 KINDS = ("hands", "letters", "noise", "textures", "blank")
@@ -26,10 +26,10 @@ def images(pixels):
     return imprint.LabelledImages(pixels, None, (), np.arange(1, len(pixels) + 1))
 
 
-def without_familiarity(model, pictures):
+def without_familiarity(model, images):
     """Predict without judging what is strange."""
-    found = predict_probabilities(model.net, pictures.pixels, model.spec)
-    return look_again(model.net, pictures.pixels, model.spec, model.recipe.views, found, model.views_below)
+    found = predict_probabilities(model.network, images.pixels, model.spec)
+    return test_time_augment(model.network, images.pixels, model.spec, model.recipe.tta, found, model.tta_below)
 
 
 def flagged(row, part, lookalikes):

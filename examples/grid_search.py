@@ -19,7 +19,7 @@ X_search, X_test, y_search, y_test = train_test_split(X, y, test_size=0.3, rando
 
 search = GridSearchCV(
     # Nothing is held out inside each fit, since the cross-validation holds out already.
-    imprint.ImageClassifier("quick", validation_share=0, settings={"min_steps": 0}, batch_size=64),
+    imprint.ImageClassifier("quick", validation_fraction=0, settings={"min_steps": 0}, batch_size=64),
     {"epochs": [2, 8], "learning_rate": [5e-3, 1.5e-2]},
     cv=3,
     n_jobs=1,  # each fit uses all cores already

@@ -5,7 +5,7 @@ import sys
 import imprint
 
 images = imprint.load("train.csv")
-print(f"{len(images):,} pictures, classes {', '.join(images.class_names)}")
+print(f"{len(images):,} images, classes {', '.join(images.class_names)}")
 
 settings = sys.argv[1:]  # such as epochs=3 for a quick look
 run = imprint.train(images, recipe="tutorial", settings=settings)

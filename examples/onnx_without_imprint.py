@@ -1,4 +1,4 @@
-"""Name pictures by an exported model without Imprint: python onnx_without_imprint.py digits.onnx seven.png …"""
+"""Name images by an exported model without Imprint: python onnx_without_imprint.py digits.onnx seven.png …"""
 
 import json
 import sys
@@ -11,8 +11,8 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 facts = json.loads(session.get_modelmeta().custom_metadata_map["imprint"])
 _, channels, height, width = session.get_inputs()[0].shape
 for path in sys.argv[2:]:
-    picture = Image.open(path).convert("L" if channels == 1 else "RGB").resize((width, height))
-    pixels = np.asarray(picture, dtype=np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
-    probabilities, doubt = session.run(["probabilities", "doubt"], {"pixels": pixels})
-    name, unsure = facts["class_names"][probabilities[0].argmax()], doubt[0] > facts["unsure_above"]
+    image = Image.open(path).convert("L" if channels == 1 else "RGB").resize((width, height))
+    pixels = np.asarray(image, dtype=np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+    probabilities, uncertainty = session.run(["probabilities", "doubt"], {"pixels": pixels})
+    name, unsure = facts["class_names"][probabilities[0].argmax()], uncertainty[0] > facts["unsure_above"]
     print(path, name, f"{probabilities.max():.4f}", "unsure" if unsure else "")

@@ -1,4 +1,4 @@
-"""A folder of photos, one folder a class: check it, train on it, score the model and name new pictures.
+"""A folder of photos, one folder a class: check it, train on it, score the model and name new images.
 
 python photos.py FOLDER [key=value ...]     # without a folder, one is drawn: red discs and blue squares
 """
@@ -21,12 +21,12 @@ def draw_folder() -> Path:
         for name, colour in (("disc", "red"), ("square", "blue")):
             (folder / part / name).mkdir(parents=True)
             for number in range(20):
-                picture = Image.new("RGB", (64, 48), random.choice(["white", "wheat", "lightgrey"]))
+                image = Image.new("RGB", (64, 48), random.choice(["white", "wheat", "lightgrey"]))
                 left, top, side = random.randrange(30), random.randrange(20), random.randrange(15, 28)
-                draw = ImageDraw.Draw(picture)
+                draw = ImageDraw.Draw(image)
                 shape = draw.ellipse if name == "disc" else draw.rectangle
                 shape((left, top, left + side, top + side), fill=colour)
-                picture.save(folder / part / name / f"{number}.png")
+                image.save(folder / part / name / f"{number}.png")
     return folder
 
 
@@ -36,10 +36,10 @@ folder = Path(folders[0]) if folders else draw_folder()
 
 # Folders called train and test are kept apart; an undivided one is split by the recipe.
 images = imprint.load(folder)
-print(f"{len(images):,} pictures: {images.class_counts()}")
+print(f"{len(images):,} images: {images.class_counts()}")
 
 # Copies and faults are cheap to find before training and dear after it.
-for finding in imprint.check(images, labels=False, silent=True).findings[:5]:
+for finding in imprint.check(images, labels=False, verbose=False).findings[:5]:
     print(f"{finding.kind}: {finding.message} ({', '.join(map(str, finding.where[:3]))})")
 
 run = imprint.train(images, recipe="photos", settings=settings)
@@ -50,7 +50,7 @@ print(f"validation {run.validation}")
 if (folder / "test").is_dir():
     print(f"test {imprint.evaluate(run.model, folder, part='test')}")
 
-# New pictures may have any size; those that a person should look at are flagged.
+# New images may have any size; those that a person should look at are flagged.
 some = sorted(folder.rglob("*.[pj][np]g"))[:5]
 for fact in imprint.Classifier.load("photos.safetensors").predict(some).to_dicts():
     print(f"{fact['source']}: {fact['label']} ({fact['confidence']:.2f}{', unsure' if fact['unsure'] else ''})")

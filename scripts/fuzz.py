@@ -2,7 +2,7 @@
 
 python scripts/fuzz.py [TARGET…] [--cases N] [--first N] [--seed N] [--engine atheris|mutation]
 
-Targets are picture, model, checkpoint, onnx, csv and idx. Where atheris is installed it looks for new paths through the
+Targets are image, model, checkpoint, onnx, csv and idx. Where atheris is installed it looks for new paths through the
 code; elsewhere real files are damaged at random, by a seed; `--first` goes on from a later case of it.
 """
 
@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-TARGETS = ("picture", "model", "checkpoint", "onnx", "csv", "idx")
+TARGETS = ("image", "model", "checkpoint", "onnx", "csv", "idx")
 SIGNED = ("model", "checkpoint", "onnx")  # hold a digest of themselves
 FOLDER = Path(tempfile.gettempdir())  # each target's own
 
 
-def pictures():
-    """A small picture in every format that is read."""
+def images():
+    """A small image in every format that is read."""
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3)).astype(np.uint8)
@@ -37,9 +37,9 @@ def pictures():
     for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("GIF", "P"),
                        ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "L")):  # fmt: skip
         file = io.BytesIO()
-        picture = Image.fromarray(pixels)
-        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
-        picture.save(file, kind)
+        image = Image.fromarray(pixels)
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+        image.save(file, kind)
         made.append(file.getvalue())
     return made
 
@@ -49,21 +49,20 @@ def models():
     import torch
 
     from imprint import export, load
-    from imprint.core.progress import Reporter
     from imprint.runs.run import carry_out
-    from imprint.training.plan import plan_training
+    from imprint.training.plan import make_plan
     from imprint.training.state import Checkpoint
 
     digits = load("digits")[:100]
     wide = np.pad(digits.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)))  # 10×10, the least that the lesson's network takes
     few = replace(digits, pixels=wide, labels=digits.labels % 2, class_names=("even", "odd"))
-    plan = plan_training(few, "tutorial", settings=["epochs=2", "steps_per_epoch=1"], device="cpu")
+    plan = make_plan(few, "tutorial", epochs=2, steps_per_epoch=1, device="cpu")
     with tempfile.TemporaryDirectory() as name:
         checkpoint = Checkpoint(Path(name), plan, {"data": "digits"})
         checkpoint.due = lambda: True
-        model = carry_out(plan, Reporter(silent=True), checkpoint).model
-        usual = replace(model.familiarity, whitening=model.familiarity.whitening[:1])
-        model = replace(model, familiarity=usual)
+        model = carry_out(plan, checkpoint).model
+        usual = replace(model.ood_score, whitening=model.ood_score.whitening[:1])
+        model = replace(model, ood_score=usual)
         model.save(Path(name) / "model.safetensors")
         export(model, Path(name) / "model.onnx")
         torch.manual_seed(0)
@@ -91,11 +90,10 @@ def signed(content, whole):
 def target(name):
     """Give the files to damage, and the function that must take or refuse any bytes."""
     from imprint import Classifier, ImprintError, OnnxClassifier
-    from imprint.core.progress import Reporter
     from imprint.data.decoding.decode import decode
     from imprint.data.readers.csv import read_csv
     from imprint.data.readers.idx import read_idx
-    from imprint.training.state import find_stopped
+    from imprint.training.state import read_resumable_run
 
     folder = FOLDER / name
     folder.mkdir(exist_ok=True)
@@ -106,7 +104,7 @@ def target(name):
     plan, model, checkpoint, onnx = models() if name in SIGNED else (None, b"", b"", b"")
 
     def reads(content):
-        if name == "picture":
+        if name == "image":
             decode(content)
             return
         paths[name].write_bytes(content)
@@ -115,8 +113,8 @@ def target(name):
         elif name == "onnx":
             OnnxClassifier.load(paths[name])
         elif name == "checkpoint":
-            stopped = find_stopped(folder)
-            stopped.check(plan, Reporter(silent=True))
+            stopped = read_resumable_run(folder)
+            stopped.check(plan)
             stopped.go_on(plan)
         else:
             (read_csv if name == "csv" else read_idx)(paths[name])
@@ -135,7 +133,7 @@ def target(name):
 
     csvs = [b"label,pixel0,pixel1,pixel2,pixel3\n1,0,9,200,255\n2,4,5,6,7\n", b"pixel0;pixel1;pixel2;pixel3\n1;2;3;4\n"]
     idxs = [bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, *range(8)])]
-    corpus = {"picture": pictures, "model": lambda: [model], "checkpoint": lambda: [checkpoint],
+    corpus = {"image": images, "model": lambda: [model], "checkpoint": lambda: [checkpoint],
               "onnx": lambda: [onnx], "csv": lambda: csvs, "idx": lambda: idxs}[name]()  # fmt: skip
     return corpus, one
 

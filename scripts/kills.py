@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 
 RUNS = {
-    "quick": "--recipe quick --set epochs=12 --set min_steps=6 --set batch_size=64 --set epoch_share=0.5",
+    "quick": "--recipe quick --set epochs=12 --set min_steps=6 --set batch_size=64 --set epoch_fraction=0.5",
     "two networks": "--recipe quick --set net=deep+broad --set epochs=4 --set min_steps=3 --set batch_size=64",
     "tutorial": "--recipe tutorial --set epochs=12 --set steps_per_epoch=8 --set plateau_patience=1",
 }
@@ -65,7 +65,7 @@ def found(folder):
     if not (folder / "checkpoint.safetensors").exists():
         Classifier.load(folder)
         return "all"
-    if find_stopped(folder).epochs or (folder / "model.safetensors").exists():
+    if read_resumable_run(folder).epochs or (folder / "model.safetensors").exists():
         Classifier.load(folder)
         return "model and checkpoint" if (folder / "model.safetensors").exists() else "checkpoint with a model"
     return "checkpoint before the first epoch"
@@ -125,13 +125,13 @@ if __name__ == "__main__":
         import imprint.training.state
         from imprint import Classifier, load
         from imprint.__main__ import main
-        from imprint.training.state import find_stopped
+        from imprint.training.state import read_resumable_run
 
         torch.set_num_threads(1)
         imprint.training.state.WORTH = 1e9  # a checkpoint after every epoch
         digits = load("digits")
         header = ",".join(f"pixel{place}" for place in range(64))
-        rows = [",".join(map(str, picture.ravel())) for picture in digits.pixels[:500]]
+        rows = [",".join(map(str, image.ravel())) for image in digits.pixels[:500]]
         labelled = [f"{label},{row}" for label, row in zip(digits.labels, rows[:400], strict=False)]
         Path("train.csv").write_text("\n".join([f"label,{header}", *labelled]) + "\n")
         Path("test.csv").write_text("\n".join([header, *rows[400:]]) + "\n")

@@ -13,8 +13,8 @@ TABLE = re.compile(r"(<!-- measured: (?P<measure>.+?) -->\n).*?(<!-- end -->)", 
 RATES = {"too small": "0.00001", "right": "0.001", "too large": "0.03", "falling": "from 0.001 down"}
 AUGMENTED = {
     ("digits", "augmentation"): "999 small digits",
-    ("digits", "few pictures"): "500 small digits",
-    ("kaggle", "few pictures"): "500 of Kaggle's",
+    ("digits", "few images"): "500 small digits",
+    ("kaggle", "few images"): "500 of Kaggle's",
     ("kaggle", "augmentation"): "32,000 of Kaggle's, cut short",
     ("kaggle", "whole lesson"): "32,000 of Kaggle's, the whole lesson",
 }
@@ -37,7 +37,7 @@ def spread(runs, key="accuracy"):
 
 
 def times_seen(run):
-    """How often training saw each picture; those held out to validate are not seen."""
+    """How often training saw each image; those held out to validate are not seen."""
     lengths = dict(change.split("=") for change in run["settings"])
     steps = int(lengths.get("epochs", 30)) * int(lengths.get("steps_per_epoch", 640))
     return round(steps * 64 / (run["learnt"] * 0.92))
@@ -142,7 +142,7 @@ def draw_augmentation(path):
         axes.set_yticks(range(len(AUGMENTED)), [name.replace(", ", ",\n") for name in AUGMENTED.values()])
         axes.set_ylim(len(AUGMENTED) - 0.5, -0.5)
         axes.set_xlim(left=0)
-        axes.set_xlabel("errors in 100 new pictures")
+        axes.set_xlabel("errors in 100 new images")
         axes.legend(loc="upper right")
         save_png(figure, path)
 

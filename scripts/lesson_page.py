@@ -1,4 +1,4 @@
-"""Follow docs/lesson.md block by block, write under each block what it prints, and draw the page's pictures.
+"""Follow docs/lesson.md block by block, write under each block what it prints, and draw the page's images.
 
     make lesson
 
@@ -15,14 +15,14 @@ import tempfile
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
+from lesson_images import draw_images
 from lesson_measured import with_tables
-from lesson_pictures import draw_pictures
 
 from imprint.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "lesson.md"
-PICTURES = ROOT / "docs" / "images" / "lesson"
+IMAGES = ROOT / "docs" / "images" / "lesson"
 BLOCK = re.compile(
     r"^```(?P<language>python|sh)\n(?P<code>.*?)^```\n(?:\n```text(?P<about> about)?\n(?P<printed>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
@@ -58,8 +58,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         names, printed = follow(page, folder)
         PAGE.write_text(with_tables(rewritten(page, printed)), encoding="utf-8")
-        draw_pictures(names, Path(folder), PICTURES)
-    for path in sorted(PICTURES.glob("*.png")):
+        draw_images(names, Path(folder), IMAGES)
+    for path in sorted(IMAGES.glob("*.png")):
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/lesson.md: one function each, drawn from what its blocks leave."""
+"""The images of docs/lesson.md: one function each, drawn from what its blocks leave."""
 
 import math
 
@@ -12,8 +12,8 @@ from torch.nn.functional import conv2d, max_pool2d, relu
 
 from imprint.analysis.explanation import explain
 from imprint.core.metrics import wilson_interval
-from imprint.core.plot_style import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_picture, new_figure, save_png
-from imprint.core.scores import answers_to
+from imprint.core.plot_style import BLUE, EDGE, GREEN, GREY, INK, ORANGE, draw_image, new_figure, save_png
+from imprint.core.scores import label_predictions
 from imprint.preprocessing.prepare import prepare
 from imprint.recipes import RECIPES
 from imprint.report.explanation_plots import save_explanation
@@ -22,11 +22,11 @@ from imprint.report.score_plots import confusion_plot, mistakes_plot
 from imprint.training.augmentation import augment
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
-EXPLAINED = 3  # index of the test picture that the page explains
+EXPLAINED = 3  # index of the test image that the page explains
 
 
-def draw_pictures(names, work, folder):
-    """Draw all pictures of the page; `names` is what its blocks left, `work` the folder that they ran in."""
+def draw_images(names, work, folder):
+    """Draw all images of the page; `names` is what its blocks left, `work` the folder that they ran in."""
     folder.mkdir(parents=True, exist_ok=True)
     run, known, secret = names["run"], names["known"], names["secret"]
     draw_numbers(known, folder / "numbers.png")
@@ -48,12 +48,12 @@ def draw_pictures(names, work, folder):
     explanation = explain(run.model, work / "test.csv", index=EXPLAINED)
     for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "answer")):
         save_explanation(explanation, folder / f"{name}.png", bands=[band])
-    answers = names["answers"]
-    judged = answers_to(answers.probabilities, secret.labels, secret.class_names, answers.unsure)
+    labelled = names["answers"]
+    judged = label_predictions(labelled.probabilities, secret.labels, secret.class_names, labelled.unsure)
     save_png(confusion_plot(judged), folder / "confusion.png")
     save_png(mistakes_plot(judged, secret), folder / "mistakes.png")
     draw_interval(folder / "interval.png")
-    save_predictions(secret, answers, folder / "ten.png", slice(0, 10))
+    save_predictions(secret, labelled, folder / "ten.png", slice(0, 10))
     for path in folder.glob("*.png"):
         shrink(path)
 
@@ -92,23 +92,23 @@ def arrow(axes, text):
 
 
 def draw_numbers(images, path):
-    """One digit as a picture, and as the numbers that stand in the file."""
-    picture = images.pixels[0]
+    """One digit as an image, and as the numbers that stand in the file."""
+    image = images.pixels[0]
     with new_figure(6.4, 3.2) as figure:
         left, right = figure.subplots(1, 2)
-        draw_picture(left, picture)
+        draw_image(left, image)
         left.set_title("what you see", loc="center", fontsize=10.5, fontweight="normal")
         right.axis("off")
-        right.imshow(picture[0], cmap="gray", vmin=0, vmax=255)
+        right.imshow(image[0], cmap="gray", vmin=0, vmax=255)
         right.set_title("what the file says", loc="center", fontsize=10.5, fontweight="normal")
-        for (row, column), value in np.ndenumerate(picture[0]):
+        for (row, column), value in np.ndenumerate(image[0]):
             dark = value < 130
             right.text(column, row, value, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         save_png(figure, path)
 
 
 def draw_heaps(path):
-    """How the pictures are divided."""
+    """How the images are divided."""
     heaps = (
         ("training", 1380, GREY, "learn"),
         ("validation", 120, BLUE, "watch"),
@@ -152,7 +152,7 @@ def draw_convolution(path):
 
 
 def draw_ten(tables, path, signed=False):
-    """Ten tables of 64 numbers, one a digit, as pictures."""
+    """Ten tables of 64 numbers, one a digit, as images."""
     tables = tables.reshape(10, 8, 8)
     limit = np.abs(tables).max()
     shades = {"cmap": SIGNED, "vmin": -limit, "vmax": limit} if signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
@@ -271,13 +271,13 @@ def draw_softmax(path):
 
 
 def draw_augmented(images, spec, path):
-    """One picture as the network sees it, and nine versions of it."""
+    """One image as the network sees it, and nine versions of it."""
     torch.manual_seed(7)
     one = plain_four(images, spec)
     versions = [one, *(augment(one, RECIPES["tutorial"]) for _ in range(9))]
     with new_figure(6.6, 2.9) as figure:
         for place, (axes, version) in enumerate(zip(figure.subplots(2, 5).flat, versions, strict=True)):
-            draw_picture(axes, (version[0] * 255).round().to(torch.uint8).numpy())
+            draw_image(axes, (version[0] * 255).round().to(torch.uint8).numpy())
             axes.set_title("as it is" if place == 0 else "", fontsize=9.5, loc="center", fontweight="normal")
         save_png(figure, path)
 
@@ -292,7 +292,7 @@ def draw_interval(path):
             axes.plot((low, high), (row, row), color=BLUE, linewidth=5, solid_capstyle="butt", alpha=0.6)
             axes.plot(0.98, row, "o", color=INK)
             axes.text(high + 0.001, row, f"{low:.3f} to {high:.3f}", va="center", fontsize=9.5, color=GREY)
-        axes.set_yticks(range(len(scored)), [f"{count:,} pictures" for count in scored])
+        axes.set_yticks(range(len(scored)), [f"{count:,} images" for count in scored])
         axes.set_ylim(len(scored) - 0.5, -0.5)
         axes.set_xlim(0.925, 1.017)
         axes.set_xticks(np.arange(0.93, 1.001, 0.01))

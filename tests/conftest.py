@@ -1,4 +1,4 @@
-"""Small real data, and one model taught with it, for all tests."""
+"""Small real data, and one model trained on it, for all tests."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def run(digits):
-    return imprint.train(digits, recipe="quick", settings=["epochs=12", "min_steps=0"], silent=True)
+    return imprint.train(digits, recipe="quick", epochs=12, min_steps=0, verbose=False)
 
 
 @pytest.fixture(scope="session")
@@ -40,14 +40,14 @@ def model(run):
 def run_folder(run, digits, tmp_path_factory):
     """What `imprint train digits` leaves behind."""
     from imprint.runs.folder import train_facts, write_evidence, write_run
-    from imprint.runs.provenance import data_origin, origin_of
-    from imprint.training.plan import plan_training
+    from imprint.runs.provenance import data_provenance, provenance_of
+    from imprint.training.plan import make_plan
 
     folder = tmp_path_factory.mktemp("runs") / "0001-quick"
     folder.mkdir()
-    plan = plan_training(digits, run.recipe)
+    plan = make_plan(digits, run.recipe)
     write_run(run, folder, train_facts(run, folder, None))
-    write_evidence(run, plan, origin_of(plan, "imprint train digits", data_origin(digits, "digits")), folder)
+    write_evidence(run, plan, provenance_of(plan, "imprint train digits", data_provenance(digits, "digits")), folder)
     return folder
 
 
@@ -89,7 +89,7 @@ def table(tmp_path):
 
 @pytest.fixture
 def predictions():
-    """Probabilities of four classes for 500 pictures, and labels that they know nothing of."""
+    """Probabilities of four classes for 500 images, and labels that they know nothing of."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(500, 4)) * 3
     probabilities = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 
 def pixel_table(images, labelled=True):
-    """Lay pictures out as Kaggle's CSV does."""
+    """Lay images out as Kaggle's CSV does."""
     flat = images.pixels.transpose(0, 2, 3, 1).reshape(len(images), -1)
     header = [f"pixel{i}" for i in range(flat.shape[1])]
     rows = [",".join(map(str, row)) for row in flat]

@@ -49,8 +49,8 @@ def wide_photos():
     return LabelledImages(pixels, np.arange(400) % 40, names, np.arange(400).astype(str), "photos")
 
 
-def kept(images, folder):
-    """Write pictures where a run of `hasty_run` looks for them, and read them from there."""
+def keep_mask(images, folder):
+    """Write images where a run of `hasty_run` looks for them, and read them from there."""
     folder.mkdir()
     names = np.array(images.class_names)[images.labels]
     np.savez(folder / "x.npz", images=images.pixels.transpose(0, 2, 3, 1), labels=names)
@@ -61,14 +61,14 @@ def kept(images, folder):
 def pages(run_folder, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     write_report(run_folder, folder / "report.html")
-    photos = kept(wide_photos(), folder / "strange")
+    photos = keep_mask(wide_photos(), folder / "strange")
     hasty_run(photos, folder / "strange", 0.3, epochs=300)
     write_report(folder / "strange", folder / "strange.html")
     hasty_run(many(2, 40), folder / "gone", 0.5)
     (folder / "gone" / "validation.csv").unlink()
     write_report(folder / "gone", folder / "reduced.html")
     doubled = dataclasses.replace(photos, pixels=photos.pixels[np.arange(400) // 2])
-    write_page(check(doubled, labels=False, silent=True), [doubled], folder / "findings.html")
+    write_page(check(doubled, labels=False, verbose=False), [doubled], folder / "findings.html")
     return folder
 
 

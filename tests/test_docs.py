@@ -72,7 +72,7 @@ def test_examples(folder, monkeypatch, capsys):
         else:
             exec(code, names)
     printed = capsys.readouterr().out
-    for words in ("photos: 3 pictures of 30×20 colour", "{'cat': 2, 'dog': 1}", "('train', 'validation', 'test')"):
+    for words in ("photos: 3 images of 30×20 colour", "{'cat': 2, 'dog': 1}", "('train', 'validation', 'test')"):
         assert words in printed
     assert "page.jpg it is a web page" in printed
     assert sorted(names["images"].groups.tolist()) == ["felix", "rex", "tom"]

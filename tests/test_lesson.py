@@ -6,9 +6,9 @@ from contextlib import chdir
 
 import numpy as np
 import pytest
+from lesson_images import draw_images
 from lesson_measured import TABLES, measured, spread, with_tables
-from lesson_page import BLOCK, PAGE, PICTURES, follow
-from lesson_pictures import draw_pictures
+from lesson_page import BLOCK, IMAGES, PAGE, follow
 from PIL import Image
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -78,21 +78,21 @@ def test_measurements_are_those_of_the_benchmark():
     assert f"| `tutorial` | | {whole_lesson} |" in TEXT
 
 
-def test_pictures_are_there_small_and_described():
+def test_images_are_there_small_and_described():
     names = [name for _, name in SHOWN]
-    assert sorted(names) == sorted(path.name for path in PICTURES.iterdir())
-    sizes = [(PICTURES / name).stat().st_size for name in names]
+    assert sorted(names) == sorted(path.name for path in IMAGES.iterdir())
+    sizes = [(IMAGES / name).stat().st_size for name in names]
     assert max(sizes) < 60_000
     assert sum(sizes) < 800_000
     assert all(len(alternative) > 20 for alternative, _ in SHOWN)
 
 
-def test_pictures_can_be_drawn_again(followed, tmp_path):
+def test_images_can_be_drawn_again(followed, tmp_path):
     folder, names, _ = followed
     with chdir(folder):
-        draw_pictures(names, folder, tmp_path)
+        draw_images(names, folder, tmp_path)
     for _, name in SHOWN:
-        with Image.open(tmp_path / name) as drawn, Image.open(PICTURES / name) as kept:
+        with Image.open(tmp_path / name) as drawn, Image.open(IMAGES / name) as kept:
             assert abs(drawn.width - kept.width) <= 60
             tones = [np.asarray(image.convert("L"), dtype=float) for image in (drawn, kept)]
         assert len(np.unique(tones[0])) > 10  # something is drawn

@@ -10,7 +10,7 @@ import imprint
 def test_five_lines(digits_csv, tmp_path, monkeypatch):
     monkeypatch.chdir(digits_csv)
     images = imprint.load("train.csv")
-    run = imprint.train(images, recipe="tutorial", settings=["epochs=1", "steps_per_epoch=5"], silent=True)
+    run = imprint.train(images, recipe="tutorial", epochs=1, steps_per_epoch=5, verbose=False)
     predictions = run.model.predict(imprint.load("test.csv"))
     predictions.write_csv(tmp_path / "result.csv")
     assert len(run.history["val_acc"]) == 1

@@ -4,8 +4,8 @@ import json
 import pytest
 
 from imprint import RECIPES, Recipe, UsageError
-from imprint.models.networks import NETS
-from imprint.recipes import NET_KINDS, find_recipe
+from imprint.models.networks import NETWORKS
+from imprint.recipes import NETWORK_NAMES, find_recipe
 from imprint.training.plan import choose_recipe
 
 
@@ -13,14 +13,14 @@ def test_the_lesson_is_the_lesson():
     lesson = RECIPES["tutorial"]
     assert (lesson.epochs, lesson.steps_per_epoch, lesson.batch_size) == (30, 640, 64)
     assert (lesson.optimiser, lesson.learning_rate, lesson.schedule) == ("rmsprop", 1e-3, "plateau")
-    assert (lesson.plateau_factor, lesson.plateau_patience, lesson.plateau_floor) == (0.5, 3, 1e-5)
+    assert (lesson.plateau_factor, lesson.plateau_patience, lesson.plateau_min_learning_rate) == (0.5, 3, 1e-5)
     assert lesson.plateau_min_delta == 1e-4
     assert (lesson.rotation, lesson.zoom, lesson.shift) == (10, 0.1, 0.1)
-    assert (lesson.validation_share, lesson.validation_seed, lesson.label_smoothing) == (0.08, 7, 0)
+    assert (lesson.validation_fraction, lesson.validation_seed, lesson.label_smoothing) == (0.08, 7, 0)
 
 
 def test_every_named_net_can_be_built():
-    assert set(NET_KINDS) == set(NETS)
+    assert set(NETWORK_NAMES) == set(NETWORKS)
 
 
 def test_settings_take_the_type_of_their_field():
@@ -44,7 +44,7 @@ def test_settings_take_the_type_of_their_field():
         ("net=quick+", "or some joined by +"),
         ("learning_rate=0", "it is above 0"),
         ("learning_rate=inf", "below 1000"),
-        ("validation_share=1.5", "it lies from 0 to below 1"),
+        ("validation_fraction=1.5", "it lies from 0 to below 1"),
         ("seed=-1", "it lies from 0"),
         ("name=../../x", "letters, digits"),
     ],
@@ -86,7 +86,7 @@ def test_unknown_names_are_refused():
         find_recipe("fast")
 
 
-def test_small_grey_pictures_get_quick():
+def test_small_grey_images_get_quick():
     assert choose_recipe((1, 28, 28))[0] is RECIPES["quick"]
     assert isinstance(choose_recipe((3, 100, 100))[0], Recipe)
 

@@ -1,11 +1,15 @@
-"""Imprint teaches a machine to recognise images with convolutional networks."""
+"""Imprint trains a machine to recognise images with convolutional networks."""
 
 from importlib import import_module
+
+from imprint.core import __version__ as __version__
 
 TYPE_CHECKING = False  # typing's own takes as long to import as Python to start
 if TYPE_CHECKING:
     from imprint.analysis.doctor import check as check
-    from imprint.analysis.error_analysis import diagnose as diagnose
+    from imprint.analysis.error_analysis import analyse_errors as analyse_errors
+    from imprint.analysis.evaluation import Comparison as Comparison
+    from imprint.analysis.evaluation import compare as compare
     from imprint.analysis.evaluation import evaluate as evaluate
     from imprint.analysis.explanation import Explanation as Explanation
     from imprint.analysis.explanation import explain as explain
@@ -23,13 +27,13 @@ if TYPE_CHECKING:
     from imprint.models.onnx.exporting import Exported as Exported
     from imprint.models.onnx.exporting import export as export
     from imprint.models.predictor import Predictions as Predictions
+    from imprint.preprocessing.input_spec import InputSpec as InputSpec
     from imprint.recipes import RECIPES as RECIPES
     from imprint.recipes import Recipe as Recipe
     from imprint.runs.estimator import ImageClassifier as ImageClassifier
     from imprint.runs.run import Run as Run
-    from imprint.runs.run import train as train
+    from imprint.runs.training import train as train
 
-__version__ = "0.1.0"
 
 # Read on first use, so that `imprint --help` need not wait for torch.
 _HOMES = {
@@ -50,13 +54,16 @@ _HOMES = {
     "Run": "imprint.runs.run",
     "Score": "imprint.core.scores",
     "UsageError": "imprint.core.errors",
+    "Comparison": "imprint.analysis.evaluation",
+    "InputSpec": "imprint.preprocessing.input_spec",
+    "compare": "imprint.analysis.evaluation",
     "check": "imprint.analysis.doctor",
-    "diagnose": "imprint.analysis.error_analysis",
+    "analyse_errors": "imprint.analysis.error_analysis",
     "evaluate": "imprint.analysis.evaluation",
     "export": "imprint.models.onnx.exporting",
     "explain": "imprint.analysis.explanation",
     "load": "imprint.data.load",
-    "train": "imprint.runs.run",
+    "train": "imprint.runs.training",
 }
 __all__ = [*_HOMES]
 

@@ -55,11 +55,15 @@ def _run(app: Callable[..., int | None]) -> None:
     import typer
 
     from imprint.core.errors import ImprintError, StoppedError, spelled
+    from imprint.core.malloc import tune_malloc
+    from imprint.core.progress import shown
 
     try:
         for wish in (signal.SIGINT, signal.SIGTERM):  # a service manager's wish to end is Ctrl-C
             _answer(wish, signal.default_int_handler)
-        status = app(standalone_mode=False)
+        tune_malloc()
+        with shown():
+            status = app(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except typer.TyperException as error:

@@ -11,9 +11,8 @@ from PIL import Image
 from helpers import pixel_table
 from imprint import LabelledImages, UsageError, load
 from imprint.__main__ import main
-from imprint.analysis.doctor import check, kept, write_cleaned
-from imprint.analysis.label_errors import MISSING, deal_folds, find_mislabelled, judging_recipe
-from imprint.core.progress import Reporter
+from imprint.analysis.doctor import check, keep_mask, write_cleaned
+from imprint.analysis.label_errors import MISSING, deal_folds, find_label_errors, judging_recipe
 from imprint.data.quality import find_faults
 from imprint.report.doctor_page import write_page
 from imprint.report.tables import findings_table
@@ -24,7 +23,7 @@ def kinds(findings):
 
 
 def looked_at(images, **options):
-    return check(images, labels=False, silent=True, **options)
+    return check(images, labels=False, verbose=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +39,25 @@ def mislabelled(digits):
 @pytest.fixture(scope="module")
 def judged(mislabelled):
     fewer_steps = dataclasses.replace(judging_recipe((1, 8, 8)), min_steps=12)
-    return check(mislabelled[0], recipe=fewer_steps, silent=True)
+    return check(mislabelled[0], recipe=fewer_steps, verbose=False)
 
 
 def test_wrong_labels_come_first_with_the_right_one(mislabelled, judged, digits):
     images, wrong = mislabelled
     found = judged.of("label")
-    first = {finding.pictures[0] for finding in found[: round(0.03 * len(images))]}
+    first = {finding.images[0] for finding in found[: round(0.03 * len(images))]}
     assert len(first & wrong) >= 0.9 * len(wrong)
     assert len(found) < 1.5 * len(wrong)
-    right = [f.suggested == digits.class_names[digits.labels[f.pictures[0]]] for f in found if f.pictures[0] in wrong]
+    right = [f.suggested == digits.class_names[digits.labels[f.images[0]]] for f in found if f.images[0] in wrong]
     assert np.mean(right) > 0.9
     worst = found[0]
-    given = images.class_names[images.labels[worst.pictures[0]]]
+    given = images.class_names[images.labels[worst.images[0]]]
     assert re.fullmatch(rf"labelled {given}, looks like {worst.suggested} \(\d+%\)", worst.message)
     assert found == sorted(found, key=lambda finding: -finding.score)
 
 
 def test_the_judges_neither_learn_by_heart_nor_see_copies(digits):
-    assert judging_recipe((1, 28, 28)).hard_share == 0
+    assert judging_recipe((1, 28, 28)).hard_fraction == 0
     groups = np.arange(len(digits)) // 2
     folds = deal_folds(digits.labels, groups, seed=7)
     assert np.array_equal(folds[::2][: len(digits) // 2], folds[1::2])
@@ -67,7 +66,7 @@ def test_the_judges_neither_learn_by_heart_nor_see_copies(digits):
 
 def test_without_cleanlab_everything_else_is_looked_for(digits, monkeypatch):
     monkeypatch.setattr("imprint.analysis.label_errors.find_spec", lambda name: None)
-    findings = check(digits[[*range(60), 0, 1, 2]], silent=True)
+    findings = check(digits[[*range(60), 0, 1, 2]], verbose=False)
     assert findings.notes == (MISSING,)
     assert "pip install 'imprint[doctor]'" in MISSING
     assert len(findings.of("duplicate")) == 3
@@ -78,8 +77,8 @@ def test_what_cannot_be_judged_is_said_and_not_listed(digits, monkeypatch):
         "imprint.analysis.label_errors.judge", lambda images, *rest: np.eye(10, dtype=np.float32)[images.labels]
     )
     few = digits[np.r_[np.flatnonzero(digits.labels < 2), np.flatnonzero(digits.labels == 2)[:3]]]
-    found, notes = find_mislabelled(few, np.arange(len(few)), reporter=Reporter(silent=True))
-    assert notes == ["3 labels were not judged: too few pictures or groups of their classes"]
+    found, notes = find_label_errors(few, np.arange(len(few)))
+    assert notes == ["3 labels were not judged: too few images or groups of their classes"]
     assert not found
 
 
@@ -87,15 +86,15 @@ def test_a_class_of_one_person_is_not_called_wrong(digits):
     two = digits[np.flatnonzero(digits.labels < 2)]
     persons = np.where(two.labels == 0, 0, np.arange(len(two)) % 9)
     quickly = dataclasses.replace(judging_recipe((1, 8, 8)), epochs=2, min_steps=5)
-    found, notes = find_mislabelled(two, persons, recipe=quickly, reporter=Reporter(silent=True))
+    found, notes = find_label_errors(two, persons, recipe=quickly)
     assert "were not" in notes[0]
-    assert not {two.labels[finding.pictures[0]] for finding in found} & {0}
+    assert not {two.labels[finding.images[0]] for finding in found} & {0}
 
 
 def test_one_person_alone_cannot_be_judged(digits):
-    found, notes = find_mislabelled(digits, np.zeros(len(digits)), reporter=Reporter(silent=True))
+    found, notes = find_label_errors(digits, np.zeros(len(digits)))
     assert not found
-    assert "too few pictures or groups" in notes[0]
+    assert "too few images or groups" in notes[0]
 
 
 def test_copies_and_contradicting_labels(digits):
@@ -103,8 +102,8 @@ def test_copies_and_contradicting_labels(digits):
     images = dataclasses.replace(images, labels=np.array([0, 1, 2, 0, 7]))
     contradiction, plain = looked_at(images).of("duplicate")
     assert contradiction.where == ("digits#2", "digits#2")
-    assert contradiction.message == "the same picture 2 times, with different labels: 1, 7"
-    assert plain.message == "the same picture 2 times"
+    assert contradiction.message == "the same image 2 times, with different labels: 1, 7"
+    assert plain.message == "the same image 2 times"
 
 
 def test_leaks_name_both_places(digits, table):
@@ -114,7 +113,7 @@ def test_leaks_name_both_places(digits, table):
         {
             "kind": "leak",
             "where": ["digits#2", "table.csv row 2"],
-            "message": "the same picture in table.csv",
+            "message": "the same image in table.csv",
             "score": 1.0,
         }
     ]
@@ -124,17 +123,17 @@ def test_a_copy_within_the_other_data_is_not_ours(digits):
     assert not {"leak", "duplicate"} & {*kinds(looked_at(digits[:3], against=[digits[[5, 5]], digits[[7, 5]]]))}
 
 
-def test_one_colour_and_inverted_pictures(digits):
+def test_one_colour_and_inverted_images(digits):
     pixels = digits.pixels.copy()
     pixels[10], pixels[11] = 0, 200
     dark = np.array([40, 50, 60])
     pixels[dark] = 255 - pixels[dark]
     found = find_faults(dataclasses.replace(digits, pixels=pixels))
-    assert [(f.kind, f.pictures[0], f.message) for f in found[:2]] == [
+    assert [(f.kind, f.images[0], f.message) for f in found[:2]] == [
         ("constant", 10, "every pixel is 0"),
         ("constant", 11, "every pixel is 200"),
     ]
-    assert {f.pictures[0] for f in found[2:]} <= set(dark.tolist())
+    assert {f.images[0] for f in found[2:]} <= set(dark.tolist())
     assert len(found) >= 4
     assert "dark on bright" in found[2].message
 
@@ -148,10 +147,10 @@ def test_unreadable_and_unusual_sizes(digits):
     images = dataclasses.replace(digits[:10], unreadable=(("a/broken.png", "the file is cut short"),), sizes=sizes)
     unreadable, size = (f for f in find_faults(images) if f.kind in ("unreadable", "size"))
     assert (unreadable.where, unreadable.message) == (("a/broken.png",), "the file is cut short")
-    assert (size.pictures, size.message) == ((9,), "1600×2000 pixels, where 80×100 is usual")
+    assert (size.images, size.message) == ((9,), "1600×2000 pixels, where 80×100 is usual")
 
 
-def test_odd_names_and_few_pictures(digits):
+def test_odd_names_and_few_images(digits):
     names = ("Cat", "cat ", ".ipynb_checkpoints", "c++", "c--", "dog")
     labels = np.repeat(np.arange(6), [60, 20, 20, 20, 20, 3])
     found = find_faults(dataclasses.replace(digits[: len(labels)], labels=labels, class_names=names))
@@ -161,7 +160,7 @@ def test_odd_names_and_few_pictures(digits):
         ("imbalance", ("dog",)),
     ]
     assert found[0].suggested == "Cat"
-    assert found[-1].message == "3 pictures, where class 'Cat' has 60"
+    assert found[-1].message == "3 images, where class 'Cat' has 60"
 
 
 def test_one_class_only(digits):
@@ -172,7 +171,7 @@ def test_one_class_only(digits):
 
 def test_data_without_labels_is_looked_at_too(digits):
     unlabelled = dataclasses.replace(digits[[0, 1, 0]], labels=None, class_names=())
-    findings = check(unlabelled, silent=True)
+    findings = check(unlabelled, verbose=False)
     assert kinds(findings) == ["duplicate"]
     assert findings.notes
 
@@ -180,9 +179,9 @@ def test_data_without_labels_is_looked_at_too(digits):
 def test_the_cleaned_list_of_files(digits, tmp_path):
     (tmp_path / "photos").mkdir()
     sources = []
-    for number, picture in enumerate(digits.pixels[:6, 0]):
+    for number, image in enumerate(digits.pixels[:6, 0]):
         sources.append(str(tmp_path / "photos" / f"ü {number}.png"))
-        Image.fromarray(picture).save(sources[-1])
+        Image.fromarray(image).save(sources[-1])
     pixels = digits.pixels[[0, 1, 2, 0, 4, 5]].copy()
     pixels[5] = 0
     labels, names = np.array([0, 1, 2, 0, 1, 2]), ("cat", "Cat ", "dog")
@@ -206,12 +205,12 @@ def test_the_cleaned_table_can_be_trained_on(digits_csv, tmp_path):
 
 def test_contradicting_copies_are_all_left_out(digits):
     images = dataclasses.replace(digits[[0, 1, 0]], labels=np.array([0, 1, 2]))
-    assert kept(images, looked_at(images)).tolist() == [False, True, False]
+    assert keep_mask(images, looked_at(images)).tolist() == [False, True, False]
 
 
 def test_nothing_left_is_refused(digits, tmp_path):
     images = dataclasses.replace(digits[[0, 0]], labels=np.array([0, 1]))
-    with pytest.raises(UsageError, match="no picture would be left"):
+    with pytest.raises(UsageError, match="no image would be left"):
         write_cleaned(images, looked_at(images), tmp_path / "clean.csv")
 
 
@@ -229,7 +228,7 @@ def test_the_page_stands_alone_and_escapes(mislabelled, judged, tmp_path):
 
 def test_the_summary_counts_every_kind(judged):
     text = findings_table(judged)
-    assert text.startswith(f"digits: 1,797 pictures, 10 classes; {len(judged.findings)} findings")
+    assert text.startswith(f"digits: 1,797 images, 10 classes; {len(judged.findings)} findings")
     assert f"label: {len(judged.of('label'))} probably mislabelled" in text
     assert "… and " in text
 
@@ -255,7 +254,7 @@ def test_the_command(digits, tmp_path, table, monkeypatch, capsys):
     assert facts["findings"][0]["where"] == [1, "test.csv row 2"]
     assert {*facts["findings"][0]} == {"kind", "where", "message", "score"}
     assert facts["findings"][1]["where"] == [2, 4]
-    assert f"wrote 2 of 4 pictures to {fix}" in err
+    assert f"wrote 2 of 4 images to {fix}" in err
     assert save.stat().st_size > 1000
 
 
@@ -272,12 +271,12 @@ def test_strict_ends_with_1_only_where_something_was_found(digits, table, monkey
 def test_classes_that_only_the_other_data_have(digits):
     few = digits[np.flatnonzero(digits.labels < 9)[:200]]
     few = dataclasses.replace(few, class_names=few.class_names[:9])
-    findings = check(few, against=digits[1000:1200], labels=False, silent=True)
+    findings = check(few, against=digits[1000:1200], labels=False, verbose=False)
     (only,) = [finding for finding in findings.findings if finding.kind == "imbalance"]
     assert only.where == ("9",)
-    assert "no picture to learn from" in only.message
+    assert "no image to learn from" in only.message
 
 
 def test_numbers_are_not_spellings_of_each_other(digits):
     signed = dataclasses.replace(digits, class_names=("-1", "1", *digits.class_names[2:]))
-    assert not [finding for finding in check(signed, labels=False, silent=True).findings if finding.kind == "name"]
+    assert not [finding for finding in check(signed, labels=False, verbose=False).findings if finding.kind == "name"]

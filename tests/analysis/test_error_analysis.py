@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 import imprint
 from imprint import DataError, LabelledImages
-from imprint.analysis.error_analysis import CAUSES, diagnose
+from imprint.analysis.error_analysis import CAUSES, analyse_errors
 from imprint.report.tables import mistakes_table
 
 
@@ -17,13 +17,11 @@ def parts(digits):
 
 @pytest.fixture(scope="module")
 def good(parts):
-    return imprint.train(
-        parts[0], recipe="quick", settings=["epochs=8", "min_steps=14"], validation=0.15, silent=True
-    ).model
+    return imprint.train(parts[0], recipe="quick", epochs=8, min_steps=14, validation=0.15, verbose=False).model
 
 
 def planted(held_out, pixels, labels):
-    """Put pictures behind those held out."""
+    """Put images behind those held out."""
     names = np.array([f"planted#{i}" for i in range(len(pixels))])
     return dataclasses.replace(
         held_out,
@@ -34,14 +32,14 @@ def planted(held_out, pixels, labels):
 
 
 def causes(clinic, first):
-    return [mistake.cause for mistake in clinic.mistakes if mistake.picture >= first]
+    return [mistake.cause for mistake in clinic.mistakes if mistake.image >= first]
 
 
 def test_wrong_labels(good, parts):
     training, held_out = parts
     sure = np.flatnonzero(good.predict_proba(held_out).max(axis=1) > 0.99)[::12]
     wrong = (held_out.labels[sure] + 3) % 10
-    clinic = diagnose(good, planted(held_out, held_out.pixels[sure], wrong), training)
+    clinic = analyse_errors(good, planted(held_out, held_out.pixels[sure], wrong), training)
     found = causes(clinic, len(held_out))
     assert len(found) == len(sure) > 20
     assert found.count("mislabelled") >= 0.8 * len(found)
@@ -58,10 +56,10 @@ def test_noise_and_letters(good, parts):
     letters = np.stack([letter(name) for name in "AEFHKMNPRWXY"])[:, None]
     strange = np.concatenate([noise, letters])
     said = good.predict_proba(LabelledImages(strange, None, (), np.arange(52))).argmax(axis=1)
-    clinic = diagnose(good, planted(held_out, strange, (said + 1) % 10), training)
+    clinic = analyse_errors(good, planted(held_out, strange, (said + 1) % 10), training)
     found = causes(clinic, len(held_out))
     assert found.count("unlike") >= 0.8 * len(found)
-    usual = [mistake.cause for mistake in clinic.mistakes if mistake.picture < len(held_out)]
+    usual = [mistake.cause for mistake in clinic.mistakes if mistake.image < len(held_out)]
     assert usual.count("unlike") <= 0.5 * len(usual)
 
 
@@ -72,7 +70,7 @@ def letter(name):
 
 
 def test_between_two_classes(good, parts):
-    """Pictures half way from one class to another, where the model itself is of two minds."""
+    """Images half way from one class to another, where the model itself is of two minds."""
     training, held_out = parts
     random = np.random.default_rng(0)
     one, other = (random.permutation(np.flatnonzero(held_out.labels == label)) for label in (3, 9))
@@ -83,41 +81,41 @@ def test_between_two_classes(good, parts):
     probabilities = good.predict_proba(LabelledImages(blends, None, (), np.arange(len(blends))))
     torn = np.flatnonzero((probabilities[:, [3, 9]] > 0.3).all(axis=1))
     labels = np.where(probabilities[torn].argmax(axis=1) == 3, 9, 3)
-    found = causes(diagnose(good, planted(held_out, blends[torn], labels), training), len(held_out))
+    found = causes(analyse_errors(good, planted(held_out, blends[torn], labels), training), len(held_out))
     assert len(found) == len(torn) >= 10
     assert "mislabelled" not in found
     assert found.count("ambiguous") > found.count("fault")
     assert found.count("ambiguous") >= 0.5 * len(found)
 
 
-def test_ordinary_pictures_that_a_weak_model_errs_on(good, parts):
+def test_ordinary_images_that_a_weak_model_errs_on(good, parts):
     training, held_out = parts
-    weak = imprint.train(training, recipe="quick", settings=["epochs=1", "min_steps=6"], silent=True).model
-    clinic = diagnose(weak, held_out, training)
+    weak = imprint.train(training, recipe="quick", epochs=1, min_steps=6, verbose=False).model
+    clinic = analyse_errors(weak, held_out, training)
     assert len(clinic.mistakes) > 60
     easy = good.predict(held_out).labels == held_out.labels
-    found = [mistake.cause for mistake in clinic.mistakes if easy[mistake.picture]]
+    found = [mistake.cause for mistake in clinic.mistakes if easy[mistake.image]]
     assert found.count("fault") >= 0.8 * len(found)
 
 
-def test_a_picture_is_not_its_own_neighbour(good, parts):
+def test_a_image_is_not_its_own_neighbour(good, parts):
     training, _ = parts
-    clinic = diagnose(good, dataclasses.replace(training[:30], labels=(training.labels[:30] + 1) % 10), training)
+    clinic = analyse_errors(good, dataclasses.replace(training[:30], labels=(training.labels[:30] + 1) % 10), training)
     assert len(clinic.mistakes) >= 25
     assert all(min(mistake.neighbours) >= 30 for mistake in clinic.mistakes)
-    with pytest.raises(DataError, match="each of them is among the pictures to examine"):
-        diagnose(good, training[:30], training[:30])
+    with pytest.raises(DataError, match="each of them is among the images to examine"):
+        analyse_errors(good, training[:30], training[:30])
 
 
 def test_no_mistake_one_and_nothing_right(good, parts):
     training, held_out = parts
     right = np.flatnonzero(good.predict(held_out).labels == held_out.labels)[:2]
-    none = diagnose(good, held_out[right], training)
+    none = analyse_errors(good, held_out[right], training)
     assert none.mistakes == ()
     assert mistakes_table(none) == "mistakes: 0 of 2"
     wrong = dataclasses.replace(held_out[right], labels=(held_out.labels[right] + 1) % 10)
-    clinic = diagnose(good, wrong, training)
+    clinic = analyse_errors(good, wrong, training)
     assert len(clinic.mistakes) == 2
-    one = diagnose(good, wrong[:1], training)
+    one = analyse_errors(good, wrong[:1], training)
     assert mistakes_table(one).startswith("mistakes: 1 of 1; 1 ")
     assert set(one.counts()) == set(CAUSES)

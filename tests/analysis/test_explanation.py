@@ -9,7 +9,7 @@ import imprint
 from imprint.analysis.explanation import explain, first_filters, grad_cam, integrated_gradients, layer_outputs
 from imprint.core.errors import UsageError
 from imprint.models.layers import Ensemble
-from imprint.models.networks import NETS, build_net
+from imprint.models.networks import NETWORKS, build_network
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,10 @@ def prepared():
     return torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(7))
 
 
-def fresh(net, channels=1, size=(28, 28)):
+def fresh(network, channels=1, size=(28, 28)):
     """A network whose normalisation and biases are not those it begins with."""
     torch.manual_seed(7)
-    built = build_net(net, channels, size, 10).eval()
+    built = build_network(network, channels, size, 10).eval()
     for tensor in built.state_dict().values():
         if tensor.ndim == 1:
             tensor.uniform_(0.2, 1.0)
@@ -30,10 +30,10 @@ def fresh(net, channels=1, size=(28, 28)):
 LATE = {"tutorial": "relu_1", "quick": "relu_1", "deep": "relu_4", "broad": "relu_2", "residual": "residual_1"}
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_grad_cam_is_captums(net, prepared):
-    built = fresh(net)
-    reference = LayerGradCam(built, getattr(built, LATE[net]))
+@pytest.mark.parametrize("net", NETWORKS)
+def test_grad_cam_is_captums(network, prepared):
+    built = fresh(network)
+    reference = LayerGradCam(built, getattr(built, LATE[network]))
     strongest = 0.0
     for label in range(10):
         expected = reference.attribute(prepared, target=label, relu_attributions=True)
@@ -51,30 +51,30 @@ def test_grad_cam_at_the_very_last_maps(prepared):
 
 
 @pytest.mark.parametrize("net", ["tutorial", "quick+broad"])
-def test_integrated_gradients_are_captums(net, prepared):
-    built = fresh(net)
+def test_integrated_gradients_are_captums(network, prepared):
+    built = fresh(network)
     reference = IntegratedGradients(lambda pixels: built(pixels).log_softmax(1))
     expected = reference.attribute(prepared, target=4, method="riemann_middle", n_steps=32)
     found = integrated_gradients(built, prepared, 4, steps=32)
     torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-5)
 
 
-def test_pixels_sum_to_the_lift_over_a_blank_picture(model, digits):
+def test_pixels_sum_to_the_lift_over_a_blank_image(model, digits):
     found = explain(model, digits, index=8)
     with torch.no_grad():
-        two = torch.stack([torch.from_numpy(found.picture) / 255, torch.zeros(found.picture.shape)])
-        logs = model.net(two).log_softmax(1)[:, int(found.prediction.labels[0])]
+        two = torch.stack([torch.from_numpy(found.image) / 255, torch.zeros(found.image.shape)])
+        logs = model.network(two).log_softmax(1)[:, int(found.prediction.labels[0])]
     assert found.weighed.sum() == pytest.approx(float(logs[0] - logs[1]), abs=0.15)  # 64 steps of a path with kinks
 
 
 def test_layers_are_those_of_the_network(model, digits):
     found = explain(model, digits, index=3)
     with torch.no_grad():
-        logits = model.net(torch.from_numpy(found.picture)[None] / 255)[0].numpy()
+        logits = model.network(torch.from_numpy(found.image)[None] / 255)[0].numpy()
     np.testing.assert_allclose(found.layers[-1].output, logits, atol=1e-5)
     assert [layer.name for layer in found.layers][:4] == ["conv2d", "relu", "conv2d_1", "max_pooling2d"]
     assert found.layers[0].output.min() < 0 <= found.layers[1].output.min()  # ReLU did not overwrite its input
-    assert np.array_equal(found.filters, model.net.conv2d.weight.detach().numpy())
+    assert np.array_equal(found.filters, model.network.conv2d.weight.detach().numpy())
 
 
 def test_layer_outputs_change_nothing(prepared):
@@ -102,26 +102,26 @@ def test_the_rival_is_the_truth_where_the_model_errs(model, digits):
     assert right.looked[1][0] == model.class_names[second]
 
 
-def test_colour_pictures_of_another_size_and_several_networks():
+def test_colour_images_of_another_size_and_several_networks():
     rng = np.random.default_rng(7)
     pixels = rng.integers(0, 256, (6, 3, 40, 60), dtype=np.uint8)
     names = np.array([f"{i}.png" for i in range(6)])
     photos = imprint.LabelledImages(pixels, np.arange(6) % 2, ("cat", "dog"), names)
     fast = ["epochs=1", "min_steps=1", "net=residual+broad", "largest_side=24"]
-    model = imprint.train(photos, "photos", settings=fast, validation=0, silent=True).model
-    assert isinstance(model.net, Ensemble)
+    model = imprint.train(photos, "photos", settings=fast, validation=0, verbose=False).model
+    assert isinstance(model.network, Ensemble)
     for network, first in ((1, (32, 3, 3, 3)), (2, (24, 3, 5, 5))):
         found = explain(model, photos, index=2, network=network)
         assert found.network == f"network {network} of 2"
         assert found.filters.shape == first
-        assert found.picture.shape == (3, 24, 36)
+        assert found.image.shape == (3, 24, 36)
         assert found.weighed.shape == (24, 36)
         assert found.where == "2.png"
 
 
 def test_what_is_not_there_is_refused(model, digits):
     for index, network, words in (
-        (1797, 1, r"index 1797 at digits: it holds 1,797 pictures"),
+        (1797, 1, r"index 1797 at digits: it holds 1,797 images"),
         (-1, 1, "index -1"),
         (0, 2, "network 2 at the model: it has 1"),
     ):

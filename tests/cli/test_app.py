@@ -53,7 +53,7 @@ def refused(monkeypatch, capsys):
         lines = err.splitlines()
         assert len(lines) == 1
         assert re.fullmatch(r"error: .+ at .+: .+\. .+\.", lines[0])
-        assert not out or "--save" in arguments  # the table of the data comes before its picture
+        assert not out or "--save" in arguments  # the table of the data comes before its image
         return lines[0]
 
     return run
@@ -154,9 +154,9 @@ def test_explain(lesson, digits_csv, digits, tmp_path, refused):
     lines = imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
     assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
     assert lines[1] == "why.png"
-    with Image.open(tmp_path / "why.png") as picture:
-        assert picture.width == 1350
-    assert "it holds 100 pictures" in refused(*explain, digits_csv / "test.csv", "--index", "100", cwd=tmp_path)
+    with Image.open(tmp_path / "why.png") as image:
+        assert image.width == 1350
+    assert "it holds 100 images" in refused(*explain, digits_csv / "test.csv", "--index", "100", cwd=tmp_path)
     for wrong in (["nowhere.png"], ["zero.png", "--network", "2"], ["zero.png", "-o", "no/such/folder.png"]):
         refused(*explain, *wrong, cwd=tmp_path)
 
@@ -204,7 +204,7 @@ def test_train_with_given_validation_and_folder(digits_csv, tmp_path, refused):
     assert (tmp_path / "mine" / "model.safetensors").is_file()
     page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
     assert "validation data" in page
-    assert "of 100 pictures. Each stands under" in page
+    assert "of 100 images. Each stands under" in page
     line = refused(*arguments, cwd=tmp_path)
     assert "run folder at mine: it already holds something" in line
 
@@ -226,7 +226,7 @@ def test_a_runs_recipe_repeats_it(lesson, digits_csv, tmp_path):
 def test_show(digits_csv, tmp_path):
     done = imprint("show", digits_csv / "train.csv", "--save", "five.png", cwd=tmp_path)
     lines = done.stdout.splitlines()
-    assert lines[0] == "train.csv: 600 pictures of 8×8 grey, 1 channel, 10 classes"
+    assert lines[0] == "train.csv: 600 images of 8×8 grey, 1 channel, 10 classes"
     assert lines[-6].split()[:3] == ["row", "label", "pixel0"]
     assert (tmp_path / "five.png").stat().st_size > 1000
     content = json.loads(imprint("show", digits_csv / "test.csv", "--json", cwd=tmp_path).stdout)
@@ -237,8 +237,8 @@ def test_summary(lesson, digits_csv):
     text = imprint("summary", "tutorial", cwd=digits_csv).stdout
     assert "Total params: 203,933" in text
     assert imprint("summary", "runs/0001-tutorial", cwd=digits_csv).stdout.splitlines()[1:] == text.splitlines()[1:]
-    assert "guard" in imprint("summary", "best", cwd=digits_csv).stderr
-    assert "guard" not in imprint("summary", "tutorial", cwd=digits_csv).stderr
+    assert "ood_detector" in imprint("summary", "best", cwd=digits_csv).stderr
+    assert "ood_detector" not in imprint("summary", "tutorial", cwd=digits_csv).stderr
     content = json.loads(imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
     assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
     assert len(content["layers"]) == 8
@@ -251,15 +251,15 @@ BAD_COMMANDS = {
     "no option": (["train", "train.csv", "--epochs", "3"], "No such option"),
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
     "a bad setting": (["train", "train.csv", "--set", "epochs=0"], "epochs=0"),
-    "a bad share": (["train", "train.csv", "--validation", "2"], "validation_share"),
+    "a bad share": (["train", "train.csv", "--validation", "2"], "validation_fraction"),
     "no labels": (["train", "test.csv"], "Training needs at least two classes"),
-    "test of another form": (["train", "train.csv", "--test", "other.csv"], "pictures of 2×2 grey at other.csv"),
+    "test of another form": (["train", "train.csv", "--test", "other.csv"], "images of 2×2 grey at other.csv"),
     "a bad cell": (["train", "bad.csv"], "pixel 256 at bad.csv row 2, column pixel3"),
-    "a folder": (["show", "."], "there are no pictures in it"),
+    "a folder": (["show", "."], "there are no images in it"),
     "no model": (["predict", "train.csv", "test.csv"], "model at train.csv"),
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "a folder for a file": (["predict", "train.csv", "test.csv", "-o", "."], "output at .: it is a folder"),
-    "a file for a folder": (["evaluate", "train.csv", "train.csv", "--pictures", "bad.csv"], "it cannot be made"),
+    "a file for a folder": (["evaluate", "train.csv", "train.csv", "--images", "bad.csv"], "it cannot be made"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "fast at MODEL|RECIPE"),
     "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
@@ -496,7 +496,7 @@ def divided(tmp_path, digits):
         for place in places:
             name = digits.class_names[digits.labels[place]]
             if name in "01":
-                folder = tmp_path / "pictures" / part / name
+                folder = tmp_path / "images" / part / name
                 folder.mkdir(parents=True, exist_ok=True)
                 enlarged = np.kron(digits.pixels[place, 0], np.ones((6, 6), dtype=np.uint8))
                 Image.fromarray(enlarged).save(folder / f"{place}.png")
@@ -504,38 +504,38 @@ def divided(tmp_path, digits):
 
 
 def test_divided_folders_from_training_to_predictions(divided):
-    (divided / "pictures/train/0/broken.png").write_bytes(b"no picture")
-    done = imprint("train", "pictures", *FAST, "--test", "pictures/test/0", "--json", cwd=divided)
+    (divided / "images/train/0/broken.png").write_bytes(b"no image")
+    done = imprint("train", "images", *FAST, "--test", "images/test/0", "--json", cwd=divided)
     assert "left out 1 of " in done.stderr
     facts = json.loads(done.stdout)
-    assert facts["validation"]["images"] == len(list(divided.glob("pictures/val/*/*.png")))
-    scored = imprint("evaluate", facts["model"], "pictures", "--json", cwd=divided)
+    assert facts["validation"]["images"] == len(list(divided.glob("images/val/*/*.png")))
+    scored = imprint("evaluate", facts["model"], "images", "--json", cwd=divided)
     assert "scoring the test part" in scored.stderr
-    assert json.loads(scored.stdout)["images"] == len(list(divided.glob("pictures/test/*/*.png")))
+    assert json.loads(scored.stdout)["images"] == len(list(divided.glob("images/test/*/*.png")))
     assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
     assert result[0] == "source,label,confidence,unsure"
-    assert len(result) == 1 + len(list(divided.glob("pictures/test/0/*.png")))
+    assert len(result) == 1 + len(list(divided.glob("images/test/0/*.png")))
     listed = json.loads(imprint("cache", "--json", cwd=divided).stdout)
     assert {"folder", "limit", "entries"} == set(listed)
     assert imprint("cache", "--clear", cwd=divided).stdout.count("\n") == 1
 
 
 def test_check_finds_what_leaks_between_parts(divided):
-    leaking = next(divided.glob("pictures/train/0/*.png"))
-    (divided / "pictures/test/0/again.png").write_bytes(leaking.read_bytes())
-    done = imprint("check", "pictures", "--no-labels", "--json", "--strict", cwd=divided, status=1)
+    leaking = next(divided.glob("images/train/0/*.png"))
+    (divided / "images/test/0/again.png").write_bytes(leaking.read_bytes())
+    done = imprint("check", "images", "--no-labels", "--json", "--strict", cwd=divided, status=1)
     leaks = [finding for finding in json.loads(done.stdout)["findings"] if finding["kind"] == "leak"]
     assert len(leaks) == 1
     assert [Path(source).name for source in leaks[0]["where"]] == [leaking.name, "again.png"]
 
 
 def test_show_what_a_model_sees(model_file, divided, refused):
-    expected = "error: --as at .: it draws one picture, and that is no file. Name the file of a picture."
+    expected = "error: --as at .: it draws one image, and that is no file. Name the file of an image."
     assert refused("show", ".", "--as", model_file, cwd=divided) == expected
-    picture = next(divided.glob("pictures/test/1/*.png"))
-    done = imprint("show", picture, "--as", model_file, "--json", cwd=divided)
-    written = f"{picture.stem}-seen.png"
+    image = next(divided.glob("images/test/1/*.png"))
+    done = imprint("show", image, "--as", model_file, "--json", cwd=divided)
+    written = f"{image.stem}-seen.png"
     assert json.loads(done.stdout) == {"files": [written]}
     assert (divided / written).is_file()
 
@@ -548,8 +548,8 @@ def test_report(lesson, digits_csv, tmp_path):
     assert "note:" not in done.stderr
 
 
-def test_evaluate_with_the_clinic_and_pictures(lesson, digits_csv, tmp_path):
-    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
+def test_evaluate_with_the_clinic_and_images(lesson, digits_csv, tmp_path):
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--images", tmp_path / "drawn"]
     content = json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout)
     assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
     assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}

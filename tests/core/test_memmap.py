@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import imprint.core.memmap
-from imprint.core.memmap import in_parts, let_go, never_written, picked, rows_of
+from imprint.core.memmap import in_chunks, mark_read_only, release, select_rows, take_rows
 
 COUNT, SIDE = 8000, 160
 DECODED = COUNT * SIDE * SIDE / 1e6  # MB
@@ -22,7 +22,7 @@ def mapped_file_memory():
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """205 MB of grey pictures that are all different."""
+    """205 MB of grey images that are all different."""
     path = tmp_path_factory.mktemp("mapped") / "pixels"
     pixels = np.memmap(path, np.uint8, "w+", shape=(COUNT, 1, SIDE, SIDE))
     patches = np.random.default_rng(0).integers(0, 256, (COUNT, 1, 8, 1, 8, 1), np.uint8)
@@ -33,7 +33,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def pixels(path):
-    return never_written(np.memmap(path, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE)))
+    return mark_read_only(np.memmap(path, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE)))
 
 
 @linux
@@ -43,7 +43,7 @@ def test_memory_is_given_back(pixels, part):
     assert pixels[part].any()
     int(pixels[part].sum())
     assert mapped_file_memory() > before + 0.8 * DECODED
-    let_go(pixels[part])
+    release(pixels[part])
     assert mapped_file_memory() < before + 10
 
 
@@ -51,16 +51,16 @@ def test_memory_is_given_back(pixels, part):
 def test_what_a_user_has_mapped_and_written_to_is_kept(path, start):
     own = np.memmap(path, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE))
     own[start] = 7
-    let_go(own[start:])
-    assert (picked(own, np.array([start])) == 7).all()
-    assert (next(in_parts(own[start:], 10))[0] == 7).all()
+    release(own[start:])
+    assert (select_rows(own, np.array([start])) == 7).all()
+    assert (next(in_chunks(own[start:], 10))[0] == 7).all()
     assert (own[start] == 7).all()
 
 
 def test_what_was_never_in_a_file_is_kept():
     values = np.frombuffer(mmap.mmap(-1, imprint.core.memmap.WORTH + 1), np.uint8)
     values[:3] = 7
-    let_go(values)
+    release(values)
     assert values[:4].tolist() == [7, 7, 7, 0]
 
 
@@ -70,11 +70,11 @@ CHOICES = [np.array([7999, 3, 3, 0]), np.arange(0, COUNT, 2), np.arange(COUNT) %
 @pytest.mark.parametrize("chosen", CHOICES)
 def test_rows_are_those_of_plain_indexing(pixels, chosen):
     expected = np.asarray(pixels)[chosen]
-    assert np.array_equal(rows_of(pixels, chosen), expected)
-    assert np.array_equal(picked(pixels, chosen), expected)
-    assert isinstance(picked(pixels, chosen), np.memmap) == (expected.nbytes > imprint.core.memmap.WORTH)
+    assert np.array_equal(take_rows(pixels, chosen), expected)
+    assert np.array_equal(select_rows(pixels, chosen), expected)
+    assert isinstance(select_rows(pixels, chosen), np.memmap) == (expected.nbytes > imprint.core.memmap.WORTH)
     places = np.arange(COUNT)[chosen]
-    parts = list(in_parts(pixels, 700, places))
+    parts = list(in_chunks(pixels, 700, places))
     assert [len(part) for part in parts[:-1]] == [700] * (len(parts) - 1)
     assert np.array_equal(np.concatenate([expected[:0], *parts]), expected)
 
@@ -82,7 +82,7 @@ def test_rows_are_those_of_plain_indexing(pixels, chosen):
 def test_where_no_file_can_be_written_rows_are_kept_in_memory(pixels, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("imprint.core.memmap.cache_folder", lambda: tmp_path / "file" / "cache")
-    half = picked(pixels, np.arange(0, COUNT, 2))
+    half = select_rows(pixels, np.arange(0, COUNT, 2))
     assert not isinstance(half, np.memmap)
     assert np.array_equal(half, pixels[::2])
 
@@ -97,7 +97,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 count, side = 8000, 160
-pixels = imprint.core.memmap.never_written(np.memmap(sys.argv[1], np.uint8, "c", shape=(count, 1, side, side)))
+pixels = imprint.core.memmap.mark_read_only(np.memmap(sys.argv[1], np.uint8, "c", shape=(count, 1, side, side)))
 labels, sources = np.arange(count) % 2, np.arange(count).astype(str)
 images = imprint.LabelledImages(pixels, labels, ("even", "odd"), sources)
 settings = ["epochs=1", "steps_per_epoch=2", "batch_size=32", "largest_side=28"]
@@ -105,9 +105,9 @@ few = imprint.LabelledImages(np.array(pixels[:400]), labels[:400], ("even", "odd
 
 def all_of_it(images):
     for share in (0.5, 0):
-        model = imprint.train(images, "quick", settings=settings, validation=share, silent=True).model
+        model = imprint.train(images, "quick", settings=settings, validation=share, verbose=False).model
     imprint.evaluate(model, images)
-    imprint.check(images, labels=False, silent=True)
+    imprint.check(images, labels=False, verbose=False)
 
 all_of_it(few)
 before = peak()
@@ -117,6 +117,6 @@ print(peak() - before)
 
 
 @linux
-def test_nothing_copies_mapped_pictures_whole(path):
+def test_nothing_copies_mapped_images_whole(path):
     found = subprocess.run([sys.executable, "-c", WHOLE, path], capture_output=True, text=True, check=True)
     assert float(found.stdout) < 0.6 * DECODED, found.stdout

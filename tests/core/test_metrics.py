@@ -80,7 +80,7 @@ def test_temperature_minimises_the_log_loss(true_temperature):
     assert found == pytest.approx(least.x, rel=0.01)
 
 
-def test_a_few_faultless_pictures_prove_no_certainty():
+def test_a_few_faultless_images_prove_no_certainty():
     faultless = np.full((10, 2), 0.1, dtype=np.float32)
     faultless[:, 0] = 0.9
     temperature = metrics.fit_temperature(faultless, np.zeros(10, dtype=np.int64))
@@ -89,7 +89,7 @@ def test_a_few_faultless_pictures_prove_no_certainty():
 
 @pytest.mark.parametrize("count", [1, 6, 20, 60, 300])
 @pytest.mark.parametrize("stated", [0.6, 0.9, 0.999])
-def test_calibration_on_few_pictures_is_never_worse_than_none(count, stated):
+def test_calibration_on_few_images_is_never_worse_than_none(count, stated):
     # A model that is right in 97 of 100 and says `stated` of each: too modest, or too sure.
     generator = np.random.default_rng(0)
     probabilities = np.tile(np.array([[stated, 1 - stated]], dtype=np.float32), (count, 1))
@@ -101,7 +101,7 @@ def test_calibration_on_few_pictures_is_never_worse_than_none(count, stated):
         wrong = (labels == 1).mean()
         assert min(stated, 1 - wrong) - 1e-3 <= confidence <= max(stated, 1 - wrong) + 1e-3
         if not wrong:
-            assert confidence < 1 - (1 - stated) * 10 / (10 + count) * 0.9  # a few faultless pictures prove little
+            assert confidence < 1 - (1 - stated) * 10 / (10 + count) * 0.9  # a few faultless images prove little
 
 
 def test_temperature_changes_no_answer(predictions):

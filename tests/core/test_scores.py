@@ -8,36 +8,36 @@ from sklearn.dummy import DummyClassifier
 from sklearn.naive_bayes import GaussianNB
 
 from imprint import DataError
-from imprint.core.scores import answers_to, expected_accuracy, read_answers, score
+from imprint.core.scores import estimate_accuracy, label_predictions, read_labelled_predictions, score
 
 NAMES = ("cat", "dog, or wolf", '"<script>"')
 
 
 @pytest.fixture
-def answers():
+def labelled():
     probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.35, 0.25], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]], dtype=np.float32)
     sources, places = np.array(["a.png", "b, c.png", "日本.png", "d.png"]), np.array([7, 8, 9, 12])
     unsure = np.array([False, True, False, False])
-    return answers_to(probabilities, np.array([0, 1, 2, 2]), NAMES, unsure, sources, places)
+    return label_predictions(probabilities, np.array([0, 1, 2, 2]), NAMES, unsure, sources, places)
 
 
-def test_what_is_written_is_read(answers, tmp_path):
-    answers.write_csv(tmp_path / "validation.csv")
-    again = read_answers(tmp_path / "validation.csv", NAMES)
-    for field in dataclasses.fields(answers):
-        assert np.array_equal(getattr(answers, field.name), getattr(again, field.name)), field.name
+def test_what_is_written_is_read(labelled, tmp_path):
+    labelled.write_csv(tmp_path / "validation.csv")
+    again = read_labelled_predictions(tmp_path / "validation.csv", NAMES)
+    for field in dataclasses.fields(labelled):
+        assert np.array_equal(getattr(labelled, field.name), getattr(again, field.name)), field.name
 
 
-def test_rows_stay_numbers(answers, tmp_path):
-    rows = dataclasses.replace(answers, sources=np.array([3, 4, 5, 9]))
+def test_rows_stay_numbers(labelled, tmp_path):
+    rows = dataclasses.replace(labelled, sources=np.array([3, 4, 5, 9]))
     rows.write_csv(tmp_path / "validation.csv")
-    assert read_answers(tmp_path / "validation.csv", NAMES).sources.dtype.kind == "i"
+    assert read_labelled_predictions(tmp_path / "validation.csv", NAMES).sources.dtype.kind == "i"
 
 
-def test_the_worst_is_the_one_whose_label_was_least_probable(answers):
-    assert answers.correct.tolist() == [True, False, False, False]
-    assert answers.worst().tolist() == [2, 1, 3]
-    assert answers.confusion().tolist() == [[1, 0, 0], [1, 0, 0], [1, 1, 0]]
+def test_the_worst_is_the_one_whose_label_was_least_probable(labelled):
+    assert labelled.correct.tolist() == [True, False, False, False]
+    assert labelled.worst().tolist() == [2, 1, 3]
+    assert labelled.confusion().tolist() == [[1, 0, 0], [1, 0, 0], [1, 1, 0]]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_worst_is_the_one_whose_label_was_least_probable(answers):
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "validation.csv").write_text(content)
     with pytest.raises(DataError, match="it is no list of answers"):
-        read_answers(tmp_path / "validation.csv", NAMES)
+        read_labelled_predictions(tmp_path / "validation.csv", NAMES)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_mangled_file_is_refused_with_its_fault(changed, cause, tmp_path):
     header = "place,row,label,prediction,confidence,label_probability,unsure"
     (tmp_path / "validation.csv").write_text(changed.format(header))
     with pytest.raises(DataError, match=cause):
-        read_answers(tmp_path / "validation.csv", ("cat", "dog"))
+        read_labelled_predictions(tmp_path / "validation.csv", ("cat", "dog"))
 
 
 def share_holding(truth, draws):
@@ -79,7 +79,7 @@ def share_holding(truth, draws):
 
 @pytest.fixture(scope="module")
 def right(digits):
-    """Whether a fast classifier, taught 300 digits, names each of the others rightly."""
+    """Whether a fast classifier, trained 300 digits, names each of the others rightly."""
     pixels = digits.pixels.reshape(len(digits), -1)
     return (
         GaussianNB(var_smoothing=0.1).fit(pixels[:300], digits.labels[:300]).predict(pixels[300:])
@@ -90,13 +90,13 @@ def right(digits):
 @pytest.mark.parametrize("held_out", [50, 150, 600])
 def test_the_interval_holds_the_truth_in_95_of_100_repeats(right, held_out):
     generator = np.random.default_rng(0)
-    draws = [expected_accuracy(generator.choice(right, held_out)) for _ in range(3000)]
+    draws = [estimate_accuracy(generator.choice(right, held_out)) for _ in range(3000)]
     assert 0.935 < share_holding(right.mean(), draws) < 0.97
     assert np.mean([one.accuracy for one in draws]) == pytest.approx(right.mean(), abs=0.002)
 
 
-def test_pictures_without_groups_have_wilsons_interval():
-    expected = expected_accuracy(np.arange(1000) >= 6)
+def test_images_without_groups_have_wilsons_interval():
+    expected = estimate_accuracy(np.arange(1000) >= 6)
     wilson = binomtest(994, 1000).proportion_ci(0.95, method="wilson")
     assert expected.interval == pytest.approx((wilson.low, wilson.high), abs=1e-9)
     assert (expected.images, expected.effective, expected.tries) == (1000, 1000.0, 1)
@@ -112,9 +112,9 @@ def in_groups(generator, groups, size):
 def test_groups_that_err_together_count_as_fewer():
     generator = np.random.default_rng(0)
     drawn = [in_groups(generator, 40, 15) for _ in range(2000)]
-    together = [expected_accuracy(correct, number) for correct, number in drawn]
+    together = [estimate_accuracy(correct, number) for correct, number in drawn]
     assert 0.92 < share_holding(0.9, together) < 0.98
-    assert share_holding(0.9, [expected_accuracy(correct) for correct, _ in drawn]) < 0.85
+    assert share_holding(0.9, [estimate_accuracy(correct) for correct, _ in drawn]) < 0.85
     assert 100 < np.median([one.effective for one in together]) < 400
     assert "worth" in str(together[0])
 
@@ -122,11 +122,11 @@ def test_groups_that_err_together_count_as_fewer():
 def test_groups_that_do_not_matter_cost_little():
     generator = np.random.default_rng(0)
     correct, number = generator.random(2000) < 0.9, np.repeat(np.arange(1000), 2)
-    assert expected_accuracy(correct, number).effective > 1700
+    assert estimate_accuracy(correct, number).effective > 1700
 
 
-def test_one_group_is_one_picture():
-    assert expected_accuracy(np.ones(50, dtype=bool), np.zeros(50)).interval[0] < 0.3
+def test_one_group_is_one_image():
+    assert estimate_accuracy(np.ones(50, dtype=bool), np.zeros(50)).interval[0] < 0.3
 
 
 def test_the_best_of_several_epochs_has_a_wider_interval():
@@ -135,8 +135,8 @@ def test_the_best_of_several_epochs_has_a_wider_interval():
     for _ in range(2000):  # epochs that are all equally good: the best looks better than it is
         epochs = generator.random((tries, 200)) < truth
         draws.append(epochs[epochs.sum(axis=1).argmax()])
-    assert share_holding(truth, [expected_accuracy(best) for best in draws]) < 0.9
-    widened = [expected_accuracy(best, tries=tries) for best in draws]
+    assert share_holding(truth, [estimate_accuracy(best) for best in draws]) < 0.9
+    widened = [estimate_accuracy(best, tries=tries) for best in draws]
     assert share_holding(truth, widened) > 0.95
     assert "the best of 20 epochs" in str(widened[0])
 
@@ -161,7 +161,7 @@ def test_scores_are_scikit_learns(predictions):
     assert result.unsure["accuracy_when_sure"] == (predicted == labels)[sure].mean()
 
 
-def test_a_class_without_pictures_does_not_count_in_the_mean():
+def test_a_class_without_images_does_not_count_in_the_mean():
     result = score(np.eye(3, dtype=np.float32)[:2], np.array([0, 1]), ("a", "b", "c"), np.array([False, False]))
     assert result.macro == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
 

@@ -21,7 +21,7 @@ def keep(name, count=10, value=7):
         for _ in range(count // 5):
             writer.add(np.full((5, 1, 2, 2), value, dtype=np.uint8))
         writer.facts = {"name": name, "shape": [count, 1, 2, 2]}
-    return cache.folder() / f"{name}.pictures"
+    return cache.folder() / f"{name}.images"
 
 
 def test_what_is_kept_comes_back_mapped():
@@ -169,7 +169,7 @@ def test_using_counts_as_use():
 
 def test_a_file_dated_in_the_far_future_has_a_key(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(b"picture")
+    path.write_bytes(b"image")
     os.utime(path, ns=(13_600_000_000 * 10**9,) * 2)
     if path.stat().st_mtime_ns < 2**63:
         pytest.skip("this file system knows no such date")
@@ -178,12 +178,12 @@ def test_a_file_dated_in_the_far_future_has_a_key(tmp_path):
 
 @pytest.fixture
 def path(tmp_path):
-    path = tmp_path / "a.pictures"
+    path = tmp_path / "a.images"
     with open(path, "wb") as file:
         writer = Writer(file)
         writer.add(np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2))
         writer.add(np.arange(20, 40, dtype=np.uint8).reshape(5, 1, 2, 2)[..., ::-1])
-        writer.facts = {"name": "a", "shape": [writer.pictures, 1, 2, 2]}
+        writer.facts = {"name": "a", "shape": [writer.images, 1, 2, 2]}
         writer.finish()
     return path
 
@@ -215,5 +215,5 @@ def test_a_file_whose_end_does_not_fit_is_none(path, damage):
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path):
-    assert read_facts(tmp_path / "b.pictures") is None
+    assert read_facts(tmp_path / "b.images") is None
     assert read_facts(tmp_path) is None

@@ -8,41 +8,41 @@ from imprint.data.duplicates import connect, fingerprints, first_copies, near_co
 
 
 def scene(seed, side=100):
-    """Draw a photo-like picture: a sky of two colours and a dozen soft shapes."""
+    """Draw a photo-like image: a sky of two colours and a dozen soft shapes."""
     random = np.random.default_rng(seed)
     colours = random.integers(0, 256, (14, 3))
-    picture = Image.new("RGB", (2, 2))
-    picture.putdata([tuple(colours[i].tolist()) for i in (0, 0, 1, 1)])
-    picture = picture.resize((side, side), Image.Resampling.BILINEAR)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (2, 2))
+    image.putdata([tuple(colours[i].tolist()) for i in (0, 0, 1, 1)])
+    image = image.resize((side, side), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(image)
     for colour in colours[2:]:
         x, y, w, h = random.integers(0, side, 4) * np.array([1, 1, 0.4, 0.4])
         draw.ellipse((x, y, x + w + 5, y + h + 5), fill=tuple(colour.tolist()))
-    return picture
+    return image
 
 
-def encoded(picture, random):
+def encoded(image, random):
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=75)
+    image.save(content, "JPEG", quality=75)
     return Image.open(content).convert("RGB")
 
 
-def resized(picture, random):
+def resized(image, random):
     side = round(100 * np.exp(random.uniform(np.log(0.7), np.log(1.5))))
-    return picture.resize((side, side), Image.Resampling.BICUBIC)
+    return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def cropped(picture, random):
+def cropped(image, random):
     left, top, right, bottom = (random.uniform(0, 0.04, 4) * 100).round().astype(int)
-    return picture.crop((left, top, 100 - right, 100 - bottom))
+    return image.crop((left, top, 100 - right, 100 - bottom))
 
 
-def brightened(picture, random):
-    return ImageEnhance.Brightness(picture).enhance(random.uniform(0.85, 1.15))
+def brightened(image, random):
+    return ImageEnhance.Brightness(image).enhance(random.uniform(0.85, 1.15))
 
 
-def stack(pictures, side=100):
-    return np.stack([np.asarray(each.resize((side, side))).transpose(2, 0, 1) for each in pictures])
+def stack(images, side=100):
+    return np.stack([np.asarray(each.resize((side, side))).transpose(2, 0, 1) for each in images])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_first_copy_is_named():
     assert len(np.unique(fingerprints(pixels))) == 5
 
 
-def test_one_changed_pixel_makes_another_picture():
+def test_one_changed_pixel_makes_another_image():
     pixels = np.zeros((2, 1, 28, 28), dtype=np.uint8)
     pixels[1, 0, 27, 27] = 1
     assert first_copies(fingerprints(pixels)).tolist() == [0, 1]
@@ -93,13 +93,13 @@ def test_distinct_digits_are_no_copies(digits):
     assert found.pairs.tolist() == [[i, i + len(digits)] for i in range(50)]
 
 
-def test_many_copies_of_one_picture_stay_one_group_and_stay_cheap():
+def test_many_copies_of_one_image_stay_one_group_and_stay_cheap():
     pixels = stack([scene(1, 32)], 32).repeat(600, axis=0)
     found = near_copies(pixels)
     assert not connect([np.arange(600)], found.pairs).any()
 
 
-def test_pictures_of_one_colour_have_no_near_copies():
+def test_images_of_one_colour_have_no_near_copies():
     assert not len(near_copies(np.full((4, 1, 28, 28), 7, dtype=np.uint8)).pairs)
 
 

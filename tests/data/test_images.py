@@ -19,11 +19,11 @@ def test_picking_keeps_classes_and_sources():
     assert (len(last), last.labels.tolist(), last.class_names, last.sources.tolist()) == (1, [1], ("cat", "dog"), [2])
 
 
-def test_one_place_picks_one_picture():
+def test_one_place_picks_one_image():
     assert two()[1].sources.tolist() == two()[-1].sources.tolist() == [2]
 
 
-def test_pictures_turned_round_are_predicted_in_that_order(model, digits):
+def test_images_turned_round_are_predicted_in_that_order(model, digits):
     first = digits[:6]
     assert model.predict(first[::-1]).names == model.predict(first).names[::-1]
     assert first[::-1].sources.tolist() == first.sources.tolist()[::-1]
@@ -40,7 +40,7 @@ def test_a_label_that_the_model_does_not_know_is_named():
         two().labels_among(("cat",))
 
 
-def test_a_class_without_pictures_may_be_unknown():
+def test_a_class_without_images_may_be_unknown():
     assert two(labels=(0, 0)).labels_among(("cat",)).tolist() == [0, 0]
 
 
@@ -56,10 +56,10 @@ def test_counts_must_agree_also_where_shapes_are_not_checked():
         "except DataError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert "3 labels cannot belong to 2 pictures" in out
+    assert "3 labels cannot belong to 2 images" in out
 
 
-def test_pictures_turned_by_numpy_can_be_used(model, digits):
+def test_images_turned_by_numpy_can_be_used(model, digits):
     turned = digits[::-1]
     assert np.array_equal(model.predict(turned).labels, model.predict(digits).labels[::-1])
     mirrored = LabelledImages(digits.pixels[..., ::-1], None, (), digits.sources)
@@ -67,8 +67,8 @@ def test_pictures_turned_by_numpy_can_be_used(model, digits):
     assert len(model.predict(mirrored)) == len(digits)
 
 
-def test_no_pictures_are_refused():
-    with pytest.raises(DataError, match="no stack of pictures"):
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match="no stack of images"):
         two()[0:0]
 
 

@@ -17,7 +17,7 @@ def test_bundled_digits_are_scikit_learns():
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("missing.csv", "No such file"), ("", "no pictures in it"), ("notes.txt", "neither the name nor")],
+    [("missing.csv", "No such file"), ("", "no images in it"), ("notes.txt", "neither the name nor")],
 )
 def test_refused_in_one_line(tmp_path, name, words):
     (tmp_path / "notes.txt").write_text("label,pixel0\n")
@@ -41,7 +41,7 @@ def test_a_zero_byte_in_a_name_is_refused():
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"side": 0}, "side=0 at load: pictures have one pixel"),
+        ({"side": 0}, "side=0 at load: images have one pixel"),
         ({"side": -3}, "side=-3"),
         ({"allow_bad": 20.0}, "allow_bad=20.0 at load: a share lies from 0 to 1"),
         ({"allow_bad": float("nan")}, "allow_bad=nan"),

@@ -39,14 +39,14 @@ def test_other_seeds_hold_out_others(digits):
     assert not np.array_equal(chosen[0], chosen[2])
 
 
-def test_without_labels_the_share_is_of_all_pictures(digits):
+def test_without_labels_the_share_is_of_all_images(digits):
     unlabelled = dataclasses.replace(digits, labels=None, class_names=())
     _, held_out = split(unlabelled, 0.25, 7, np.arange(len(digits)) // 3)
     assert abs(len(held_out) / len(digits) - 0.25) < 0.01
 
 
 def test_one_group_cannot_be_divided(digits):
-    with pytest.raises(UsageError, match="groups of pictures that must stay together"):
+    with pytest.raises(UsageError, match="groups of images that must stay together"):
         split(digits, 0.2, 7, np.zeros(len(digits)))
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from imprint import Classifier, DataError, ModelFileError
 from imprint.models.model_file import read_model_file, write_model_file
-from imprint.models.networks import build_net
+from imprint.models.networks import build_network
 
 
 def test_a_saved_model_predicts_the_same(model, model_file, digits):
@@ -24,7 +24,7 @@ def test_a_saved_model_predicts_the_same(model, model_file, digits):
     assert np.array_equal(loaded.predict_proba(digits), model.predict_proba(digits))
     assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, model.recipe)
     assert (loaded.unsure_above, loaded.score["accuracy"]) == (model.unsure_above, model.score["accuracy"])
-    assert np.array_equal(loaded.predict(digits).doubt, model.predict(digits).doubt)
+    assert np.array_equal(loaded.predict(digits).uncertainty, model.predict(digits).uncertainty)
 
 
 def test_a_run_folder_stands_for_its_model(model_file):
@@ -38,14 +38,14 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     assert facts["format"] == 3
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
-    assert facts["input_spec"] == {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28]}
+    assert facts["input_spec"] == {"channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
     assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
     assert facts["recipe"]["name"] == "quick"
 
 
-def test_pictures_of_another_form_are_refused(model, digits):
+def test_images_of_another_form_are_refused(model, digits):
     other = type(digits)(digits.pixels[:, :, :7], digits.labels, digits.class_names, digits.sources, "seven.csv")
-    with pytest.raises(DataError, match=r"pictures of 8×7 grey at seven\.csv: the model was taught with"):
+    with pytest.raises(DataError, match=r"images of 8×7 grey at seven\.csv: the model was trained on"):
         model.predict(other)
 
 
@@ -92,7 +92,7 @@ DAMAGES = {
     "no classes": with_facts(lambda facts: facts.update(class_names=[])),
     "a class twice": with_facts(lambda facts: facts.update(class_names=["1"] * 10)),
     "a missing fact": with_facts(lambda facts: facts.pop("input_spec")),
-    "an unknown net": with_facts(lambda facts: facts["recipe"].update(net="evil")),
+    "an unknown net": with_facts(lambda facts: facts["recipe"].update(network="evil")),
     "an enormous size": with_facts(lambda facts: facts["input_spec"].update(input_size=[10**9, 10**9])),
     "a tiny size": with_facts(lambda facts: facts["input_spec"].update(input_size=[1, 1])),
     "an enormous glyph": with_facts(lambda facts: facts["input_spec"]["glyph"].update(box=1e9)),
@@ -102,9 +102,9 @@ DAMAGES = {
     "classes of one text": with_facts(lambda facts: facts.update(class_names="0123456789")),
     "an endless temperature": with_facts(lambda facts: facts.update(temperature=10**400)),
     "an impossible confidence": with_facts(lambda facts: facts.update(unsure_above=[])),
-    "views that are none": with_facts(lambda facts: facts["recipe"].update(views="auto", mirror="yes")),
-    "a guard that is not there": with_facts(lambda facts: facts["recipe"].update(guard="quick")),
-    "an unknown guard": with_facts(lambda facts: facts["recipe"].update(guard="evil")),
+    "views that are none": with_facts(lambda facts: facts["recipe"].update(tta="auto", hflip="yes")),
+    "a guard that is not there": with_facts(lambda facts: facts["recipe"].update(ood_detector="quick")),
+    "an unknown guard": with_facts(lambda facts: facts["recipe"].update(ood_detector="evil")),
     "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
     "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
@@ -139,18 +139,18 @@ GUARD_DAMAGES = {
     "other classes": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(50)})),
     "another type": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(51).half()})),
     "no numbers": with_tensors(lambda tensors: tensors["guard.dense.bias"].fill_(float("nan"))),
-    "a recipe without a guard": with_facts(lambda facts: facts["recipe"].pop("guard")),
-    "a recipe with another": with_facts(lambda facts: facts["recipe"].update(guard="deep")),
-    "a recipe of other strangers": with_facts(lambda facts: facts["recipe"].update(mirror="yes")),
-    "a guard of another kind": with_facts(lambda facts: facts["recipe"].update(guard=["quick"])),
+    "a recipe without a guard": with_facts(lambda facts: facts["recipe"].pop("ood_detector")),
+    "a recipe with another": with_facts(lambda facts: facts["recipe"].update(ood_detector="deep")),
+    "a recipe of other strangers": with_facts(lambda facts: facts["recipe"].update(hflip="yes")),
+    "a guard of another kind": with_facts(lambda facts: facts["recipe"].update(ood_detector=["quick"])),
 }
 
 
 @pytest.mark.parametrize("damage", GUARD_DAMAGES)
 def test_a_guard_that_does_not_fit_its_model_is_refused(model, tmp_path, damage):
     path = tmp_path / "model.safetensors"
-    recipe, guard = replace(model.recipe, guard="quick"), build_net("quick", 1, (28, 28), 51)
-    replace(model, recipe=recipe, guard=guard).save(path)
+    recipe, ood_detector = replace(model.recipe, ood_detector="quick"), build_network("quick", 1, (28, 28), 51)
+    replace(model, recipe=recipe, ood_detector=ood_detector).save(path)
     Classifier.load(path)
     GUARD_DAMAGES[damage](path, path.read_bytes())
     with pytest.raises(ModelFileError, match=r"tensor|guard"):
@@ -163,11 +163,11 @@ def test_a_missing_model_is_refused(tmp_path, place):
         Classifier.load(tmp_path / place)
 
 
-def test_a_network_for_huge_pictures_is_not_run_to_find_out(model_file, tmp_path):
+def test_a_network_for_huge_images_is_not_run_to_find_out(model_file, tmp_path):
     facts = read_model_file(model_file)[1]
-    facts["input_spec"] |= {"input_size": [4096, 4096], "picture_size": [4096, 4096], "glyph": None}
-    facts["recipe"]["net"] = "+".join(["residual"] * 3)  # whose weights are the same for pictures of any size
-    weights = build_net(facts["recipe"]["net"], 1, (64, 64), 10).state_dict()
+    facts["input_spec"] |= {"input_size": [4096, 4096], "image_size": [4096, 4096], "glyph": None}
+    facts["recipe"]["net"] = "+".join(["residual"] * 3)  # whose weights are the same for images of any size
+    weights = build_network(facts["recipe"]["net"], 1, (64, 64), 10).state_dict()
     write_model_file(tmp_path / "m.safetensors", weights, facts)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()

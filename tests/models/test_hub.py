@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard, constants
 from imprint import Classifier, ModelFileError, UsageError
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Answers as the Hub does, from and into the server's `files`, by repository and name."""
+class LabelledPredictions(BaseHTTPRequestHandler):
+    """LabelledPredictions as the Hub does, from and into the server's `files`, by repository and name."""
 
     protocol_version = "HTTP/1.1"
 
@@ -72,7 +72,7 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), LabelledPredictions)
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.files, server.tokens = {}, set()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -124,7 +124,7 @@ def test_the_card_says_how_good_the_model_is_and_what_it_expects(run, tmp_path):
     assert result.metric_value == pytest.approx(run.validation.accuracy, abs=1e-6)
     low, high = run.validation.interval
     assert f"| {run.validation.accuracy:.4f} | {low:.4f} to {high:.4f} | {run.validation.baseline:.4f} | 144 |" in text
-    for words in ("10 classes of pictures", "85,322 parameters", "8×8 grey", "scaled to 28×28", "It learnt glyphs"):
+    for words in ("10 classes of images", "85,322 parameters", "8×8 grey", "scaled to 28×28", "It learnt glyphs"):
         assert words in text
     assert "{" not in text.replace("[imprint", "")
 
@@ -133,7 +133,7 @@ def test_a_card_without_a_score_says_so(model, tmp_path):
     names = ("<b>cat</b>", "a|b", "*", *"3456789")
     replace(model, score=None, class_names=names).save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "No pictures were held out" in text
+    assert "No images were held out" in text
     assert "model-index" not in text
     assert "license" not in text
     assert r"\<b\>cat\</b\>, a\|b, \*, 3" in text

@@ -11,12 +11,12 @@ from imprint.models.inference import (
     GRADUAL,
     features,
     in_batches,
-    look_again,
     nearest,
     predict_probabilities,
+    test_time_augment,
 )
 from imprint.models.layers import Ensemble
-from imprint.models.networks import build_net
+from imprint.models.networks import build_network
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.preprocessing.prepare import prepare
 
@@ -28,12 +28,12 @@ SPECS = {
 
 
 @pytest.mark.parametrize("kind", SPECS)
-def test_large_pictures_go_in_smaller_batches(kind):
+def test_large_images_go_in_smaller_batches(kind):
     spec, size = SPECS[kind]
-    pixels = np.zeros((2 * size + 1, spec.channels, *spec.picture_size), dtype=np.uint8)
+    pixels = np.zeros((2 * size + 1, spec.channels, *spec.image_size), dtype=np.uint8)
     seen = []
 
-    def look(prepared, lay_out):
+    def look(prepared, to_layout):
         seen.append(len(prepared))
         return [prepared.mean(dim=(1, 2, 3))]
 
@@ -41,36 +41,36 @@ def test_large_pictures_go_in_smaller_batches(kind):
     assert seen == [size, size, 1]
 
 
-def test_rows_are_those_of_the_pictures_chosen_in_their_order():
+def test_rows_are_those_of_the_images_chosen_in_their_order():
     pixels = np.arange(250, dtype=np.uint8).repeat(4).reshape(250, 1, 2, 2)
     chosen = np.random.default_rng(0).permutation(250)[:200]
-    net = nn.Linear(1, 1).train()
+    network = nn.Linear(1, 1).train()
 
-    def look(prepared, lay_out):
-        assert not net.training
+    def look(prepared, to_layout):
+        assert not network.training
         return prepared[:, 0, 0, 0], prepared.flatten(1)
 
-    first, whole = in_batches(net, pixels, InputSpec(1, (2, 2), (2, 2)), look, chosen)
+    first, whole = in_batches(network, pixels, InputSpec(1, (2, 2), (2, 2)), look, chosen)
     assert torch.equal((first * 255).round(), torch.from_numpy(chosen).float())
     assert torch.equal(whole, first[:, None].expand(200, 4))
-    assert net.training
+    assert network.training
 
 
 def test_the_last_layer_decides_by_them(model, digits):
     pixels = digits.pixels[:20]
-    found = features(model.net, pixels, model.spec)
+    found = features(model.network, pixels, model.spec)
     assert torch.allclose(found.norm(dim=1), torch.ones(20))
     with torch.no_grad():
-        directions = (found @ model.net[-1].weight).numpy()
+        directions = (found @ model.network[-1].weight).numpy()
     # Scaled to length 1 and without the last layer's bias they give other numbers, but mostly the same answer.
-    same = directions.argmax(axis=1) == predict_probabilities(model.net, pixels, model.spec).argmax(axis=1)
+    same = directions.argmax(axis=1) == predict_probabilities(model.network, pixels, model.spec).argmax(axis=1)
     assert same.mean() > 0.9
 
 
 def test_nearest_are_scikit_learns(model, digits):
     from sklearn.neighbors import NearestNeighbors
 
-    found = features(model.net, digits.pixels[:700], model.spec)
+    found = features(model.network, digits.pixels[:700], model.spec)
     places, distances = nearest(found[600:], found[:600], 3)
     theirs, positions = NearestNeighbors(n_neighbors=3).fit(found[:600].numpy()).kneighbors(found[600:].numpy())
     assert np.allclose(distances, theirs, atol=1e-3)
@@ -79,8 +79,8 @@ def test_nearest_are_scikit_learns(model, digits):
 
 def test_an_ensembles_are_its_members_together(model, digits):
     pixels = digits.pixels[:5]
-    one = features(model.net, pixels, model.spec)
-    two = features(Ensemble([model.net, model.net]), pixels, model.spec)
+    one = features(model.network, pixels, model.spec)
+    two = features(Ensemble([model.network, model.network]), pixels, model.spec)
     assert two.shape == (5, 2 * one.shape[1])
     assert torch.allclose(two @ two.T, one @ one.T, atol=1e-5)
 
@@ -91,9 +91,9 @@ def test_fewer_than_asked_for():
 
 @pytest.mark.parametrize("net", ["tutorial", "quick"])
 @pytest.mark.parametrize("count", [1, CPU_BATCH, 2 * CPU_BATCH + 1])
-def test_batches_and_layout_do_not_show(digits, net, count):
+def test_batches_and_layout_do_not_show(digits, network, count):
     torch.manual_seed(0)
-    built = build_net(net, 1, (28, 28), 10)
+    built = build_network(network, 1, (28, 28), 10)
     spec = InputSpec(1, (8, 8), (28, 28))
     pixels = digits.pixels[:count]
     ours = predict_probabilities(built, pixels, spec)
@@ -104,7 +104,7 @@ def test_batches_and_layout_do_not_show(digits, net, count):
 
 
 def test_training_mode_is_left_as_it_was():
-    built = build_net("quick", 1, (28, 28), 10).train()
+    built = build_network("quick", 1, (28, 28), 10).train()
     before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
     predict_probabilities(built, np.zeros((3, 1, 28, 28), dtype=np.uint8), InputSpec(1, (28, 28), (28, 28)))
     assert built.training
@@ -113,15 +113,15 @@ def test_training_mode_is_left_as_it_was():
 
 def test_other_views_come_to_count_gradually(digits):
     torch.manual_seed(0)
-    net, spec = build_net("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
+    network, spec = build_network("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
     pixels = digits.pixels[:20]
-    found = predict_probabilities(net, pixels, spec)
-    fully = look_again(net, pixels, spec, "shifts", found, 2.0)
+    found = predict_probabilities(network, pixels, spec)
+    fully = test_time_augment(network, pixels, spec, "shifts", found, 2.0)
     assert (np.abs(fully - found).max(axis=1) > 1e-4).all()
     confidence = found.max(axis=1)
     for share in (0.5, 0.001, 0.0):
         limit = float(np.float64(confidence[3]) + share * GRADUAL)
-        viewed = look_again(net, pixels, spec, "shifts", found, limit)
+        viewed = test_time_augment(network, pixels, spec, "shifts", found, limit)
         assert np.abs(viewed[3] - (found[3] + share * (fully[3] - found[3]))).max() < 1e-5
         sure = confidence >= limit
         assert np.array_equal(viewed[sure], found[sure])
@@ -129,9 +129,9 @@ def test_other_views_come_to_count_gradually(digits):
 
 def test_threads_that_ask_at_once_get_what_one_gets(model, digits):
     expected = model.predict_proba(digits)
-    model.net.train()  # as if training had just ended
+    model.network.train()  # as if training had just ended
     replaced = replace(model)
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
-    for start, answer in zip([0, 1, 2, 3] * 3, answers, strict=True):
+        labelled = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
+    for start, answer in zip([0, 1, 2, 3] * 3, labelled, strict=True):
         assert np.abs(answer - expected[start:]).max() < 1e-4

@@ -42,7 +42,7 @@ def test_the_same_contents_give_the_same_bytes(model, model_file, tmp_path):
 
 def test_any_program_reads_the_weights(model, model_file):
     tensors = load_file(model_file)
-    assert all(torch.equal(tensors[name], tensor) for name, tensor in model.net.state_dict().items())
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in model.network.state_dict().items())
 
 
 def test_every_flipped_bit_is_noticed(content, tmp_path):
@@ -208,7 +208,7 @@ def test_any_facts_are_read_or_refused(model_file, tmp_path_factory, data):
         model = Classifier.load(path)
     except ModelFileError:
         return
-    assert model.net.dense.weight.isfinite().all()
+    assert model.network.dense.weight.isfinite().all()
 
 
 def test_the_command_line_refuses_in_one_line_and_before_it_imports_torch(content, tmp_path):

@@ -4,22 +4,22 @@ import pytest
 import torch
 
 from imprint import DataError
-from imprint.models.hardware import BLOCKED, CHANNELS_LAST, Arithmetic
+from imprint.models.hardware import BLOCKED, CHANNELS_LAST, ComputeConfig
 from imprint.models.layers import Dropout
-from imprint.models.networks import build_net, input_size, tutorial
+from imprint.models.networks import build_network, input_size, tutorial
 
 
 def test_initial_weights_are_glorot_uniform():
     torch.manual_seed(0)
-    net = tutorial(1, 28, 28, 10)
+    network = tutorial(1, 28, 28, 10)
     fans = {"conv2d": 25 * 31, "conv2d_1": 9 * 45, "dense": 1628, "dense_1": 178, "dense_2": 60}
     for name, fan_in_and_out in fans.items():
-        weight, limit = getattr(net, name).weight, math.sqrt(6 / fan_in_and_out)
+        weight, limit = getattr(network, name).weight, math.sqrt(6 / fan_in_and_out)
         assert weight.abs().max() <= limit
         assert weight.abs().max() > 0.95 * limit
         # A uniform distribution's standard deviation is limit / sqrt(3); its estimate strays by ~ 0.63 / sqrt(n).
         assert abs(weight.std() / (limit / math.sqrt(3)) - 1) < 4 * 0.63 / math.sqrt(weight.numel())
-        assert not getattr(net, name).bias.any()
+        assert not getattr(network, name).bias.any()
 
 
 def test_relu_behind_pooling_changes_nothing():
@@ -49,13 +49,13 @@ def test_dropout_rests_when_predicting():
 
 @pytest.mark.parametrize("layout", [BLOCKED, CHANNELS_LAST])
 @pytest.mark.parametrize("net", ["tutorial", "quick"])
-def test_layout_changes_no_output_and_no_gradient(net, layout):
+def test_layout_changes_no_output_and_no_gradient(network, layout):
     torch.manual_seed(0)
-    built = build_net(net, 1, (28, 28), 10)
-    if net == "tutorial":
+    built = build_network(network, 1, (28, 28), 10)
+    if network == "tutorial":
         built.dropout = torch.nn.Identity()
     pixels = torch.rand(16, 1, 28, 28)
-    for batch in (pixels, Arithmetic("float32", layout, 2, 1.0, 0.0).lay_out(pixels)):
+    for batch in (pixels, ComputeConfig("float32", layout, 2, 1.0, 0.0).to_layout(pixels)):
         built.zero_grad()
         logits = built(batch)
         logits.square().sum().backward()
@@ -67,14 +67,14 @@ def test_layout_changes_no_output_and_no_gradient(net, layout):
         assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-3)
 
 
-def test_small_pictures_are_enlarged_in_proportion():
-    assert input_size("quick", (8, 8)) == (28, 28)
-    assert input_size("quick", (8, 16)) == (28, 56)
-    assert input_size("tutorial", (10, 10)) == (10, 10)
-    for net in ("tutorial", "quick"):
-        assert build_net(net, 1, input_size(net, (9, 9)), 3)(torch.zeros(2, 1, 28, 28)).shape == (2, 3)
+def test_small_images_are_enlarged_in_proportion():
+    assert input_size(("quick",), (8, 8)) == (28, 28)
+    assert input_size(("quick",), (8, 16)) == (28, 56)
+    assert input_size(("tutorial",), (10, 10)) == (10, 10)
+    for network in ("tutorial", "quick"):
+        assert build_network(network, 1, input_size((network,), (9, 9)), 3)(torch.zeros(2, 1, 28, 28)).shape == (2, 3)
 
 
 def test_slivers_are_refused():
     with pytest.raises(DataError, match="too long and thin"):
-        input_size("quick", (1, 200))
+        input_size(("quick",), (1, 200))

@@ -4,31 +4,31 @@ import torch
 from sklearn.covariance import EmpiricalCovariance
 
 from imprint.models.layers import ReLU, Residual
-from imprint.models.networks import NETS, build_net
-from imprint.models.ood import count_features, learn_familiarity, logits_and_features
+from imprint.models.networks import NETWORKS, build_network
+from imprint.models.ood import count_embeddings, fit_mahalanobis, logits_and_embeddings
 
 
-@pytest.mark.parametrize("net", [*NETS, "quick+tutorial+quick"])
-def test_logits_are_the_networks_own(net):
+@pytest.mark.parametrize("net", [*NETWORKS, "quick+tutorial+quick"])
+def test_logits_are_the_networks_own(network):
     torch.manual_seed(0)
-    built = build_net(net, 1, (28, 28), 10).eval()
+    built = build_network(network, 1, (28, 28), 10).eval()
     pixels = torch.rand(5, 1, 28, 28)
     with torch.inference_mode():
-        logits, features = logits_and_features(built, pixels)
+        logits, features = logits_and_embeddings(built, pixels)
         assert torch.allclose(logits, built(pixels), atol=1e-6)
-    assert features.shape == (5, count_features(built))
+    assert features.shape == (5, count_embeddings(built))
     assert bool(features.isfinite().all())
 
 
 def test_features_are_channel_means_behind_each_activation():
     torch.manual_seed(0)
-    built = build_net("residual", 1, (28, 28), 10).eval()
+    built = build_network("residual", 1, (28, 28), 10).eval()
     noted = []
     for layer in built.children():
         if isinstance(layer, ReLU | Residual):
             layer.register_forward_hook(lambda module, given, result: noted.append(result.mean(dim=(2, 3)).clone()))
     with torch.inference_mode():
-        features = logits_and_features(built, torch.rand(3, 1, 28, 28))[1]
+        features = logits_and_embeddings(built, torch.rand(3, 1, 28, 28))[1]
     assert torch.allclose(features, torch.cat(noted, dim=1), atol=1e-6)
 
 
@@ -38,30 +38,30 @@ def test_distances_are_scikit_learns_mahalanobis():
     mixing = np.eye(6) + 0.2 * generator.normal(size=(3, 6, 6))  # each class has its own shape
     noise = np.einsum("ni,nij->nj", generator.normal(size=(60_000, 6)), mixing[labels])
     mixed = noise + 5 * generator.normal(size=(3, 6))[labels]
-    usual = learn_familiarity(torch.tensor(mixed, dtype=torch.float32), torch.from_numpy(labels), 3)
+    usual = fit_mahalanobis(torch.tensor(mixed, dtype=torch.float32), torch.from_numpy(labels), 3)
     strange = generator.normal(size=(50, 6)) * 20
     for label in range(3):
         expected = EmpiricalCovariance().fit(mixed[labels == label]).mahalanobis(strange)
         predicted = torch.full((50,), label)
         found = usual.distances(torch.tensor(strange, dtype=torch.float32), predicted).numpy()
-        assert found == pytest.approx(expected, rel=0.02)  # what it is drawn by counts as 30 pictures of 20,000
+        assert found == pytest.approx(expected, rel=0.02)  # what it is drawn by counts as 30 images of 20,000
 
 
 def test_many_classes_share_one_shape(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(900, 4, generator=generator), torch.arange(900) % 3
     monkeypatch.setattr("imprint.models.ood.LARGEST", 3 * 4 * 4 - 1)
-    shared = learn_familiarity(features, labels, 3)
+    shared = fit_mahalanobis(features, labels, 3)
     assert shared.whitening.shape == (1, 4, 4)
     within = features - torch.stack([features[labels == i].mean(dim=0) for i in range(3)])[labels]
     expected = EmpiricalCovariance(assume_centered=True).fit(within.numpy()).mahalanobis(within.numpy())
     assert shared.distances(features, labels).numpy() == pytest.approx(expected, rel=0.02)
 
 
-def test_few_pictures_and_silent_channels_do_no_harm():
+def test_few_images_and_silent_channels_do_no_harm():
     features = torch.zeros(4, 50)
     features[:, :10] = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
-    usual = learn_familiarity(features, torch.tensor([0, 0, 1, 1]), 3)  # the third class has no picture
+    usual = fit_mahalanobis(features, torch.tensor([0, 0, 1, 1]), 3)  # the third class has no image
     for predicted in range(3):
         found = usual.distances(torch.cat([features, features + 100]), torch.full((8,), predicted))
         assert bool(found.isfinite().all())
@@ -72,7 +72,7 @@ def test_few_pictures_and_silent_channels_do_no_harm():
 def test_a_gpu_learns_what_the_cpu_learns():
     features, labels = torch.randn(200, 5), torch.arange(200) % 2
     device = torch.accelerator.current_accelerator()
-    usual, there = learn_familiarity(features, labels, 2), learn_familiarity(features.to(device), labels, 2)
+    usual, there = fit_mahalanobis(features, labels, 2), fit_mahalanobis(features.to(device), labels, 2)
     assert there.whitening.device.type == device.type
     assert torch.equal(there.whitening.cpu(), usual.whitening)
     assert torch.equal(there.centres.cpu(), usual.centres)

@@ -14,8 +14,8 @@ from imprint.cli.app import app
 
 def predictions(sources, names=("cat", "dog, big")):
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], dtype=np.float32)
-    doubt = np.array([4.7, 6.2, 5.1], dtype=np.float32)
-    return Predictions(probabilities, names, np.array(sources), doubt, unsure_above=6.0)
+    uncertainty = np.array([4.7, 6.2, 5.1], dtype=np.float32)
+    return Predictions(probabilities, names, np.array(sources), uncertainty, unsure_above=6.0)
 
 
 def test_kaggles_form_counts_from_one_in_order(tmp_path):
@@ -48,14 +48,14 @@ def predictor(request, model_file, onnx_file):
 
 @pytest.fixture(scope="module")
 def everywhere(digits, tmp_path_factory):
-    """The same pictures as a CSV, a .npz, single files, their bytes, and arrays."""
+    """The same images as a CSV, a .npz, single files, their bytes, and arrays."""
     folder = tmp_path_factory.mktemp("everywhere")
     some = digits[:40]
     (folder / "digits.csv").write_text(pixel_table(some, labelled=False))
     np.savez(folder / "digits.npz", images=some.pixels[:, 0])
     files = [folder / f"{i:02}.png" for i in range(len(some))]
-    for picture, file in zip(some.pixels[:, 0], files, strict=True):
-        Image.fromarray(picture).save(file)
+    for image, file in zip(some.pixels[:, 0], files, strict=True):
+        Image.fromarray(image).save(file)
     return {
         "records": some,
         "CSV": folder / "digits.csv",
@@ -68,10 +68,10 @@ def everywhere(digits, tmp_path_factory):
     }
 
 
-def test_the_same_pictures_have_the_same_answers_everywhere(predictor, model, everywhere):
+def test_the_same_images_have_the_same_answers_everywhere(predictor, model, everywhere):
     expected = model.predict(everywhere["records"])
-    for where, pictures in everywhere.items():
-        found = predictor.predict(pictures)
+    for where, images in everywhere.items():
+        found = predictor.predict(images)
         assert found.names == expected.names, where
         assert np.abs(found.probabilities - expected.probabilities).max() < 1e-4, where
         assert np.array_equal(found.unsure, expected.unsure), where
@@ -82,26 +82,26 @@ def test_the_command_line_gives_those_answers_too(model, model_file, onnx_file, 
     for path in (model_file, onnx_file):
         for data in (everywhere["CSV"], everywhere[".npz"], everywhere["files"][0]):
             app(["predict", str(path), str(data), "--json"], standalone_mode=False)
-            answers = json.loads(capsys.readouterr().out)["predictions"]
-            assert [one["label"] for one in answers] == expected.names[: len(answers)]
-            assert np.abs([one["confidence"] for one in answers] - expected.confidence[: len(answers)]).max() < 1e-4
+            labelled = json.loads(capsys.readouterr().out)["predictions"]
+            assert [one["label"] for one in labelled] == expected.names[: len(labelled)]
+            assert np.abs([one["confidence"] for one in labelled] - expected.confidence[: len(labelled)]).max() < 1e-4
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_picture_of_another_form_is_the_same_as_file_bytes_and_array(predictor, tmp_path, form):
+def test_a_image_of_another_form_is_the_same_as_file_bytes_and_array(predictor, tmp_path, form):
     photo = np.full((60, 80, 3), 230, dtype=np.uint8)
     photo[15:45, 38:44] = (20, 30, 90)
     Image.fromarray(photo).save(tmp_path / "photo", form, quality=95)
     decoded = np.asarray(Image.open(tmp_path / "photo"))
     given = (tmp_path / "photo", (tmp_path / "photo").read_bytes(), decoded, decoded[None])
-    answers = [predictor.predict_proba(one) for one in given]
-    for answer in answers:
+    labelled = [predictor.predict_proba(one) for one in given]
+    for answer in labelled:
         assert answer.shape == (1, 10)
-        assert np.abs(answer - answers[0]).max() < 1e-4
+        assert np.abs(answer - labelled[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_one_picture_or_several(predictor, digits, count):
+def test_one_image_or_several(predictor, digits, count):
     array = digits.pixels[0, 0] if count == 1 else digits.pixels[:3, 0]
     assert predictor.predict(array).sources.tolist() == [f"array#{i}" for i in range(1, count + 1)]
 
@@ -109,19 +109,19 @@ def test_one_picture_or_several(predictor, digits, count):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"no picture", "picture at bytes#1"),
-        ([b"x", "y"], "data at load: type list is neither path nor picture"),
+        (b"no image", "image at bytes#1"),
+        ([b"x", "y"], "data at load: type list is neither path nor image"),
         (np.zeros((2, 3, 4, 5, 6)), "shape"),
         (np.full((8, 8), 300), "pixels at array"),
         (np.full((8, 8), "a"), "type <U1"),
     ],
 )
-def test_what_is_no_picture_is_refused(predictor, data, words):
+def test_what_is_no_image_is_refused(predictor, data, words):
     with pytest.raises(DataError, match=words):
         predictor.predict(data)
 
 
-def test_bytes_are_read_as_pictures_by_load_too():
+def test_bytes_are_read_as_images_by_load_too():
     content = io.BytesIO()
     Image.new("RGB", (30, 20), "red").save(content, "PNG")
     images = imprint.load([content.getvalue()] * 2)

@@ -1,4 +1,4 @@
-from imprint.models.networks import build_net, tutorial
+from imprint.models.networks import build_network, tutorial
 from imprint.models.summary import summarise
 
 
@@ -17,7 +17,7 @@ def test_the_lessons_summary():
     assert sum(layer.parameters for layer in layers) == sum(layer.trainable for layer in layers) == 203_933
 
 
-def test_first_and_last_layer_follow_the_pictures():
+def test_first_and_last_layer_follow_the_images():
     layers = summarise(tutorial(3, 32, 40, 7), (3, 32, 40))
     assert layers[0].parameters == 3 * 25 * 30 + 30
     assert layers[4].output_shape == (None, 12 * 16 * 15)
@@ -25,6 +25,6 @@ def test_first_and_last_layer_follow_the_pictures():
 
 
 def test_running_averages_are_not_trainable():
-    layers = summarise(build_net("quick", 1, (28, 28), 10), (1, 28, 28))
+    layers = summarise(build_network("quick", 1, (28, 28), 10), (1, 28, 28))
     norm = next(layer for layer in layers if layer.type == "BatchNormalization")
     assert (norm.parameters, norm.trainable) == (4 * 32, 2 * 32)

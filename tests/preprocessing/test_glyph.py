@@ -20,9 +20,9 @@ def as_mnist(digit):
     scale = 20 / max(ink.size)
     ink = ink.resize([max(1, round(side * scale)) for side in ink.size], Image.Resampling.BICUBIC)
     row, column = center_of_mass(np.asarray(ink, dtype=float))
-    picture = Image.new("L", (28, 28))
-    picture.paste(ink, (round(14 - column - 0.5), round(14 - row - 0.5)))
-    return np.asarray(picture)
+    image = Image.new("L", (28, 28))
+    image.paste(ink, (round(14 - column - 0.5), round(14 - row - 0.5)))
+    return np.asarray(image)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_mnists_form_is_learnt(mnist):
     assert inverted.ink < 55
 
 
-def test_odd_pictures_among_glyphs_change_nothing(mnist):
+def test_odd_images_among_glyphs_change_nothing(mnist):
     odd = mnist.pixels.copy()
     odd[::10] = np.random.default_rng(0).integers(0, 256, odd[::10].shape)
     form, expected = learn_glyph_form(odd), learn_glyph_form(mnist.pixels)
@@ -70,10 +70,10 @@ def test_what_is_no_glyph_has_no_form(mnist):
     assert learn_glyph_form(mnist.pixels[:, :, :4, :4]) is None
 
 
-def test_pictures_in_the_form_pass_untouched(mnist):
+def test_images_in_the_form_pass_untouched(mnist):
     form = learn_glyph_form(mnist.pixels)
-    for picture in mnist.pixels[:100]:
-        assert np.array_equal(fit_glyph(picture.transpose(1, 2, 0), form), picture)
+    for image in mnist.pixels[:100]:
+        assert np.array_equal(fit_glyph(image.transpose(1, 2, 0), form), image)
 
 
 SHEETS = {
@@ -91,7 +91,7 @@ SHEETS = {
 
 @pytest.fixture(scope="module")
 def model(mnist):
-    return imprint.train(mnist[:1500], "quick", settings=["epochs=5"], silent=True).model
+    return imprint.train(mnist[:1500], "quick", epochs=5, verbose=False).model
 
 
 @pytest.mark.parametrize("name", SHEETS)
@@ -162,20 +162,20 @@ def test_ink_may_run_out_be_patchy_or_in_shade_but_not_all_of_it(name):
 
 def test_specks_of_noise_are_no_glyph():
     noise = np.random.default_rng(0).normal(128, 30, (20, 120, 120, 1)).clip(0, 255).astype(np.uint8)
-    found = [find_ink(picture) for picture in noise]
+    found = [find_ink(image) for image in noise]
     assert sum(ink is not None and ink.side < 5 for ink in found) >= 10
     assert not any(ink is not None and ink.on_paper for ink in found)
 
 
 @pytest.mark.parametrize("side", [40, 60])
-def test_a_small_picture_on_shaded_ground_is_given_no_frame(side):
+def test_a_small_image_on_shaded_ground_is_given_no_frame(side):
     y, x = np.mgrid[:side, :side] / side
     gradient = (255 * (0.6 * y + 0.4 * x)).astype(np.uint8)[..., None]
     arm = Image.fromarray(arm_before_a_wall(fall_off=300)[..., 0]).resize((side, side), Image.Resampling.BOX)
-    for picture in (gradient, np.asarray(arm)[..., None]):
-        larger = np.asarray(Image.fromarray(picture[..., 0]).resize((128, 128), Image.Resampling.BICUBIC))
-        assert find_glyph(picture).box == find_ink(larger[..., None]).box
-        assert not find_glyph(picture).on_paper
+    for image in (gradient, np.asarray(arm)[..., None]):
+        larger = np.asarray(Image.fromarray(image[..., 0]).resize((128, 128), Image.Resampling.BICUBIC))
+        assert find_glyph(image).box == find_ink(larger[..., None]).box
+        assert not find_glyph(image).on_paper
 
 
 def test_what_is_no_ink_on_paper_is_shown_as_it_is_and_flagged(model):
@@ -205,7 +205,7 @@ def test_a_mark_in_the_corner_of_a_large_photo_is_found(mnist):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 10_000, 1), (10_000, 1, 3), (3, 2, 3), (28, 28, 3), (500, 700, 3)])
 @pytest.mark.parametrize("level", [0, 200, 255])
-def test_blank_pictures_of_any_shape_are_plain_ground(mnist, shape, level):
+def test_blank_images_of_any_shape_are_plain_ground(mnist, shape, level):
     form = learn_glyph_form(mnist.pixels)
     seen = fit_glyph(np.full(shape, level, dtype=np.uint8), form)
     assert seen.shape == (1, 28, 28)
@@ -245,7 +245,7 @@ def test_strokes_get_trainings_width(mnist, pen):
 
 
 @pytest.mark.parametrize("change", [lambda p: p, lambda p: 255 - p], ids=["as they come", "inverted"])
-def test_tiny_pictures_that_their_digit_fills_are_read(model, mnist, digits, change):
+def test_tiny_images_that_their_digit_fills_are_read(model, mnist, digits, change):
     fitted = np.stack([fit_glyph(change(p.transpose(1, 2, 0)), model.spec.glyph) for p in digits.pixels[1500:1560]])
     names = model.predict(imprint.LabelledImages(fitted, None, (), np.arange(60))).names
     right = np.array(names) == np.array(digits.class_names)[digits.labels[1500:1560]]
@@ -274,7 +274,7 @@ def test_room_is_given_to_tight_crops_alone(digits):
     tight = page[40:200, 40:200]
     assert find_ink(tight).runs_out
     assert not find_glyph(tight).runs_out
-    arm = np.full((200, 200, 3), 230, dtype=np.uint8)  # leaves the picture at one side
+    arm = np.full((200, 200, 3), 230, dtype=np.uint8)  # leaves the image at one side
     arm[60:, 70:130] = 120
     assert find_glyph(arm).runs_out
     balls = [ball for ball in map(ball_on_wood, range(4)) if not find_ink(ball).on_paper]
@@ -286,9 +286,9 @@ def test_many_megapixels_take_no_longer(mnist, digits):
     page = np.asarray(drawn(digits.pixels[1500, 0]))
     large = page.repeat(12, axis=0).repeat(12, axis=1)
     seconds = []
-    for picture in (page, large):
+    for image in (page, large):
         started = time.process_time()
-        seen = fit_glyph(picture, form)
+        seen = fit_glyph(image, form)
         seconds.append(time.process_time() - started)
         assert np.abs(seen.astype(int) - fit_glyph(page, form)).mean() < 3
     assert seconds[1] < 3 * seconds[0] + 0.05

@@ -8,30 +8,30 @@ from imprint.preprocessing.input_spec import InputSpec, fit
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (1, 27, 28), (1, 28, 29)])
 def test_other_forms_are_refused(shape):
-    with pytest.raises(DataError, match=r"taught with pictures of 28×28 grey"):
+    with pytest.raises(DataError, match=r"trained on images of 28×28 grey"):
         InputSpec(1, (28, 28), (28, 28)).check(shape, "test.csv")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_the_right_form_are_not_touched(digits, channels):
-    picture = digits.pixels[0].transpose(1, 2, 0).repeat(channels, axis=2)
-    assert np.array_equal(fit(picture, InputSpec(channels, (8, 8), (28, 28))), picture.transpose(2, 0, 1))
+def test_images_of_the_right_form_are_not_touched(digits, channels):
+    image = digits.pixels[0].transpose(1, 2, 0).repeat(channels, axis=2)
+    assert np.array_equal(fit(image, InputSpec(channels, (8, 8), (28, 28))), image.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(
     ("size", "box"), [((20, 60), (20, 0, 40, 20)), ((60, 20), (0, 20, 20, 40)), ((5, 5), (0, 0, 5, 5))]
 )
 def test_other_sizes_are_covered_and_cropped_as_pillow_does(size, box):
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    fitted = fit(picture, InputSpec(3, (10, 10), (28, 28))).transpose(1, 2, 0)
-    assert np.array_equal(fitted, Image.fromarray(picture).resize((10, 10), Image.Resampling.BILINEAR, box=box))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    fitted = fit(image, InputSpec(3, (10, 10), (28, 28))).transpose(1, 2, 0)
+    assert np.array_equal(fitted, Image.fromarray(image).resize((10, 10), Image.Resampling.BILINEAR, box=box))
 
 
 def test_colour_becomes_luminance_and_grey_is_repeated():
-    picture = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    grey = fit(picture, InputSpec(1, (6, 6), (6, 6)))
-    assert np.array_equal(grey[0], Image.fromarray(picture).convert("L"))
-    assert (fit(picture[..., :1], InputSpec(3, (6, 6), (6, 6))) == picture[..., 0]).all()
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    grey = fit(image, InputSpec(1, (6, 6), (6, 6)))
+    assert np.array_equal(grey[0], Image.fromarray(image).convert("L"))
+    assert (fit(image[..., :1], InputSpec(3, (6, 6), (6, 6))) == image[..., 0]).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
@@ -42,8 +42,8 @@ def test_slivers_are_fitted_without_growing_first(size):
 def test_any_size_is_brought_to_any_other():
     generator = np.random.default_rng(0)
     for height, width, to_height, to_width in generator.integers(1, 200, (3000, 4)).tolist():
-        picture = np.zeros((height, width, 1), dtype=np.uint8)
-        assert fit(picture, InputSpec(1, (to_height, to_width), (to_height, to_width))).shape == (
+        image = np.zeros((height, width, 1), dtype=np.uint8)
+        assert fit(image, InputSpec(1, (to_height, to_width), (to_height, to_width))).shape == (
             1,
             to_height,
             to_width,

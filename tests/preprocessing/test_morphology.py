@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from imprint.preprocessing.morphology import closing, dilation, erosion, highest, lowest, opening
+from imprint.preprocessing.morphology import closing, dilation, erosion, max_filter, min_filter, opening
 
 PAIRS = [
-    (highest, ndimage.maximum_filter),
-    (lowest, ndimage.minimum_filter),
+    (max_filter, ndimage.maximum_filter),
+    (min_filter, ndimage.minimum_filter),
     (closing, ndimage.grey_closing),
     (opening, ndimage.grey_opening),
 ]
@@ -22,7 +22,7 @@ def test_windows_give_what_scipy_gives(ours, reference, shape, side):
 
 def test_marks_grow(digits):
     ink = digits.pixels[0, 0] > 100
-    assert np.array_equal(highest(ink, 5), ndimage.binary_dilation(ink, np.ones((3, 3)), iterations=2))
+    assert np.array_equal(max_filter(ink, 5), ndimage.binary_dilation(ink, np.ones((3, 3)), iterations=2))
 
 
 @pytest.mark.parametrize("radius", [0.0, 1.0, 2.5, 6.0])

@@ -16,9 +16,9 @@ def test_training_form_passes_untouched(digits):
 def test_scaling_is_pillows(digits, side):
     pixels = torch.from_numpy(digits.pixels[:20])
     ours = scale(pixels, InputSpec(1, (8, 8), (side, side)))[:, 0].numpy()
-    for picture, expected in zip(ours, digits.pixels[:20, 0], strict=True):
+    for image, expected in zip(ours, digits.pixels[:20, 0], strict=True):
         pillows = np.asarray(Image.fromarray(expected).resize((side, side), Image.Resampling.BILINEAR))
-        assert np.abs(picture.astype(int) - pillows).max() <= 1
+        assert np.abs(image.astype(int) - pillows).max() <= 1
 
 
 def test_prepared_pixels_are_shares_of_255():
@@ -39,6 +39,6 @@ def test_scaling_is_exact_in_any_order_of_adding(given, wanted):
     assert np.array_equal(exact, pixels @ weights)
 
 
-def test_a_plain_picture_stays_plain():
+def test_a_plain_image_stays_plain():
     white = torch.full((1, 3, 300, 200), 255, dtype=torch.uint8)
     assert (scale(white, InputSpec(3, (300, 200), (28, 19))) == 255).all()

@@ -35,11 +35,11 @@ def test_the_whole_is_its_bands(explanation, tmp_path):
     assert len(drawn(explanation, tmp_path / "all.png")) == pytest.approx(sum(heights.values()), abs=3)
 
 
-def test_long_names_many_classes_and_long_pictures(tmp_path):
+def test_long_names_many_classes_and_long_images(tmp_path):
     rng = np.random.default_rng(7)
     pixels = rng.integers(0, 256, (24, 3, 20, 80), dtype=np.uint8)
     names = tuple(f"$a {'very ' * i}long name" for i in range(12))
     photos = imprint.LabelledImages(pixels, np.arange(24) % 12, names, np.array([f"<{i}>.png" for i in range(24)]))
-    model = imprint.train(photos, "photos", settings=["epochs=1", "min_steps=1"], validation=0, silent=True).model
+    model = imprint.train(photos, "photos", epochs=1, min_steps=1, validation=0, verbose=False).model
     pixels = drawn(explain(model, photos, index=3), tmp_path / "long.png")
     assert (pixels[:, -3:] == 255).all()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import imprint
-from imprint.report.pages import page_picture
+from imprint.report.pages import page_image
 
 BASE = (Path(imprint.__file__).parent / "templates" / "base.html").read_text()
 
@@ -28,12 +28,12 @@ def test_words_can_be_read(scheme):
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, (word, ground)
 
 
-def test_small_pictures_stay_crisp_and_large_ones_become_small():
-    small = page_picture(np.zeros((1, 8, 8), dtype=np.uint8))
+def test_small_images_stay_crisp_and_large_ones_become_small():
+    small = page_image(np.zeros((1, 8, 8), dtype=np.uint8))
     assert small["crisp"]
     assert small["src"].startswith("data:image/png;base64,")
     photo = np.random.default_rng(0).integers(0, 256, (3, 900, 1200), dtype=np.uint8)
-    large = page_picture(photo)
+    large = page_image(photo)
     assert not large["crisp"]
     assert large["src"].startswith("data:image/jpeg;base64,")
-    assert len(page_picture(photo, 80)["src"]) < len(large["src"]) < 40_000
+    assert len(page_image(photo, 80)["src"]) < len(large["src"]) < 40_000

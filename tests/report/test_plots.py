@@ -5,7 +5,7 @@ from PIL import Image
 from imprint.report.plots import curve_plot, random_window, save_curves, save_predictions, save_samples
 
 
-def picture(path):
+def image(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))
@@ -15,27 +15,27 @@ def dark_share(pixels):
     return (pixels < 128).mean()
 
 
-def test_samples_show_the_pictures(digits, tmp_path):
+def test_samples_show_the_images(digits, tmp_path):
     save_samples(digits, tmp_path / "five.png")
-    five = picture(tmp_path / "five.png")
+    five = image(tmp_path / "five.png")
     assert five.shape[1] > 3 * five.shape[0]  # one row of five
     assert 0.2 < dark_share(five) < 0.8
     save_samples(digits, tmp_path / "forty.png", count=40)
-    assert picture(tmp_path / "forty.png").shape[0] > five.shape[0]
+    assert image(tmp_path / "forty.png").shape[0] > five.shape[0]
 
 
-def test_pictures_sorted_by_class_show_one_of_each(digits, tmp_path):
+def test_images_sorted_by_class_show_one_of_each(digits, tmp_path):
     by_class = digits[np.argsort(digits.labels, kind="stable")]
     firsts = [np.flatnonzero(digits.labels == label)[0] for label in range(5)]
     save_samples(by_class, tmp_path / "sorted.png")
     save_samples(digits[firsts], tmp_path / "firsts.png")
-    assert (picture(tmp_path / "sorted.png") == picture(tmp_path / "firsts.png")).all()
+    assert (image(tmp_path / "sorted.png") == image(tmp_path / "firsts.png")).all()
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 12])
 def test_any_number_of_samples(digits, tmp_path, count):
     save_samples(digits[:count], tmp_path / "some.png", count=40)
-    assert picture(tmp_path / "some.png").size
+    assert image(tmp_path / "some.png").size
 
 
 def test_awkward_labels(digits, tmp_path):
@@ -43,12 +43,12 @@ def test_awkward_labels(digits, tmp_path):
     save_samples(
         type(digits)(digits.pixels, digits.labels, names[:3] + names[4:] + ("z",), digits.sources), tmp_path / "a.png"
     )
-    assert picture(tmp_path / "a.png").size
+    assert image(tmp_path / "a.png").size
 
 
 def test_ten_predictions_in_two_rows(digits, model, tmp_path):
     save_predictions(digits, model.predict(digits), tmp_path / "p.png", random_window(len(digits), 7))
-    pixels = picture(tmp_path / "p.png")
+    pixels = image(tmp_path / "p.png")
     assert 1 < pixels.shape[1] / pixels.shape[0] < 3
 
 
@@ -82,7 +82,7 @@ def test_window_stays_inside(count):
 
 def test_curves(run, tmp_path):
     save_curves(run.history, tmp_path / "curves.png")
-    pixels = picture(tmp_path / "curves.png")
+    pixels = image(tmp_path / "curves.png")
     assert pixels.shape[1] > 2 * pixels.shape[0]
     blue = (np.abs(pixels.astype(int) - [0, 0x72, 0xB2]).sum(2) < 30).mean()
     assert blue > 0.0005  # the validation curve
@@ -90,4 +90,4 @@ def test_curves(run, tmp_path):
 
 def test_one_epoch_without_validation(tmp_path):
     save_curves({"loss": [1.0], "acc": [0.5], "lr": [1e-3], "seconds": [1.0]}, tmp_path / "curves.png")
-    assert picture(tmp_path / "curves.png").size
+    assert image(tmp_path / "curves.png").size

@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 
 from imprint import LabelledImages, UsageError
-from imprint.core.progress import Reporter
 from imprint.report.run_report import write_report
 from imprint.report.sections import percent, place_text
 from imprint.runs.folder import train_facts, write_evidence, write_run
-from imprint.runs.provenance import data_origin, origin_of
+from imprint.runs.provenance import data_provenance, provenance_of
 from imprint.runs.run import carry_out
-from imprint.training.plan import plan_training
+from imprint.training.plan import make_plan
 
 BAD_NAME = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def copied(run_folder, tmp_path):
+def copy_weights(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -41,11 +40,11 @@ def test_a_whole_report(run_folder, run, tmp_path):
     page = read(write_report(run_folder, tmp_path / "a.html"))
     right, count = round(run.validation.accuracy * run.validation.images), run.validation.images
     assert f"is right {percent(right / count, count)} of the time</h1>" in page
-    assert f"It named {right} of {count} pictures rightly" in page
+    assert f"It named {right} of {count} images rightly" in page
     for words in (
         "<code>imprint train digits</code>",
         "What the network sees",
-        f"It erred on {count - right} of {count} pictures",
+        f"It erred on {count - right} of {count} images",
         f"{percent(run.validation.interval[0])} to {percent(run.validation.interval[1])}",
         "torch 2.",
     ):
@@ -55,51 +54,53 @@ def test_a_whole_report(run_folder, run, tmp_path):
     assert page.count("<svg") == 6
 
 
-def test_what_the_run_said_to_expect_is_what_the_page_says(copied, run):
-    metrics = json.loads((copied / "metrics.json").read_text())
+def test_what_the_run_said_to_expect_is_what_the_page_says(copy_weights, run):
+    metrics = json.loads((copy_weights / "metrics.json").read_text())
     assert metrics["expected"]["interval"] == list(run.expected.interval)
     metrics["expected"]["interval"] = [0.5, 0.75]
-    (copied / "metrics.json").write_text(json.dumps(metrics))
-    assert f"expect {percent(0.5)} to {percent(0.75)} to be named rightly" in read(write_report(copied))
+    (copy_weights / "metrics.json").write_text(json.dumps(metrics))
+    assert f"expect {percent(0.5)} to {percent(0.75)} to be named rightly" in read(write_report(copy_weights))
 
 
-def test_what_the_page_says_of_a_run_that_cannot_be_repeated_word_for_word(copied):
-    metrics = json.loads((copied / "metrics.json").read_text())
-    (copied / "metrics.json").write_text(json.dumps(metrics | {"interrupted": True}))
-    origin = (copied / "origin.json").read_text().replace("imprint train digits", "imprint train digits --run it")
-    (copied / "origin.json").write_text(origin)
-    renamed = copied.rename(copied.with_name("my run"))
+def test_what_the_page_says_of_a_run_that_cannot_be_repeated_word_for_word(copy_weights):
+    metrics = json.loads((copy_weights / "metrics.json").read_text())
+    (copy_weights / "metrics.json").write_text(json.dumps(metrics | {"interrupted": True}))
+    provenance = (
+        (copy_weights / "origin.json").read_text().replace("imprint train digits", "imprint train digits --run it")
+    )
+    (copy_weights / "origin.json").write_text(provenance)
+    renamed = copy_weights.rename(copy_weights.with_name("my run"))
     page = read(write_report(renamed))
     assert "without a stop it goes on, and gives another model" in page
     assert "Name a\nnew folder after <code>--run</code>" in page
     assert "it gives the same model" not in page
-    assert re.search(r"imprint predict &#39;.*my run&#39; picture.png", page)
+    assert re.search(r"imprint predict &#39;.*my run&#39; image.png", page)
 
 
-def test_groups_are_told_beside_the_interval(copied):
-    origin = json.loads((copied / "origin.json").read_text())
-    assert "one group" not in read(write_report(copied))
-    origin["training"]["options"]["group"] = r"\d+"
-    (copied / "origin.json").write_text(json.dumps(origin))
-    assert "Pictures of one group err together" in read(write_report(copied))
+def test_groups_are_told_beside_the_interval(copy_weights):
+    provenance = json.loads((copy_weights / "origin.json").read_text())
+    assert "one group" not in read(write_report(copy_weights))
+    provenance["training"]["options"]["group"] = r"\d+"
+    (copy_weights / "origin.json").write_text(json.dumps(provenance))
+    assert "Images of one group err together" in read(write_report(copy_weights))
 
 
-def test_data_that_went_away(copied, tmp_path):
-    origin = (copied / "origin.json").read_text().replace('"path": "digits"', '"path": "/no/such.csv"')
-    (copied / "origin.json").write_text(origin)
-    page = read(write_report(copied))
-    assert "Pictures cannot be shown" in page
+def test_data_that_went_away(copy_weights, tmp_path):
+    provenance = (copy_weights / "origin.json").read_text().replace('"path": "digits"', '"path": "/no/such.csv"')
+    (copy_weights / "origin.json").write_text(provenance)
+    page = read(write_report(copy_weights))
+    assert "Images cannot be shown" in page
     assert "No such file" in page
     assert "<img" not in page
     assert "The mistakes" in page
     assert page.count("<svg") == 6
-    assert "<img" in read(write_report(copied, data="digits"))
+    assert "<img" in read(write_report(copy_weights, data="digits"))
 
 
-def test_a_run_of_an_older_version(copied, run):
+def test_a_run_of_an_older_version(copy_weights, run):
     for name in ("origin.json", "validation.csv"):
-        (copied / name).unlink()
-    page = read(write_report(copied))
+        (copy_weights / name).unlink()
+    page = read(write_report(copy_weights))
     assert f"is right {percent(run.validation.accuracy)} of the time</h1>" in page
     assert f"expect {percent(run.validation.interval[0])} to" in page
     assert "--recipe" in page
@@ -110,16 +111,16 @@ def test_a_run_of_an_older_version(copied, run):
 @pytest.mark.parametrize(
     ("had", "words"), [(12, "; the model holds the networks that had ended"), (5, ", and the best epoch")]
 )
-def test_a_run_that_was_stopped_early(copied, had, words):
-    metrics = json.loads((copied / "metrics.json").read_text())
-    (copied / "metrics.json").write_text(json.dumps(metrics | {"interrupted": True}))
-    history = (copied / "history.csv").read_text().splitlines(keepends=True)
-    (copied / "history.csv").write_text("".join(history[: 1 + had]))
-    assert f"raining was stopped early{words}" in read(write_report(copied))
+def test_a_run_that_was_stopped_early(copy_weights, had, words):
+    metrics = json.loads((copy_weights / "metrics.json").read_text())
+    (copy_weights / "metrics.json").write_text(json.dumps(metrics | {"interrupted": True}))
+    history = (copy_weights / "history.csv").read_text().splitlines(keepends=True)
+    (copy_weights / "history.csv").write_text("".join(history[: 1 + had]))
+    assert f"raining was stopped early{words}" in read(write_report(copy_weights))
 
 
 def test_a_run_without_validation(run, digits, tmp_path):
-    plan = plan_training(digits, run.recipe, validation=0)
+    plan = make_plan(digits, run.recipe, validation=0)
     blind = dataclasses.replace(
         run,
         model=dataclasses.replace(run.model, score=None),
@@ -127,21 +128,25 @@ def test_a_run_without_validation(run, digits, tmp_path):
         history={key: run.history[key] for key in ("loss", "acc", "lr", "seconds")},
     )
     write_run(blind, tmp_path, train_facts(blind, tmp_path, None))
-    write_evidence(blind, plan, origin_of(plan, "imprint train digits", data_origin(digits, "digits")), tmp_path)
+    write_evidence(
+        blind, plan, provenance_of(plan, "imprint train digits", data_provenance(digits, "digits")), tmp_path
+    )
     page = read(write_report(tmp_path))
-    assert "was not scored: no pictures were held out" in page
+    assert "was not scored: no images were held out" in page
     assert 'class="note"' not in page
 
 
 def hasty_run(images, folder, validation, epochs=3):
     """A run folder of a network that has learnt next to nothing; its history is made up, to be as long as wanted."""
-    plan = plan_training(images, "quick", settings=["epochs=1", "min_steps=1"], validation=validation)
-    run = carry_out(plan, Reporter(silent=True))
+    plan = make_plan(images, "quick", epochs=1, min_steps=1, validation=validation)
+    run = carry_out(plan)
     falling = np.geomspace(2, 0.1, epochs).tolist()
     run = dataclasses.replace(run, history=dict.fromkeys(run.history, falling))
     folder.mkdir(exist_ok=True)
     write_run(run, folder, train_facts(run, folder, None))
-    write_evidence(run, plan, origin_of(plan, "imprint train <b>", data_origin(images, str(folder / "x.npz"))), folder)
+    write_evidence(
+        run, plan, provenance_of(plan, "imprint train <b>", data_provenance(images, str(folder / "x.npz"))), folder
+    )
 
 
 def many(classes, count, shape=(1, 8, 8), name=BAD_NAME):
@@ -160,17 +165,17 @@ def test_strange_names_are_only_names(tmp_path):
     assert "/home/someone" not in page
 
 
-def test_a_hundred_classes_and_thirty_thousand_pictures_stay_light(tmp_path):
+def test_a_hundred_classes_and_thirty_thousand_images_stay_light(tmp_path):
     hasty_run(many(120, 1_200), tmp_path, 0.5, epochs=5_000)
     head, *rows = (tmp_path / "validation.csv").read_text().splitlines()
     (tmp_path / "validation.csv").write_text("\n".join([head, *(rows * 50), ""]))
     path = write_report(tmp_path)
     assert path.stat().st_size < 1_500_000
     assert (tmp_path / "validation.csv").stat().st_size < 6_000_000
-    assert "of 30,000 pictures" in read(path)
+    assert "of 30,000 images" in read(path)
 
 
-def test_two_validation_pictures(tmp_path, digits):
+def test_two_validation_images(tmp_path, digits):
     hasty_run(digits[:20], tmp_path, 0.1)
     assert "is not shown to do better than guessing" in read(write_report(tmp_path))
 

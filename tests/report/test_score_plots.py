@@ -10,7 +10,7 @@ from PIL import Image
 from imprint import LabelledImages
 from imprint.core.metrics import wilson_interval
 from imprint.core.plot_style import BLUE, INK, ORANGE, to_svg
-from imprint.core.scores import answers_to
+from imprint.core.scores import label_predictions
 from imprint.report.score_plots import (
     STRONGEST,
     class_plot,
@@ -23,7 +23,7 @@ from imprint.report.score_plots import (
 
 LONG = "a very long name of a class that has no end and still goes on"
 CASES = {
-    "two pictures": (2, ("cat", "dog"), 1.0),
+    "two images": (2, ("cat", "dog"), 1.0),
     "long names": (60, tuple(f"{LONG} {i}" for i in range(4)), 3.0),
     "odd names": (40, ("$x", "<b>", "%", "\\", "{}"), 3.0),
     "many classes": (2000, tuple(f"class {i}" for i in range(120)), 7.0),
@@ -38,21 +38,21 @@ def answered(count, names, skill, seed=0):
     logits[np.arange(count), labels] += skill
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return answers_to(probabilities, labels, names, probabilities.max(axis=1) < 0.4)
+    return label_predictions(probabilities, labels, names, probabilities.max(axis=1) < 0.4)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_plot(case):
-    answers = answered(*CASES[case])
+    labelled = answered(*CASES[case])
     for plot in (confusion_plot, reliability_plot, coverage_plot, class_plot):
-        drawn = to_svg(plot(answers), "one", "")
+        drawn = to_svg(plot(labelled), "one", "")
         assert 2_000 < len(drawn) < 120_000
 
 
 def test_confusion_holds_the_counts():
-    answers = answered(300, ("a", "b", "c"), 2.0)
-    shown = [text.get_text() for text in confusion_plot(answers).axes[0].texts]
-    assert sorted(map(int, shown)) == sorted(answers.confusion()[answers.confusion() > 0].tolist())
+    labelled = answered(300, ("a", "b", "c"), 2.0)
+    shown = [text.get_text() for text in confusion_plot(labelled).axes[0].texts]
+    assert sorted(map(int, shown)) == sorted(labelled.confusion()[labelled.confusion() > 0].tolist())
 
 
 def test_numbers_on_the_confusion_can_be_read_on_white_and_in_the_dark():
@@ -80,61 +80,61 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_classes_without_pictures_are_not_called_the_hardest():
-    answers = answered(20, tuple("abc"), 3.0)
-    answers = dataclasses.replace(answers, class_names=(*answers.class_names, "never met"))
-    names = [label.get_text() for label in class_plot(answers).axes[0].get_yticklabels()]
+def test_classes_without_images_are_not_called_the_hardest():
+    labelled = answered(20, tuple("abc"), 3.0)
+    labelled = dataclasses.replace(labelled, class_names=(*labelled.class_names, "never met"))
+    names = [label.get_text() for label in class_plot(labelled).axes[0].get_yticklabels()]
     assert len(names) == 3
     assert not any("never" in name for name in names)
 
 
 def test_the_band_of_a_faultless_model_is_seen_whole():
-    answers = answered(*CASES["no mistake"])
+    labelled = answered(*CASES["no mistake"])
     lowest, _ = wilson_interval(50, 50)
-    assert coverage_plot(answers).axes[0].get_ylim()[0] < lowest
+    assert coverage_plot(labelled).axes[0].get_ylim()[0] < lowest
 
 
 def test_reliability_is_scikit_learns():
     from sklearn.calibration import calibration_curve
 
-    answers = answered(3000, ("a", "b"), 1.0)
-    points = reliability_plot(answers).axes[0].lines[1]
-    right, mean = calibration_curve(answers.correct, answers.confidence, n_bins=15)
+    labelled = answered(3000, ("a", "b"), 1.0)
+    points = reliability_plot(labelled).axes[0].lines[1]
+    right, mean = calibration_curve(labelled.correct, labelled.confidence, n_bins=15)
     assert np.allclose(points.get_ydata(), right)
     assert np.allclose(points.get_xdata(), mean, atol=1e-6)
 
 
 def test_coverage_ends_at_the_accuracy_and_shows_the_limit_of_unsure():
-    answers = answered(500, ("a", "b", "c"), 2.0)
-    curve, point = coverage_plot(answers).axes[0].lines
-    assert curve.get_ydata()[-1] == answers.correct.mean()
-    sure = ~answers.unsure
-    assert (point.get_xdata()[0], point.get_ydata()[0]) == (sure.mean(), answers.correct[sure].mean())
+    labelled = answered(500, ("a", "b", "c"), 2.0)
+    curve, point = coverage_plot(labelled).axes[0].lines
+    assert curve.get_ydata()[-1] == labelled.correct.mean()
+    sure = ~labelled.unsure
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (sure.mean(), labelled.correct[sure].mean())
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 40, 60), (1, 20, 400)])
 def test_mistakes_of_any_form(shape, tmp_path):
-    answers = answered(80, ("a", LONG, "c"), 1.0)
+    labelled = answered(80, ("a", LONG, "c"), 1.0)
     pixels = np.random.default_rng(0).integers(0, 256, (80, *shape), dtype=np.uint8)
-    images = LabelledImages(pixels, answers.labels, answers.class_names, np.arange(80))
-    paths = save_score_plots(answers, images, tmp_path)
+    images = LabelledImages(pixels, labelled.labels, labelled.class_names, np.arange(80))
+    paths = save_score_plots(labelled, images, tmp_path)
     for path in paths:
         with Image.open(path) as drawn:
             assert max(drawn.size) < 2_000
-    axes = mistakes_plot(answers, images).axes[0]
-    worst = answers.worst()[0]
+    axes = mistakes_plot(labelled, images).axes[0]
+    worst = labelled.worst()[0]
     assert np.array_equal(
         axes.images[0].get_array(), pixels[worst, 0] if shape[0] == 1 else pixels[worst].transpose(1, 2, 0)
     )
-    assert axes.get_title().splitlines()[2] == f"{100 * answers.confidence[worst]:.1f} % sure"
+    assert axes.get_title().splitlines()[2] == f"{100 * labelled.confidence[worst]:.1f} % sure"
 
 
 def test_one_mistake_and_none():
-    answers = answered(60, ("a", "b"), 3.0)
-    images = LabelledImages(np.zeros((60, 1, 8, 8), dtype=np.uint8), answers.labels, ("a", "b"), np.arange(60))
-    one = [*np.flatnonzero(answers.correct)[:5], answers.worst()[0]]
-    fields = [field.name for field in dataclasses.fields(answers) if field.name != "class_names"]
-    few = dataclasses.replace(answers, **{name: getattr(answers, name)[one] for name in fields})
+    labelled = answered(60, ("a", "b"), 3.0)
+    images = LabelledImages(np.zeros((60, 1, 8, 8), dtype=np.uint8), labelled.labels, ("a", "b"), np.arange(60))
+    one = [*np.flatnonzero(labelled.correct)[:5], labelled.worst()[0]]
+    fields = [field.name for field in dataclasses.fields(labelled) if field.name != "class_names"]
+    few = dataclasses.replace(labelled, **{name: getattr(labelled, name)[one] for name in fields})
     assert sum(bool(axes.images) for axes in mistakes_plot(few, images[one]).axes) == 1
     none = dataclasses.replace(few, **{name: getattr(few, name)[:5] for name in fields})
     assert mistakes_plot(none, images[one[:5]]).axes[0].texts[0].get_text() == "no mistakes"

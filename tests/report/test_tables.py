@@ -1,6 +1,6 @@
 import numpy as np
 
-from imprint.core.scores import answers_to, score
+from imprint.core.scores import label_predictions, score
 from imprint.models.networks import tutorial
 from imprint.models.summary import summarise
 from imprint.report.sections import score_section
@@ -9,7 +9,7 @@ from imprint.report.tables import preview, score_table, summary_table, table
 
 def test_preview_shows_first_rows(digits):
     lines = preview(digits).splitlines()
-    assert lines[0] == "digits: 1,797 pictures of 8×8 grey, 1 channel, 10 classes"
+    assert lines[0] == "digits: 1,797 images of 8×8 grey, 1 channel, 10 classes"
     assert "    3       183  10.2%" in lines
     assert lines[-1].split()[:2] == ["digits#5", "4"]
 
@@ -40,7 +40,7 @@ def test_the_lessons_totals():
     assert "Total params: 203,933\nTrainable params: 203,933\nNon-trainable params: 0" in text
 
 
-def test_a_class_without_pictures_is_not_called_the_hardest():
+def test_a_class_without_images_is_not_called_the_hardest():
     sure, labels, names, flags = (
         np.eye(3, dtype=np.float32)[:2],
         np.array([0, 1]),
@@ -49,5 +49,5 @@ def test_a_class_without_pictures_is_not_called_the_hardest():
     )
     text = score_table(score(sure, labels, names, flags)).split("rows: true class")[0]
     assert "none" not in text
-    section = score_section(answers_to(sure, labels, names, flags), settled_here=False)
+    section = score_section(label_predictions(sure, labels, names, flags), settled_here=False)
     assert [row["name"] for row in section["hardest"]] == ["a", "b"]

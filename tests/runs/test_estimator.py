@@ -17,7 +17,7 @@ from imprint.runs.estimator import NOTE, EstimatorNote, class_name, read_note
 
 X, Y = load_digits(return_X_y=True)  # 1,797 rows of 64 floats from 0 to 16
 QUICK = {"epochs": 4, "batch_size": 64, "settings": {"min_steps": 0}}
-ROWS = {"image_shape": (1, -1), "validation_share": 0}
+ROWS = {"image_shape": (1, -1), "validation_fraction": 0}
 # So that three blobs are told apart, which takes some 25 steps; the other checks need none of that.
 TAUGHT = {"rotation": 0, "zoom": 0, "shift": 0, "min_steps": 12, "precision": "float32"}
 
@@ -27,7 +27,7 @@ def few_steps(estimator):
 
 
 @parametrize_with_checks(
-    [ImageClassifier(epochs=1, settings=["min_steps=0"], **ROWS)], expected_failed_checks=few_steps, legacy=True
+    [ImageClassifier(epochs=1, min_steps=0, **ROWS)], expected_failed_checks=few_steps, legacy=True
 )
 def test_scikit_learns_checks(estimator, check, unchecked):
     check(estimator)
@@ -59,7 +59,7 @@ def test_digits_are_learnt(fitted):
     assert fitted.validation_.images == 96
 
 
-def test_every_form_of_the_same_pictures_gives_the_same(fitted):
+def test_every_form_of_the_same_images_gives_the_same(fitted):
     expected = fitted.predict_proba(X[:20])
     stack = X[:20].reshape(-1, 8, 8)
     forms = [
@@ -121,13 +121,13 @@ def test_colour_rows_have_channels_last():
     colour[::2, ..., 0] = 200
     colour[1::2, ..., 2] = 200
     y = np.tile(["red", "blue"], 20)
-    few = {"epochs": 1, "settings": ["min_steps=0"], "validation_share": 0}
+    few = {"epochs": 1, "settings": ["min_steps=0"], "validation_fraction": 0}
     classifier = ImageClassifier(image_shape=(9, 11, 3), **few).fit(colour.reshape(40, -1), y)
-    assert classifier.model_.spec.picture_size == (9, 11)
+    assert classifier.model_.spec.image_size == (9, 11)
     expected = classifier.model_.predict_proba(images_of(colour.transpose(0, 3, 1, 2)))
     for form in (colour, colour.reshape(40, -1), colour.transpose(0, 3, 1, 2)):
         assert np.array_equal(classifier.predict_proba(form), expected)
-    with pytest.raises(DataError, match=r"pictures of \(11, 9, 3\) at X: the classifier was fitted with \(9, 11, 3\)"):
+    with pytest.raises(DataError, match=r"images of \(11, 9, 3\) at X: the classifier was fitted with \(9, 11, 3\)"):
         classifier.predict(colour.transpose(0, 2, 1, 3))
 
 
@@ -187,27 +187,27 @@ def test_a_note_that_does_not_hold_together_is_refused(fitted, tmp_path, change)
 
 
 MISTAKES = {
-    "words as pictures": lambda: ImageClassifier().fit([["a", "b"], ["c", "d"]], [0, 1]),
-    "a path as pictures": lambda: ImageClassifier().fit("train.csv", [0, 1]),
+    "words as images": lambda: ImageClassifier().fit([["a", "b"], ["c", "d"]], [0, 1]),
+    "a path as images": lambda: ImageClassifier().fit("train.csv", [0, 1]),
     "no labels": lambda: ImageClassifier().fit(X, None),
     "too few labels": lambda: ImageClassifier().fit(X, Y[:9]),
     "one class": lambda: ImageClassifier().fit(X, np.zeros(len(X))),
     "labels with halves": lambda: ImageClassifier().fit(X, Y + 0.5),
     "numbers that are none": lambda: ImageClassifier().fit(np.full((9, 64), np.nan), Y[:9]),
     "rows of no square": lambda: ImageClassifier().fit(X[:, :60], Y),
-    "pictures of several sizes": lambda: ImageClassifier().fit([np.zeros((8, 8)), np.zeros((9, 9))], [0, 1]),
+    "images of several sizes": lambda: ImageClassifier().fit([np.zeros((8, 8)), np.zeros((9, 9))], [0, 1]),
     "too many dimensions": lambda: ImageClassifier().fit(np.zeros((4, 4, 4, 4, 4)), [0, 1, 0, 1]),
     "seven channels": lambda: ImageClassifier().fit(np.zeros((4, 8, 8, 7)), [0, 1, 0, 1]),
-    "one picture": lambda: ImageClassifier().fit(X[0], [0]),
-    "no pictures": lambda: ImageClassifier().fit(np.zeros((0, 8, 8)), []),
+    "one image": lambda: ImageClassifier().fit(X[0], [0]),
+    "no images": lambda: ImageClassifier().fit(np.zeros((0, 8, 8)), []),
     "an unknown recipe": lambda: ImageClassifier("fast").fit(X, Y),
     "an unknown setting": lambda: ImageClassifier(settings={"speed": 3}).fit(X, Y),
     "settings as a text": lambda: ImageClassifier(settings="epochs=3").fit(X, Y),
     "settings of another kind": lambda: ImageClassifier(settings=3).fit(X, Y),
     "a recipe of another kind": lambda: ImageClassifier(3).fit(X, Y),
     "an unknown device": lambda: ImageClassifier(device="tpu9").fit(X, Y),
-    "a share above one": lambda: ImageClassifier(validation_share=1.5).fit(X, Y),
-    "a share in words": lambda: ImageClassifier(validation_share="a tenth").fit(X, Y),
+    "a share above one": lambda: ImageClassifier(validation_fraction=1.5).fit(X, Y),
+    "a share in words": lambda: ImageClassifier(validation_fraction="a tenth").fit(X, Y),
     "epochs in words": lambda: ImageClassifier(epochs="three").fit(X, Y),
     "a seed in words": lambda: ImageClassifier(random_state="seven").fit(X, Y),
     "a shape that does not fit": lambda: ImageClassifier(image_shape=(9, 9)).fit(X, Y),
@@ -226,7 +226,7 @@ def test_a_mistake_is_one_clear_line(mistake, unchecked):
     assert isinstance(caught.value, ValueError)
 
 
-def test_pictures_of_another_size_are_refused(fitted):
+def test_images_of_another_size_are_refused(fitted):
     with pytest.raises(DataError, match="X has 49 features, but ImageClassifier is expecting 64"):
         fitted.predict(np.zeros((3, 7, 7)))
 

@@ -2,11 +2,10 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 from imprint import RECIPES, Classifier, UsageError
-from imprint.training.state import Stopped
+from imprint.training.state import ResumableRun
 from imprint.core.errors import StoppedError
-from imprint.training.plan import plan_training
-from imprint.core.progress import Reporter
-from imprint.runs.folder import at_work, settle_command, take_up, told_unfinished
+from imprint.training.plan import make_plan
+from imprint.runs.folder import run_session, settle_options, find_resumable, unfinished_note
 from imprint.runs.folder import new_run_folder
 from imprint.runs.record import read_run
 from imprint.runs.run import carry_out
@@ -16,16 +15,16 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from imprint import UsageError
-from imprint.core.scores import read_answers
+from imprint.core.scores import read_labelled_predictions
 from imprint.recipes import find_recipe
 from imprint.runs.folder import new_run_folder, train_facts, write_run
 
 
 def test_nobody_else_trains_in_a_folder_where_a_run_is_going_on(digits, tmp_path):
-    plan = plan_training(digits[:300], "quick", settings=["epochs=2", "min_steps=2"], device="cpu")
-    with at_work(tmp_path, plan, {"data": "digits"}) as checkpoint:
-        carry_out(plan, Reporter(silent=True), checkpoint)
-        with pytest.raises(UsageError, match="another process is training in it"), at_work(tmp_path, plan, {}):
+    plan = make_plan(digits[:300], "quick", epochs=2, min_steps=2, device="cpu")
+    with run_session(tmp_path, plan, {"data": "digits"}) as checkpoint:
+        carry_out(plan, checkpoint)
+        with pytest.raises(UsageError, match="another process is training in it"), run_session(tmp_path, plan, {}):
             pass
         assert checkpoint.path.is_file()
 
@@ -33,36 +32,36 @@ def test_nobody_else_trains_in_a_folder_where_a_run_is_going_on(digits, tmp_path
 def test_what_a_killed_run_was_writing_stands_in_nobodys_way(digits, tmp_path):
     (tmp_path / ".checkpoint.safetensors.123.part").write_text("half")
     assert new_run_folder("quick", tmp_path) == tmp_path
-    plan = plan_training(digits[:300], "quick", device="cpu")
-    with at_work(tmp_path, plan, {}):
+    plan = make_plan(digits[:300], "quick", device="cpu")
+    with run_session(tmp_path, plan, {}):
         assert not list(tmp_path.iterdir())
 
 
 def stop(checkpoint, plan, epochs):
     checkpoint.due = lambda: True
-    carry_out(replace(plan, recipe=replace(plan.recipe, epochs=epochs)), Reporter(silent=True), checkpoint)
+    carry_out(replace(plan, recipe=replace(plan.recipe, epochs=epochs)), checkpoint)
     raise KeyboardInterrupt
 
 
 def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(digits, tmp_path):
-    plan = plan_training(digits[:300], "quick", settings=["epochs=3", "min_steps=2"], device="cpu")
+    plan = make_plan(digits[:300], "quick", epochs=3, min_steps=2, device="cpu")
     words = (
         rf"run at {tmp_path}: stopped, what was learnt by epoch 2 is kept\. imprint train --resume {tmp_path} goes on\."
     )
-    with pytest.raises(StoppedError, match=words), at_work(tmp_path, plan, {}) as checkpoint:
+    with pytest.raises(StoppedError, match=words), run_session(tmp_path, plan, {}) as checkpoint:
         stop(checkpoint, plan, epochs=2)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
-    assert f"{tmp_path} was stopped before its end" in told_unfinished(tmp_path)
+    assert f"{tmp_path} was stopped before its end" in unfinished_note(tmp_path)
     assert Classifier.load(tmp_path).predict(digits[:2]).names
     with pytest.raises(UsageError, match=r"it was stopped before its end\. Go on with imprint train --resume"):
         read_run(tmp_path)
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):
-    plan = plan_training(digits[:300], "quick", device="cpu")
+    plan = make_plan(digits[:300], "quick", device="cpu")
     (tmp_path / "run").mkdir()
-    with pytest.raises(KeyboardInterrupt), at_work(tmp_path / "run", plan, {}) as checkpoint:
-        checkpoint.write(begin(plan), Reporter(silent=True))
+    with pytest.raises(KeyboardInterrupt), run_session(tmp_path / "run", plan, {}) as checkpoint:
+        checkpoint.write(begin(plan))
         raise KeyboardInterrupt
     assert not (tmp_path / "run").exists()
 
@@ -70,20 +69,20 @@ def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):
 def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
     (tmp_path / "train.csv").write_text("")
     monkeypatch.chdir(tmp_path)
-    begun = settle_command({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
+    begun = settle_options({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
     assert begun == {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path)}
-    stopped = Stopped(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
-    assert settle_command({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
+    stopped = ResumableRun(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
+    assert settle_options({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
     monkeypatch.chdir("/")
-    assert settle_command({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")
-    assert settle_command({"data": "digits"}, stopped)["data"] == "digits"
+    assert settle_options({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")
+    assert settle_options({"data": "digits"}, stopped)["data"] == "digits"
     with pytest.raises(UsageError, match="Missing argument DATA"):
-        settle_command({"data": None})
+        settle_options({"data": None})
 
 
 def test_a_resumed_run_stays_in_its_folder(tmp_path):
     with pytest.raises(UsageError, match="--run b at --resume: the run goes on in a"):
-        take_up(Path("a"), Path("b"))
+        find_resumable(Path("a"), Path("b"))
 
 
 def test_numbers_rise_and_nothing_is_overwritten(tmp_path):
@@ -119,16 +118,16 @@ def test_contents(run, tmp_path):
     assert [float(row["val_acc"]) for row in rows] == pytest.approx(run.history["val_acc"], rel=1e-5)
 
 
-def test_evidence_is_what_the_model_says_of_the_pictures_held_out(run_folder, model, digits):
-    answers = read_answers(run_folder / "validation.csv", model.class_names)
-    held_out = digits[answers.places]
+def test_evidence_is_what_the_model_says_of_the_images_held_out(run_folder, model, digits):
+    labelled = read_labelled_predictions(run_folder / "validation.csv", model.class_names)
+    held_out = digits[labelled.places]
     said = model.predict(held_out)
-    assert (np.diff(answers.places) > 0).all()
-    assert np.array_equal(answers.sources, held_out.sources)
-    assert np.array_equal(answers.labels, held_out.labels)
-    assert np.array_equal(answers.predicted, said.labels)
-    assert np.array_equal(answers.unsure, said.unsure)
-    assert np.abs(answers.confidence - said.probabilities.max(axis=1)).max() < 1e-5
+    assert (np.diff(labelled.places) > 0).all()
+    assert np.array_equal(labelled.sources, held_out.sources)
+    assert np.array_equal(labelled.labels, held_out.labels)
+    assert np.array_equal(labelled.predicted, said.labels)
+    assert np.array_equal(labelled.unsure, said.unsure)
+    assert np.abs(labelled.confidence - said.probabilities.max(axis=1)).max() < 1e-5
 
 
 def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):

@@ -6,29 +6,29 @@ import pytest
 
 from helpers import pixel_table
 from imprint import DataError, load
-from imprint.runs.provenance import Origin, data_origin, origin_of
-from imprint.training.plan import plan_training
+from imprint.runs.provenance import Provenance, data_provenance, provenance_of
+from imprint.training.plan import make_plan
 
 
-def test_the_same_pictures_come_again_from_elsewhere(digits, tmp_path, monkeypatch):
+def test_the_same_images_come_again_from_elsewhere(digits, tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text(pixel_table(digits[:50]))
     monkeypatch.chdir(tmp_path)
-    origin = data_origin(load("a.csv"), "a.csv")
+    provenance = data_provenance(load("a.csv"), "a.csv")
     monkeypatch.chdir("/")
-    assert np.array_equal(origin.read_again().pixels, digits.pixels[:50])
+    assert np.array_equal(provenance.read_again().pixels, digits.pixels[:50])
     (tmp_path / "a.csv").rename(tmp_path / "moved.csv")
     with pytest.raises(DataError, match="No such file"):
-        origin.read_again()
-    assert len(origin.read_again(str(tmp_path / "moved.csv"))) == 50
+        provenance.read_again()
+    assert len(provenance.read_again(str(tmp_path / "moved.csv"))) == 50
 
 
 def test_changed_data_are_refused(digits, tmp_path):
     (tmp_path / "a.csv").write_text(pixel_table(digits[:50]))
-    origin = data_origin(load(tmp_path / "a.csv"), str(tmp_path / "a.csv"))
+    provenance = data_provenance(load(tmp_path / "a.csv"), str(tmp_path / "a.csv"))
     for other in (digits[1:51], digits[:49], dataclasses.replace(digits[:50], labels=(digits.labels[:50] + 1) % 10)):
         (tmp_path / "a.csv").write_text(pixel_table(other))
-        with pytest.raises(DataError, match="they are not the pictures and labels of the run"):
-            origin.read_again()
+        with pytest.raises(DataError, match="they are not the images and labels of the run"):
+            provenance.read_again()
 
 
 def test_every_pixel_label_and_name_counts(digits):
@@ -44,14 +44,14 @@ def test_every_pixel_label_and_name_counts(digits):
 
 
 def test_through_json(digits):
-    data = data_origin(digits, "digits", side=128, group=None)
-    origin = origin_of(plan_training(digits), "imprint train '\udcff'", data, data)
-    assert Origin.from_dict(json.loads(json.dumps(origin.to_dict()))) == origin
-    origin.command.encode()
+    data = data_provenance(digits, "digits", side=128, group=None)
+    provenance = provenance_of(make_plan(digits), "imprint train '\udcff'", data, data)
+    assert Provenance.from_dict(json.loads(json.dumps(provenance.to_dict()))) == provenance
+    provenance.command.encode()
     assert data.options == {"side": 128}
 
 
 @pytest.mark.parametrize("broken", [{}, {"training": None}, {"training": 1}, {"training": {}, "validation": None}])
 def test_what_does_not_hold_together(broken):
     with pytest.raises((KeyError, TypeError, ValueError)):
-        Origin.from_dict(broken)
+        Provenance.from_dict(broken)

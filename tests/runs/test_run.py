@@ -9,14 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import imprint
 from imprint import DataError, LabelledImages, UsageError
-from imprint.models.hardware import choose_arithmetic
+from imprint.models.hardware import choose_compute_config
 from imprint.data.split import split
 from imprint.core.metrics import tempered
-from imprint.models.networks import NETS
+from imprint.models.networks import NETWORKS
 from imprint.training.optimisers import AdamW
-from imprint.training.plan import plan_training
+from imprint.training.plan import make_plan
 from imprint.models.inference import predict_probabilities
-from imprint.core.progress import Reporter
 from imprint.training.fit import epoch_order
 from imprint.runs.run import carry_out
 
@@ -32,7 +31,7 @@ def test_digits_are_learnt(run, digits):
 
 
 def test_the_lesson_learns_too(digits):
-    run = imprint.train(digits, recipe="tutorial", settings=["epochs=3", "steps_per_epoch=50"], silent=True)
+    run = imprint.train(digits, recipe="tutorial", epochs=3, steps_per_epoch=50, verbose=False)
     assert run.validation.accuracy > 0.8
     assert run.model.spec.input_size == (28, 28)
 
@@ -44,32 +43,32 @@ def test_history_is_kerass(run):
     assert run.history["loss"][-1] < run.history["loss"][0]
 
 
-def test_the_validation_score_is_of_pictures_that_were_held_out(run, digits):
+def test_the_validation_score_is_of_images_that_were_held_out(run, digits):
     held_out = digits[split(digits, 0.08, 7)[1]]
     assert imprint.evaluate(run.model, held_out) == run.validation
 
 
-def test_the_most_doubtful_of_144_validation_pictures_settles_the_limit(run, digits):
+def test_the_most_doubtful_of_144_validation_images_settles_the_limit(run, digits):
     assert run.validation.unsure["share"] == 0
-    doubt = run.model.predict(digits[split(digits, 0.08, 7)[1]]).doubt
-    assert run.model.unsure_above == pytest.approx(doubt.max(), rel=1e-3)
+    uncertainty = run.model.predict(digits[split(digits, 0.08, 7)[1]]).uncertainty
+    assert run.model.unsure_above == pytest.approx(uncertainty.max(), rel=1e-3)
 
 
-def test_what_to_expect_is_what_the_validation_pictures_say(run):
+def test_what_to_expect_is_what_the_validation_images_say(run):
     assert run.expected.accuracy == run.validation.accuracy
     assert run.expected.interval == pytest.approx(run.validation.interval, rel=1e-12)
-    assert "144 pictures held out" in run.expectation
+    assert "144 images held out" in run.expectation
 
 
 def test_groups_widen_what_to_expect(digits):
     grouped = replace(digits, groups=(np.arange(len(digits)) // 30).astype(str))
-    run = imprint.train(grouped, "quick", settings=FAST, silent=True)
+    run = imprint.train(grouped, "quick", settings=FAST, verbose=False)
     assert run.expected.effective < run.expected.images == run.validation.images
 
 
 def test_a_seed_decides_everything(digits):
-    runs = [imprint.train(digits, "quick", settings=FAST, seed=seed, silent=True) for seed in (1, 1, 2)]
-    weights = [run.model.net.state_dict() for run in runs]
+    runs = [imprint.train(digits, "quick", settings=FAST, seed=seed, verbose=False) for seed in (1, 1, 2)]
+    weights = [run.model.network.state_dict() for run in runs]
     same = [torch.equal(weights[0][name], weights[1][name]) for name in weights[0]]
     assert all(same)
     assert runs[0].history["loss"] == runs[1].history["loss"] != runs[2].history["loss"]
@@ -79,12 +78,12 @@ def test_the_callers_random_numbers_are_left_alone(digits):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    imprint.train(digits, "quick", settings=["epochs=1", "min_steps=0"], silent=True)
+    imprint.train(digits, "quick", epochs=1, min_steps=0, verbose=False)
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_validation_may_be_given(digits):
-    run = imprint.train(digits[:1000], "quick", settings=FAST, validation=digits[1000:], silent=True)
+    run = imprint.train(digits[:1000], "quick", settings=FAST, validation=digits[1000:], verbose=False)
     assert run.validation.images == 797
     assert run.model.score["images"] == 797
 
@@ -92,25 +91,25 @@ def test_validation_may_be_given(digits):
 def test_validation_labels_are_matched_by_name(digits):
     names = tuple(reversed(digits.class_names))
     turned = type(digits)(digits.pixels, 9 - digits.labels, names, digits.sources)
-    run = imprint.train(digits, "quick", settings=["epochs=12", "min_steps=0"], validation=turned, silent=True)
+    run = imprint.train(digits, "quick", epochs=12, min_steps=0, validation=turned, verbose=False)
     assert run.validation.accuracy > 0.9
 
 
 def test_without_validation_there_is_no_score(digits):
     for recipe in ("quick", "tutorial"):
-        run = imprint.train(digits[:200], recipe, settings=["epochs=2", "steps_per_epoch=3"], validation=0, silent=True)
+        run = imprint.train(digits[:200], recipe, epochs=2, steps_per_epoch=3, validation=0, verbose=False)
         assert run.validation is run.expected is None
-        assert "no pictures were held out" in run.expectation
+        assert "no images were held out" in run.expectation
         assert "val_acc" not in run.history
 
 
-def test_pictures_smaller_than_a_batch(digits):
-    assert imprint.train(digits[:20], "quick", settings=FAST, silent=True).validation.images == 2
+def test_images_smaller_than_a_batch(digits):
+    assert imprint.train(digits[:20], "quick", settings=FAST, verbose=False).validation.images == 2
 
 
 def test_small_sets_get_longer_epochs(digits):
     taken = []
-    plan = plan_training(digits[:100], "quick", settings=["epochs=3", "min_steps=5"])
+    plan = make_plan(digits[:100], "quick", epochs=3, min_steps=5)
 
     class Counting(Reporter):
         def steps(self, items):
@@ -119,7 +118,7 @@ def test_small_sets_get_longer_epochs(digits):
                 taken[-1] += 1
                 yield item
 
-    carry_out(plan, Counting(silent=True))
+    carry_out(plan, Counting(verbose=False))
     assert taken == [5, 5, 5]
 
 
@@ -131,42 +130,42 @@ def test_later_epochs_take_their_share(digits, monkeypatch):
         return taken[-1]
 
     monkeypatch.setattr("imprint.training.fit.epoch_order", counted)
-    settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_share=0.25", "hard_share=0.6"]
-    carry_out(plan_training(digits, "quick", settings=settings), Reporter(silent=True))
+    settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_fraction=0.25", "hard_fraction=0.6"]
+    carry_out(make_plan(digits, "quick", settings=settings))
     assert [len(order) for order in taken] == [52 * 32, 13 * 32, 13 * 32]
     assert len(taken[1].unique()) == 13 * 32
 
 
-def test_mapped_pictures_are_learnt_from_where_they_are(digits, tmp_path):
+def test_mapped_images_are_learnt_from_where_they_are(digits, tmp_path):
     digits.pixels.tofile(tmp_path / "pixels")
     mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
-    plan = plan_training(replace(digits, pixels=mapped), "quick", settings=["epochs=1", "min_steps=1"])
+    plan = make_plan(replace(digits, pixels=mapped), "quick", epochs=1, min_steps=1)
     assert plan.images.pixels is mapped
     inside, outside = (
-        carry_out(one, Reporter(silent=True)).history["loss"] for one in (replace(plan, images=digits), plan)
+        carry_out(one).history["loss"] for one in (replace(plan, images=digits), plan)
     )
     assert inside == outside
 
 
 def test_views_are_taken_where_the_model_hesitates(run, digits):
     model = run.model
-    plain = predict_probabilities(model.net, digits.pixels, model.spec)
+    plain = predict_probabilities(model.network, digits.pixels, model.spec)
     final = model.predict_proba(digits)
-    hesitant = plain.max(axis=1) < model.views_below
+    hesitant = plain.max(axis=1) < model.tta_below
     assert 0 < hesitant.mean() < 0.2
     expected = tempered(plain, model.temperature)
     assert np.array_equal(final[~hesitant], expected[~hesitant])
     assert not np.allclose(final[hesitant], expected[hesitant], atol=1e-4)
     assert np.abs(final.sum(axis=1) - 1).max() < 1e-5
-    sure = replace(model, views_below=0.0)
+    sure = replace(model, tta_below=0.0)
     assert np.array_equal(sure.predict_proba(digits[:5]), expected[:5])
 
 
-def test_confidence_fits_accuracy_on_pictures_not_seen(digits):
-    run = imprint.train(digits[:900], "quick", settings=["epochs=4"], validation=0.2, silent=True)
+def test_confidence_fits_accuracy_on_images_not_seen(digits):
+    run = imprint.train(digits[:900], "quick", epochs=4, validation=0.2, verbose=False)
     calibrated = imprint.evaluate(run.model, digits[900:])
     modest = imprint.evaluate(replace(run.model, temperature=1.0), digits[900:])
-    assert run.model.temperature < 1  # smoothed labels teach modesty
+    assert run.model.temperature < 1  # smoothed labels train modesty
     assert calibrated.calibration_error < modest.calibration_error / 2
     assert calibrated.log_loss < modest.log_loss
     assert calibrated.confusion == modest.confusion
@@ -174,7 +173,7 @@ def test_confidence_fits_accuracy_on_pictures_not_seen(digits):
 
 def test_several_networks_make_one_model(digits, tmp_path):
     settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=4"]
-    run = imprint.train(digits, "quick", settings=settings, silent=True)
+    run = imprint.train(digits, "quick", settings=settings, verbose=False)
     assert len(run.history["loss"]) == 6
     run.model.save(tmp_path / "m.safetensors")
     again = imprint.Classifier.load(tmp_path / "m.safetensors")
@@ -183,9 +182,9 @@ def test_several_networks_make_one_model(digits, tmp_path):
     assert {"1/conv2d", "2/conv2d", "3/dense"} <= set(names)
 
 
-def test_colour_pictures(digits):
+def test_colour_images(digits):
     colour = type(digits)(np.repeat(digits.pixels, 3, axis=1), digits.labels, digits.class_names, digits.sources)
-    model = imprint.train(colour, "tutorial", settings=["epochs=1", "steps_per_epoch=5"], silent=True).model
+    model = imprint.train(colour, "tutorial", epochs=1, steps_per_epoch=5, verbose=False).model
     assert model.predict_proba(colour[:5]).shape == (5, 10)
 
 
@@ -195,7 +194,7 @@ def test_colour_pictures(digits):
         (lambda d: (type(d)(d.pixels, None, (), d.sources), {}), "Training needs at least two classes"),
         (lambda d: (d[np.flatnonzero(d.labels == 1)], {}), "Training needs at least two classes"),
         (lambda d: (d[:3], {"validation": 0.9}), "none would be left to train on"),
-        (lambda d: (d[:3], {"validation": 0.6}), "all pictures left to train on are of one class"),
+        (lambda d: (d[:3], {"validation": 0.6}), "all images left to train on are of one class"),
         (lambda d: (d, {"validation": type(d)(d.pixels, None, (), d.sources, "v")}), "labels at v"),
         (lambda d: (d, {"device": "cuda:99"}), "device 'cuda:99' at --device"),
         (lambda d: (d, {"device": "banana"}), "device 'banana' at --device"),
@@ -206,21 +205,21 @@ def test_colour_pictures(digits):
 def test_bad_input_is_refused_before_training(digits, change, words):
     images, arguments = change(digits)
     with pytest.raises((DataError, UsageError)) as caught:
-        imprint.train(images, silent=True, **arguments)
+        imprint.train(images, verbose=False, **arguments)
     assert words in str(caught.value)
 
 
-def endless(net):
-    torch.nn.init.constant_(net.dense.weight, float("inf"))
-    return net
+def endless(network):
+    torch.nn.init.constant_(network.dense.weight, float("inf"))
+    return network
 
 
 def test_divergence_is_noticed_in_its_epoch(digits, monkeypatch):
-    quick = NETS["quick"]
+    quick = NETWORKS["quick"]
     broken = replace(quick, build=lambda *form: endless(quick.build(*form)))
-    monkeypatch.setitem(NETS, "quick", broken)
+    monkeypatch.setitem(NETWORKS, "quick", broken)
     with pytest.raises(UsageError, match="loss at epoch 1: it is no longer a number: training has diverged"):
-        imprint.train(digits, settings=FAST, silent=True)
+        imprint.train(digits, settings=FAST, verbose=False)
 
 
 def test_a_loss_far_above_guessing_is_divergence(digits):
@@ -228,7 +227,7 @@ def test_a_loss_far_above_guessing_is_divergence(digits):
     with pytest.raises(
         UsageError, match=r"far above that of guessing: training has diverged. Lower .*learning_rate=30"
     ):
-        imprint.train(digits[:300], "tutorial", settings=settings, silent=True)
+        imprint.train(digits[:300], "tutorial", settings=settings, verbose=False)
 
 
 def test_weights_that_end_as_no_numbers_are_divergence_too(digits, monkeypatch):
@@ -243,18 +242,18 @@ def test_weights_that_end_as_no_numbers_are_divergence_too(digits, monkeypatch):
     monkeypatch.setattr(AdamW, "step", last_step_fails)
     settings = ["optimiser=adamw", "epochs=1", "min_steps=4", "batch_size=64"]
     with pytest.raises(UsageError, match="weights at epoch 1: they are no longer numbers: training has diverged"):
-        imprint.train(digits[:256], "quick", settings=settings, validation=0, silent=True)
+        imprint.train(digits[:256], "quick", settings=settings, validation=0, verbose=False)
 
 
 def test_a_mapped_file_may_vanish_while_it_is_learnt_from(digits, tmp_path, monkeypatch):
     digits.pixels.tofile(tmp_path / "pixels")
     mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
-    plan = plan_training(replace(digits, pixels=mapped), "quick", settings=["epochs=2", "min_steps=1"])
-    expected = carry_out(plan, Reporter(silent=True)).history["loss"]
+    plan = make_plan(replace(digits, pixels=mapped), "quick", epochs=2, min_steps=1)
+    expected = carry_out(plan).history["loss"]
     monkeypatch.setattr(
         "imprint.core.progress.Reporter.say", lambda self, line: (tmp_path / "pixels").unlink(missing_ok=True)
     )
-    assert carry_out(plan, Reporter()).history["loss"] == expected
+    assert carry_out(plan).history["loss"] == expected
     assert not (tmp_path / "pixels").exists()
 
 
@@ -280,7 +279,7 @@ def press_ctrl_c(monkeypatch, step):
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
     press_ctrl_c(monkeypatch, step=5 * 15 + 3)
-    run = imprint.train(digits, "quick", settings=["epochs=30", "min_steps=15"], silent=True)
+    run = imprint.train(digits, "quick", epochs=30, min_steps=15, verbose=False)
     assert run.interrupted
     assert {len(values) for values in run.history.values()} == {5}
     assert abs(run.validation.accuracy - max(run.history["val_acc"])) < 0.03  # the score is taken with views
@@ -292,19 +291,19 @@ def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
 def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):
     press_ctrl_c(monkeypatch, step=2 * 6 + 9)
     settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=6"]
-    run = imprint.train(digits, "quick", settings=settings, silent=True)
+    run = imprint.train(digits, "quick", settings=settings, verbose=False)
     assert run.interrupted
-    assert run.recipe.net == run.model.recipe.net == "quick"
+    assert run.recipe.network == run.model.recipe.network == "quick"
     assert len(run.model.predict(digits[:3]).names) == 3
     assert run.expected.tries == 1  # no score chose it
 
 
 def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkeypatch, tmp_path):
     press_ctrl_c(monkeypatch, step=2 * 6 + 9)
-    run = imprint.train(digits, "quick", settings=["guard=quick", "epochs=2", "min_steps=6"], silent=True)
+    run = imprint.train(digits, "quick", ood_detector="quick", epochs=2, min_steps=6, verbose=False)
     assert run.interrupted
-    assert run.recipe.guard == ""
-    assert run.model.guard is None
+    assert run.recipe.ood_detector == ""
+    assert run.model.ood_detector is None
     assert run.expected.tries == 1
     run.model.save(tmp_path / "model.safetensors")
     assert imprint.Classifier.load(tmp_path / "model.safetensors").predict(digits[:3]).names
@@ -313,7 +312,7 @@ def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkey
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(digits, monkeypatch):
     press_ctrl_c(monkeypatch, step=3)
     with pytest.raises(KeyboardInterrupt):
-        imprint.train(digits, "quick", silent=True)
+        imprint.train(digits, "quick", verbose=False)
 
 
 def test_words_go_to_stderr(digits, capsys):
@@ -321,8 +320,8 @@ def test_words_go_to_stderr(digits, capsys):
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert not out
-    assert lines[0].startswith("training on 1,653 pictures of 8×8 grey, scaled to 28×28 for the quick network")
-    assert "recipe quick (the default for small grey pictures), not mirrored (grey pictures may be signs; " in lines[0]
+    assert lines[0].startswith("training on 1,653 images of 8×8 grey, scaled to 28×28 for the quick network")
+    assert "recipe quick (the default for small grey images), not mirrored (grey images may be signs; " in lines[0]
     assert "(self-check: " in lines[0]
     assert lines[1].startswith("Epoch 1/2 - ")
     assert " - val_acc: 0." in lines[2]
@@ -343,13 +342,13 @@ def test_photos_are_learnt():
     sources = np.array([f"{i}.png" for i in range(150)])
     images = LabelledImages(pixels, labels, ("disc", "lying", "standing"), sources, "shapes")
     run = imprint.train(
-        images, "photos", settings=["epochs=4", "batch_size=16", "min_steps=15"], validation=0.2, silent=True
+        images, "photos", epochs=4, batch_size=16, min_steps=15, validation=0.2, verbose=False
     )
-    assert run.recipe.mirror == "yes"
+    assert run.recipe.hflip == "yes"
     assert run.validation.accuracy > 0.8
 
 
-class Answers(TorchDispatchMode):
+class LabelledPredictions(TorchDispatchMode):
     """Counts the operations for which a GPU would have to be waited for."""
 
     def __init__(self):
@@ -364,20 +363,20 @@ class Answers(TorchDispatchMode):
 @pytest.mark.parametrize("recipe", ["quick", "best", "photos"])
 def test_no_step_waits_for_an_answer_of_the_device(digits, recipe):
     for precision in ("auto", "float32"):
-        choose_arithmetic(torch.device("cpu"), precision)  # the self-check does wait
+        choose_compute_config(torch.device("cpu"), precision)  # the self-check does wait
     counts = []
     for steps in (2, 8):
-        settings = ["epochs=2", f"min_steps={steps}", "batch_size=16", "epoch_share=0.01"]
-        plan = plan_training(digits[:32], recipe, settings=settings, validation=0)
-        with Answers() as answers:
-            carry_out(plan, Reporter(silent=True))
-        counts.append(answers.count)
+        settings = ["epochs=2", f"min_steps={steps}", "batch_size=16", "epoch_fraction=0.01"]
+        plan = make_plan(digits[:32], recipe, settings=settings, validation=0)
+        with LabelledPredictions() as labelled:
+            carry_out(plan)
+        counts.append(labelled.count)
     assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("recipe", ["quick", "tutorial"])
 def test_training_does_not_import_torchs_compiler(recipe):
     script = f"""import sys, imprint
-imprint.train(imprint.load("digits"), "{recipe}", settings=["epochs=1", "steps_per_epoch=2"], silent=True)
+imprint.train(imprint.load("digits"), "{recipe}", epochs=1, steps_per_epoch=2, verbose=False)
 sys.exit("torch._dynamo" in sys.modules)"""
     subprocess.run([sys.executable, "-c", script], check=True)

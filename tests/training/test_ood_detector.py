@@ -1,4 +1,4 @@
-"""A guard taught beside a network: what it finds, and what becomes of the model where it fails."""
+"""A guard trained beside a network: what it finds, and what becomes of the model where it fails."""
 
 from dataclasses import replace
 
@@ -7,42 +7,42 @@ import pytest
 
 import imprint
 from imprint.core.errors import UsageError
-from imprint.models.inference import recognised
-from imprint.models.ood import FORMS, forms_for, guard_classes
+from imprint.models.inference import in_distribution
+from imprint.models.ood import FORMS, ood_detector_classes, transforms_for
 from imprint.recipes import RECIPES
-from imprint.training.fit import run_epochs
-from imprint.training.ood_detector import guard_recipe, make_strangers
+from imprint.training.fit import fit
+from imprint.training.ood_detector import make_synthetic_ood, ood_detector_recipe
 
 
 @pytest.fixture(scope="module")
 def guarded(digits):
     settings = ["guard=quick", "epochs=7", "min_steps=20"]
-    return imprint.train(digits[:1300], "quick", settings=settings, silent=True)
+    return imprint.train(digits[:1300], "quick", settings=settings, verbose=False)
 
 
 def test_a_guard_knows_new_digits_and_not_their_strangers(guarded, digits):
     new = digits[1300:]
     model = guarded.model
-    known = recognised(model.guard, new.pixels, model.spec, new.labels)
+    known = in_distribution(model.ood_detector, new.pixels, model.spec, new.labels)
     assert np.median(known) > 0.8
-    mirrored = recognised(model.guard, new.pixels[..., ::-1].copy(), model.spec, new.labels)
+    mirrored = in_distribution(model.ood_detector, new.pixels[..., ::-1].copy(), model.spec, new.labels)
     twos_to_seven = np.isin(new.labels, [2, 3, 4, 5, 6, 7, 9])  # of 0, 1 and 8 the mirror shows another
     assert np.median(mirrored[twos_to_seven]) < 0.05
 
 
-def test_many_pictures_are_asked_about_part_by_part(guarded, digits, monkeypatch):
+def test_many_images_are_asked_about_part_by_part(guarded, digits, monkeypatch):
     model, new = guarded.model, digits[1300:]
-    at_once = recognised(model.guard, new.pixels, model.spec, new.labels)
+    at_once = in_distribution(model.ood_detector, new.pixels, model.spec, new.labels)
     monkeypatch.setattr("imprint.models.inference.TOGETHER", 100)
-    assert recognised(model.guard, new.pixels, model.spec, new.labels) == pytest.approx(at_once, abs=1e-6)
+    assert in_distribution(model.ood_detector, new.pixels, model.spec, new.labels) == pytest.approx(at_once, abs=1e-6)
 
 
 def test_what_the_guard_doubts_is_doubted(guarded, digits):
     model = guarded.model
-    blind = replace(model, guard=None)
+    blind = replace(model, ood_detector=None)
     new = digits[1300:]
     mirrored = replace(new, pixels=new.pixels[..., ::-1].copy())
-    added = [model.predict(some).doubt - blind.predict(some).doubt for some in (new, mirrored)]
+    added = [model.predict(some).uncertainty - blind.predict(some).uncertainty for some in (new, mirrored)]
     assert np.median(added[0]) < 0.1
     assert np.median(added[1][np.isin(new.labels, [2, 3, 4, 5, 6, 7, 9])]) > 0.5
     assert np.array_equal(model.predict(new).probabilities, blind.predict(new).probabilities)
@@ -52,9 +52,9 @@ def test_a_guard_costs_no_accuracy_and_is_saved(guarded, digits, tmp_path):
     path = tmp_path / "model.safetensors"
     guarded.model.save(path)
     loaded = imprint.Classifier.load(path)
-    assert np.array_equal(loaded.predict(digits).doubt, guarded.model.predict(digits).doubt)
+    assert np.array_equal(loaded.predict(digits).uncertainty, guarded.model.predict(digits).uncertainty)
     settings = ["epochs=7", "min_steps=20"]
-    without = imprint.train(digits[:1300], "quick", settings=settings, silent=True)
+    without = imprint.train(digits[:1300], "quick", settings=settings, verbose=False)
     assert without.history["loss"] == guarded.history["loss"]
     assert np.array_equal(without.model.predict(digits[1300:]).labels, guarded.model.predict(digits[1300:]).labels)
     assert guarded.seconds > sum(guarded.history["seconds"])  # the guard's own counts
@@ -62,23 +62,23 @@ def test_a_guard_costs_no_accuracy_and_is_saved(guarded, digits, tmp_path):
 
 def test_a_guard_that_diverges_costs_the_guard_alone(digits, monkeypatch, capsys):
     def diverging(state, *rest):
-        if state.plan.recipe.name == "guard":
+        if state.plan.recipe.name == "ood_detector":
             raise UsageError("loss", "epoch 1", "it is no longer a number: training has diverged", "Lower the rate.")
-        run_epochs(state, *rest)
+        fit(state, *rest)
 
-    monkeypatch.setattr("imprint.runs.run.run_epochs", diverging)
-    run = imprint.train(digits[:300], "quick", settings=["guard=quick", "epochs=1", "min_steps=2"])
-    assert (run.model.guard, run.recipe.guard, run.interrupted) == (None, "", False)
+    monkeypatch.setattr("imprint.runs.run.fit", diverging)
+    run = imprint.train(digits[:300], "quick", ood_detector="quick", epochs=1, min_steps=2)
+    assert (run.model.ood_detector, run.recipe.ood_detector, run.interrupted) == (None, "", False)
     assert "warning: training of the guard has diverged; the model is kept without it" in capsys.readouterr().err
 
 
-def test_a_guard_sees_pictures_turned_as_far_as_its_network_does():
-    quick = replace(RECIPES["quick"], guard="deep", mirror="no")
-    assert guard_recipe(replace(quick, rotation=0.0)).rotation == 10
-    assert guard_recipe(replace(quick, rotation=180.0)).rotation == 180
+def test_a_guard_sees_images_turned_as_far_as_its_network_does():
+    quick = replace(RECIPES["quick"], ood_detector="deep", hflip="no")
+    assert ood_detector_recipe(replace(quick, rotation=0.0)).rotation == 10
+    assert ood_detector_recipe(replace(quick, rotation=180.0)).rotation == 180
 
 
-RECIPE = replace(RECIPES["quick"], mirror="no")
+RECIPE = replace(RECIPES["quick"], hflip="no")
 TURN_BACK = {
     "turned left": lambda pixels: np.rot90(pixels, -1, axes=(1, 2)),
     "turned right": lambda pixels: np.rot90(pixels, 1, axes=(1, 2)),
@@ -88,16 +88,16 @@ TURN_BACK = {
 
 
 @pytest.fixture(scope="module")
-def strangers(digits):
-    return make_strangers(digits, np.arange(len(digits)), RECIPE)
+def synthetic_ood(digits):
+    return make_synthetic_ood(digits, np.arange(len(digits)), RECIPE)
 
 
-def test_half_stay_as_they_are_and_the_others_are_turned_as_their_class_says(digits, strangers):
-    counts = np.bincount(strangers.labels // 10, minlength=6) / len(strangers)
+def test_half_stay_as_they_are_and_the_others_are_turned_as_their_class_says(digits, synthetic_ood):
+    counts = np.bincount(synthetic_ood.labels // 10, minlength=6) / len(synthetic_ood)
     assert counts[0] == pytest.approx(0.5, abs=0.05)
     assert counts[1:] == pytest.approx(0.1, abs=0.03)
     where = {source: place for place, source in enumerate(digits.sources)}
-    for made, label, source in zip(strangers.pixels, strangers.labels, strangers.sources, strict=True):
+    for made, label, source in zip(synthetic_ood.pixels, synthetic_ood.labels, synthetic_ood.sources, strict=True):
         form, known = divmod(label, 10)
         if form <= len(FORMS):
             back = TURN_BACK[list(FORMS)[form - 1]](made) if form else made
@@ -105,10 +105,10 @@ def test_half_stay_as_they_are_and_the_others_are_turned_as_their_class_says(dig
             assert known == digits.labels[where[source]]
 
 
-def test_halves_are_of_two_classes(digits, strangers):
+def test_halves_are_of_two_classes(digits, synthetic_ood):
     where = {source: place for place, source in enumerate(digits.sources)}
-    for place in np.flatnonzero(strangers.labels == 50):
-        made, of = strangers.pixels[place], where[strangers.sources[place]]
+    for place in np.flatnonzero(synthetic_ood.labels == 50):
+        made, of = synthetic_ood.pixels[place], where[synthetic_ood.sources[place]]
         others = digits.pixels[digits.labels != digits.labels[of]]
         joined = []
         for turn in (0, 1):  # cut across, or along; where exactly, chance decides
@@ -119,19 +119,19 @@ def test_halves_are_of_two_classes(digits, strangers):
         assert any(joined)
 
 
-def test_the_pictures_themselves_are_left_alone_and_the_seed_decides(digits):
+def test_the_images_themselves_are_left_alone_and_the_seed_decides(digits):
     before = digits.pixels.copy()
-    first, again = (make_strangers(digits, np.arange(100, 300), RECIPE) for _ in range(2))
+    first, again = (make_synthetic_ood(digits, np.arange(100, 300), RECIPE) for _ in range(2))
     assert np.array_equal(digits.pixels, before)
     assert np.array_equal(first.pixels, again.pixels)
     assert len(first) == 200
-    other = make_strangers(digits, np.arange(100, 300), replace(RECIPE, seed=8))
+    other = make_synthetic_ood(digits, np.arange(100, 300), replace(RECIPE, seed=8))
     assert not np.array_equal(first.labels, other.labels)
 
 
-def test_too_many_pictures_are_left_out(digits, monkeypatch):
+def test_too_many_images_are_left_out(digits, monkeypatch):
     monkeypatch.setattr("imprint.training.ood_detector.LARGEST", 64 * 50)
-    assert len(make_strangers(digits, np.arange(1000), RECIPE)) == 50
+    assert len(make_synthetic_ood(digits, np.arange(1000), RECIPE)) == 50
 
 
 TURNED = {"turned left", "turned right"}
@@ -142,17 +142,17 @@ TURNED = {"turned left", "turned right"}
     [
         ({}, (8, 8), set()),
         ({}, (8, 9), TURNED),
-        ({"mirror": "yes"}, (8, 8), {"mirrored"}),
+        ({"hflip": "yes"}, (8, 8), {"mirrored"}),
         ({"rotation": 89.0}, (8, 8), set()),
         ({"rotation": 90.0}, (8, 8), TURNED),
         ({"rotation": 180.0}, (8, 8), {*TURNED, "upside down"}),
-        ({"rotation": 180.0, "mirror": "yes"}, (8, 8), set(FORMS)),
+        ({"rotation": 180.0, "hflip": "yes"}, (8, 8), set(FORMS)),
     ],
 )
 def test_what_is_no_stranger_is_left_out(digits, settings, size, missing):
     recipe = replace(RECIPE, **settings)
-    assert set(FORMS) - set(forms_for(recipe, size)) == missing
-    assert guard_classes(recipe, size, 7) == 7 * (5 - len(missing)) + 1
+    assert set(FORMS) - set(transforms_for(recipe, size)) == missing
+    assert ood_detector_classes(recipe, size, 7) == 7 * (5 - len(missing)) + 1
     if size == (8, 8):
-        made = make_strangers(digits, np.arange(len(digits)), recipe)
-        assert len(np.unique(made.labels)) == guard_classes(recipe, size, 10)
+        made = make_synthetic_ood(digits, np.arange(len(digits)), recipe)
+        assert len(np.unique(made.labels)) == ood_detector_classes(recipe, size, 10)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from imprint import RECIPES
-from imprint.models.networks import build_net
+from imprint.models.networks import build_network
 from imprint.training.optimisers import AdamW, KerasRMSprop, Muon, OneCycle, Plateau, build_optimisers, orthogonal
 
 LESSON = RECIPES["tutorial"]
@@ -87,11 +87,11 @@ def test_muon_is_torchs_own_on_matrices():
 
 
 def test_every_weight_has_one_optimiser():
-    net = build_net("quick", 1, (28, 28), 10)
-    adamw, muon = build_optimisers(RECIPES["quick"], net)
+    network = build_network("quick", 1, (28, 28), 10)
+    adamw, muon = build_optimisers(RECIPES["quick"], network)
     filters, others = ({id(w) for w in o.weights} for o in (muon, adamw))
-    assert filters == {id(w) for w in (net.conv2d_1.weight, net.conv2d_2.weight, net.conv2d_3.weight)}
-    assert filters | others == {id(w) for w in net.parameters()}
+    assert filters == {id(w) for w in (network.conv2d_1.weight, network.conv2d_2.weight, network.conv2d_3.weight)}
+    assert filters | others == {id(w) for w in network.parameters()}
     assert not filters & others
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imprint import LabelledImages, UsageError
-from imprint.training.plan import may_mirror, picture_side, plan_training
+from imprint.training.plan import image_side, make_plan, may_hflip
 
 
 def photos(*names, channels=3, side=100, count=40):
@@ -29,77 +29,77 @@ def photos(*names, channels=3, side=100, count=40):
     ],
 )
 def test_what_may_be_mirrored(names, channels, allowed):
-    found, reason = may_mirror(photos(*names, channels=channels))
+    found, reason = may_hflip(photos(*names, channels=channels))
     assert found is allowed
     assert reason
 
 
-@pytest.mark.parametrize(("names", "mirror"), [(("cat", "dog"), "yes"), (("1", "2"), "no")])
-def test_the_decision_is_said_and_kept(names, mirror):
-    plan = plan_training(photos(*names))
-    assert plan.recipe.mirror == mirror
-    assert plan.recipe.views == ("mirror" if mirror == "yes" else "none")
-    assert ("mirrored (" if mirror == "yes" else "not mirrored (") in str(plan)
-    assert "--set mirror=yes or no" in str(plan)
+@pytest.mark.parametrize(("names", "hflip"), [(("cat", "dog"), "yes"), (("1", "2"), "no")])
+def test_the_decision_is_said_and_kept(names, hflip):
+    plan = make_plan(photos(*names))
+    assert plan.recipe.hflip == hflip
+    assert plan.recipe.tta == ("hflip" if hflip == "yes" else "none")
+    assert ("mirrored (" if hflip == "yes" else "not mirrored (") in str(plan)
+    assert "--set hflip=yes or no" in str(plan)
 
 
 def test_the_decision_can_be_set():
-    plan = plan_training(photos("1", "2"), settings=["mirror=yes"])
-    assert (plan.recipe.mirror, plan.recipe.views) == ("yes", "mirror")
-    assert "--set mirror" not in str(plan)
+    plan = make_plan(photos("1", "2"), hflip="yes")
+    assert (plan.recipe.hflip, plan.recipe.tta) == ("yes", "hflip")
+    assert "--set hflip" not in str(plan)
 
 
 def test_signs_are_not_viewed_in_a_mirror():
-    with pytest.raises(UsageError, match="mirrored views need mirror=yes"):
-        plan_training(photos("1", "2"), settings=["views=mirror"])
+    with pytest.raises(UsageError, match="mirrored views need hflip=yes"):
+        make_plan(photos("1", "2"), tta="hflip")
 
 
-def test_pictures_choose_their_recipe():
-    assert plan_training(photos("cat", "dog")).recipe.name == "photos"
-    assert plan_training(photos("cat", "dog", channels=1, side=28)).recipe.name == "quick"
-    assert plan_training(photos("cat", "dog", channels=1, side=200)).recipe.name == "photos"
+def test_images_choose_their_recipe():
+    assert make_plan(photos("cat", "dog")).recipe.name == "photos"
+    assert make_plan(photos("cat", "dog", channels=1, side=28)).recipe.name == "quick"
+    assert make_plan(photos("cat", "dog", channels=1, side=200)).recipe.name == "photos"
 
 
-def test_large_pictures_are_scaled_down_and_small_ones_left():
-    assert plan_training(photos("cat", "dog", side=120)).spec.input_size == (96, 96)
-    assert plan_training(photos("cat", "dog", side=64)).spec.input_size == (64, 64)
+def test_large_images_are_scaled_down_and_small_ones_left():
+    assert make_plan(photos("cat", "dog", side=120)).spec.input_size == (96, 96)
+    assert make_plan(photos("cat", "dog", side=64)).spec.input_size == (64, 64)
 
 
 def test_copies_are_never_held_out_from_themselves(digits):
     doubled = digits[np.r_[0:200, 0:200]]
-    plan = plan_training(doubled, "quick", validation=0.2)
-    assert plan.warnings == ("200 pictures are copies of others; imprint check names them",)
+    plan = make_plan(doubled, "quick", validation=0.2)
+    assert plan.warnings == ("200 images are copies of others; imprint check names them",)
     assert plan.validation is None or not set(plan.validation.sources) & set(doubled.sources[plan.training])
 
 
 def test_contradicting_copies_and_leaks_are_told(digits):
     twice = digits[np.r_[0:200, 0:2]]
     twice.labels[-1] = (twice.labels[-1] + 1) % 10
-    plan = plan_training(twice, "quick", validation=digits[195:300])
+    plan = make_plan(twice, "quick", validation=digits[195:300])
     assert plan.warnings == (
-        "2 pictures are copies of others, 1 of them with another label; imprint check names them",
-        "5 validation pictures are training pictures too",
+        "2 images are copies of others, 1 of them with another label; imprint check names them",
+        "5 validation images are training images too",
     )
 
 
 def test_groups_stay_on_one_side(digits):
     persons = np.array([f"person {i % 20}" for i in range(400)])
-    plan = plan_training(replace(digits[:400], groups=persons), "quick", validation=0.2)
+    plan = make_plan(replace(digits[:400], groups=persons), "quick", validation=0.2)
     assert not set(persons[plan.training]) & set(plan.validation.groups)
     assert 60 <= len(plan.validation) <= 100
 
 
 def test_photos_are_decoded_as_large_as_the_recipe_wants():
-    assert picture_side(None, []) == picture_side("photos", ["largest_side=64"]) == 128
-    assert picture_side("photos", ["largest_side=200"]) == 200
+    assert image_side(None, []) == image_side("photos", ["largest_side=64"]) == 128
+    assert image_side("photos", ["largest_side=200"]) == 200
 
 
 def test_glyphs_of_several_sizes_are_scaled_as_in_training(digits):
     sizes = np.random.default_rng(0).integers(8, 60, (len(digits), 2)).astype(np.int32)
-    assert plan_training(digits).spec.glyph is not None
-    assert plan_training(replace(digits, sizes=sizes)).spec.glyph is None
+    assert make_plan(digits).spec.glyph is not None
+    assert make_plan(replace(digits, sizes=sizes)).spec.glyph is None
 
 
 def test_classes_that_are_probably_one_are_told(digits):
     named = replace(digits, class_names=("Cat", "cat ", *digits.class_names[2:]))
-    assert "classes 'Cat', 'cat ' are probably one, learnt as several" in plan_training(named, None).warnings
+    assert "classes 'Cat', 'cat ' are probably one, learnt as several" in make_plan(named, None).warnings

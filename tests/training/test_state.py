@@ -11,27 +11,26 @@ import torch
 
 import imprint
 from imprint import Classifier, DataError, ModelFileError, UsageError
-from imprint.core.progress import Reporter
 from imprint.models.model_file import read_model_file, write_model_file
-from imprint.runs.folder import at_work
+from imprint.runs.folder import run_session
 from imprint.runs.run import carry_out
-from imprint.training.plan import plan_training
-from imprint.training.state import Checkpoint, begin, find_stopped
+from imprint.training.plan import make_plan
+from imprint.training.state import Checkpoint, begin, read_resumable_run
 
-QUIET = Reporter(silent=True)
+QUIET = Reporter(verbose=False)
 RUNS = {
-    "muon, one-cycle, hard pictures first": [
+    "muon, one-cycle, hard images first": [
         "quick",
         "epochs=4",
         "min_steps=0",
         "batch_size=64",
-        "epoch_share=0.5",
+        "epoch_fraction=0.5",
         "elastic=0.6",
     ],
     "adamw": ["quick", "epochs=4", "min_steps=3", "optimiser=adamw"],
     "rmsprop, plateau, dropout": ["tutorial", "epochs=4", "steps_per_epoch=6", "plateau_patience=1"],
     "two networks": ["quick", "net=deep+broad", "epochs=2", "min_steps=3"],
-    "a guard": ["quick", "guard=quick", "epochs=3", "min_steps=3"],  # killed while it is taught
+    "a guard": ["quick", "guard=quick", "epochs=3", "min_steps=3"],  # killed while it is trained
 }
 
 
@@ -43,7 +42,7 @@ class KillAt(Reporter):
     """Dies when so many epochs have been told, within the following epoch."""
 
     def __init__(self, epochs):
-        super().__init__(silent=True)
+        super().__init__(verbose=False)
         self.left = epochs
 
     def say(self, line):
@@ -57,7 +56,7 @@ class KillAt(Reporter):
 
 
 def planned(digits, recipe, *settings):
-    return plan_training(digits, recipe, settings=settings, device="cpu")
+    return make_plan(digits, recipe, settings=settings, device="cpu")
 
 
 def stopped_after(epochs, plan, folder):
@@ -66,7 +65,7 @@ def stopped_after(epochs, plan, folder):
     checkpoint.due = lambda: True
     with pytest.raises(Killed):
         carry_out(plan, KillAt(epochs), checkpoint)
-    return find_stopped(folder)
+    return read_resumable_run(folder)
 
 
 @pytest.mark.parametrize("case", RUNS)
@@ -81,7 +80,7 @@ def test_a_resumed_run_ends_to_the_bit_as_one_never_stopped(digits, tmp_path, ca
     resumed = carry_out(again, QUIET, stopped=stopped)
     for name, values in whole.history.items():
         assert name == "seconds" or resumed.history[name] == values
-    expected, found = whole.model.net.state_dict(), resumed.model.net.state_dict()
+    expected, found = whole.model.network.state_dict(), resumed.model.network.state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     whole.model.save(tmp_path / "whole.safetensors")
     resumed.model.save(tmp_path / "resumed.safetensors")
@@ -94,8 +93,8 @@ def test_the_best_score_is_remembered(digits, tmp_path):
     state = stopped.go_on(plan)
     assert state.best_accuracy == max(epoch["val_acc"] for epoch in stopped.epochs)
     best = max(range(2), key=lambda place: stopped.epochs[place]["val_acc"])
-    state.net.load_state_dict(state.best_weights)
-    found = imprint.models.inference.predict_probabilities(state.net, plan.validation.pixels, plan.spec).argmax(1)
+    state.network.load_state_dict(state.best_weights)
+    found = imprint.models.inference.predict_probabilities(state.network, plan.validation.pixels, plan.spec).argmax(1)
     accuracy = float((found == plan.validation.labels_among(plan.images.class_names)).mean())
     assert accuracy == stopped.epochs[best]["val_acc"]
 
@@ -105,7 +104,7 @@ def test_a_stopped_runs_folder_holds_a_model(digits, tmp_path):
     model = Classifier.load(tmp_path)
     right = np.mean(np.array(model.predict(digits[300:]).names) == digits[300:].labels.astype(str))
     assert right > 0.5  # guessing gives 0.1
-    assert (model.temperature, model.views_below) == (1.0, 0.0)
+    assert (model.temperature, model.tta_below) == (1.0, 0.0)
     assert not model.predict(digits).unsure.any()
 
 
@@ -124,11 +123,11 @@ def stopped_folder(digits, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("setting", ["epochs=4", "seed=8", "net=deep", "validation_share=0.2"])
+@pytest.mark.parametrize("setting", ["epochs=4", "seed=8", "net=deep", "validation_fraction=0.2"])
 def test_another_recipe_is_refused(digits, stopped_folder, setting):
     other = planned(digits[:300], "quick", "epochs=3", "min_steps=2", setting)
     with pytest.raises(UsageError, match=f"{setting} at --resume: the run began with "):
-        find_stopped(stopped_folder).check(other, QUIET)
+        read_resumable_run(stopped_folder).check(other, QUIET)
 
 
 def test_changed_data_is_refused(digits, stopped_folder):
@@ -138,19 +137,19 @@ def test_changed_data_is_refused(digits, stopped_folder):
     labels[5] = (labels[5] + 1) % 10
     for changed in (replace(digits[:300], pixels=pixels), replace(digits[:300], labels=labels), digits[:299]):
         with pytest.raises(DataError, match=r"it is not what the run in .* began with\. Give the same data"):
-            find_stopped(stopped_folder).check(planned(changed, "quick", "epochs=3", "min_steps=2"), QUIET)
+            read_resumable_run(stopped_folder).check(planned(changed, "quick", "epochs=3", "min_steps=2"), QUIET)
 
 
 def test_another_machine_is_told(digits, stopped_folder, monkeypatch, capsys):
     monkeypatch.setattr("imprint.training.state.machine_name", lambda device: "another")
-    find_stopped(stopped_folder).check(planned(digits[:300], "quick", "epochs=3", "min_steps=2"), Reporter())
+    read_resumable_run(stopped_folder).check(planned(digits[:300], "quick", "epochs=3", "min_steps=2"))
     assert "begun on another machine" in capsys.readouterr().err
 
 
 def test_the_arithmetic_of_the_beginning_is_used_again(digits, stopped_folder, monkeypatch):
     adopted = {}
-    monkeypatch.setattr("imprint.training.state.adopt_arithmetic", lambda device, chosen: adopted.update(chosen))
-    find_stopped(stopped_folder).check(planned(digits[:300], "quick", "epochs=3", "min_steps=2"), QUIET)
+    monkeypatch.setattr("imprint.training.state.adopt_compute_configs", lambda device, chosen: adopted.update(chosen))
+    read_resumable_run(stopped_folder).check(planned(digits[:300], "quick", "epochs=3", "min_steps=2"), QUIET)
     assert set(adopted) == {"auto", "float32"}
 
 
@@ -162,7 +161,7 @@ def test_a_damaged_checkpoint_is_refused(stopped_folder, tmp_path):
         damaged[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
         (tmp_path / "checkpoint.safetensors").write_bytes(damaged)
         with pytest.raises(ModelFileError):
-            find_stopped(tmp_path)
+            read_resumable_run(tmp_path)
 
 
 CHANGES = {
@@ -189,15 +188,15 @@ def test_a_checkpoint_that_does_not_hold_together_is_refused(digits, stopped_fol
     write_model_file(tmp_path / "checkpoint.safetensors", tensors, facts)
     plan = planned(digits[:300], "quick", "epochs=3", "min_steps=2")
     with torch.random.fork_rng(), pytest.raises(ModelFileError, match="its header does not hold together"):
-        find_stopped(tmp_path).go_on(plan)
+        read_resumable_run(tmp_path).go_on(plan)
 
 
 def test_a_run_that_has_ended_is_not_taken_up(model, tmp_path):
     model.save(tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match="it has ended, nothing is left to do"):
-        find_stopped(tmp_path)
+        read_resumable_run(tmp_path)
     with pytest.raises(UsageError, match="there is no checkpoint in it"):
-        find_stopped(tmp_path / "nowhere")
+        read_resumable_run(tmp_path / "nowhere")
 
 
 def test_checkpoints_take_a_hundredth_of_the_time(digits, tmp_path):
@@ -222,7 +221,7 @@ def test_a_full_disk_is_noticed_before_training(digits, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     with (
         pytest.raises(UsageError, match=r"No space left on device.*Free some space"),
-        at_work(tmp_path / "run", plan, {}) as checkpoint,
+        run_session(tmp_path / "run", plan, {}) as checkpoint,
     ):
         carry_out(plan, QUIET, checkpoint)
     assert not (tmp_path / "run").exists()
@@ -234,17 +233,17 @@ def test_a_disk_that_fills_up_costs_checkpoints_not_the_run(digits, tmp_path, mo
     checkpoint.due = lambda: True
     whole = checkpoint.write
 
-    def fills_up(state, reporter):
+    def fills_up(state):
         if len(state.epochs) == 2:
             monkeypatch.setattr("os.fsync", full)
-        whole(state, reporter)
+        whole(state)
 
     checkpoint.write = fills_up
-    run = carry_out(plan, Reporter(), checkpoint)
+    run = carry_out(plan, checkpoint)
     assert len(run.history["loss"]) == 3
     assert "No space left on device" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
-    assert len(find_stopped(tmp_path).epochs) == 1
+    assert len(read_resumable_run(tmp_path).epochs) == 1
 
 
 def test_divergence_leaves_the_last_good_checkpoint(digits, tmp_path, monkeypatch):
@@ -260,11 +259,11 @@ def test_divergence_leaves_the_last_good_checkpoint(digits, tmp_path, monkeypatc
     monkeypatch.setattr("imprint.training.fit.log_loss", worse)
     with (
         pytest.raises(UsageError, match=r"loss at epoch 3: it is no longer a number: .*--set learning_rate=0.0015"),
-        at_work(tmp_path, plan, {"data": "digits"}) as checkpoint,
+        run_session(tmp_path, plan, {"data": "digits"}) as checkpoint,
     ):
         checkpoint.due = lambda: True
         carry_out(plan, QUIET, checkpoint)
-    assert len(find_stopped(tmp_path).epochs) == 2
+    assert len(read_resumable_run(tmp_path).epochs) == 2
     assert Classifier.load(tmp_path).predict(digits[:3]).names
 
 
@@ -276,4 +275,4 @@ def test_a_checkpoint_holds_no_code_and_no_secret(stopped_folder):
 
 def test_copies_of_a_folder_can_be_taken_up(digits, stopped_folder, tmp_path):
     shutil.copytree(stopped_folder, tmp_path / "moved")
-    assert len(find_stopped(tmp_path / "moved").epochs) == 1
+    assert len(read_resumable_run(tmp_path / "moved").epochs) == 1

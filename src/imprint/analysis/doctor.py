@@ -1,4 +1,4 @@
-"""The data doctor: what is wrong with labelled pictures, told before they cost anything."""
+"""The data doctor: what is wrong with labelled images, told before they cost anything."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 from numpy import ndarray
 
-from imprint.analysis.label_errors import find_mislabelled
+from imprint.analysis.label_errors import find_label_errors
 from imprint.core.errors import UsageError
 from imprint.core.files import written_whole
-from imprint.core.progress import Reporter
+from imprint.core.progress import say, shown
 from imprint.data.duplicates import NearCopies, connect, fingerprints, near_copies
 from imprint.data.images import LabelledImages, expect_images
 from imprint.data.quality import KINDS, Finding, Findings, find_faults
@@ -31,26 +31,26 @@ def check(
     recipe: str | Recipe | None = None,
     seed: int = 7,
     device: str = "auto",
-    silent: bool = False,
+    verbose: bool = True,
 ) -> Findings:
-    """Examine labelled pictures before anything is learnt from them.
+    """Examine labelled images before anything is learnt from them.
 
     Parameters
     ----------
     images : LabelledImages
         The data.
     against : LabelledImages or sequence of LabelledImages, default=()
-        Other data, such as validation and test pictures, that must share no picture with `images`.
+        Other data, such as validation and test images, that must share no image with `images`.
     labels : bool, default=True
         Look for wrong labels too, which trains three networks.
     recipe : str, Recipe or None, default=None
-        How to teach those networks; None is `mislabelled.judging_recipe`.
+        How to train those networks; None is `mislabelled.judging_recipe`.
     seed : int, default=7
         Of those networks.
     device : str, default="auto"
         Where to compute.
-    silent : bool, default=False
-        Say nothing on stderr.
+    verbose : bool, default=True
+        Whether to tell on stderr how it goes.
 
     Returns
     -------
@@ -66,29 +66,29 @@ def check(
     --------
     >>> from imprint.data.load import load
     >>> digits = load("digits")
-    >>> findings = check(digits[:400], against=digits[399:], labels=False, silent=True)
+    >>> findings = check(digits[:400], against=digits[399:], labels=False, verbose=False)
     >>> [finding.to_dict() for finding in findings.findings]
     [{'kind': 'leak', 'where': ['digits#400', 'digits#400'],
-      'message': 'the same picture in digits', 'score': 1.0}]
+      'message': 'the same image in digits', 'score': 1.0}]
     """
-    reporter = Reporter(silent)
     collections = [images, *([against] if isinstance(against, LabelledImages) else against)]
     for collection in collections:
         expect_images(collection, "check")
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed {seed}", "check", "it lies from 0 to 4294967295", "Choose another.")
-    found = [*find_faults(images), *(finding for other in collections[1:] for finding in _unlearnt(images, other))]
-    reporter.say(f"looking for copies among {sum(map(len, collections)):,} pictures")
-    prints = np.concatenate([fingerprints(each.pixels) for each in collections])
-    near = near_copies(*(each.pixels for each in collections))
-    found += _copies(collections, prints, near)
-    notes: list[str] = []
-    if labels:
-        persons = images.groups
-        groupings = [prints[: len(images)], *([] if persons is None else [persons])]
-        groups = connect(groupings, near.pairs[(near.pairs < len(images)).all(axis=1)])
-        wrong, notes = find_mislabelled(images, groups, recipe=recipe, seed=seed, device=device, reporter=reporter)
-        found += wrong
+    with shown(verbose):
+        found = [*find_faults(images), *(finding for other in collections[1:] for finding in _unlearnt(images, other))]
+        say(f"looking for copies among {sum(map(len, collections)):,} images")
+        prints = np.concatenate([fingerprints(each.pixels) for each in collections])
+        near = near_copies(*(each.pixels for each in collections))
+        found += _copies(collections, prints, near)
+        notes: list[str] = []
+        if labels:
+            persons = images.groups
+            groupings = [prints[: len(images)], *([] if persons is None else [persons])]
+            groups = connect(groupings, near.pairs[(near.pairs < len(images)).all(axis=1)])
+            wrong, notes = find_label_errors(images, groups, recipe=recipe, seed=seed, device=device)
+            found += wrong
     order = list(KINDS)
     found.sort(key=lambda finding: order.index(finding.kind))
     return Findings(images.name, len(images), images.class_counts(), tuple(found), tuple(notes))
@@ -98,7 +98,7 @@ def _unlearnt(images: LabelledImages, other: LabelledImages) -> list[Finding]:
     """Tell of classes that only the other data have."""
     if images.labels is None:
         return []
-    words = "no picture to learn from, where the other data have"
+    words = "no image to learn from, where the other data have"
     return [
         Finding("imbalance", (name,), f"{words} {count:,}", 1.0)
         for name, count in other.class_counts().items()
@@ -107,7 +107,7 @@ def _unlearnt(images: LabelledImages, other: LabelledImages) -> list[Finding]:
 
 
 def _copies(collections: Sequence[LabelledImages], prints: ndarray, near: NearCopies) -> list[Finding]:
-    """Tell of each picture that is there more than once, within the data or in the other data too."""
+    """Tell of each image that is there more than once, within the data or in the other data too."""
     groups = connect([prints], near.pairs)
     likeness = np.ones(len(groups))
     np.minimum.at(likeness, groups[near.pairs[:, 0]], near.likeness)
@@ -128,7 +128,7 @@ def _copies(collections: Sequence[LabelledImages], prints: ndarray, near: NearCo
 
 def _duplicate(images: LabelledImages, own: Int64[ndarray, " copies"], exact: bool, sure: float) -> Finding:
     names = {} if images.labels is None else {images.class_names[label]: None for label in images.labels[own]}
-    words = f"{'the same' if exact else 'nearly the same'} picture {len(own)} times"
+    words = f"{'the same' if exact else 'nearly the same'} image {len(own)} times"
     words += f", {CONTRADICTION}: {', '.join(names)}" if len(names) > 1 else ""
     return Finding("duplicate", tuple(images.sources[own].tolist()), words, sure, tuple(own.tolist()))
 
@@ -146,17 +146,17 @@ def _leak(
         where.append(f"{images.name} row {source}" if which and images.from_pixel_table else source)
         if which:
             others[images.name] = None
-    words = f"{'the same' if exact else 'nearly the same'} picture in {' and '.join(others)}"
+    words = f"{'the same' if exact else 'nearly the same'} image in {' and '.join(others)}"
     return Finding("leak", tuple(where), words, sure, tuple(together.tolist()))
 
 
-LEFT_OUT = ("leak", "label", "constant", "polarity")  # all pictures of such a finding are left out
+LEFT_OUT = ("leak", "label", "constant", "polarity")  # all images of such a finding are left out
 
 
-def kept(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
-    """Choose the pictures to keep.
+def keep_mask(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
+    """Choose the images to keep.
 
-    Left out are pictures that leak, have one colour, are inverted or are probably labelled wrong;
+    Left out are images that leak, have one colour, are inverted or are probably labelled wrong;
     of copies all but the first, and all of them where their labels differ; and classes that a
     program made.
 
@@ -170,19 +170,19 @@ def kept(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
     Returns
     -------
     ndarray of bool, shape (n,)
-        Whether each picture stays.
+        Whether each image stays.
 
     Examples
     --------
     >>> from imprint.analysis.doctor import check
     >>> from imprint.data.load import load
     >>> twice = load("digits")[[0, 1, 0]]
-    >>> kept(twice, check(twice, labels=False, silent=True))
+    >>> keep_mask(twice, check(twice, labels=False, verbose=False))
     array([ True,  True, False])
     """
     stays = np.ones(len(images), dtype=bool)
     for finding in findings.findings:
-        own = [position for position in finding.pictures if position < len(images)]
+        own = [position for position in finding.images if position < len(images)]
         if finding.kind == "duplicate":
             stays[own if CONTRADICTION in finding.message else own[1:]] = False
         elif finding.kind in LEFT_OUT:
@@ -193,7 +193,7 @@ def kept(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
 
 
 def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int:
-    """Write what is kept as a CSV: of path and label where every picture is a file, else of pixels.
+    """Write what is kept as a CSV: of path and label where every image is a file, else of pixels.
 
     Several spellings of one class become the commonest one.
 
@@ -209,12 +209,12 @@ def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int
     Returns
     -------
     int
-        How many pictures it holds.
+        How many images it holds.
 
     Raises
     ------
     UsageError
-        When nothing would be left, the pictures fit into neither form, or the file cannot be written.
+        When nothing would be left, the images fit into neither form, or the file cannot be written.
 
     Examples
     --------
@@ -222,14 +222,14 @@ def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int
     >>> from imprint.analysis.doctor import check
     >>> from imprint.data.load import load
     >>> digits, path = load("digits")[[0, 1, 0]], Path(tempfile.mkdtemp()) / "clean.csv"
-    >>> write_cleaned(digits, check(digits, labels=False, silent=True), path)
+    >>> write_cleaned(digits, check(digits, labels=False, verbose=False), path)
     2
     >>> load(path).class_names
     ('0', '1')
     """
-    chosen = images[np.flatnonzero(kept(images, findings))] if kept(images, findings).any() else None
+    chosen = images[np.flatnonzero(keep_mask(images, findings))] if keep_mask(images, findings).any() else None
     if chosen is None:
-        raise UsageError("cleaned list", str(path), "no picture would be left", "Look at the findings first.")
+        raise UsageError("cleaned list", str(path), "no image would be left", "Look at the findings first.")
     renamed = {name: finding.suggested for finding in findings.of("name") for name in finding.where}
     names = [renamed.get(name) or name for name in images.class_names]
     labels = None if chosen.labels is None else [names[label] for label in chosen.labels]
@@ -241,7 +241,7 @@ def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int
 
 
 def _files(images: LabelledImages) -> list[Path]:
-    """Find the file of every picture; none where a picture has no file of its own."""
+    """Find the file of every image; none where an image has no file of its own."""
     for folder in (Path(), Path(images.name)):
         files = [folder / str(source) for source in images.sources]
         if all(file.is_file() for file in files):
@@ -254,8 +254,8 @@ def _write_paths(files: list[Path], labels: list[str] | None, path: Path) -> Non
     with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label"][: 1 if labels is None else 2])
-        for number, picture in enumerate(files):
-            relative = Path(os.path.relpath(picture.absolute(), home)).as_posix()
+        for number, image in enumerate(files):
+            relative = Path(os.path.relpath(image.absolute(), home)).as_posix()
             writer.writerow([relative] if labels is None else [relative, labels[number]])
 
 
@@ -267,7 +267,7 @@ def _write_pixels(images: LabelledImages, labels: list[str] | None, path: Path) 
         raise UsageError(
             "cleaned list",
             str(path),
-            f"pictures of {width}×{height} that are no files of their own fit into no CSV",
+            f"images of {width}×{height} that are no files of their own fit into no CSV",
             "Save them as files in class folders first.",
         )
     flat = images.pixels.transpose(0, 2, 3, 1).reshape(len(images), -1)

@@ -1,4 +1,4 @@
-"""Scoring a model on labelled pictures, and two against each other."""
+"""Scoring a model on labelled images, and two against each other."""
 
 from __future__ import annotations
 
@@ -10,28 +10,23 @@ from numpy import ndarray
 
 from imprint.core.errors import UsageError
 from imprint.core.metrics import difference_interval, mcnemar
-from imprint.core.progress import Reporter
 from imprint.core.scores import Score, score
 from imprint.data.images import LabelledImages, kind_of
 from imprint.data.load import Data
 from imprint.models.predictor import Predictor
 
 
-def evaluate(
-    model: Predictor, images: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
-) -> Score:
-    """Score a model on labelled pictures; classes are matched by name.
+def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None = None) -> Score:
+    """Score a model on labelled images; classes are matched by name.
 
     Parameters
     ----------
     model : Predictor
         A classifier, as training or an exported file gives it.
     images : LabelledImages, or data as `load` takes it
-        Pictures with labels, of the form that the model was taught with or brought into it.
+        Images with labels, of the form that the model was trained on or brought into it.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided.
-    reporter : Reporter or None, default=None
-        Told what is read and what is left out; None keeps silent.
 
     Returns
     -------
@@ -41,7 +36,7 @@ def evaluate(
     Raises
     ------
     DataError
-        When labels are missing or unknown to the model, or pictures have another form.
+        When labels are missing or unknown to the model, or images have another form.
     UsageError
         When the model is none.
 
@@ -49,14 +44,14 @@ def evaluate(
     --------
     >>> from imprint import load, train
     >>> digits = load("digits")
-    >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> evaluate(model, digits).images
     1797
     """
     if not hasattr(model, "ready"):
         remedy = "Give imprint.Classifier.load(PATH), then the data."
         raise UsageError("model", "evaluate", f"{kind_of(model)} is no model", remedy)
-    ready = model.ready(images, part, reporter)
+    ready = model.ready(images, part)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)
     return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
@@ -67,12 +62,12 @@ SIGNIFICANT = 0.05  # a difference that chance makes less often than this is cal
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same pictures.
+    """Two models on the same images.
 
     Parameters
     ----------
     images : int
-        Number of pictures.
+        Number of images.
     accuracy : tuple of float
         Of the first and of the second.
     difference : float
@@ -80,7 +75,7 @@ class Comparison:
     interval : tuple of float
         Its 95 % interval; see `metrics.difference_interval`.
     only_first, only_second : int
-        Pictures that only one of them named rightly.
+        Images that only one of them named rightly.
     p_value : float
         See `metrics.mcnemar`.
 
@@ -122,20 +117,17 @@ def compare(
     second: Predictor,
     images: LabelledImages | Data,
     part: str | None = None,
-    reporter: Reporter | None = None,
 ) -> Comparison:
-    """Tell whether one of two models is really better, on pictures that neither has learnt from.
+    """Tell whether one of two models is really better, on images that neither has learnt from.
 
     Parameters
     ----------
     first, second : Predictor
         The models: classifiers, as training or an exported file gives them.
     images : LabelledImages, or data as `load` takes it
-        Pictures with labels, of the form that both were taught with or brought into each one's.
+        Images with labels, of the form that both were trained on or brought into each one's.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided.
-    reporter : Reporter or None, default=None
-        Told what is read and what is left out; None keeps silent.
 
     Returns
     -------
@@ -145,29 +137,29 @@ def compare(
     Raises
     ------
     DataError
-        When labels are missing or unknown to a model, or pictures have another form.
+        When labels are missing or unknown to a model, or images have another form.
 
     Examples
     --------
     >>> from imprint import load, train
     >>> digits = load("digits")
-    >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> compare(model, model, digits).verdict
     'no difference beyond noise'
     """
-    given = [(model, model.ready(images, part, reporter)) for model in (first, second)]
+    given = [(model, model.ready(images, part)) for model in (first, second)]
     return comparison(*(named_rightly(model, ready) for model, ready in given))
 
 
 def named_rightly(model: Predictor, images: LabelledImages) -> Bool[ndarray, " n"]:
-    """Tell which pictures a model names rightly.
+    """Tell which images a model names rightly.
 
     Parameters
     ----------
     model : Predictor
         The model.
     images : LabelledImages
-        Pictures with labels, of the form that it was taught with.
+        Images with labels, of the form that it was trained on.
 
     Returns
     -------
@@ -177,13 +169,13 @@ def named_rightly(model: Predictor, images: LabelledImages) -> Bool[ndarray, " n
     Raises
     ------
     DataError
-        When labels are missing or unknown to the model, or the pictures have another form.
+        When labels are missing or unknown to the model, or the images have another form.
 
     Examples
     --------
     >>> from imprint import load, train
     >>> digits = load("digits")
-    >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> int(named_rightly(model, digits).sum()) == round(evaluate(model, digits).accuracy * 1797)
     True
     """
@@ -192,7 +184,7 @@ def named_rightly(model: Predictor, images: LabelledImages) -> Bool[ndarray, " n
 
 
 def comparison(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> Comparison:
-    """Compare two models by which of the same pictures each named rightly.
+    """Compare two models by which of the same images each named rightly.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Explanation: what a network makes of one picture, layer by layer, and what in it decided."""
+"""Explanation: what a network makes of one image, layer by layer, and what in it decided."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
-from imprint.core.progress import Reporter
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data
 from imprint.models.classifier import Classifier
@@ -20,15 +19,15 @@ from imprint.models.predictor import Predictions
 from imprint.preprocessing.prepare import normalise, scale
 
 SHOWN_LAYERS = (nn.Conv2d, nn.MaxPool2d, ReLU, Residual, GlobalPool, Dense)  # the others change scale or form only
-COARSEST_MAP = 5  # pixels of the shorter side; on 3×3 maps "where" means a third of the picture
-# Between blank and picture. Of 60 digits and three networks, no sum was off by more than 0.15, and with 128 pixels
+COARSEST_MAP = 5  # pixels of the shorter side; on 3×3 maps "where" means a third of the image
+# Between blank and image. Of 60 digits and three networks, no sum was off by more than 0.15, and with 128 pixels
 # changed by 0.02 to 0.03 of the strongest (median; at most 0.10).
 PATH_STEPS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class LayerOutput:
-    """What one layer turns a picture into.
+    """What one layer turns an image into.
 
     Parameters
     ----------
@@ -58,16 +57,16 @@ class LayerOutput:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a model makes of one picture.
+    """What a model makes of one image.
 
     Parameters
     ----------
     where : str
-        Which picture, in words.
-    picture : ndarray of uint8, shape (c, h, w)
+        Which image, in words.
+    image : ndarray of uint8, shape (c, h, w)
         As the network sees it.
     prediction : Predictions
-        What the model says of it: of this one picture.
+        What the model says of it: of this one image.
     truth : str or None
         Its label, where known.
     network : str
@@ -78,20 +77,20 @@ class Explanation:
         From the first layer to the logits.
     looked : tuple of (str, ndarray of float32, shape (map_rows, map_columns))
         For the predicted class and for its rival, where the network found evidence; see `grad_cam`. The rival
-        is the true class of a picture known to be mistaken, else the second likeliest.
+        is the true class of an image known to be mistaken, else the second likeliest.
     weighed : ndarray of float32, shape (h, w)
         How much each pixel spoke for the predicted class (above 0) or against it; see `integrated_gradients`.
 
     Examples
     --------
     >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> [layer.form for layer in explain(model, "digits").layers][:2]
     ['12×12, 32 channels', '12×12, 32 channels']
     """
 
     where: str
-    picture: UInt8[ndarray, "c h w"]
+    image: UInt8[ndarray, "c h w"]
     prediction: Predictions
     truth: str | None
     network: str
@@ -112,7 +111,7 @@ class Explanation:
         Examples
         --------
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> explain(model, "digits").facts()["layers"][0]
         {'name': 'conv2d', 'shape': [32, 12, 12]}
         """
@@ -129,22 +128,19 @@ def explain(
     images: LabelledImages | Data,
     index: int = 0,
     network: int = 1,
-    reporter: Reporter | None = None,
 ) -> Explanation:
-    """Explain what a model makes of one picture.
+    """Explain what a model makes of one image.
 
     Parameters
     ----------
     model : Classifier
         The model.
     images : LabelledImages, or data as `load` takes it
-        One picture or several, of the form that the model was taught with or brought into it.
+        One image or several, of the form that the model was trained on or brought into it.
     index : int, default=0
-        Which picture, counted from 0.
+        Which image, counted from 0.
     network : int, default=1
         Which network of a model of several, counted from 1.
-    reporter : Reporter or None, default=None
-        Told what is read; None keeps silent.
 
     Returns
     -------
@@ -154,22 +150,22 @@ def explain(
     Raises
     ------
     UsageError
-        When there is no such picture or network.
+        When there is no such image or network.
     DataError
-        When the pictures cannot be read or have another form.
+        When the images cannot be read or have another form.
 
     Examples
     --------
     >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> explanation = explain(model, "digits", index=3)
     >>> explanation.where, explanation.truth, explanation.filters.shape
     ('digits#4', '3', (32, 1, 5, 5))
     """
-    nets = list(model.net.members) if isinstance(model.net, Ensemble) else [model.net]
-    _require(f"network {network}", 1 <= network <= len(nets), "the model", f"it has {len(nets)}", "1")
-    ready = model.ready(images, reporter=reporter)
-    _require(f"index {index}", 0 <= index < len(ready), ready.name, f"it holds {len(ready):,} pictures", "0")
+    networks = list(model.network.members) if isinstance(model.network, Ensemble) else [model.network]
+    _require(f"network {network}", 1 <= network <= len(networks), "the model", f"it has {len(networks)}", "1")
+    ready = model.ready(images)
+    _require(f"index {index}", 0 <= index < len(ready), ready.name, f"it holds {len(ready):,} images", "0")
     one = ready[index : index + 1]
     prediction = model.predict(one)
     truth = None if one.labels is None else one.class_names[one.labels[0]]
@@ -177,29 +173,29 @@ def explain(
     if truth in model.class_names and truth != prediction.names[0]:
         order.insert(1, model.class_names.index(truth))
 
-    net = nets[network - 1]
-    device = next(net.parameters()).device
+    chosen = networks[network - 1]
+    device = next(chosen.parameters()).device
     seen = scale(torch.from_numpy(one.pixels), model.spec)
     prepared = normalise(seen).to(device)
-    outputs = layer_outputs(net, prepared)
-    shown = {name: outputs[name] for name, layer in net.named_children() if isinstance(layer, SHOWN_LAYERS)}
-    weighed = integrated_gradients(model.net, prepared, order[0]).sum(dim=1)
+    outputs = layer_outputs(chosen, prepared)
+    shown = {name: outputs[name] for name, layer in chosen.named_children() if isinstance(layer, SHOWN_LAYERS)}
+    weighed = integrated_gradients(model.network, prepared, order[0]).sum(dim=1)
     return Explanation(
         where=f"row {one.sources[0]} of {ready.name}" if ready.from_pixel_table else str(one.sources[0]),
-        picture=seen[0].numpy(),
+        image=seen[0].numpy(),
         prediction=prediction,
         truth=truth,
-        network=f"network {network} of {len(nets)}" if len(nets) > 1 else "",
-        filters=first_filters(net).cpu().numpy(),
+        network=f"network {network} of {len(networks)}" if len(networks) > 1 else "",
+        filters=first_filters(chosen).cpu().numpy(),
         layers=tuple(LayerOutput(name, output[0].cpu().numpy()) for name, output in shown.items()),
         looked=tuple(
-            (model.class_names[label], grad_cam(net, prepared, label)[0].cpu().numpy()) for label in order[:2]
+            (model.class_names[label], grad_cam(chosen, prepared, label)[0].cpu().numpy()) for label in order[:2]
         ),
         weighed=weighed[0].cpu().numpy(),
     )
 
 
-def first_filters(net: nn.Module) -> Float32[Tensor, "k c rows columns"]:
+def first_filters(network: nn.Module) -> Float32[Tensor, "k c rows columns"]:
     """Give the weights of a network's first convolution.
 
     Parameters
@@ -218,20 +214,20 @@ def first_filters(net: nn.Module) -> Float32[Tensor, "k c rows columns"]:
     >>> first_filters(tutorial(1, 28, 28, 10)).shape
     torch.Size([30, 1, 5, 5])
     """
-    weights: Tensor = next(net.parameters()).detach()
+    weights: Tensor = next(network.parameters()).detach()
     return weights
 
 
 @torch.enable_grad()  # without gradients our ReLU overwrites its input, which is an output to show
-def layer_outputs(net: nn.Module, prepared: Float32[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n ..."]]:
-    """Give what each layer of a chain turns pictures into.
+def layer_outputs(network: nn.Module, prepared: Float32[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n ..."]]:
+    """Give what each layer of a chain turns images into.
 
     Parameters
     ----------
     net : nn.Module
         A chain of layers, in evaluation mode.
     prepared : Tensor of float32, shape (n, c, h, w)
-        Pictures from 0 to 1, in the size that it takes.
+        Images from 0 to 1, in the size that it takes.
 
     Returns
     -------
@@ -246,7 +242,7 @@ def layer_outputs(net: nn.Module, prepared: Float32[Tensor, "n c h w"]) -> dict[
     {'conv2d': (1, 30, 24, 24), 'max_pooling2d': (1, 30, 12, 12), 'conv2d_1': (1, 15, 10, 10)}
     """
     outputs, activations = {}, prepared
-    for name, layer in net.named_children():
+    for name, layer in network.named_children():
         activations = layer(activations)
         outputs[name] = activations.detach()
     return outputs
@@ -254,19 +250,19 @@ def layer_outputs(net: nn.Module, prepared: Float32[Tensor, "n c h w"]) -> dict[
 
 @torch.enable_grad()
 def grad_cam(
-    net: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, coarsest: int = COARSEST_MAP
+    network: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, coarsest: int = COARSEST_MAP
 ) -> Float32[Tensor, "n rows columns"]:
     """Tell where a network found evidence for a class: Grad-CAM.
 
     The channels of a late layer are summed, each weighted by how much the class's logit rises with it on
-    average over the picture; what is left below 0 is cut off.
+    average over the image; what is left below 0 is cut off.
 
     Parameters
     ----------
     net : nn.Module
         A chain of layers, in evaluation mode.
     prepared : Tensor of float32, shape (n, c, h, w)
-        Pictures from 0 to 1, in the size that it takes.
+        Images from 0 to 1, in the size that it takes.
     label : int
         Position of the class.
     coarsest : int, default=5
@@ -288,8 +284,8 @@ def grad_cam(
     >>> grad_cam(tutorial(1, 28, 28, 10).eval(), torch.rand(2, 1, 28, 28), label=3).shape
     torch.Size([2, 10, 10])
     """
-    layers = dict(net.named_children())
-    outputs = layer_outputs(net, prepared)
+    layers = dict(network.named_children())
+    outputs = layer_outputs(network, prepared)
     fine = [name for name, output in outputs.items() if output.ndim == 4 and min(output.shape[2:]) >= coarsest]
     cut = fine[-1]
     names = list(layers)
@@ -304,23 +300,23 @@ def grad_cam(
 
 @torch.enable_grad()
 def integrated_gradients(
-    net: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, steps: int = PATH_STEPS
+    network: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, steps: int = PATH_STEPS
 ) -> Float32[Tensor, "n c h w"]:
-    """Tell how much each pixel spoke for a class: integrated gradients from a blank picture.
+    """Tell how much each pixel spoke for a class: integrated gradients from a blank image.
 
-    A picture's pixels sum to how far it lifts the logarithm of the class's probability above what the
-    network says of a blank picture.
+    An image's pixels sum to how far it lifts the logarithm of the class's probability above what the
+    network says of a blank image.
 
     Parameters
     ----------
     net : nn.Module
-        From pictures to logits, in evaluation mode.
+        From images to logits, in evaluation mode.
     prepared : Tensor of float32, shape (n, c, h, w)
-        Pictures from 0 to 1, in the size that it takes.
+        Images from 0 to 1, in the size that it takes.
     label : int
         Position of the class.
     steps : int, default=64
-        Pictures on the way from blank to whole, at the middles of equal pieces.
+        Images on the way from blank to whole, at the middles of equal pieces.
 
     Returns
     -------
@@ -334,15 +330,15 @@ def integrated_gradients(
     Examples
     --------
     >>> from imprint.models.networks import tutorial
-    >>> net, picture = tutorial(1, 28, 28, 10).eval(), torch.rand(1, 1, 28, 28)
-    >>> lift = (net(picture).log_softmax(1) - net(picture * 0).log_softmax(1))[0, 3]
-    >>> bool((integrated_gradients(net, picture, label=3).sum() - lift).abs() < 0.01)
+    >>> network, image = tutorial(1, 28, 28, 10).eval(), torch.rand(1, 1, 28, 28)
+    >>> lift = (network(image).log_softmax(1) - network(image * 0).log_softmax(1))[0, 3]
+    >>> bool((integrated_gradients(network, image, label=3).sum() - lift).abs() < 0.01)
     True
     """
     slopes = torch.zeros_like(prepared)
     for step in range(steps):
         part = (prepared * ((step + 0.5) / steps)).requires_grad_()
-        (slope,) = torch.autograd.grad(net(part).log_softmax(dim=1)[:, label].sum(), part)
+        (slope,) = torch.autograd.grad(network(part).log_softmax(dim=1)[:, label].sum(), part)
         slopes += slope
     return prepared * slopes / steps
 

@@ -1,4 +1,4 @@
-"""Pictures whose label is probably wrong, by confident learning over cross-validated predictions."""
+"""Images whose label is probably wrong, by confident learning over cross-validated predictions."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 from numpy import ndarray
 
-from imprint.core.progress import Reporter
+from imprint.core.progress import progress_bar, say
 from imprint.data.images import LabelledImages
 from imprint.data.quality import Finding
 from imprint.data.split import held_out_groups
 from imprint.recipes import Recipe
-from imprint.runs.run import carry_out
-from imprint.training.plan import choose_recipe, plan_training
+from imprint.runs.training import train
+from imprint.training.plan import choose_recipe
 
-FOLDS = 3  # networks, each judging the third of the pictures that it has not learnt from
-FEWEST = 4  # pictures of a class to learn from; with fewer a network cannot know the class
+FOLDS = 3  # networks, each judging the third of the images that it has not learnt from
+FEWEST = 4  # images of a class to learn from; with fewer a network cannot know the class
 FAR = 0.5  # cleanlab's count aside, a label that another class outdoes by so much probability is listed
 MISSING = "wrong labels were not looked for, since cleanlab is missing: pip install 'imprint[doctor]'"
 
 
 def judging_recipe(shape: tuple[int, int, int]) -> Recipe:
-    """Choose how the networks that judge labels are taught: as pictures of the form are, but quickly.
+    """Choose how the networks that judge labels are trained: as images of the form are, but quickly.
 
-    Hard pictures must not come more often, since the hardest of all are those with wrong labels,
+    Hard images must not come more often, since the hardest of all are those with wrong labels,
     and a network that sees them often learns them by heart.
 
     Parameters
     ----------
     shape : tuple of int
-        Channels, height and width of the pictures.
+        Channels, height and width of the images.
 
     Returns
     -------
@@ -41,41 +41,38 @@ def judging_recipe(shape: tuple[int, int, int]) -> Recipe:
 
     Examples
     --------
-    >>> judging_recipe((1, 28, 28)).hard_share
+    >>> judging_recipe((1, 28, 28)).hard_fraction
     0.0
     """
-    recipe = replace(choose_recipe(shape)[0], hard_share=0.0, views="none", validation_share=0.0)
+    recipe = replace(choose_recipe(shape)[0], hard_fraction=0.0, tta="none", validation_fraction=0.0)
     # On 2,062 photos 48 pixels and 8 epochs told 0.994 of the classes rightly, in a seventh of the time.
     return replace(recipe, epochs=min(recipe.epochs, 8), largest_side=48) if recipe.largest_side else recipe
 
 
-def find_mislabelled(
+def find_label_errors(
     images: LabelledImages,
     groups: Shaped[ndarray, " n"],
     *,
     recipe: str | Recipe | None = None,
     seed: int = 7,
     device: str = "auto",
-    reporter: Reporter,
 ) -> tuple[list[Finding], list[str]]:
-    """Look for pictures whose label is probably wrong.
+    """Look for images whose label is probably wrong.
 
-    Each picture is judged by a network that has seen neither it nor another of its group.
+    Each image is judged by a network that has seen neither it nor another of its group.
 
     Parameters
     ----------
     images : LabelledImages
-        Pictures with labels.
+        Images with labels.
     groups : ndarray, shape (n,)
-        Copies, or pictures of one person, share a value.
+        Copies, or images of one person, share a value.
     recipe : str, Recipe or None, default=None
-        How to teach the networks; None is `judging_recipe`.
+        How to train the networks; None is `judging_recipe`.
     seed : int, default=7
         Of the folds and the networks.
     device : str, default="auto"
         Where to compute.
-    reporter : Reporter
-        Told how far it is.
 
     Returns
     -------
@@ -93,8 +90,8 @@ def find_mislabelled(
     --------
     >>> from imprint.data.load import load
     >>> digits = load("digits")[:12]
-    >>> find_mislabelled(digits, np.arange(12), reporter=Reporter(silent=True))[1]
-    ['wrong labels were not looked for: too few pictures or groups of two classes or more']
+    >>> find_label_errors(digits, np.arange(12))[1]
+    ['wrong labels were not looked for: too few images or groups of two classes or more']
     """
     if images.labels is None:
         return [], ["wrong labels were not looked for: there are no labels"]
@@ -102,13 +99,13 @@ def find_mislabelled(
     judged = np.flatnonzero(can_be_judged(images.labels, fold))
     known = np.unique(images.labels[judged])
     if len(known) < 2:
-        return [], ["wrong labels were not looked for: too few pictures or groups of two classes or more"]
+        return [], ["wrong labels were not looked for: too few images or groups of two classes or more"]
     if find_spec("cleanlab") is None:
         return [], [MISSING]
-    notes = [f"{len(images) - len(judged):,} labels were not judged: too few pictures or groups of their classes"]
+    notes = [f"{len(images) - len(judged):,} labels were not judged: too few images or groups of their classes"]
 
     chosen = recipe or judging_recipe(images.shape)
-    probabilities = judge(images, fold, chosen, seed, device, reporter)[np.ix_(judged, known)]
+    probabilities = judge(images, fold, chosen, seed, device)[np.ix_(judged, known)]
     given = np.searchsorted(known, images.labels[judged])
     found = []
     for i in suspects(given, probabilities):
@@ -121,19 +118,19 @@ def find_mislabelled(
 
 
 def can_be_judged(labels: Int64[ndarray, " n"], fold: Int64[ndarray, " n"]) -> Bool[ndarray, " n"]:
-    """Tell of which pictures the other folds hold enough to know their class, and another class to tell it from.
+    """Tell of which images the other folds hold enough to know their class, and another class to tell it from.
 
     Parameters
     ----------
     labels : ndarray of int64, shape (n,)
-        Class of each picture.
+        Class of each image.
     fold : ndarray of int64, shape (n,)
         From `deal_folds`.
 
     Returns
     -------
     ndarray of bool, shape (n,)
-        Whether each picture's label can be judged.
+        Whether each image's label can be judged.
 
     Examples
     --------
@@ -154,24 +151,21 @@ def judge(
     recipe: str | Recipe,
     seed: int,
     device: str,
-    reporter: Reporter,
 ) -> Float32[ndarray, "n classes"]:
-    """Give each picture's probability of each class, by a network that has not learnt from it.
+    """Give each image's probability of each class, by a network that has not learnt from it.
 
     Parameters
     ----------
     images : LabelledImages
-        Pictures with labels.
+        Images with labels.
     fold : ndarray of int64, shape (n,)
         From `deal_folds`; each network learns from all folds but one and judges that.
     recipe : str or Recipe
-        How to teach the networks.
+        How to train the networks.
     seed : int
         Of the networks.
     device : str
         Where to compute.
-    reporter : Reporter
-        Told how far it is.
 
     Returns
     -------
@@ -183,34 +177,32 @@ def judge(
     >>> from imprint.data.load import load
     >>> from imprint.recipes import RECIPES
     >>> fast, digits = replace(RECIPES["quick"], epochs=1, min_steps=1), load("digits")[:60]
-    >>> judge(digits, np.arange(60) % 3, fast, 7, "cpu", Reporter(silent=True)).shape
+    >>> judge(digits, np.arange(60) % 3, fast, 7, "cpu").shape
     (60, 10)
     """
     labels = images.labels_among(images.class_names)
     probabilities = np.zeros((len(images), len(images.class_names)), dtype=np.float32)
-    with reporter.job("looking for wrong labels", total=FOLDS):
-        for number in reporter.steps(range(FOLDS)):
+    with progress_bar("looking for wrong labels", total=FOLDS) as advance:
+        for number in range(FOLDS):
             seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             if not len(unseen) or len(np.unique(labels[seen])) < 2:
                 continue
-            plan = plan_training(images[seen], recipe, validation=0, seed=seed, device=device)
-            reporter.say(
-                f"looking for wrong labels: network {number + 1} of {FOLDS} learns from {len(seen):,} pictures"
-            )
-            model = carry_out(plan, Reporter(silent=True)).model
+            say(f"looking for wrong labels: network {number + 1} of {FOLDS} learns from {len(seen):,} images")
+            model = train(images[seen], recipe, validation=0, seed=seed, device=device, verbose=False).model
             probabilities[unseen] = model.predict_proba(images[unseen])
+            advance()
     return probabilities
 
 
 def deal_folds(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int) -> Int64[ndarray, " n"]:
-    """Divide pictures into folds, groups whole and classes even.
+    """Divide images into folds, groups whole and classes even.
 
     Parameters
     ----------
     labels : ndarray of int64, shape (n,)
-        Class of each picture.
+        Class of each image.
     groups : ndarray, shape (n,)
-        Pictures with the same value come into one fold.
+        Images with the same value come into one fold.
     seed : int
         Which into which.
 
@@ -233,11 +225,11 @@ def deal_folds(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed
 
 
 def suspects(given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n classes"]) -> Int64[ndarray, " found"]:
-    """List pictures whose label is probably wrong, the worst first.
+    """List images whose label is probably wrong, the worst first.
 
     Those are as many as confident learning counts wrong labels from one class to another, and
     those where another class is more probable than the label by more than `FAR`. Cleanlab's
-    count alone missed up to 9 of 100 changed labels, since a network taught with smoothed
+    count alone missed up to 9 of 100 changed labels, since a network trained on smoothed
     labels is less sure than its classes' averages demand (docs/LOG.md).
 
     Parameters
@@ -245,7 +237,7 @@ def suspects(given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n cla
     given : ndarray of int64, shape (n,)
         Labels; every class occurs.
     probabilities : ndarray of float32, shape (n, classes)
-        By networks that have not learnt from these pictures.
+        By networks that have not learnt from these images.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from imprint.cli.models import compare, evaluate, explain, export, predict, repo
 from imprint.cli.training import train
 
 app = typer.Typer(
-    help="Teach a machine to recognise images: labelled pictures in, a trained network and an honest score out.",
+    help="Train a machine to recognise images: labelled images in, a trained network and an honest score out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,7 +23,7 @@ app = typer.Typer(
 def version(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Teach a machine to recognise images: labelled pictures in, a trained network and an honest score out."""
+    """Train a machine to recognise images: labelled images in, a trained network and an honest score out."""
     if show_version:
         from imprint import __version__
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from imprint.cli.options import AsJson, Data, Group, form_of, print_json, read_model, say, writable
+from imprint.cli.options import AsJson, Data, Group, print_json, read_model, writable
+from imprint.core.progress import say
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -15,18 +16,18 @@ from imprint.cli.options import AsJson, Data, Group, form_of, print_json, read_m
 def show(
     data: Data,
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", callback=writable, help="Draw labelled pictures here.")
+        Path | None, typer.Option(metavar="FILE.png", callback=writable, help="Draw labelled images here.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=400, help="How many pictures to draw.")] = 5,
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many images to draw.")] = 5,
     augmented: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png", callback=writable, help="Draw pictures beside versions of them as training sees them."
+            metavar="FILE.png", callback=writable, help="Draw images beside versions of them as training sees them."
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the pictures decide.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose versions. Left out, the images decide.")] = None,
     seen_by: Annotated[
-        Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of a picture, step by step.")
+        Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of an image, step by step.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -34,11 +35,10 @@ def show(
     if seen_by is not None:
         _show_as(data, seen_by, save, as_json)
         return
-    from imprint.core.progress import Reporter
     from imprint.data.load import load
     from imprint.report.tables import preview
 
-    images = load(data, reporter=Reporter())
+    images = load(data)
     if as_json:
         channels, height, width = images.shape
         facts = {"images": len(images), "channels": channels, "height": height, "width": width}
@@ -52,24 +52,24 @@ def show(
         say(f"wrote {save}")
     if augmented is not None:
         from imprint.report.plots import save_augmented
-        from imprint.training.plan import plan_training
+        from imprint.training.plan import make_plan
 
-        plan = plan_training(images, recipe)
+        plan = make_plan(images, recipe)
         save_augmented(images, plan.spec, plan.recipe, augmented, count)
         say(f"wrote {augmented}")
 
 
-def _show_as(picture: str, model: Path, save: Path | None, as_json: bool) -> None:
-    """Draw what a model sees of one picture file, step by step."""
+def _show_as(image: str, model: Path, save: Path | None, as_json: bool) -> None:
+    """Draw what a model sees of one image file, step by step."""
     from imprint.core.errors import UsageError
     from imprint.data.decoding.decode import decode
     from imprint.preprocessing.input_spec import fitting_steps
     from imprint.report.plots import save_steps
 
-    if not Path(picture).is_file():
-        raise UsageError("--as", picture, "it draws one picture, and that is no file", "Name the file of a picture.")
-    steps = fitting_steps(decode(Path(picture)).pixels, read_model(model).spec)
-    save = save or Path(f"{Path(picture).stem}-seen.png")
+    if not Path(image).is_file():
+        raise UsageError("--as", image, "it draws one image, and that is no file", "Name the file of an image.")
+    steps = fitting_steps(decode(Path(image)).pixels, read_model(model).spec)
+    save = save or Path(f"{Path(image).stem}-seen.png")
     save_steps(steps, save)
     if as_json:
         print_json({"files": [str(save)]})
@@ -80,11 +80,11 @@ def _show_as(picture: str, model: Path, save: Path | None, as_json: bool) -> Non
 def check(
     data: Data,
     against: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Other data, such as a test set, that must share no picture.")
+        str | None, typer.Option(metavar="DATA", help="Other data, such as a test set, that must share no image.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if anything was found.")] = False,
     save: Annotated[
-        Path | None, typer.Option(metavar="REPORT.html", callback=writable, help="Write a page with pictures.")
+        Path | None, typer.Option(metavar="REPORT.html", callback=writable, help="Write a page with images.")
     ] = None,
     fix: Annotated[
         Path | None,
@@ -96,17 +96,16 @@ def check(
     group: Group = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what is wrong with pictures and labels: unreadable, doubled, leaking, wrongly labelled and more."""
+    """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
     from imprint.analysis.doctor import check as examine
-    from imprint.core.progress import Reporter
     from imprint.data.load import load, parts
+    from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
-    reporter = Reporter()
-    images = load(data, group=group, allow_bad=1.0, reporter=reporter)
-    form = form_of(images)
-    others = [load(data, part=part, spec=form, allow_bad=1.0, reporter=reporter) for part in parts(data)[1:]]
-    others += [] if against is None else [load(against, spec=form, allow_bad=1.0, reporter=reporter)]
+    images = load(data, group=group, allow_bad=1.0)
+    form = InputSpec.from_shape(images.shape)
+    others = [load(data, part=part, spec=form, allow_bad=1.0) for part in parts(data)[1:]]
+    others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]
     findings = examine(images, against=others, labels=labels, seed=seed, device=device)
     if as_json:
         print_json(findings.to_dict())
@@ -122,7 +121,7 @@ def check(
     if fix is not None:
         from imprint.analysis.doctor import write_cleaned
 
-        say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} pictures to {fix}")
+        say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} images to {fix}")
     if strict and findings.findings:
         raise typer.Exit(1)
 
@@ -134,7 +133,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the decoded pictures kept for the next run; bound them, or clear them."""
+    """List the decoded images kept for the next run; bound them, or clear them."""
     from imprint.data import cache as kept
     from imprint.report.tables import cache_table
 
@@ -143,7 +142,7 @@ def cache(
         say(f"removed {removed / 1e6:,.1f} MB")
     entries = kept.entries()
     if as_json:
-        facts = [{"name": one.name, "pictures": one.pictures, "bytes": one.size, "used": one.used} for one in entries]
+        facts = [{"name": one.name, "images": one.images, "bytes": one.size, "used": one.used} for one in entries]
         print_json({"folder": str(kept.folder()), "limit": kept.limit(), "entries": facts})
     else:
         print(cache_table(str(kept.folder()), kept.limit(), entries))

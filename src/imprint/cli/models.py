@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +14,10 @@ from imprint.cli.options import (
     part_to_score,
     print_json,
     read_model,
-    say,
     say_if_learnt,
     writable,
 )
+from imprint.core.progress import say
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -25,9 +25,7 @@ from imprint.cli.options import (
 def evaluate(
     model: Model,
     data: Data,
-    clinic: Annotated[
-        bool, typer.Option("--clinic", help="Tell why it erred on each picture that it erred on.")
-    ] = False,
+    clinic: Annotated[bool, typer.Option("--clinic", help="Tell why it erred on each image that it erred on.")] = False,
     training: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="What the model learnt from, for --clinic. Left out, the run tells."),
@@ -37,38 +35,37 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give the honest score on labelled pictures: accuracy with interval and baseline, and the confusions."""
+    """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
     from imprint.analysis.evaluation import evaluate as run_evaluation
     from imprint.core.files import make_folder
-    from imprint.core.progress import Reporter
     from imprint.report.tables import score_table
 
     if pictures is not None:
         make_folder(pictures)
-    classifier, reporter = read_model(model), Reporter()
-    images = classifier.ready(data, part_to_score(data), reporter)
+    classifier = read_model(model)
+    images = classifier.ready(data, part_to_score(data))
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
     if clinic:
-        from imprint.analysis.error_analysis import diagnose
+        from imprint.analysis.error_analysis import analyse_errors
         from imprint.models.classifier import Classifier
         from imprint.report.tables import mistakes_table
         from imprint.runs.record import read_run
 
-        learnt = training or read_run(model).read_pictures(reporter=reporter)[0]
-        diagnosed = diagnose(Classifier.load(model), images, learnt, reporter=reporter)
+        learnt = training or read_run(model).read_images()[0]
+        diagnosed = analyse_errors(Classifier.load(model), images, learnt)
         facts |= {"mistakes": diagnosed.to_dicts()}
         text += f"\n\n{mistakes_table(diagnosed)}"
     if pictures is not None:
-        from imprint.core.scores import answers_to
+        from imprint.core.scores import label_predictions
         from imprint.report.score_plots import save_score_plots
 
         said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
-        answers = answers_to(said.probabilities, labels, said.class_names, said.unsure, said.sources)
-        for path in save_score_plots(answers, images, pictures):
+        labelled = label_predictions(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        for path in save_score_plots(labelled, images, pictures):
             say(f"wrote {path}")
     if as_json:
         print_json(facts)
@@ -85,11 +82,9 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name each picture's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    from imprint.core.progress import Reporter
-
+    """Name each image's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
     classifier = read_model(model)
-    predictions = classifier.predict(classifier.ready(data, reporter=Reporter()))
+    predictions = classifier.predict(classifier.ready(data))
     if output is not None:
         predictions.write_csv(output)
         say(f"wrote {len(predictions):,} predictions to {output}")
@@ -101,25 +96,24 @@ def predict(
 
 def explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
-    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or data of which --index picks one.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or data of which --index picks one.")],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", metavar="FILE.png", callback=writable, help="Draw here. Left out, a name is made up."
         ),
     ] = None,
-    index: Annotated[int, typer.Option(help="Which picture of the data, counted from 0 as in predictions.png.")] = 0,
+    index: Annotated[int, typer.Option(help="Which image of the data, counted from 0 as in predictions.png.")] = 0,
     network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Draw where a network looked in a picture, its first filters, and what each layer makes of the picture."""
+    """Draw where a network looked in an image, its first filters, and what each layer makes of the image."""
     from imprint.analysis.explanation import explain as run_explanation
-    from imprint.core.progress import Reporter
     from imprint.models.classifier import Classifier
     from imprint.report.explanation_plots import save_explanation
 
-    explanation = run_explanation(Classifier.load(model), picture, index, network, Reporter())
-    output = output or Path(f"{Path(picture).stem}{f'-{index}' if index else ''}-explained.png")
+    explanation = run_explanation(Classifier.load(model), image, index, network)
+    output = output or Path(f"{Path(image).stem}{f'-{index}' if index else ''}-explained.png")
     save_explanation(explanation, output)
     if as_json:
         print_json(explanation.facts() | {"files": [str(output)]})
@@ -136,16 +130,15 @@ def compare(
     data: Data,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether one of two models is really better, on labelled pictures that neither has learnt from."""
+    """Tell whether one of two models is really better, on labelled images that neither has learnt from."""
     from dataclasses import asdict
 
     from imprint.analysis.evaluation import comparison, named_rightly
-    from imprint.core.progress import Reporter
     from imprint.report.tables import comparison_table
 
-    models, part, reporter, right = (read_model(first), read_model(second)), part_to_score(data), Reporter(), []
+    models, part, right = (read_model(first), read_model(second)), part_to_score(data), list[Any]()
     for path, one in zip((first, second), models, strict=True):
-        images = one.ready(data, part, reporter)
+        images = one.ready(data, part)
         say_if_learnt(path, images)
         right.append(named_rightly(one, images))
     result = comparison(*right)
@@ -173,10 +166,9 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about a run: what it learnt, how good and how sure it is, what it gets wrong and why."""
-    from imprint.core.progress import Reporter
     from imprint.report.run_report import write_report
 
-    path = write_report(run, output, data, Reporter())
+    path = write_report(run, output, data)
     if as_json:
         print_json({"report": str(path)})
     else:
@@ -191,7 +183,7 @@ def export(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Pictures to prove the file on. Left out, real ones that come along."),
+        typer.Option(metavar="DATA", help="Images to prove the file on. Left out, real ones that come along."),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
@@ -201,13 +193,12 @@ def export(
     """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
     from dataclasses import asdict
 
-    from imprint.core.progress import Reporter
     from imprint.models.classifier import Classifier
     from imprint.models.model_file import MODEL_NAME
     from imprint.models.onnx.exporting import export as write
 
     path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
-    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8, reporter=Reporter())
+    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8)
     if as_json:
         print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
     else:
@@ -226,7 +217,7 @@ def summary(
 
     from imprint.core.errors import UsageError
     from imprint.models.classifier import Classifier
-    from imprint.models.networks import build_net
+    from imprint.models.networks import build_networks
     from imprint.models.summary import summarise
     from imprint.recipes import RECIPES
     from imprint.report.tables import summary_table
@@ -234,16 +225,19 @@ def summary(
     if what in RECIPES:
         side = RECIPES[what].largest_side
         shape = (3, side, side) if side else (1, 28, 28)
-        layers, guard = summarise(build_net(RECIPES[what].net, shape[0], shape[1:], 10), shape), RECIPES[what].guard
+        layers, ood_detector = (
+            summarise(build_networks(RECIPES[what].networks, shape[0], shape[1:], 10), shape),
+            RECIPES[what].ood_detector,
+        )
     elif Path(what).exists():
         model = Classifier.load(what)
-        layers, guard = model.summary(), model.recipe.guard
+        layers, ood_detector = model.summary(), model.recipe.ood_detector
     else:
         raise UsageError(
             what, "MODEL|RECIPE", "it is neither a file nor a recipe", f"Name a model or one of {', '.join(RECIPES)}."
         )
-    if guard:
-        say(f"not counted: the guard, a network {guard} that tells what is strange")
+    if ood_detector:
+        say(f"not counted: the guard, a network {ood_detector} that tells what is strange")
     if as_json:
         total, trainable = (sum(getattr(layer, key) for layer in layers) for key in ("parameters", "trainable"))
         counts = {"total": total, "trainable": trainable, "non_trainable": total - trainable}

@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imprint.core.progress import say
+
 if TYPE_CHECKING:
     from imprint.data.images import LabelledImages
     from imprint.models.predictor import Predictor
-    from imprint.preprocessing.input_spec import InputSpec
 
 Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders, pictures, .csv, .npz, .parquet, IDX file, .zip of these, or digits (bundled).",
+        help="A folder of class folders, images, .csv, .npz, .parquet, IDX file, .zip of these, or digits (bundled).",
     ),
 ]
 Group = Annotated[
     str | None,
-    typer.Option(metavar="REGEX|COLUMN", help="What pictures share that must stay on one side of a split."),
+    typer.Option(metavar="REGEX|COLUMN", help="What images share that must stay on one side of a split."),
 ]
 AllowBad = Annotated[
     float | None,
-    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the pictures that may be unreadable; else 0.2."),
+    typer.Option(min=0, max=1, metavar="SHARE", help="Share of the images that may be unreadable; else 0.2."),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -52,20 +53,20 @@ def read_model(path: Path) -> Predictor:
 
     check_model_file(find_model(path))  # before torch is imported, which takes longer than refusing
     from imprint.models.classifier import Classifier
-    from imprint.runs.folder import told_unfinished
+    from imprint.runs.folder import unfinished_note
 
-    model, unfinished = Classifier.load(path), told_unfinished(path)
+    model, unfinished = Classifier.load(path), unfinished_note(path)
     if unfinished:
         say(unfinished)
     return model
 
 
-def form_of(images: LabelledImages) -> InputSpec:
-    """Tell the form of pictures, for reading others alike."""
-    from imprint.preprocessing.input_spec import InputSpec
-
-    channels, height, width = images.shape
-    return InputSpec(channels, (height, width), (height, width))
+def share_or_data(text: str | None) -> float | str | None:
+    """Read --validation: a number is a share, anything else is data."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def part_to_score(data: str) -> str | None:
@@ -78,25 +79,20 @@ def part_to_score(data: str) -> str | None:
     return part
 
 
-def say(line: str) -> None:
-    """Print words on stderr."""
-    from imprint.core.progress import Reporter
-
-    Reporter().say(line)
-
-
 def say_if_learnt(model: Path, images: LabelledImages) -> None:
-    """Say so where a run is scored on the very data that it was taught with, or its confidence fitted to."""
-    from imprint.models.model_file import ORIGIN_NAME
+    """Say so where a run is scored on the very data that it was trained on, or its confidence fitted to."""
+    from imprint.models.model_file import PROVENANCE_NAME
 
     told = {
-        "training": "has learnt from this very data: expect less of new pictures; its metrics.json tells how much",
-        "validation": "had its confidence fitted to this very data: expect slightly less of new pictures",
+        "training": "has learnt from this very data: expect less of new images; its metrics.json tells how much",
+        "validation": "had its confidence fitted to this very data: expect slightly less of new images",
     }
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a model that stands alone does not tell
-        origin = json.loads(((model if model.is_dir() else model.parent) / ORIGIN_NAME).read_text(encoding="utf-8"))
+        provenance = json.loads(
+            ((model if model.is_dir() else model.parent) / PROVENANCE_NAME).read_text(encoding="utf-8")
+        )
         for data, words in told.items():
-            if origin[data] is not None and origin[data]["fingerprint"] == images.fingerprint:
+            if provenance[data] is not None and provenance[data]["fingerprint"] == images.fingerprint:
                 say(f"{model} {words}")
 
 

@@ -18,7 +18,7 @@ TOGETHER = 32  # rows; around each that is looked at, the system may map 2 MB of
 _never_written = WeakSet[mmap.mmap]()
 
 
-def never_written(values: np.memmap) -> np.memmap:
+def mark_read_only(values: np.memmap) -> np.memmap:
     """Promise that mapped values are not written to, so that their memory may be given back: writing would be lost.
 
     Parameters
@@ -35,7 +35,7 @@ def never_written(values: np.memmap) -> np.memmap:
     --------
     >>> with tempfile.TemporaryFile() as file:
     ...     _ = file.write(bytes(5))
-    ...     never_written(np.memmap(file, mode="c")).shape
+    ...     mark_read_only(np.memmap(file, mode="c")).shape
     (5,)
     """
     memory = _mapping(values)
@@ -44,24 +44,24 @@ def never_written(values: np.memmap) -> np.memmap:
     return values
 
 
-def let_go(values: ndarray) -> None:
+def release(values: ndarray) -> None:
     """Give back the memory that mapped values have taken; they are read again when next looked at.
 
     Parameters
     ----------
     values : ndarray
-        From `never_written`, or a slice of such; of others nothing is given back.
+        From `mark_read_only`, or a slice of such; of others nothing is given back.
 
     Examples
     --------
-    >>> let_go(np.zeros(3))
+    >>> release(np.zeros(3))
     """
     memory = _mapping(values)
     if memory is not None and memory in _never_written and len(memory) > WORTH and hasattr(mmap, "MADV_DONTNEED"):
         memory.madvise(mmap.MADV_DONTNEED)
 
 
-def rows_of(values: ndarray, chosen: ndarray) -> ndarray:
+def take_rows(values: ndarray, chosen: ndarray) -> ndarray:
     """Copy some rows into memory; of mapped values little else is held there meanwhile.
 
     Parameters
@@ -78,7 +78,7 @@ def rows_of(values: ndarray, chosen: ndarray) -> ndarray:
 
     Examples
     --------
-    >>> rows_of(np.arange(5), np.array([3, 1]))
+    >>> take_rows(np.arange(5), np.array([3, 1]))
     array([3, 1])
     """
     if not isinstance(values, np.memmap):
@@ -87,11 +87,11 @@ def rows_of(values: ndarray, chosen: ndarray) -> ndarray:
     taken = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
     for start in range(0, len(rows), TOGETHER):
         taken[start : start + TOGETHER] = values[rows[start : start + TOGETHER]]
-        let_go(values)
+        release(values)
     return taken
 
 
-def picked(values: ndarray, chosen: ndarray) -> ndarray:
+def select_rows(values: ndarray, chosen: ndarray) -> ndarray:
     """Pick some rows; many of mapped values are mapped too, from a file without a name in the cache folder.
 
     Parameters
@@ -108,27 +108,27 @@ def picked(values: ndarray, chosen: ndarray) -> ndarray:
 
     Examples
     --------
-    >>> picked(np.arange(5), np.array([False, True, False, True, False]))
+    >>> select_rows(np.arange(5), np.array([False, True, False, True, False]))
     array([1, 3])
     """
     if not isinstance(values, np.memmap):
-        return rows_of(values, chosen)
+        return take_rows(values, chosen)
     rows = np.arange(len(values))[chosen]
     shape = (len(rows), *values.shape[1:])
     if math.prod(shape) * values.itemsize <= WORTH:
-        return rows_of(values, rows)
+        return take_rows(values, rows)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache_folder()) as file:
-            for part in in_parts(values, TOGETHER, rows):
+            for part in in_chunks(values, TOGETHER, rows):
                 file.write(part.data)
             file.flush()
-            return never_written(np.memmap(file, dtype=values.dtype, mode="c", shape=shape))
+            return mark_read_only(np.memmap(file, dtype=values.dtype, mode="c", shape=shape))
     except OSError:  # no room for it
-        return rows_of(values, rows)
+        return take_rows(values, rows)
 
 
-def in_parts(values: ndarray, size: int, chosen: ndarray | None = None) -> Iterator[ndarray]:
+def in_chunks(values: ndarray, size: int, chosen: ndarray | None = None) -> Iterator[ndarray]:
     """Go through rows part by part; of mapped values one part at a time is held in memory.
 
     Parameters
@@ -147,15 +147,15 @@ def in_parts(values: ndarray, size: int, chosen: ndarray | None = None) -> Itera
 
     Examples
     --------
-    >>> list(in_parts(np.arange(5), 2))
+    >>> list(in_chunks(np.arange(5), 2))
     [array([0, 1]), array([2, 3]), array([4])]
-    >>> list(in_parts(np.arange(5), 2, np.array([3, 1, 0])))
+    >>> list(in_chunks(np.arange(5), 2, np.array([3, 1, 0])))
     [array([3, 1]), array([0])]
     """
     for start in range(0, len(values) if chosen is None else len(chosen), size):
         part = slice(start, start + size)
-        yield values[part] if chosen is None else rows_of(values, chosen[part])
-        let_go(values)
+        yield values[part] if chosen is None else take_rows(values, chosen[part])
+        release(values)
 
 
 def _mapping(values: ndarray) -> mmap.mmap | None:

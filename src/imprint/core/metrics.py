@@ -10,7 +10,7 @@ from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 SMALLEST = 1e-30  # probability that still has a logarithm
-BELIEVED = 10  # pictures' worth of trust in the confidence that a model came with (docs/LOG.md, "A score to trust")
+BELIEVED = 10  # images' worth of trust in the confidence that a model came with (docs/LOG.md, "A score to trust")
 
 
 def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> tuple[float, float]:
@@ -19,7 +19,7 @@ def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> t
     Parameters
     ----------
     hits : float
-        How many succeeded; no whole number where pictures count for less than one each.
+        How many succeeded; no whole number where images count for less than one each.
     count : float
         Out of how many, at least 1.
     z : float, default=1.96
@@ -162,9 +162,9 @@ def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins
 def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
     """Find the temperature at which a model's confidence fits its accuracy best.
 
-    Dividing logits by it changes no answer. It minimises the log loss, with ten more pictures
+    Dividing logits by it changes no answer. It minimises the log loss, with ten more images
     counted whose labels are as likely as the model says. These draw the temperature towards 1, so that
-    a few pictures, faultless or not, change little.
+    a few images, faultless or not, change little.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def fit_temperature(probabilities: Float32[ndarray, "n classes"], labels: Int64[
     References
     ----------
     Guo et al., "On calibration of modern neural networks", arXiv:1706.04599; Platt,
-    "Probabilistic outputs for support vector machines", 1999, for pictures added.
+    "Probabilistic outputs for support vector machines", 1999, for images added.
 
     Examples
     --------

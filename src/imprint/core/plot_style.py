@@ -1,4 +1,4 @@
-"""How Imprint's pictures look, and how a drawn figure becomes a PNG file or a part of a page."""
+"""How Imprint's images look, and how a drawn figure becomes a PNG file or a part of a page."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     figure : Figure
         From `new_figure`.
     name : str
-        Unlike that of other pictures on the page; a word.
+        Unlike that of other images on the page; a word.
     description : str
         What there is to see, for those who cannot.
 
@@ -146,32 +146,32 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     return f'<svg role="img" aria-label="{escape(description)}" viewBox="{found[1]}">{drawn}'
 
 
-def draw_picture(axes: Axes, picture: UInt8[ndarray, "c h w"]) -> None:
-    """Draw one picture with crisp pixels, grey or in colour, and nothing around it.
+def draw_image(axes: Axes, image: UInt8[ndarray, "c h w"]) -> None:
+    """Draw one image with crisp pixels, grey or in colour, and nothing around it.
 
     Parameters
     ----------
     axes : Axes
         Where.
-    picture : ndarray of uint8, shape (c, h, w)
+    image : ndarray of uint8, shape (c, h, w)
         Brightness, 0 to 255; c is 1 for grey, 3 for colour.
 
     Examples
     --------
     >>> import numpy as np
     >>> with new_figure(1, 1) as figure:
-    ...     draw_picture(figure.subplots(), np.zeros((1, 8, 8), dtype=np.uint8))
+    ...     draw_image(figure.subplots(), np.zeros((1, 8, 8), dtype=np.uint8))
     """
     axes.axis("off")
-    channels_last = picture.transpose(1, 2, 0)
+    channels_last = image.transpose(1, 2, 0)
     if channels_last.shape[2] == 1:
         axes.imshow(channels_last[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
         axes.imshow(channels_last, interpolation="nearest")
 
 
-def picture_height(shape: tuple[int, int, int], width: float) -> float:
-    """Tell how high a picture is drawn; very wide and very high ones get some room more, or less.
+def image_height(shape: tuple[int, int, int], width: float) -> float:
+    """Tell how high an image is drawn; very wide and very high ones get some room more, or less.
 
     Parameters
     ----------
@@ -187,14 +187,14 @@ def picture_height(shape: tuple[int, int, int], width: float) -> float:
 
     Examples
     --------
-    >>> picture_height((3, 100, 200), 1.6), picture_height((1, 10, 1000), 1.6)
+    >>> image_height((3, 100, 200), 1.6), image_height((1, 10, 1000), 1.6)
     (0.8, 0.4)
     """
     return width * min(max(shape[1] / shape[2], 0.25), 1.5)
 
 
 def shorten(text: str, most: int = 18) -> str:
-    """Leave out the middle of each line that is too long for a picture, since names often differ at their ends.
+    """Leave out the middle of each line that is too long for an image, since names often differ at their ends.
 
     Parameters
     ----------

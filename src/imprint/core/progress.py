@@ -1,117 +1,106 @@
-"""Words on stderr while something long goes on: a live bar on a terminal, plain lines in a pipe."""
+"""Words and bars while something long goes on: words through `logging`, bars through rich, both on stderr.
+
+Everything is said to the logger "imprint". Nobody hears it until a terminal is attached: the command line attaches one
+for the whole process, `train` and `check` for the time of the call unless they get ``verbose=False``. A program that has
+given that logger a level or a handler of its own gets the records instead.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from imprint.core.errors import spelled
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.console import Console
 
 Item = TypeVar("Item")
 
+logger = logging.getLogger("imprint")
+logger.addHandler(logging.NullHandler())
 
-class Reporter:
-    """Tells a person how far a long job is.
+_muted: ContextVar[bool] = ContextVar("_muted", default=False)
 
-    Parameters
-    ----------
-    silent : bool, default=False
-        Say nothing at all.
 
-    Examples
-    --------
-    >>> reporter = Reporter(silent=True)
-    >>> with reporter.job("Training", total=2):
-    ...     for step in reporter.steps(range(2)):
-    ...         reporter.say("never seen")
-    """
+class _Terminal(logging.Handler):
+    """Prints each record as one line on stderr, above the bar while there is one."""
 
-    def __init__(self, silent: bool = False) -> None:
-        self._silent = silent or sys.stderr is None  # closed, or a window without a console
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+    console: Console | None = None  # of the bar that is shown
 
-    @contextmanager
-    def job(self, title: str, total: int) -> Iterator[None]:
-        """Show a bar with the time left for `total` steps, where stderr is a terminal.
-
-        Parameters
-        ----------
-        title : str
-            What is going on.
-        total : int
-            Number of steps, all of them counted by `steps`.
-
-        Yields
-        ------
-        None
-            The bar stands while the block runs.
-
-        Examples
-        --------
-        >>> with Reporter(silent=True).job("Training", total=640):
-        ...     pass
-        """
-        if self._silent or not sys.stderr.isatty():
-            yield
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        if sys.stderr is None:  # closed, or a window without a console
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        if self.console is not None:
+            self.console.print(record.getMessage(), markup=False, soft_wrap=True)
+        else:
+            print(record.getMessage(), file=sys.stderr, flush=True)
 
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")
-        console = Console(stderr=True, highlight=False)
-        bar = Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console, transient=True)
-        with bar:
-            self._bar, self._task = bar, bar.add_task(title, total=total)
-            try:
-                yield
-            finally:
-                self._bar = self._task = None
 
-    def steps(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass `items` on, counting each towards the current job.
+_terminal = _Terminal()
 
-        Parameters
-        ----------
-        items : iterable
-            What to go through.
 
-        Yields
-        ------
-        object
-            Each of `items`.
+def say(line: str) -> None:
+    """Say one line of progress, at level INFO."""
+    if not _muted.get():
+        logger.info("%s", spelled(line))
 
-        Examples
-        --------
-        >>> list(Reporter(silent=True).steps("ab"))
-        ['a', 'b']
-        """
+
+def warn(line: str) -> None:
+    """Say that something may be wrong, at level WARNING."""
+    if not _muted.get():
+        logger.warning("%s", spelled(f"warning: {line}"))
+
+
+@contextmanager
+def shown(verbose: bool = True) -> Iterator[None]:
+    """Show words and bars on stderr meanwhile, or with ``verbose=False`` nothing, whoever else may be listening."""
+    muted = _muted.set(not verbose)
+    own = logger.level != logging.NOTSET or any(not isinstance(h, logging.NullHandler) for h in logger.handlers)
+    attach = verbose and not own
+    try:
+        if attach:
+            logger.addHandler(_terminal)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+        yield
+    finally:
+        _muted.reset(muted)
+        if attach:
+            logger.removeHandler(_terminal)
+            logger.setLevel(logging.NOTSET)
+            logger.propagate = True
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar with the time left, where words are shown on a terminal; gives what counts one step of `total`."""
+    quiet = _muted.get() or _terminal not in logger.handlers or _terminal.console is not None
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        _terminal.console = bar.console
+        try:
+            yield lambda: bar.advance(task)
+        finally:
+            _terminal.console = None
+
+
+def track(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
+    """Pass `items` on, counting each in a bar of `total` steps."""
+    with progress_bar(title, total) as advance:
         for item in items:
             yield item
-            if self._bar is not None and self._task is not None:
-                self._bar.advance(self._task)
-
-    def say(self, line: str) -> None:
-        """Print one line to stderr, above the bar if there is one.
-
-        Parameters
-        ----------
-        line : str
-            Plain text; what cannot be printed, such as a line end in a file's name, is spelled.
-
-        Examples
-        --------
-        >>> Reporter(silent=True).say("Epoch 1/30")
-        """
-        if self._silent:
-            return
-        line = spelled(line)
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+            advance()

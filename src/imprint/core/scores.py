@@ -33,13 +33,13 @@ class Score:
     Parameters
     ----------
     images : int
-        Number of pictures scored.
+        Number of images scored.
     accuracy : float
         Share of them predicted rightly.
     interval : tuple of float
         95 % Wilson interval of the accuracy.
     baseline : float
-        Accuracy of always naming the commonest class of these pictures.
+        Accuracy of always naming the commonest class of these images.
     log_loss : float
         See `metrics.log_loss`.
     calibration_error : float
@@ -47,17 +47,17 @@ class Score:
     brier : float
         See `metrics.brier_loss`.
     macro : dict
-        Means of ``precision``, ``recall`` and ``f1`` over the classes that have pictures, each counting alike.
+        Means of ``precision``, ``recall`` and ``f1`` over the classes that have images, each counting alike.
     per_class : dict
         For each class name ``precision``, ``recall``, ``f1`` and ``images``; see `metrics.class_scores`.
     top_5 : float or None
-        Share of pictures whose true class is among the five likeliest; None for ten classes or fewer.
+        Share of images whose true class is among the five likeliest; None for ten classes or fewer.
     confusion : list of list of int
         See `metrics.confusion`.
     classes : tuple of str
         Names of the rows and columns of `confusion`.
     unsure : dict
-        ``share`` of pictures flagged unsure and ``accuracy_when_sure`` on the rest (None if none is left).
+        ``share`` of images flagged unsure and ``accuracy_when_sure`` on the rest (None if none is left).
 
     Examples
     --------
@@ -163,28 +163,28 @@ def score(
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a model will score on new pictures.
+class AccuracyEstimate:
+    """What a model will score on new images.
 
     Parameters
     ----------
     accuracy : float
-        Its accuracy on the pictures held out.
+        Its accuracy on the images held out.
     interval : tuple of float
         Holds, in 95 of 100 runs, the share that this very model would name rightly of endlessly many new
-        pictures from the same source. A score on `m` new pictures scatters around that share by chance, and another
+        images from the same source. A score on `m` new images scatters around that share by chance, and another
         seed makes another model.
     images : int
-        Number of pictures held out.
+        Number of images held out.
     effective : float
-        How many unrelated pictures they are worth; fewer than `images` where groups err together.
+        How many unrelated images they are worth; fewer than `images` where groups err together.
     tries : int
-        Among how many epochs these pictures chose the model; 1 where they did not choose.
+        Among how many epochs these images chose the model; 1 where they did not choose.
 
     Examples
     --------
-    >>> print(expected_accuracy(np.arange(1000) >= 5))
-    expect 0.9950 on new pictures like these, from 0.9883 to 0.9979 (95 % interval, from 1,000 pictures held out)
+    >>> print(estimate_accuracy(np.arange(1000) >= 5))
+    expect 0.9950 on new images like these, from 0.9883 to 0.9979 (95 % interval, from 1,000 images held out)
     """
 
     accuracy: float
@@ -195,12 +195,12 @@ class Expected:
 
     def __str__(self) -> str:
         low, high = self.interval
-        because = f"95 % interval, from {self.images:,} picture{'' if self.images == 1 else 's'} held out"
+        because = f"95 % interval, from {self.images:,} image{'' if self.images == 1 else 's'} held out"
         if round(self.effective) < self.images:
             because += f", worth {self.effective:,.0f} unrelated ones since groups err together"
         if self.tries > 1:
             because += f"; widened, since they chose the best of {self.tries} epochs: rather less than more"
-        return f"expect {self.accuracy:.4f} on new pictures like these, from {low:.4f} to {high:.4f} ({because})"
+        return f"expect {self.accuracy:.4f} on new images like these, from {low:.4f} to {high:.4f} ({because})"
 
     def facts(self) -> dict[str, Any]:
         """Give what `train --json` tells of it.
@@ -212,34 +212,34 @@ class Expected:
 
         Examples
         --------
-        >>> sorted(expected_accuracy(np.array([True, False])).facts())
+        >>> sorted(estimate_accuracy(np.array([True, False])).facts())
         ['accuracy', 'interval']
         """
         return {"accuracy": self.accuracy, "interval": list(self.interval)}
 
 
-def expected_accuracy(
+def estimate_accuracy(
     correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"] | None = None, tries: int = 1
-) -> Expected:
-    """Tell what accuracy to expect on new pictures from those held out.
+) -> AccuracyEstimate:
+    """Tell what accuracy to expect on new images from those held out.
 
-    Wilson's interval, with two corrections. Pictures of one group, such as photos of one person, tend to be right
+    Wilson's interval, with two corrections. Images of one group, such as photos of one person, tend to be right
     or wrong together, so that they count as fewer: their number is divided by the design effect, the variance
-    between groups against that of unrelated pictures. Where the same pictures chose the best of several
+    between groups against that of unrelated images. Where the same images chose the best of several
     epochs, each epoch's interval gets its share of the 5 % (Bonferroni), so that all of them hold at once.
 
     Parameters
     ----------
     correct : ndarray of bool, shape (n,)
-        Whether each picture held out was named rightly.
+        Whether each image held out was named rightly.
     groups : ndarray, shape (n,), or None, default=None
-        Pictures with the same value belong together.
+        Images with the same value belong together.
     tries : int, default=1
-        Among how many epochs these pictures chose.
+        Among how many epochs these images chose.
 
     Returns
     -------
-    Expected
+    AccuracyEstimate
         Accuracy and interval.
 
     References
@@ -250,8 +250,8 @@ def expected_accuracy(
     Examples
     --------
     >>> right = np.repeat([True, True, True, False], 25)
-    >>> alone = expected_accuracy(right)
-    >>> together = expected_accuracy(right, groups=np.repeat(np.arange(4), 25))
+    >>> alone = estimate_accuracy(right)
+    >>> together = estimate_accuracy(right, groups=np.repeat(np.arange(4), 25))
     >>> alone.effective, together.effective  # and that of four only roughly known
     (100.0, 1.5...)
     """
@@ -259,7 +259,7 @@ def expected_accuracy(
     effective = float(len(correct)) if groups is None else _effective_number(correct, groups)
     z = NormalDist().inv_cdf(1 - 0.025 / tries)
     interval = wilson_interval(accuracy * effective, effective, z)
-    return Expected(accuracy, interval, len(correct), effective, tries)
+    return AccuracyEstimate(accuracy, interval, len(correct), effective, tries)
 
 
 def _students_point(freedom: int) -> float:
@@ -270,7 +270,7 @@ def _students_point(freedom: int) -> float:
 
 
 def _effective_number(correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"]) -> float:
-    """Tell how many unrelated pictures groups are worth, never fewer than if each group were one picture."""
+    """Tell how many unrelated images groups are worth, never fewer than if each group were one image."""
     _, number = np.unique(groups, return_inverse=True)
     sizes = np.bincount(number).astype(float)
     n, accuracy = len(correct), correct.mean()
@@ -288,15 +288,15 @@ COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a model said of labelled pictures.
+class LabelledPredictions:
+    """What a model said of labelled images.
 
     Parameters
     ----------
     places : ndarray of int64, shape (n,)
-        Position of each picture in its data, the first being 0.
+        Position of each image in its data, the first being 0.
     sources : ndarray, shape (n,)
-        Where each picture came from, as in `LabelledImages`.
+        Where each image came from, as in `LabelledImages`.
     labels : ndarray of int64, shape (n,)
         True classes, as positions in `class_names`.
     predicted : ndarray of int64, shape (n,)
@@ -313,7 +313,7 @@ class Answers:
     Examples
     --------
     >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
-    >>> answers_to(two, np.array([0, 0]), ("cat", "dog"), unsure).correct.tolist()
+    >>> label_predictions(two, np.array([0, 0]), ("cat", "dog"), unsure).correct.tolist()
     [True, False]
     """
 
@@ -335,7 +335,7 @@ class Answers:
         return np.asarray(self.labels == self.predicted)
 
     def confusion(self) -> Int64[ndarray, "k k"]:
-        """Count pictures by true class (row) and predicted class (column).
+        """Count images by true class (row) and predicted class (column).
 
         Returns
         -------
@@ -345,7 +345,7 @@ class Answers:
         Examples
         --------
         >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
-        >>> answers_to(two, np.array([0, 0]), ("cat", "dog"), unsure).confusion().tolist()
+        >>> label_predictions(two, np.array([0, 0]), ("cat", "dog"), unsure).confusion().tolist()
         [[1, 1], [0, 0]]
         """
         return confusion(self.labels, self.predicted, len(self.class_names))
@@ -361,7 +361,7 @@ class Answers:
         Examples
         --------
         >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
-        >>> answers_to(two, np.array([1, 0]), ("cat", "dog"), unsure).worst()
+        >>> label_predictions(two, np.array([1, 0]), ("cat", "dog"), unsure).worst()
         array([0, 1])
         """
         mistakes = np.flatnonzero(~self.correct)
@@ -369,7 +369,7 @@ class Answers:
         return np.asarray(mistakes[order])
 
     def write_csv(self, path: Path) -> None:
-        r"""Write one row a picture: where it stands, label, prediction, and how probable each was.
+        r"""Write one row an image: where it stands, label, prediction, and how probable each was.
 
         Parameters
         ----------
@@ -385,7 +385,7 @@ class Answers:
         --------
         >>> import tempfile
         >>> one, path = np.array([[0.9, 0.1]], dtype=np.float32), Path(tempfile.mkdtemp()) / "validation.csv"
-        >>> answers_to(one, np.array([1]), ("cat", "dog"), np.array([False]), np.array([5])).write_csv(path)
+        >>> label_predictions(one, np.array([1]), ("cat", "dog"), np.array([False]), np.array([5])).write_csv(path)
         >>> path.read_text()
         'place,row,label,prediction,confidence,label_probability,unsure\n1,5,dog,cat,0.9,0.1,no\n'
         """
@@ -410,14 +410,14 @@ class Answers:
                 writer.writerow([place + 1, source, names[label], names[predicted], *shown])
 
 
-def answers_to(
+def label_predictions(
     probabilities: Float32[ndarray, "n classes"],
     labels: Int64[ndarray, " n"],
     classes: tuple[str, ...],
     unsure: ndarray,
     sources: Shaped[ndarray, " n"] | None = None,
     places: Int64[ndarray, " n"] | None = None,
-) -> Answers:
+) -> LabelledPredictions:
     """Put what a model said beside the labels.
 
     Parameters
@@ -431,23 +431,23 @@ def answers_to(
     unsure : ndarray of bool, shape (n,)
         Which predictions are flagged.
     sources : ndarray, shape (n,), or None, default=None
-        Where each picture came from; None counts them from 1.
+        Where each image came from; None counts them from 1.
     places : ndarray of int64, shape (n,), or None, default=None
-        Position of each picture in its data; None where these are all of it.
+        Position of each image in its data; None where these are all of it.
 
     Returns
     -------
-    Answers
-        One for each picture.
+    LabelledPredictions
+        One for each image.
 
     Examples
     --------
     >>> one = np.array([[0.9, 0.1]], dtype=np.float32)
-    >>> answers_to(one, np.array([1]), ("cat", "dog"), np.array([False])).label_probability
+    >>> label_predictions(one, np.array([1]), ("cat", "dog"), np.array([False])).label_probability
     array([0.1], dtype=float32)
     """
     count = len(labels)
-    return Answers(
+    return LabelledPredictions(
         np.arange(count) if places is None else places,
         np.arange(1, count + 1) if sources is None else sources,
         labels,
@@ -459,8 +459,8 @@ def answers_to(
     )
 
 
-def read_answers(path: Path, class_names: tuple[str, ...]) -> Answers:
-    """Read what `Answers.write_csv` wrote.
+def read_labelled_predictions(path: Path, class_names: tuple[str, ...]) -> LabelledPredictions:
+    """Read what `LabelledPredictions.write_csv` wrote.
 
     Parameters
     ----------
@@ -471,7 +471,7 @@ def read_answers(path: Path, class_names: tuple[str, ...]) -> Answers:
 
     Returns
     -------
-    Answers
+    LabelledPredictions
         As they were written, probabilities to six digits.
 
     Raises
@@ -481,7 +481,7 @@ def read_answers(path: Path, class_names: tuple[str, ...]) -> Answers:
 
     Examples
     --------
-    >>> read_answers(Path("pyproject.toml"), ("cat", "dog"))
+    >>> read_labelled_predictions(Path("pyproject.toml"), ("cat", "dog"))
     Traceback (most recent call last):
     imprint.core.errors.DataError: pyproject.toml at .: it is no list of answers (...
     """
@@ -497,7 +497,7 @@ def read_answers(path: Path, class_names: tuple[str, ...]) -> Answers:
         shares = np.array([confidence, probability], dtype=np.float32)
         if not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError("a probability lies outside 0 to 1")
-        return Answers(
+        return LabelledPredictions(
             np.array(places, dtype=np.int64) - 1,
             np.array([int(row) for row in sources] if header[1] == "row" else sources),
             np.array([position[name] for name in labels], dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Decoded pictures kept between runs: one memory-mapped file a collection, the least recently used goes first.
+"""Decoded images kept between runs: one memory-mapped file a collection, the least recently used goes first.
 
 A file is named after all that decides its content, so it is either right or not found.
 """
@@ -26,11 +26,11 @@ from numpy import ndarray
 
 from imprint.core.errors import UsageError
 from imprint.core.files import cache_folder
-from imprint.core.memmap import never_written
+from imprint.core.memmap import mark_read_only
 
 LIMIT = "IMPRINT_CACHE_GB"
 DEFAULT_LIMIT = 10.0  # GB: three or four collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
-ENDING, UNFINISHED = ".pictures", ".part"
+ENDING, UNFINISHED = ".images", ".part"
 ABANDONED = 3600  # seconds since an unfinished file last grew; a writer adds to its own several times a second
 LATEST = 2**63 - 1  # ns, in the year 2262; clocks that are wrong date files later
 TICK = 0.05  # seconds; file systems date changes by the kernel's clock, in steps of up to 0.01
@@ -46,7 +46,7 @@ class Entry:
         Its file.
     name : str
         What the collection is called.
-    pictures : int
+    images : int
         How many it holds.
     size : int
         Bytes on disk.
@@ -55,19 +55,19 @@ class Entry:
 
     Examples
     --------
-    >>> Entry(Path("ab.pictures"), "photos", 200, 9_830_500, 1.8e9).pictures
+    >>> Entry(Path("ab.images"), "photos", 200, 9_830_500, 1.8e9).images
     200
     """
 
     path: Path
     name: str
-    pictures: int
+    images: int
     size: int
     used: float
 
 
 def folder() -> Path:
-    """Tell where decoded pictures are kept; it need not exist yet.
+    """Tell where decoded images are kept; it need not exist yet.
 
     Returns
     -------
@@ -77,9 +77,9 @@ def folder() -> Path:
     Examples
     --------
     >>> folder().name
-    'pictures'
+    'images'
     """
-    return cache_folder() / "pictures"
+    return cache_folder() / "images"
 
 
 def key(files: Iterable[Path | str], form: str) -> str:
@@ -125,7 +125,7 @@ def _identity(path: str) -> tuple[int, int, int]:
 
 
 def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None:
-    """Find decoded pictures.
+    """Find decoded images.
 
     Parameters
     ----------
@@ -156,12 +156,12 @@ def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None
             pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=tuple(facts["shape"]))
     except OSError:  # gone, or no mapping to be had
         return None
-    return never_written(pixels), facts
+    return mark_read_only(pixels), facts
 
 
 @contextmanager
 def keeping(name: str) -> Iterator[Writer]:
-    """Write decoded pictures; they appear in the cache once they are whole.
+    """Write decoded images; they appear in the cache once they are whole.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def entries() -> list[Entry]:
 
     Examples
     --------
-    >>> all(entry.path.suffix == ".pictures" for entry in entries())
+    >>> all(entry.path.suffix == ".images" for entry in entries())
     True
     """
     found = []
@@ -328,17 +328,17 @@ class Writer:
     >>> import io
     >>> writer = Writer(io.BytesIO())
     >>> writer.add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
-    >>> writer.pictures
+    >>> writer.images
     5
     """
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.pictures = 0
+        self.images = 0
         self.facts: dict[str, Any] = {}
 
     def add(self, block: UInt8[ndarray, "n c h w"]) -> None:
-        """Append some pictures.
+        """Append some images.
 
         Parameters
         ----------
@@ -351,7 +351,7 @@ class Writer:
         >>> Writer(io.BytesIO()).add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
         """
         self._file.write(np.ascontiguousarray(block).data)
-        self.pictures += len(block)
+        self.images += len(block)
 
     def finish(self) -> None:
         """Write the facts behind the pixels; without them the file counts as broken.

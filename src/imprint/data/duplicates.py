@@ -1,4 +1,4 @@
-"""Pictures that the data holds more than once: to the bit, or as copies that were worked on a little."""
+"""Images that the data holds more than once: to the bit, or as copies that were worked on a little."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8, UInt64
 from numpy import ndarray
 from torch import Tensor
 
-from imprint.core.memmap import in_parts
+from imprint.core.memmap import in_chunks
 
 COARSE = 8  # pixels a side of the versions that are compared all with all
 ALIKE_COARSE = 0.94  # correlation there
@@ -22,12 +22,12 @@ ALIKE_COARSE = 0.94  # correlation there
 # brightened, reach 0.942, 0.97 and 0.984 in the end; the most alike photos that are no copies reach 0.977.
 FINER = ((16, 0.965), (32, 0.983))
 # Where hundreds resemble each other, as upright ones do among digits, strangers laid over each other reach 0.997.
-CROWD = 32  # a picture that resembles more others than this stands in a crowd
+CROWD = 32  # an image that resembles more others than this stands in a crowd
 ALIKE_IN_CROWD = 0.9975
 TIES = 8  # of hundreds of hardly changed copies each is laid over only so many
-SMALL = 16  # pixels a side; smaller pictures hold too little to tell a cropped copy from a stranger
-ROWS = 2048  # pictures compared with all others at once
-READ_TOGETHER = 256  # pictures
+SMALL = 16  # pixels a side; smaller images hold too little to tell a cropped copy from a stranger
+ROWS = 2048  # images compared with all others at once
+READ_TOGETHER = 256  # images
 PAIRS = 1024  # pairs laid over each other at once
 STEPS = 4  # of Gauss and Newton; more change nothing
 FRAME = 1 / 16  # of the side: what a crop has cut off at an edge is not compared
@@ -35,12 +35,12 @@ MOST_STRETCH, MOST_SHIFT = 0.15, 0.12  # of the side; a crop by 4 % at each edge
 
 
 def fingerprints(pixels: UInt8[ndarray, "n c h w"]) -> UInt64[ndarray, " n"]:
-    """Boil each picture's bytes down to one number; different pictures share one by chance in 1 of 2⁶⁴ pairs.
+    """Boil each image's bytes down to one number; different images share one by chance in 1 of 2⁶⁴ pairs.
 
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures, in memory or mapped from a file.
+        Images, in memory or mapped from a file.
 
     Returns
     -------
@@ -53,13 +53,13 @@ def fingerprints(pixels: UInt8[ndarray, "n c h w"]) -> UInt64[ndarray, " n"]:
     >>> bool(first == second)
     True
     """
-    parts = in_parts(pixels, READ_TOGETHER)
-    digests = [hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for part in parts for picture in part]
+    parts = in_chunks(pixels, READ_TOGETHER)
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for part in parts for image in part]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def first_copies(prints: UInt64[ndarray, " n"]) -> Int64[ndarray, " n"]:
-    """Find pictures that are the same to the bit; 0.2 s for 70,000 of 28×28, fingerprints included.
+    """Find images that are the same to the bit; 0.2 s for 70,000 of 28×28, fingerprints included.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def first_copies(prints: UInt64[ndarray, " n"]) -> Int64[ndarray, " n"]:
     Returns
     -------
     ndarray of int64, shape (n,)
-        For each picture the position of the first that has the same pixels; its own where it is the first.
+        For each image the position of the first that has the same pixels; its own where it is the first.
         As `groups` of `split` it keeps copies on one side.
 
     Examples
@@ -85,19 +85,19 @@ def first_copies(prints: UInt64[ndarray, " n"]) -> Int64[ndarray, " n"]:
 def connect(
     groupings: Sequence[Shaped[ndarray, " n"]], pairs: Int64[ndarray, "pairs 2"] | None = None
 ) -> Int64[ndarray, " n"]:
-    """Join pictures into groups: those that share a value in any grouping or are a pair, and who is joined to those.
+    """Join images into groups: those that share a value in any grouping or are a pair, and who is joined to those.
 
     Parameters
     ----------
     groupings : sequence of ndarray, shape (n,)
-        At least one; pictures with equal values belong together.
+        At least one; images with equal values belong together.
     pairs : ndarray of int64, shape (pairs, 2), or None, default=None
-        Positions of pictures that belong together.
+        Positions of images that belong together.
 
     Returns
     -------
     ndarray of int64, shape (n,)
-        For each picture the position of the first of its group.
+        For each image the position of the first of its group.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def connect(
 
 @dataclass(frozen=True, eq=False)
 class NearCopies:
-    """Pairs of pictures that show the same, re-encoded, resized, slightly cropped or brightened.
+    """Pairs of images that show the same, re-encoded, resized, slightly cropped or brightened.
 
     Parameters
     ----------
@@ -142,18 +142,18 @@ class NearCopies:
 
 
 def near_copies(*stacks: UInt8[ndarray, "_ _ _ _"]) -> NearCopies:
-    """Find pictures that are copies of others, changed in size, light, encoding or slightly in what they take in.
+    """Find images that are copies of others, changed in size, light, encoding or slightly in what they take in.
 
     Small grey versions are compared all with all, in products of matrices. Pairs that correlate
     are laid over each other, moved and stretched until they fit best, and must then correlate
-    nearly wholly: so that pictures that are merely alike are not taken for copies. Where very
-    many pictures are alike or they are very small, only hardly changed copies count. Pictures of
+    nearly wholly: so that images that are merely alike are not taken for copies. Where very
+    many images are alike or they are very small, only hardly changed copies count. Images of
     one colour have none.
 
     Parameters
     ----------
     *stacks : ndarray of uint8, shape (n, c, h, w)
-        Pictures; stacks may differ in size and channels.
+        Images; stacks may differ in size and channels.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def near_copies(*stacks: UInt8[ndarray, "_ _ _ _"]) -> NearCopies:
 
     References
     ----------
-    Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 56 (2004), section 3.2: laying one picture over the other.
+    Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 56 (2004), section 3.2: laying one image over the other.
 
     Examples
     --------
@@ -190,13 +190,13 @@ def near_copies(*stacks: UInt8[ndarray, "_ _ _ _"]) -> NearCopies:
 def _shrink(
     stacks: Sequence[UInt8[ndarray, "_ _ _ _"]], positions: Int64[ndarray, " some"], side: int
 ) -> Float32[Tensor, "some c side side"]:
-    """Bring some pictures to one small size; grey ones become colour where other stacks have colour."""
+    """Bring some images to one small size; grey ones become colour where other stacks have colour."""
     channels = max(stack.shape[1] for stack in stacks)
     shrunk = torch.empty(len(positions), channels, side, side)
     start = 0
     for stack in stacks:
         here = np.flatnonzero((positions >= start) & (positions < start + len(stack)))
-        parts = (torch.from_numpy(part).float() for part in in_parts(stack, READ_TOGETHER, positions[here] - start))
+        parts = (torch.from_numpy(part).float() for part in in_chunks(stack, READ_TOGETHER, positions[here] - start))
         small = [F.interpolate(part, size=(side, side), mode="bilinear", antialias=True) for part in parts]
         if small:
             shrunk[here] = torch.cat(small)
@@ -204,9 +204,9 @@ def _shrink(
     return shrunk
 
 
-def _standardise(pictures: Float32[Tensor, "n c s s"]) -> Float32[Tensor, "n c s s"]:
-    """Take brightness and contrast away, so that the product of two pictures is their correlation."""
-    centred = pictures - pictures.mean(dim=(1, 2, 3), keepdim=True)
+def _standardise(images: Float32[Tensor, "n c s s"]) -> Float32[Tensor, "n c s s"]:
+    """Take brightness and contrast away, so that the product of two images is their correlation."""
+    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     norm = centred.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
     return torch.where(norm > 1, centred / norm.clamp(min=1), torch.zeros(()))
 
@@ -249,14 +249,14 @@ def _likeness(
 
 
 def _lay_over(still: Float32[Tensor, "n c s s"], moving: Float32[Tensor, "n c s s"]) -> Float32[Tensor, " n"]:
-    """Move and stretch each second picture until it fits the first best, and give their correlation then."""
+    """Move and stretch each second image until it fits the first best, and give their correlation then."""
     count, _, side, _ = still.shape
     frame = round(FRAME * side)
     inner = slice(frame, side - frame)
     middles = torch.linspace(1 / side - 1, 1 - 1 / side, side)[inner]
     still = _standardise(still[..., inner, inner])
     down, right = torch.gradient(still, spacing=2 / side, dim=(2, 3))
-    # How the still picture changes as it is stretched and moved along the width, then along the height.
+    # How the still image changes as it is stretched and moved along the width, then along the height.
     slopes = torch.stack([right * middles, right, down * middles[:, None], down], dim=1).flatten(2)
     curvature = slopes @ slopes.transpose(1, 2) + 1e-4 * torch.eye(4)
     stretch, shift = torch.ones(count, 2), torch.zeros(count, 2)

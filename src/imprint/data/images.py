@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, Shaped, UInt8
@@ -13,16 +14,24 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError
-from imprint.core.memmap import in_parts, picked
+from imprint.core.memmap import in_chunks, select_rows
 
-HASHED_TOGETHER = 256  # pictures
+HASHED_TOGETHER = 256  # images
 MOST_NAMED = 30  # classes in a message
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 
+@dataclass(frozen=True)
+class LoadedFrom:
+    """Where `load` found images: a path, absolute but for bundled sets, and what it was told of how to read it."""
+
+    path: str
+    options: dict[str, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Pictures in memory or memory-mapped, with their labels where these are known.
+    """Images in memory or memory-mapped, with their labels where these are known.
 
     Parameters
     ----------
@@ -35,16 +44,18 @@ class LabelledImages:
         The labels as they stood in the data: whole numbers in order of size, else words in
         alphabetical order. Empty when the labels are unknown.
     sources : ndarray, shape (n,)
-        Where each picture came from: whole numbers are rows of a CSV of pixels (the first
-        picture is row 1), anything else is text.
+        Where each image came from: whole numbers are rows of a CSV of pixels (the first
+        image is row 1), anything else is text.
     name : str
         Where the data came from, for messages.
     unreadable : tuple of (str, str), default=()
-        Source and cause of each picture that was left out.
+        Source and cause of each image that was left out.
     groups : ndarray of str, shape (n,), or None
-        Pictures of one person or scene bear one name; None when nobody said.
+        Images of one person or scene bear one name; None when nobody said.
     sizes : ndarray of int32, shape (n, 2), or None
-        Height and width of each picture as it stood in its file; None when all are as in `pixels`.
+        Height and width of each image as it stood in its file; None when all are as in `pixels`.
+    loaded_from : LoadedFrom or None
+        Where `load` read exactly these images; None of images that were made, or picked from others.
 
     Raises
     ------
@@ -67,6 +78,7 @@ class LabelledImages:
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Shaped[ndarray, " n"] | None = None
     sizes: Int32[ndarray, "n 2"] | None = None
+    loaded_from: LoadedFrom | None = None
 
     def __post_init__(self) -> None:
         for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):
@@ -76,16 +88,16 @@ class LabelledImages:
             if not isinstance(values, ndarray) or values.dtype.kind not in kinds:
                 raise self._error(what, f"{kind_of(values)} is not how they are kept")
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
-            raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of pictures")
+            raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of images")
         if self.labels is not None and self.labels.shape != (len(self),):
-            raise self._error("labels", f"{len(self.labels)} labels cannot belong to {len(self)} pictures")
+            raise self._error("labels", f"{len(self.labels)} labels cannot belong to {len(self)} images")
         if self.labels is not None and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
             raise self._error("labels", f"they point outside the {len(self.class_names)} class names")
         if self.sources.shape != (len(self),):
-            raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} pictures")
+            raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} images")
         for what, values in (("groups", self.groups), ("sizes", self.sizes)):
             if values is not None and len(values) != len(self):
-                raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} pictures")
+                raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} images")
         if min(self.pixels.strides) < 0:  # turned or mirrored by numpy, which torch does not take
             object.__setattr__(self, "pixels", np.ascontiguousarray(self.pixels))
 
@@ -98,26 +110,27 @@ class LabelledImages:
         return len(self.pixels)
 
     def __getitem__(self, chosen: ArrayLike | slice | int) -> LabelledImages:
-        """Pick some of the pictures, in the order given; the classes stay as they are."""
+        """Pick some of the images, in the order given; the classes stay as they are."""
         places = chosen if isinstance(chosen, slice) else np.atleast_1d(chosen)
         if isinstance(places, slice) and (places.step or 1) < 0:
-            places = np.arange(len(self))[places]  # mapped pictures stay mapped
+            places = np.arange(len(self))[places]  # mapped images stay mapped
 
         def pick(values: ndarray | None) -> ndarray | None:
             return None if values is None else values[places]
 
         return replace(
             self,
-            pixels=self.pixels[places] if isinstance(places, slice) else picked(self.pixels, places),
+            pixels=self.pixels[places] if isinstance(places, slice) else select_rows(self.pixels, places),
             labels=pick(self.labels),
             sources=self.sources[places],
             groups=pick(self.groups),
             sizes=pick(self.sizes),
+            loaded_from=None,
         )
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of each picture, in pixels.
+        """Channels, height and width of each image, in pixels.
 
         Returns
         -------
@@ -135,7 +148,7 @@ class LabelledImages:
 
     @property
     def from_pixel_table(self) -> bool:
-        """Whether the pictures are the rows of a CSV of pixels, as Kaggle hands out.
+        """Whether the images are the rows of a CSV of pixels, as Kaggle hands out.
 
         Returns
         -------
@@ -167,14 +180,14 @@ class LabelledImages:
         False
         """
         digest = hashlib.blake2b(repr((self.pixels.shape, self.class_names)).encode(), digest_size=16)
-        for part in in_parts(self.pixels, HASHED_TOGETHER):
+        for part in in_chunks(self.pixels, HASHED_TOGETHER):
             digest.update(np.ascontiguousarray(part).data)
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
     def class_counts(self) -> dict[str, int]:
-        """Count the pictures of each class.
+        """Count the images of each class.
 
         Returns
         -------
@@ -229,7 +242,7 @@ class LabelledImages:
                     f"the model knows only {', '.join(map(_in_brief, class_names[:MOST_NAMED]))}{others}",
                     "Correct the label, or train a model with that class.",
                 )
-        # A class that no picture has may be unknown to the model; it is never looked up.
+        # A class that no image has may be unknown to the model; it is never looked up.
         table = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
         return np.take(table, self.labels)
 

@@ -1,4 +1,4 @@
-"""Reading labelled pictures: `load` and one module a format."""
+"""Reading labelled images: `load` and one module a format."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imprint.core.errors import DataError, UsageError
-from imprint.data.images import LabelledImages
+from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
 
 if TYPE_CHECKING:
-    from imprint.core.progress import Reporter
-    from imprint.data.decoding.image_list import PictureList
+    from imprint.data.decoding.image_list import ImageList
     from imprint.preprocessing.input_spec import InputSpec
 
 # What needs Pillow or torch is imported where it is used: a CSV of pixels needs neither.
 
-PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMS = (
-    "Give a folder of class folders, a picture, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
+    "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
     "or a .zip of these, or the bundled set: digits."
 )
 
@@ -39,32 +38,29 @@ def load(
     side: int = 128,
     group: str | None = None,
     allow_bad: float = 0.2,
-    reporter: Reporter | None = None,
 ) -> LabelledImages:
-    """Read labelled pictures from a file or folder, or a set that comes with Imprint.
+    """Read labelled images from a file or folder, or a set that comes with Imprint.
 
     Parameters
     ----------
     data : str, path, bytes, sequence of them, or ndarray
-        A folder of class folders, or of pictures without labels; a picture, or a list of them; a ``.csv``
+        A folder of class folders, or of images without labels; an image, or a list of them; a ``.csv``
         or ``.csv.gz`` of pixels as Kaggle's digit recogniser has them, or of ``path,label``; a ``.npz``,
         ``.npy``, ``.parquet`` or IDX file; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's
         1,797 real digits of 8×8 pixels. A file that is called digits is meant by ``"./digits"``.
-        In memory: the bytes of a picture's file, or a list of such; an array of one picture, height × width
+        In memory: the bytes of an image's file, or a list of such; an array of one image, height × width
         or with channels last, or of several, n × height × width or with channels last or first.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
-        The form that a model was taught with; None keeps pictures as they are, but for files of
+        The form that a model was trained on; None keeps images as they are, but for files of
         different sizes, which are brought into one.
     side : int, default=128
         Pixels that the shorter side of that one form has at most.
     group : str or None, default=None
-        A column, or a regular expression for the path, that tells which pictures belong together.
+        A column, or a regular expression for the path, that tells which images belong together.
     allow_bad : float, default=0.2
-        Share of the pictures that may be unreadable.
-    reporter : Reporter or None, default=None
-        Told of progress and of what was decided; None keeps silent.
+        Share of the images that may be unreadable.
 
     Returns
     -------
@@ -84,23 +80,38 @@ def load(
     180
     """
     if side < 1:
-        raise UsageError(f"side={side}", "load", "pictures have one pixel at least", "Give a whole number such as 128.")
+        raise UsageError(f"side={side}", "load", "images have one pixel at least", "Give a whole number such as 128.")
     if not 0 <= allow_bad <= 1:
         raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
     try:
-        found = _find(data, part, group)
+        images = _read(data, part, spec, side, group, allow_bad)
     except OSError as error:
         name = fspath(data) if isinstance(data, str | PathLike) else "the list"
         cause = f"it cannot be read ({error.strerror or error})"
         raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
+    if not isinstance(data, str | PathLike):
+        return images
+    told = {"part": part, "side": side, "group": group, "allow_bad": allow_bad}
+    options: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
+    if spec is not None:
+        options["form"] = [spec.channels, *spec.image_size]
+    path = data if data == "digits" else str(Path(data).absolute())
+    return replace(images, loaded_from=LoadedFrom(str(path), options))
+
+
+def _read(
+    data: Data, part: str | None, spec: InputSpec | None, side: int, group: str | None, allow_bad: float
+) -> LabelledImages:
+    """Find the reader and let it read; image files are decoded."""
+    found = _find(data, part, group)
     if not isinstance(found, LabelledImages):
-        from imprint.data.decoding.image_list import grouped, read_pictures
+        from imprint.data.decoding.image_list import grouped, read_images
 
         listed = grouped(found, group) if group is not None and found.groups is None else found
-        return read_pictures(listed, spec=spec, side=side, allow_bad=allow_bad, reporter=reporter)
+        return read_images(listed, spec=spec, side=side, allow_bad=allow_bad)
     if group is not None and found.groups is None:
         cause = "there is no such column, and no path to search"
-        raise UsageError(f"group {group!r}", found.name, cause, "Leave --group out, or give pictures as files.")
+        raise UsageError(f"group {group!r}", found.name, cause, "Leave --group out, or give images as files.")
     return found if spec is None else _fitted(found, spec)
 
 
@@ -140,7 +151,7 @@ def parts(data: Data) -> tuple[str, ...]:
     return ()
 
 
-def _find(data: Data, part: str | None, group: str | None) -> PictureList | LabelledImages:
+def _find(data: Data, part: str | None, group: str | None) -> ImageList | LabelledImages:
     """Find the reader for data: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
         return _undivided(_find_given(data), part)
@@ -169,12 +180,12 @@ def _find(data: Data, part: str | None, group: str | None) -> PictureList | Labe
     return _undivided(_find_file(path, group), part)
 
 
-def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> PictureList | LabelledImages:
-    """Take what is given in memory: pictures as an array, as bytes, or a list of files."""
+def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> ImageList | LabelledImages:
+    """Take what is given in memory: images as an array, as bytes, or a list of files."""
     if isinstance(data, np.ndarray):
-        from imprint.data.readers.arrays import array_pictures
+        from imprint.data.readers.arrays import array_images
 
-        return array_pictures(data)
+        return array_images(data)
     given = [data] if isinstance(data, bytes) else data
     if isinstance(given, Sequence):
         paths: list[Path | str] = [Path(one) for one in given if isinstance(one, str | PathLike)]
@@ -184,15 +195,15 @@ def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
 
             return list_files(paths, f"{len(paths)} files")
         if len(contents) == len(given):
-            from imprint.data.decoding.image_list import PictureList
+            from imprint.data.decoding.image_list import ImageList
 
             sources = [f"bytes#{i}" for i in range(1, len(contents) + 1)]
-            return PictureList("bytes", sources, contents.__getitem__, [])
-    cause = f"type {type(data).__name__} is neither path nor picture, or holds what is neither"
-    raise DataError("data", "load", cause, "Give a path or a list of paths, a picture's bytes, or a NumPy array.")
+            return ImageList("bytes", sources, contents.__getitem__, [])
+    cause = f"type {type(data).__name__} is neither path nor image, or holds what is neither"
+    raise DataError("data", "load", cause, "Give a path or a list of paths, an image's bytes, or a NumPy array.")
 
 
-def _find_file(path: Path, group: str | None) -> PictureList | LabelledImages:
+def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
     """Find the reader for a file of a form that knows no parts."""
     name = path.name.lower()
     if name.endswith(".parquet"):
@@ -200,37 +211,37 @@ def _find_file(path: Path, group: str | None) -> PictureList | LabelledImages:
 
         return read_parquet(path, group)
     if name.endswith((".csv", ".csv.gz")):
-        from imprint.data.readers.path_csv import is_path_table, list_table
+        from imprint.data.readers.path_csv import is_path_csv, list_path_csv
 
         with open(path, "rb") as file:
             start = file.read(2**16)
-        return list_table(path, group) if is_path_table(start) else read_csv(path)
-    if not name.endswith(PICTURES) and is_idx(path):
+        return list_path_csv(path, group) if is_path_csv(start) else read_csv(path)
+    if not name.endswith(IMAGES) and is_idx(path):
         return read_idx(path)
-    from imprint.data.decoding.decode import is_picture
+    from imprint.data.decoding.decode import is_image
     from imprint.data.readers.folder import list_files
 
-    if name.endswith(PICTURES) or is_picture(path):
-        path.stat()  # a picture that is not there is a wrong path, not an unreadable picture
+    if name.endswith(IMAGES) or is_image(path):
+        path.stat()  # an image that is not there is a wrong path, not an unreadable image
         return list_files([path], path.name)
     raise DataError("form", path.name, "neither the name nor the first bytes tell what it is", FORMS)
 
 
-def _undivided(found: PictureList | LabelledImages, part: str | None) -> PictureList | LabelledImages:
+def _undivided(found: ImageList | LabelledImages, part: str | None) -> ImageList | LabelledImages:
     if part is not None:
         raise DataError(f"part {part}", found.name, "it is not divided into parts", "Name a folder with parts in it.")
     return found
 
 
 def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
-    """Bring pictures from a table or an array into a model's form; those in that form pass untouched."""
+    """Bring images from a table or an array into a model's form; those in that form pass untouched."""
     from imprint.preprocessing.input_spec import fit
 
-    if images.shape == (spec.channels, *spec.picture_size) or images.from_pixel_table:
+    if images.shape == (spec.channels, *spec.image_size) or images.from_pixel_table:
         return images  # a table of another form is a mistake, which the model's check names
-    pixels = np.empty((len(images), spec.channels, *spec.picture_size), dtype=np.uint8)
-    for place, picture in enumerate(images.pixels):
-        pixels[place] = fit(picture.transpose(1, 2, 0), spec)
+    pixels = np.empty((len(images), spec.channels, *spec.image_size), dtype=np.uint8)
+    for place, image in enumerate(images.pixels):
+        pixels[place] = fit(image.transpose(1, 2, 0), spec)
     sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy()
     return replace(images, pixels=pixels, sizes=sizes)
 

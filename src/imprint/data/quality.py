@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
-from imprint.core.memmap import in_parts
+from imprint.core.memmap import in_chunks
 from imprint.data.images import WHOLE_NUMBER, LabelledImages
 
 KINDS = {
@@ -24,26 +24,26 @@ KINDS = {
     "polarity": "inverted",
     "size": "of unusual size",
     "name": "oddly named",
-    "imbalance": "short of pictures",
+    "imbalance": "short of images",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or may be, with pictures or a class.
+    """One thing that is wrong, or may be, with images or a class.
 
     Parameters
     ----------
     kind : str
         One of `KINDS`.
     where : tuple of str or int
-        Sources of the pictures concerned, or names of the classes.
+        Sources of the images concerned, or names of the classes.
     message : str
         What is wrong with them, without a full stop.
     score : float
         From 0 to 1; the higher, the surer or the worse.
-    pictures : tuple of int, default=()
-        Positions of the pictures; those in the data compared with run on behind the data itself.
+    images : tuple of int, default=()
+        Positions of the images; those in the data compared with run on behind the data itself.
     suggested : str, default=""
         The label or class name that would be right, where there is one.
 
@@ -57,7 +57,7 @@ class Finding:
     where: tuple[str | int, ...]
     message: str
     score: float
-    pictures: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
     suggested: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,9 +85,9 @@ class Findings:
     name : str
         Of the data.
     images : int
-        How many pictures could be read.
+        How many images could be read.
     classes : dict of str to int
-        Pictures of each class.
+        Images of each class.
     findings : tuple of Finding
         In the order of `KINDS`, the worst of each first.
     notes : tuple of str, default=()
@@ -143,16 +143,16 @@ class Findings:
         return {"images": self.images, "classes": self.classes, "findings": found, "notes": list(self.notes)}
 
 
-FEW = 0.1  # of the largest class's pictures; with fewer a class is hard to learn
-EVEN, NEAR_PAPER = 0.6, 32  # paper: so much of a picture's rim lies within so many grey levels of the rim's median
-MAJORITY = 0.9  # of the pictures on paper agree on ink and paper, or none of them is called inverted
+FEW = 0.1  # of the largest class's images; with fewer a class is hard to learn
+EVEN, NEAR_PAPER = 0.6, 32  # paper: so much of an image's rim lies within so many grey levels of the rim's median
+MAJORITY = 0.9  # of the images on paper agree on ink and paper, or none of them is called inverted
 FACTOR = 4.0  # a side so many times longer or shorter than usual is unusual
-ROWS = 256  # pictures looked at together
+ROWS = 256  # images looked at together
 HIDDEN = (".", "__MACOSX", "__pycache__")  # what file managers and notebooks leave behind begins so
 
 
 def find_faults(images: LabelledImages) -> list[Finding]:
-    """Look for what is wrong with single pictures or with classes.
+    """Look for what is wrong with single images or with classes.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def spelt_alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def _each(images: LabelledImages, kind: str, positions: Int64[ndarray, " found"], say: list[str]) -> list[Finding]:
-    """Make a finding of each picture."""
+    """Make a finding of each image."""
     sources = images.sources.tolist()
     return [Finding(kind, (sources[i],), words, 1.0, (i,)) for i, words in zip(positions.tolist(), say, strict=True)]
 
@@ -217,7 +217,7 @@ def _unreadable(images: LabelledImages) -> list[Finding]:
 
 
 def _constant(images: LabelledImages) -> list[Finding]:
-    parts = in_parts(images.pixels, ROWS)
+    parts = in_chunks(images.pixels, ROWS)
     flat = [(part.min(axis=(2, 3)) == part.max(axis=(2, 3))).all(axis=1) for part in parts]
     one_colour = np.flatnonzero(np.concatenate(flat))
     colours = [" ".join(map(str, images.pixels[i, :, 0, 0])) for i in one_colour]
@@ -225,21 +225,21 @@ def _constant(images: LabelledImages) -> list[Finding]:
 
 
 def _inverted(images: LabelledImages) -> list[Finding]:
-    """Find grey pictures of ink on even paper where ink and paper have changed places."""
+    """Find grey images of ink on even paper where ink and paper have changed places."""
     if images.shape[0] != 1 or min(images.shape[1:]) < 3:
         return []
-    contrast = np.concatenate([_ink_above_paper(part[:, 0]) for part in in_parts(images.pixels, ROWS)])
+    contrast = np.concatenate([_ink_above_paper(part[:, 0]) for part in in_chunks(images.pixels, ROWS)])
     bright, dark = contrast > 0, contrast < 0
     few, word = (dark, "dark on bright") if bright.sum() >= dark.sum() else (bright, "bright on dark")
     on_paper = bright.sum() + dark.sum()
     if on_paper < len(images) / 2 or few.sum() > (1 - MAJORITY) * on_paper:
         return []
-    words = f"{word}, where {1 - few.sum() / on_paper:.1%} of the pictures are the other way about"
+    words = f"{word}, where {1 - few.sum() / on_paper:.1%} of the images are the other way about"
     return _each(images, "polarity", np.flatnonzero(few), [words] * int(few.sum()))
 
 
 def _ink_above_paper(pixels: ndarray) -> Float64[ndarray, " n"]:
-    """Tell how much brighter than its paper a picture is on the whole; 0 where its rim is no even paper."""
+    """Tell how much brighter than its paper an image is on the whole; 0 where its rim is no even paper."""
     rim = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1).astype(int)
     paper = np.median(rim, axis=1)
     even = (np.abs(rim - paper[:, None]) <= NEAR_PAPER).mean(axis=1) >= EVEN
@@ -267,7 +267,7 @@ def _names(images: LabelledImages) -> list[Finding]:
     for names in spelt_alike(counts):
         usual, *others = sorted(names, key=lambda name: (-counts[name], name != name.strip(), name))
         if others:
-            words = f"probably one class in {len(names)} spellings; {usual!r} has most pictures"
+            words = f"probably one class in {len(names)} spellings; {usual!r} has most images"
             found.append(Finding("name", (usual, *others), words, 1.0, suggested=usual.strip()))
         elif usual.startswith(HIDDEN):
             found.append(Finding("name", (usual,), "a folder that a program made, hardly a class", 1.0))
@@ -291,7 +291,7 @@ def _few(images: LabelledImages) -> list[Finding]:
     most = max(counts.values(), default=0)
     largest = next((name for name, count in counts.items() if count == most), "")
     return [
-        Finding("imbalance", (name,), f"{count:,} pictures, where class {largest!r} has {most:,}", 1 - count / most)
+        Finding("imbalance", (name,), f"{count:,} images, where class {largest!r} has {most:,}", 1 - count / most)
         for name, count in counts.items()
         if count < FEW * most
     ]

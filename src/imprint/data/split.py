@@ -1,4 +1,4 @@
-"""Holding out pictures for validation."""
+"""Holding out images for validation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def split(
     groups: Shaped[ndarray, " n"] | None = None,
     copies: Int64[ndarray, " n"] | None = None,
 ) -> tuple[Int64[ndarray, " learn"], Int64[ndarray, " held_out"]]:
-    """Hold out a random share of the pictures.
+    """Hold out a random share of the images.
 
-    Without groups, the same pictures in the same order as scikit-learn's ``train_test_split(
+    Without groups, the same images in the same order as scikit-learn's ``train_test_split(
     test_size=share, random_state=seed)``, without its import, which takes longer than reading
     42,000 digits. With groups, see `held_out_groups`.
 
@@ -30,11 +30,11 @@ def split(
     images : LabelledImages
         What to divide.
     share : float
-        Share to hold out, from 0 to below 1, rounded up to whole pictures.
+        Share to hold out, from 0 to below 1, rounded up to whole images.
     seed : int
-        Which pictures.
+        Which images.
     groups : ndarray, shape (n,), or None, default=None
-        Pictures with the same value, such as photos of one person, stay on one side.
+        Images with the same value, such as photos of one person, stay on one side.
     copies : ndarray of int64, shape (n,), or None, default=None
         From `duplicates.first_copies`: of copies that would stand on both sides, none is held out.
 
@@ -64,8 +64,8 @@ def split(
         raise UsageError(
             f"validation share {share}",
             images.name,
-            f"of {len(images)} pictures none would be left to train on",
-            "Use --validation 0, a smaller share, or more pictures.",
+            f"of {len(images)} images none would be left to train on",
+            "Use --validation 0, a smaller share, or more images.",
         )
     order = np.random.RandomState(seed).permutation(len(images)).astype(np.int64)
     if groups is None:
@@ -79,7 +79,7 @@ def split(
         raise UsageError(
             f"validation share {share}",
             images.name,
-            "the groups of pictures that must stay together cannot be divided so",
+            "the groups of images that must stay together cannot be divided so",
             "Use another share, or more groups.",
         )
     return order[~out], order[out]
@@ -88,17 +88,17 @@ def split(
 def held_out_groups(
     labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], share: float, seed: int
 ) -> Bool[ndarray, " n"]:
-    """Choose groups at random so that their pictures make up a share of every class, as nearly as they can.
+    """Choose groups at random so that their images make up a share of every class, as nearly as they can.
 
     The largest groups are dealt first: one is held out where that brings the counts of the
-    classes held out nearer to the wanted ones, by the sum of squares. Single pictures then fill up.
+    classes held out nearer to the wanted ones, by the sum of squares. Single images then fill up.
 
     Parameters
     ----------
     labels : ndarray of int64, shape (n,)
-        Class of each picture.
+        Class of each image.
     groups : ndarray, shape (n,)
-        Pictures with the same value stay together.
+        Images with the same value stay together.
     share : float
         Of each class to hold out, between 0 and 1.
     seed : int
@@ -107,7 +107,7 @@ def held_out_groups(
     Returns
     -------
     ndarray of bool, shape (n,)
-        Whether each picture is held out.
+        Whether each image is held out.
 
     Examples
     --------

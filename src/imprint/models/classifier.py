@@ -18,18 +18,24 @@ from imprint.core.files import make_folder
 from imprint.core.metrics import tempered
 from imprint.models.hardware import choose_device
 from imprint.models.hub import download, upload, write_card
-from imprint.models.inference import VIEWS, doubts, look_again, predict_with_features, recognised
+from imprint.models.inference import (
+    TTA_VIEWS,
+    in_distribution,
+    predict_with_embeddings,
+    test_time_augment,
+    uncertainty_score,
+)
 from imprint.models.model_file import MODEL_NAME, broken, find_model, read_model_file, write_model_file
-from imprint.models.networks import build_net, smallest_side
-from imprint.models.ood import Familiarity, count_features, guard_classes
+from imprint.models.networks import build_network, build_networks, smallest_side
+from imprint.models.ood import MahalanobisScore, count_embeddings, ood_detector_classes
 from imprint.models.predictor import Predictor
 from imprint.models.summary import Layer, summarise
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe
 
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
-FAMILIARITY = "familiarity."  # before the names of its tensors in the file
-FAMILIARITY_TENSORS = ("centres", "whitening")
+OOD_PREFIX = "familiarity."  # before the names of its tensors in the file
+OOD_TENSORS = ("centres", "whitening")
 GUARD = "guard."  # before the names of its tensors
 MOST_CLASSES = 100_000  # a file that claims more is not believed
 
@@ -67,81 +73,83 @@ def read_parts(path: Path) -> dict[str, Any]:
     if not begun:
         remedy = f"Go on with imprint train --resume {path.parent}."
         raise broken(path, "training was stopped before its first epoch had ended", remedy)
-    usual = {name: tensors.pop(f"{FAMILIARITY}{name}", None) for name in FAMILIARITY_TENSORS}
-    net, guard, classes = parts["net"], parts["guard"], len(parts["class_names"])
-    if guard is not None:
+    usual = {name: tensors.pop(f"{OOD_PREFIX}{name}", None) for name in OOD_TENSORS}
+    network, ood_detector, classes = parts["net"], parts["ood_detector"], len(parts["class_names"])
+    if ood_detector is not None:
         of_guard = [name for name in tensors if name.startswith(GUARD)]
-        _fill(guard, {name.removeprefix(GUARD): tensors.pop(name) for name in of_guard}, path)
-    _fill(net, {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}, path)
-    features = count_features(net)
-    familiarity = _unknown(classes, features) if RESUME in facts else _familiarity(usual, classes, features, path)
-    return parts | {"familiarity": familiarity}
+        _fill(ood_detector, {name.removeprefix(GUARD): tensors.pop(name) for name in of_guard}, path)
+    _fill(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}, path)
+    features = count_embeddings(network)
+    ood_score = _unknown(classes, features) if RESUME in facts else _ood_score(usual, classes, features, path)
+    return parts | {"familiarity": ood_score}
 
 
 def _parts(facts: dict[str, Any]) -> dict[str, Any]:
     """Check a model file's facts; the network's weights are not yet there."""
     spec = InputSpec.from_dict(facts["input_spec"])
-    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.picture_size:
+    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.image_size:
         raise ValueError("the size of glyphs")
     names, score = tuple(facts["class_names"]), facts["score"]
     recipe = Recipe.from_dict(facts["recipe"])
-    if recipe.views not in (*VIEWS, "none"):
-        raise ValueError("views")
+    if recipe.tta not in (*TTA_VIEWS, "none"):
+        raise ValueError("tta")
     if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ValueError("classes")
     listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
     if not listed or not isinstance(score, dict | None):
         raise ValueError("class names or score")
-    if min(spec.input_size) < smallest_side(recipe.every_net):
-        raise ValueError("pictures too small")
+    if min(spec.input_size) < smallest_side(recipe.all_networks):
+        raise ValueError("images too small")
     with torch.device("meta"):
-        net = build_net(recipe.net, spec.channels, spec.input_size, len(names))
-        told_apart = guard_classes(recipe, spec.picture_size, len(names))
-        guard = build_net(recipe.guard, spec.channels, spec.input_size, told_apart) if recipe.guard else None
-    temperature, unsure_above, views_below = (
-        float(facts[key]) for key in ("temperature", "unsure_above", "views_below")
-    )
+        network = build_networks(recipe.networks, spec.channels, spec.input_size, len(names))
+        told_apart = ood_detector_classes(recipe, spec.image_size, len(names))
+        ood_detector = (
+            build_network(recipe.ood_detector, spec.channels, spec.input_size, told_apart)
+            if recipe.ood_detector
+            else None
+        )
+    temperature, unsure_above, tta_below = (float(facts[key]) for key in ("temperature", "unsure_above", "tta_below"))
     if not 0 < temperature < math.inf:
         raise ValueError("temperature")
     notes = facts.get("notes")
     if not isinstance(notes, dict | None):
         raise ValueError("notes")
-    if not (math.isfinite(unsure_above) and math.isfinite(views_below)):
+    if not (math.isfinite(unsure_above) and math.isfinite(tta_below)):
         raise ValueError("limits")
     return {
-        "net": net,
-        "guard": guard,
+        "net": network,
+        "ood_detector": ood_detector,
         "class_names": names,
         "spec": spec,
         "recipe": recipe,
         "temperature": temperature,
         "unsure_above": unsure_above,
-        "views_below": views_below,
+        "tta_below": tta_below,
         "score": score,
         "notes": notes,
     }
 
 
-def _familiarity(given: Mapping[str, Tensor | None], classes: int, features: int, path: Path) -> Familiarity:
+def _ood_score(given: Mapping[str, Tensor | None], classes: int, features: int, path: Path) -> MahalanobisScore:
     """Check what a file says of usual features against the network whose features they are."""
     each_or_one = [(count, features, features) for count in (classes, 1)]
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
     for name, tensor in given.items():
         if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
-            raise broken(path, f"tensor {FAMILIARITY}{name} is missing, or has the wrong shape or type")
+            raise broken(path, f"tensor {OOD_PREFIX}{name} is missing, or has the wrong shape or type")
         if not bool(torch.isfinite(tensor).all()):
-            raise broken(path, f"tensor {FAMILIARITY}{name} holds numbers that are not finite")
-    return Familiarity(**{name: tensor for name, tensor in given.items() if tensor is not None})
+            raise broken(path, f"tensor {OOD_PREFIX}{name} holds numbers that are not finite")
+    return MahalanobisScore(**{name: tensor for name, tensor in given.items() if tensor is not None})
 
 
-def _unknown(classes: int, features: int) -> Familiarity:
+def _unknown(classes: int, features: int) -> MahalanobisScore:
     """Stand in for what a run that was stopped has not measured yet: everything lies near."""
-    return Familiarity(torch.zeros(classes, features), torch.zeros(1, features, features))
+    return MahalanobisScore(torch.zeros(classes, features), torch.zeros(1, features, features))
 
 
-def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Put a file's tensors into a network whose own are only outlines, if every name, shape and number fits."""
-    outlines = net.state_dict()
+    outlines = network.state_dict()
     if set(outlines) != set(tensors):
         differ = sorted(set(outlines) ^ set(tensors))
         raise broken(path, f"its tensors are not those of the network ({', '.join(differ[:3])}; {len(differ)} in all)")
@@ -150,10 +158,10 @@ def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
             raise broken(path, f"tensor {name} has the wrong shape or type")
         if not bool(torch.isfinite(tensor).all()):
             raise broken(path, f"tensor {name} holds numbers that are not finite")
-    net.load_state_dict(tensors, assign=True)
+    network.load_state_dict(tensors, assign=True)
 
 
-NOTHING_USUAL = Familiarity(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
+UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
 NEVER_UNSURE = 1e9  # more doubt than there is
 
 
@@ -164,67 +172,67 @@ class Classifier(Predictor):
     Parameters
     ----------
     net : nn.Module
-        From prepared pictures to logits.
+        From prepared images to logits.
     class_names : tuple of str
         As the labels stood in the training data.
     spec : InputSpec
-        What it expects of a picture.
+        What it expects of an image.
     recipe : Recipe
-        How it was taught.
+        How it was trained.
     temperature : float
         What the network's logits are divided by, so that confidence fits accuracy. Training fits
-        it on the validation pictures, and leaves it at 1 where there are none.
-    familiarity : Familiarity
-        What the network's features are like for pictures as it was taught with.
+        it on the validation images, and leaves it at 1 where there are none.
+    familiarity : MahalanobisScore
+        What the network's features are like for images as it was trained on.
     unsure_above : float
         Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
         promises, and `predict.doubts` for what doubt is.
-    views_below : float
-        Pictures that the network is less sure of than this are looked at again in the recipe's
-        other views. Training sets it so that 5 % of the validation pictures are.
+    tta_below : float
+        Images that the network is less sure of than this are looked at again in the recipe's
+        other views. Training sets it so that 5 % of the validation images are.
     guard : nn.Module or None, default=None
-        Tells pictures from strangers made of them; see `strangers.make_strangers`. None where the recipe has none.
+        Tells images from strangers made of them; see `strangers.make_synthetic_ood`. None where the recipe has none.
     score : dict or None
-        How it did on the validation pictures, for information.
+        How it did on the validation images, for information.
     notes : dict or None, default=None
         What a program that uses the model wants to keep with it, as plain JSON values.
 
     Examples
     --------
     >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> len(model.predict(load("digits")))
     1797
     """
 
-    net: nn.Module
+    network: nn.Module
     class_names: tuple[str, ...]
     spec: InputSpec
     recipe: Recipe
     temperature: float
-    familiarity: Familiarity
+    ood_score: MahalanobisScore
     unsure_above: float
-    views_below: float
-    guard: nn.Module | None = None
+    tta_below: float
+    ood_detector: nn.Module | None = None
     score: dict[str, Any] | None = None
     notes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.net.eval()  # here and not when asked, since two threads may ask at once
-        if self.guard is not None:
-            self.guard.eval()
+        self.network.eval()  # here and not when asked, since two threads may ask at once
+        if self.ood_detector is not None:
+            self.ood_detector.eval()
 
-    def _answers(
+    def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        found, features = predict_with_features(self.net, pixels, self.spec)
-        found = look_again(self.net, pixels, self.spec, self.recipe.views, found, self.views_below)
+        found, features = predict_with_embeddings(self.network, pixels, self.spec)
+        found = test_time_augment(self.network, pixels, self.spec, self.recipe.tta, found, self.tta_below)
         probabilities = tempered(found, self.temperature)
         predicted = probabilities.argmax(axis=1)
-        familiarity = self.familiarity.to(features.device)
-        distances = familiarity.distances(features, torch.from_numpy(predicted).to(features.device))
-        known = None if self.guard is None else recognised(self.guard, pixels, self.spec, predicted)
-        return probabilities, doubts(probabilities, distances, known)
+        ood_score = self.ood_score.to(features.device)
+        distances = ood_score.distances(features, torch.from_numpy(predicted).to(features.device))
+        known = None if self.ood_detector is None else in_distribution(self.ood_detector, pixels, self.spec, predicted)
+        return probabilities, uncertainty_score(probabilities, distances, known)
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would.
@@ -237,11 +245,11 @@ class Classifier(Predictor):
         Examples
         --------
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> model.summary()[-1].output_shape
         (None, 10)
         """
-        return summarise(self.net, (self.spec.channels, *self.spec.input_size))
+        return summarise(self.network, (self.spec.channels, *self.spec.input_size))
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file.
@@ -260,15 +268,15 @@ class Classifier(Predictor):
         --------
         >>> import tempfile
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> path = Path(tempfile.mkdtemp()) / "digits.safetensors"
         >>> model.save(path)
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        usual = {f"{FAMILIARITY}{name}": getattr(self.familiarity, name) for name in FAMILIARITY_TENSORS}
-        guard = {} if self.guard is None else self.guard.state_dict(prefix=GUARD)
-        write_model_file(path, self.net.state_dict() | usual | guard, self.facts())
+        usual = {f"{OOD_PREFIX}{name}": getattr(self.ood_score, name) for name in OOD_TENSORS}
+        ood_detector = {} if self.ood_detector is None else self.ood_detector.state_dict(prefix=GUARD)
+        write_model_file(path, self.network.state_dict() | usual | ood_detector, self.facts())
 
     def facts(self) -> dict[str, Any]:
         """Give everything but the weights, as a model file holds it.
@@ -281,7 +289,7 @@ class Classifier(Predictor):
         Examples
         --------
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> model.facts()["recipe"]["name"]
         'quick'
         """
@@ -291,7 +299,7 @@ class Classifier(Predictor):
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
             "unsure_above": self.unsure_above,
-            "views_below": self.views_below,
+            "tta_below": self.tta_below,
             "score": self.score,
             "notes": self.notes,
         }
@@ -326,9 +334,9 @@ class Classifier(Predictor):
         """
         classifier = cls(**read_parts(find_model(path)))
         where = choose_device(device)
-        classifier.net.to(where)
-        if classifier.guard is not None:
-            classifier.guard.to(where)
+        classifier.network.to(where)
+        if classifier.ood_detector is not None:
+            classifier.ood_detector.to(where)
         return classifier
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
@@ -350,7 +358,7 @@ class Classifier(Predictor):
         --------
         >>> import tempfile
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> folder = Path(tempfile.mkdtemp()) / "digits"
         >>> model.save_pretrained(folder)
         >>> sorted(file.name for file in folder.iterdir())
@@ -392,7 +400,7 @@ class Classifier(Predictor):
         --------
         >>> import tempfile
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> folder = tempfile.mkdtemp()
         >>> model.save_pretrained(folder)
         >>> Classifier.from_pretrained(folder).class_names == model.class_names
@@ -431,7 +439,7 @@ class Classifier(Predictor):
         Examples
         --------
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> model.push_to_hub("digits")
         Traceback (most recent call last):
         imprint.core.errors.UsageError: repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits.
@@ -444,5 +452,5 @@ class Classifier(Predictor):
         """Write model and card; the card says to load the model from `source`."""
         make_folder(folder)
         self.save(folder / MODEL_NAME)
-        parameters = sum(parameter.numel() for parameter in self.net.parameters())
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
         write_card(folder, self.facts(), self.spec, parameters, source, license)

@@ -1,17 +1,15 @@
-"""The machine that does the arithmetic: which device, and how the CPU is set up for it."""
+"""Which device computes, and in which precision, memory layout and number of threads it is fastest and right."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import platform
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,8 +19,6 @@ from torch import Tensor
 
 from imprint.core.errors import ImprintError, UsageError
 from imprint.core.files import cache_folder, written_whole
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -65,24 +61,23 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-@cache
-def prepare_cpu() -> None:
-    """Set up this process once for fast arithmetic on the CPU.
+@contextmanager
+def compute_settings(threads: int) -> Iterator[None]:
+    """Compute with so many threads and denormal floats as zero meanwhile; the caller's own settings come back.
 
-    Denormal floats count as zero (they slowed ReLU's gradient 20-fold on some CPUs), and glibc
-    keeps freed memory instead of returning every large tensor to the kernel, whose page faults
-    took half of a training step (10.0 against 4.7 ms on two virtual cores).
-
-    Examples
-    --------
-    >>> prepare_cpu()
+    Denormals slowed ReLU's gradient 20-fold on some CPUs. How the caller treats them is found out by arithmetic, since
+    torch does not tell. For training only: threads are the whole process's, and a server's belong to the server.
     """
+    before, flushed = torch.get_num_threads(), not float(torch.tensor(1e-30) * torch.tensor(1e-10))
+    if before != threads:
+        torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, 1 << 30)
-            mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
@@ -90,11 +85,11 @@ ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
 TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
 WORTH = 1.1  # a departure from the plainest way must be this much faster
 ROUNDS, REPEATS = 3, 2
-_chosen: dict[tuple[str, int, str], Arithmetic] = {}  # in this process, by device and precision
+_chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and precision
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class ComputeConfig:
     """How a machine computes.
 
     Parameters
@@ -102,7 +97,7 @@ class Arithmetic:
     precision : {"float32", "bfloat16"}
         Of convolutions and matrix products; weights and sums stay float32.
     layout : {"rows first", "blocked", "channels last"}
-        Of pictures in memory; ``"blocked"`` is oneDNN's own.
+        Of images in memory; ``"blocked"`` is oneDNN's own.
     threads : int
         On the CPU.
     speed : float
@@ -117,7 +112,7 @@ class Arithmetic:
 
     Examples
     --------
-    >>> print(Arithmetic("bfloat16", "channels last", 2, speed=2.5, error=0.004))
+    >>> print(ComputeConfig("bfloat16", "channels last", 2, speed=2.5, error=0.004))
     bfloat16, channels last, 2 threads (self-check: 2.5 times plain float32, off by 0.40 %)
     """
 
@@ -136,7 +131,7 @@ class Arithmetic:
         checked = f"self-check: {self.speed:.1f} times plain float32, off by {self.error:.2%}".replace("%", " %")
         return f"{self.precision}, {self.layout}, {self.threads} thread{'s' * (self.threads > 1)} ({checked})"
 
-    def lay_out(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def to_layout(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Lay a batch out in memory.
 
         Parameters
@@ -151,7 +146,7 @@ class Arithmetic:
 
         Examples
         --------
-        >>> Arithmetic("float32", "channels last", 1, 1.0, 0.0).lay_out(torch.ones(2, 3, 4, 4)).stride()
+        >>> ComputeConfig("float32", "channels last", 1, 1.0, 0.0).to_layout(torch.ones(2, 3, 4, 4)).stride()
         (48, 1, 12, 3)
         """
         if self.layout == BLOCKED:
@@ -179,14 +174,14 @@ class Arithmetic:
 
         Examples
         --------
-        >>> with Arithmetic("bfloat16", "rows first", 1, 1.0, 0.0).autocast(torch.device("cpu")):
+        >>> with ComputeConfig("bfloat16", "rows first", 1, 1.0, 0.0).autocast(torch.device("cpu")):
         ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
         torch.bfloat16
         """
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def choose_arithmetic(device: torch.device, precision: str = "auto") -> Arithmetic:
+def choose_compute_config(device: torch.device, precision: str = "auto") -> ComputeConfig:
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept for the machine.
 
     Every way is first compared with float32, rows first: outputs and gradients of two
@@ -201,45 +196,43 @@ def choose_arithmetic(device: torch.device, precision: str = "auto") -> Arithmet
 
     Returns
     -------
-    Arithmetic
+    ComputeConfig
         The choice.
 
     Examples
     --------
-    >>> choose_arithmetic(torch.device("cpu"), "float32").precision
+    >>> choose_compute_config(torch.device("cpu"), "float32").precision
     'float32'
     """
-    prepare_cpu()
     key = (device.type, device.index or 0, precision)
     if key not in _chosen:
         _chosen[key] = _kept_or_checked(device, precision)
     return _chosen[key]
 
 
-def adopt_arithmetic(device: torch.device, chosen: Mapping[str, Arithmetic]) -> None:
+def adopt_compute_configs(device: torch.device, chosen: Mapping[str, ComputeConfig]) -> None:
     """Compute as an earlier process did, for the rest of this one: other ways round otherwise.
 
     Parameters
     ----------
     device : torch.device
         Where to compute.
-    chosen : mapping of str to Arithmetic
-        By the precision that `choose_arithmetic` is asked for.
+    chosen : mapping of str to ComputeConfig
+        By the precision that `choose_compute_config` is asked for.
 
     Examples
     --------
-    >>> before = choose_arithmetic(torch.device("cpu"), "float32")
-    >>> adopt_arithmetic(torch.device("cpu"), {"float32": before})
-    >>> choose_arithmetic(torch.device("cpu"), "float32") == before
+    >>> before = choose_compute_config(torch.device("cpu"), "float32")
+    >>> adopt_compute_configs(torch.device("cpu"), {"float32": before})
+    >>> choose_compute_config(torch.device("cpu"), "float32") == before
     True
     """
-    prepare_cpu()
-    for precision, arithmetic in chosen.items():
-        _chosen[device.type, device.index or 0, precision] = arithmetic
+    for precision, config in chosen.items():
+        _chosen[device.type, device.index or 0, precision] = config
 
 
 def machine_name(device: torch.device) -> str:
-    """Name a machine after what decides how an `Arithmetic` rounds on it: processor and torch's version.
+    """Name a machine after what decides how an `ComputeConfig` rounds on it: processor and torch's version.
 
     Parameters
     ----------
@@ -259,14 +252,14 @@ def machine_name(device: torch.device) -> str:
     return hashlib.sha256(_processor(device).encode()).hexdigest()[:16]
 
 
-def _kept_or_checked(device: torch.device, precision: str) -> Arithmetic:
+def _kept_or_checked(device: torch.device, precision: str) -> ComputeConfig:
     """Find what an earlier self-check of this machine chose, or check now."""
     path = cache_folder() / f"arithmetic-{device.type}-{precision}.json"
     machine = _machine(device)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.pop("machine") == machine and (not kept.pop("busy") or _busy()):
-            return Arithmetic(**kept)
+            return ComputeConfig(**kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # nothing kept, or nothing of use
     chosen = self_check(device, precision)
@@ -274,8 +267,8 @@ def _kept_or_checked(device: torch.device, precision: str) -> Arithmetic:
     return chosen
 
 
-def self_check(device: torch.device, precision: str = "auto") -> Arithmetic:
-    """Measure the ways to compute, and check them; see `choose_arithmetic`.
+def self_check(device: torch.device, precision: str = "auto") -> ComputeConfig:
+    """Measure the ways to compute, and check them; see `choose_compute_config`.
 
     Parameters
     ----------
@@ -286,7 +279,7 @@ def self_check(device: torch.device, precision: str = "auto") -> Arithmetic:
 
     Returns
     -------
-    Arithmetic
+    ComputeConfig
         The fastest that is right; float32, rows first, where no other is.
 
     Examples
@@ -295,11 +288,12 @@ def self_check(device: torch.device, precision: str = "auto") -> Arithmetic:
     True
     """
     threads = torch.get_num_threads()
-    plain = Arithmetic("float32", ROWS, threads, 1.0, 0.0)
+    plain = ComputeConfig("float32", ROWS, threads, 1.0, 0.0)
     wanted = ("float32", "bfloat16") if precision == "auto" else (precision,)
     layouts = (BLOCKED, CHANNELS_LAST) if device.type == "cpu" else (CHANNELS_LAST,)
-    ways = [Arithmetic(p, layout, threads, 1.0, 0.0) for p in wanted for layout in layouts]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode(False):
+    ways = [ComputeConfig(p, layout, threads, 1.0, 0.0) for p in wanted for layout in layouts]
+    quiet = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with compute_settings(threads), quiet, torch.inference_mode(False):
         torch.manual_seed(0)
         probe = _Probe(device)
         expected = probe.results(plain)
@@ -311,11 +305,10 @@ def self_check(device: torch.device, precision: str = "auto") -> Arithmetic:
             seconds |= probe.race([half])
             best = _fastest([best, half], seconds)
         speed, error = seconds[plain] / seconds[best], probe.error(best, expected)
-    torch.set_num_threads(threads)
     return replace(best, speed=round(speed, 2), error=round(error, 6))
 
 
-def _fastest(ways: list[Arithmetic], seconds: dict[Arithmetic, float]) -> Arithmetic:
+def _fastest(ways: list[ComputeConfig], seconds: dict[ComputeConfig, float]) -> ComputeConfig:
     """Find the fastest way, or the first if the gain would be within noise."""
     best = min(ways, key=lambda way: seconds[way])
     return best if seconds[best] * WORTH < seconds[ways[0]] else ways[0]
@@ -333,20 +326,20 @@ class _Probe:
         self.filters = [torch.randn(32, fan // 9, 3, 3, device=device) / fan**0.5 for fan in (144, 288)]
         self.scale, self.shift = torch.ones(32, device=device), torch.zeros(32, device=device)
 
-    def results(self, way: Arithmetic) -> list[Tensor]:
-        """Compute the output and the loss's gradients towards pictures and filters, as float32 rows."""
+    def results(self, way: ComputeConfig) -> list[Tensor]:
+        """Compute the output and the loss's gradients towards images and filters, as float32 rows."""
         if torch.get_num_threads() != way.threads:
             torch.set_num_threads(way.threads)
         pixels, *filters = (tensor.clone().requires_grad_() for tensor in (self.pixels, *self.filters))
         with way.autocast(self.device):
-            inner = F.conv2d(way.lay_out(pixels), filters[0])
+            inner = F.conv2d(way.to_layout(pixels), filters[0])
             inner = F.batch_norm(inner, None, None, self.scale, self.shift, training=True)
             outer = F.conv2d(inner, filters[1])
         outer = (outer.to_dense() if outer.is_mkldnn else outer).float()
         outer.square().sum().backward()
         return [outer.detach(), *(tensor.grad for tensor in (pixels, *filters) if tensor.grad is not None)]
 
-    def error(self, way: Arithmetic, expected: list[Tensor]) -> float:
+    def error(self, way: ComputeConfig, expected: list[Tensor]) -> float:
         """Compare with the plain way: the largest relative difference, infinite where it does not run at all."""
         try:
             found = self.results(way)
@@ -354,12 +347,12 @@ class _Probe:
         except (RuntimeError, NotImplementedError):
             return float("inf")
 
-    def race(self, ways: list[Arithmetic]) -> dict[Arithmetic, float]:
+    def race(self, ways: list[ComputeConfig]) -> dict[ComputeConfig, float]:
         """Time the ways, in turn so that a neighbour's burst of work hits all alike; the least seconds of each."""
         rounds = [{way: self.seconds(way) for way in ways} for _ in range(ROUNDS)]
         return {way: min(seconds[way] for seconds in rounds) for way in ways}
 
-    def seconds(self, way: Arithmetic) -> float:
+    def seconds(self, way: ComputeConfig) -> float:
         """Time a few steps."""
         self.results(way)
         started = time.perf_counter()
@@ -389,7 +382,7 @@ def _busy() -> bool:
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
-def _keep(chosen: Arithmetic, machine: str, path: Path) -> None:
+def _keep(chosen: ComputeConfig, machine: str, path: Path) -> None:
     """Write the outcome down, and whether the machine was busy: then it is found anew on a quiet one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from imprint.core import __version__
 from imprint.core.errors import ModelFileError, UsageError
 from imprint.core.files import written_whole
 from imprint.preprocessing.input_spec import InputSpec, describe
@@ -66,14 +66,14 @@ def write_card(
         name=source.rstrip("/").rpartition("/")[2],
         source=source,
         license=license,
-        version=version("imprint"),
+        version=__version__,
         classes=names,
         shown=", ".join(names[:MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else ""),
         parameters=parameters,
         recipe=facts["recipe"],
         score=facts["score"],
-        form=describe((spec.channels, *spec.picture_size)),
-        scaled=None if spec.input_size == spec.picture_size else f"{width}×{height}",
+        form=describe((spec.channels, *spec.image_size)),
+        scaled=None if spec.input_size == spec.image_size else f"{width}×{height}",
         glyphs=spec.glyph is not None,
     )
     with written_whole(Path(folder) / "README.md") as temporary:

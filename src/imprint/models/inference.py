@@ -1,4 +1,4 @@
-"""Batches: many pictures through a network, a few at a time."""
+"""Batches: many images through a network, a few at a time."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from jaxtyping import Float, Float32, Int64, Shaped, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.core.memmap import in_parts
-from imprint.models.hardware import choose_arithmetic
+from imprint.core.memmap import in_chunks
+from imprint.models.hardware import choose_compute_config
 from imprint.models.layers import Ensemble
-from imprint.models.ood import logits_and_features
+from imprint.models.ood import logits_and_embeddings
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.preprocessing.prepare import prepare
 
 CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 256, which leaves the cache
 CPU_NUMBERS = 2**19  # in a batch at most, so that one of photos has fewer
 GPU_BATCH = 4096
-LayOut = Callable[[Float[Tensor, "n c h w"]], Tensor]
-Look = Callable[[Float32[Tensor, "n c h w"], LayOut], Sequence[Shaped[Tensor, "n ..."]]]
+ToLayout = Callable[[Float[Tensor, "n c h w"]], Tensor]
+Look = Callable[[Float32[Tensor, "n c h w"], ToLayout], Sequence[Shaped[Tensor, "n ..."]]]
 
 
 @torch.inference_mode()
 def in_batches(
-    net: nn.Module,
+    network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
     look: Look,
     chosen: Int64[ndarray, " m"] | None = None,
 ) -> list[Shaped[Tensor, "m ..."]]:
-    """Prepare pictures batch by batch, and gather what is made of each by a network that is not taught meanwhile.
+    """Prepare images batch by batch, and gather what is made of each by a network that is not trained meanwhile.
 
     What is made of a batch is copied to its place at once. Kept batch by batch, it came to lie between the network's
     large tensors, whose memory could then not be used again: that of photos grew from 0.6 to 1.6 GB.
@@ -44,75 +44,73 @@ def in_batches(
     net : nn.Module
         The network, on any device; its training mode is left as it was.
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+        Images in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
     look : callable
         From a prepared batch, and a function that lays one out in memory as the network is fastest with, to tensors
-        with a row for each picture.
+        with a row for each image.
     chosen : ndarray of int64, shape (m,), or None, default=None
-        Positions of the pictures to take; None takes all n of them.
+        Positions of the images to take; None takes all n of them.
 
     Returns
     -------
     list of Tensor
-        As `look` gives them, for all pictures together; on the network's device.
+        As `look` gives them, for all images together; on the network's device.
 
     Examples
     --------
     >>> import numpy as np
     >>> pixels, spec = np.full((300, 1, 2, 2), 255, dtype=np.uint8), InputSpec(1, (2, 2), (2, 2))
-    >>> brightness = in_batches(nn.Linear(1, 1), pixels, spec, lambda batch, lay_out: [batch.mean(dim=(1, 2, 3))])
+    >>> brightness = in_batches(nn.Linear(1, 1), pixels, spec, lambda batch, to_layout: [batch.mean(dim=(1, 2, 3))])
     >>> len(brightness), brightness[0].shape, float(brightness[0].min())
     (1, torch.Size([300]), 1.0)
     """
-    device = next(net.parameters()).device
-    arithmetic = choose_arithmetic(device, "float32")
-    if torch.get_num_threads() != arithmetic.threads:
-        torch.set_num_threads(arithmetic.threads)
-    was_training = net.training
-    if was_training:  # only while it is being taught, which one thread does
-        net.eval()
+    device = next(network.parameters()).device
+    compute = choose_compute_config(device, "float32")
+    was_training = network.training
+    if was_training:  # only while it is being trained, which one thread does
+        network.eval()
     gathered: list[Tensor] = []
     done, count = 0, len(pixels) if chosen is None else len(chosen)
-    for batch in in_parts(pixels, _batch_size(device, spec), chosen):
-        found = look(prepare(torch.from_numpy(batch).to(device), spec), arithmetic.lay_out)
+    for batch in in_chunks(pixels, _batch_size(device, spec), chosen):
+        found = look(prepare(torch.from_numpy(batch).to(device), spec), compute.to_layout)
         gathered = gathered or [one.new_empty(count, *one.shape[1:]) for one in found]
         for rows, one in zip(gathered, found, strict=True):
             rows[done : done + len(one)] = one
         done += len(batch)
     if was_training:
-        net.train()
+        network.train()
     return gathered
 
 
 def _batch_size(device: torch.device, spec: InputSpec) -> int:
-    """Choose how many pictures to take at once."""
+    """Choose how many images to take at once."""
     if device.type != "cpu":
         return GPU_BATCH
     return max(1, min(CPU_BATCH, CPU_NUMBERS // (spec.channels * math.prod(spec.input_size))))
 
 
-HESITANT_SHARE = 0.05  # of the validation pictures; views changed no answer beyond the least sure 2 % (docs/LOG.md)
+TTA_SHARE = 0.05  # of the validation images; views changed no answer beyond the least sure 2 % (docs/LOG.md)
 GRADUAL = 0.01  # of confidence below the limit, over which other views come to count in full
 NEAREST = 1e-12  # distance that still has a logarithm
 LEAST = 0.5  # confidence; less adds no more doubt
-GUARDED = 0.2  # what the guard's doubt weighs; 0.1 to 0.3 found as much (docs/LOG.md)
-LEAST_GUARDED = 1e-3  # what it takes a picture for; less adds no more doubt
-TOGETHER = 8192  # pictures that a guard tells apart at once: of 1,000 classes it gives 20 kB for each
+DETECTOR_WEIGHT = 0.2  # what the guard's doubt weighs; 0.1 to 0.3 found as much (docs/LOG.md)
+LEAST_DETECTED = 1e-3  # what it takes an image for; less adds no more doubt
+TOGETHER = 8192  # images that a guard tells apart at once: of 1,000 classes it gives 20 kB for each
 
 
 def predict_probabilities(
-    net: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec
+    network: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec
 ) -> Float32[ndarray, "n classes"]:
-    """Run a network over pictures, without augmentation or dropout, in float32.
+    """Run a network over images, without augmentation or dropout, in float32.
 
     Parameters
     ----------
     net : nn.Module
-        From prepared pictures to logits, on any device; its training mode is left as it was.
+        From prepared images to logits, on any device; its training mode is left as it was.
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+        Images in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
 
@@ -123,67 +121,67 @@ def predict_probabilities(
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> net = build_net("quick", 1, (28, 28), 10)
+    >>> from imprint.models.networks import build_network
+    >>> network = build_network("quick", 1, (28, 28), 10)
     >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
-    >>> predict_probabilities(net, pixels, InputSpec(1, (28, 28), (28, 28))).shape
+    >>> predict_probabilities(network, pixels, InputSpec(1, (28, 28), (28, 28))).shape
     (3, 10)
     """
-    return _look(net, pixels, spec, None, other_views=lambda prepared: [])
+    return _look(network, pixels, spec, None, other_views=lambda prepared: [])
 
 
-def predict_with_features(
-    net: nn.Module,
+def predict_with_embeddings(
+    network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
     chosen: Int64[ndarray, " m"] | None = None,
 ) -> tuple[Float32[ndarray, "m classes"], Float32[Tensor, "m features"]]:
-    """Run a network over pictures as `predict_probabilities` does, and note its features on the way.
+    """Run a network over images as `predict_probabilities` does, and note its features on the way.
 
     Parameters
     ----------
     net : nn.Module
-        From prepared pictures to logits, on any device; its training mode is left as it was.
+        From prepared images to logits, on any device; its training mode is left as it was.
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+        Images in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
     chosen : ndarray of int64, shape (m,), or None, default=None
-        Positions of the pictures to look at; None looks at all n of them.
+        Positions of the images to look at; None looks at all n of them.
 
     Returns
     -------
     probabilities : ndarray of float32, shape (m, classes)
         Softmax of the logits; rows sum to 1.
     features : Tensor of float32, shape (m, features)
-        See `familiarity.logits_and_features`; on the network's device.
+        See `familiarity.logits_and_embeddings`; on the network's device.
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> net = build_net("quick", 1, (28, 28), 10)
+    >>> from imprint.models.networks import build_network
+    >>> network = build_network("quick", 1, (28, 28), 10)
     >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
-    >>> predict_with_features(net, pixels, InputSpec(1, (28, 28), (28, 28)))[1].shape
+    >>> predict_with_embeddings(network, pixels, InputSpec(1, (28, 28), (28, 28)))[1].shape
     torch.Size([3, 208])
     """
 
-    def look(prepared: Tensor, lay_out: LayOut) -> Sequence[Tensor]:
-        logits, features = logits_and_features(net, lay_out(prepared))
+    def look(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
+        logits, features = logits_and_embeddings(network, to_layout(prepared))
         return logits.softmax(dim=1), features
 
-    found, features = in_batches(net, pixels, spec, look, chosen)
+    found, features = in_batches(network, pixels, spec, look, chosen)
     return found.cpu().numpy(), features
 
 
-def look_again(
-    net: nn.Module,
+def test_time_augment(
+    network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
     views: str,
     found: Float32[ndarray, "n classes"],
-    views_below: float,
+    tta_below: float,
 ) -> Float32[ndarray, "n classes"]:
-    """Average what a network says of a picture's other views too, where it hesitates.
+    """Average what a network says of an image's other views too, where it hesitates.
 
     Just below the limit the average comes in gradually: were it a switch, another machine's
     rounding could turn an answer about.
@@ -191,17 +189,17 @@ def look_again(
     Parameters
     ----------
     net : nn.Module
-        From prepared pictures to logits, on any device; its training mode is left as it was.
+        From prepared images to logits, on any device; its training mode is left as it was.
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+        Images in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
-    views : {"none", "shifts", "mirror"}
-        Which other views; see `augment.VIEWS`.
+    views : {"none", "shifts", "hflip"}
+        Which other views; see `augment.TTA_VIEWS`.
     found : ndarray of float32, shape (n, classes)
-        What it says of the pictures as they are, from `predict_probabilities`.
-    views_below : float
-        Only pictures whose likeliest class has less probability than this are viewed again.
+        What it says of the images as they are, from `predict_probabilities`.
+    tta_below : float
+        Only images whose likeliest class has less probability than this are viewed again.
 
     Returns
     -------
@@ -210,50 +208,50 @@ def look_again(
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> net = build_net("quick", 1, (28, 28), 10)
+    >>> from imprint.models.networks import build_network
+    >>> network = build_network("quick", 1, (28, 28), 10)
     >>> pixels, spec = np.zeros((3, 1, 28, 28), dtype=np.uint8), InputSpec(1, (28, 28), (28, 28))
-    >>> look_again(net, pixels, spec, "shifts", predict_probabilities(net, pixels, spec), 1.0).shape
+    >>> test_time_augment(network, pixels, spec, "shifts", predict_probabilities(network, pixels, spec), 1.0).shape
     (3, 10)
     """
     confidence = found.max(axis=1)
-    hesitant = np.flatnonzero(confidence < views_below)
+    hesitant = np.flatnonzero(confidence < tta_below)
     if views == "none" or not len(hesitant):
         return found
-    seen = _look(net, pixels, spec, hesitant, VIEWS[views])
-    share = ((views_below - confidence[hesitant, None]) / GRADUAL).clip(max=1)
+    seen = _look(network, pixels, spec, hesitant, TTA_VIEWS[views])
+    share = ((tta_below - confidence[hesitant, None]) / GRADUAL).clip(max=1)
     viewed = found.copy()
     viewed[hesitant] += share * (seen - found[hesitant])
     return viewed
 
 
 def _look(
-    net: nn.Module,
+    network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
     chosen: Int64[ndarray, " m"] | None,
     other_views: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
 ) -> Float32[ndarray, "m classes"]:
-    """Average the probabilities of each prepared picture and its other views."""
+    """Average the probabilities of each prepared image and its other views."""
 
-    def look(prepared: Tensor, lay_out: LayOut) -> Sequence[Tensor]:
-        seen = [net(lay_out(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
+    def look(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
+        seen = [network(to_layout(view)).float().softmax(dim=1) for view in (prepared, *other_views(prepared))]
         return [torch.stack(seen).mean(dim=0)]
 
-    return in_batches(net, pixels, spec, look, chosen)[0].cpu().numpy()
+    return in_batches(network, pixels, spec, look, chosen)[0].cpu().numpy()
 
 
-def recognised(
-    guard: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, predicted: Int64[ndarray, " n"]
+def in_distribution(
+    ood_detector: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, predicted: Int64[ndarray, " n"]
 ) -> Float32[ndarray, " n"]:
-    """Ask a guard whether pictures are of the classes that they are taken for, as they stand.
+    """Ask a guard whether images are of the classes that they are taken for, as they stand.
 
     Parameters
     ----------
     guard : nn.Module
-        Taught with `strangers.make_strangers`, on any device.
+        Trained with `strangers.make_synthetic_ood`, on any device.
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+        Images in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
     predicted : ndarray of int64, shape (n,)
@@ -266,27 +264,27 @@ def recognised(
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> guard = build_net("quick", 1, (28, 28), 51)
+    >>> from imprint.models.networks import build_network
+    >>> ood_detector = build_network("quick", 1, (28, 28), 51)
     >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
-    >>> recognised(guard, pixels, InputSpec(1, (28, 28), (28, 28)), np.array([0, 1, 9])).shape
+    >>> in_distribution(ood_detector, pixels, InputSpec(1, (28, 28), (28, 28)), np.array([0, 1, 9])).shape
     (3,)
     """
-    parts = zip(in_parts(pixels, TOGETHER), in_parts(predicted, TOGETHER), strict=True)
-    known = [predict_probabilities(guard, part, spec)[np.arange(len(part)), classes] for part, classes in parts]
+    parts = zip(in_chunks(pixels, TOGETHER), in_chunks(predicted, TOGETHER), strict=True)
+    known = [predict_probabilities(ood_detector, part, spec)[np.arange(len(part)), classes] for part, classes in parts]
     return np.concatenate(known)
 
 
-def doubts(
+def uncertainty_score(
     probabilities: Float32[ndarray, "n classes"],
     distances: Float32[Tensor, " n"],
     known: Float32[ndarray, " n"] | None = None,
 ) -> Float32[ndarray, " n"]:
-    """Join the reasons to be unsure: a picture unlike those taught with, and a class no likelier than others.
+    """Join the reasons to be unsure: an image unlike those trained on, and a class no likelier than others.
 
-    ``ln(distance / max(confidence, 1/2))``: the unlikelier the class and the less the picture is like its others, the
+    ``ln(distance / max(confidence, 1/2))``: the unlikelier the class and the less the image is like its others, the
     more doubt. From one half down, another class may be as likely, and doubt of that kind rises no further; else
-    strange things would hide behind a weak model's hard pictures. Of a model with a guard, a fifth of what the guard
+    strange things would hide behind a weak model's hard images. Of a model with a guard, a fifth of what the guard
     doubts is added: ``-ln(max(known, 1/1000)) / 5``. Nothing in it is fitted, so that the limit alone is chosen.
 
     Parameters
@@ -294,7 +292,7 @@ def doubts(
     probabilities : ndarray of float32, shape (n, classes)
         Calibrated; rows sum to 1.
     distances : Tensor of float32, shape (n,)
-        From `Familiarity.distances`.
+        From `MahalanobisScore.distances`.
     known : ndarray of float32, shape (n,), or None, default=None
         From `recognised`, of a model with a guard.
 
@@ -306,35 +304,37 @@ def doubts(
     Examples
     --------
     >>> two = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
-    >>> doubts(two, torch.tensor([1.0, 1.0])).tolist()
+    >>> uncertainty_score(two, torch.tensor([1.0, 1.0])).tolist()
     [0.0, 0.6931...]
     """
     far = distances.clamp_min(NEAREST).log().cpu().numpy()
-    doubt = far - np.log(probabilities.max(axis=1).clip(min=LEAST))
-    return np.asarray(doubt if known is None else doubt - GUARDED * np.log(known.clip(min=LEAST_GUARDED)))
+    uncertainty = far - np.log(probabilities.max(axis=1).clip(min=LEAST))
+    return np.asarray(
+        uncertainty if known is None else uncertainty - DETECTOR_WEIGHT * np.log(known.clip(min=LEAST_DETECTED))
+    )
 
 
-ROWS = 512  # pictures compared at once
+ROWS = 512  # images compared at once
 
 
 def features(
-    net: nn.Module,
+    network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
     chosen: Int64[ndarray, " m"] | None = None,
 ) -> Float32[Tensor, "m features"]:
-    """Give each picture as the numbers that a network's last layer decides by, scaled to length 1.
+    """Give each image as the numbers that a network's last layer decides by, scaled to length 1.
 
     Parameters
     ----------
     net : nn.Module
         A chain of layers, or an ensemble of them, whose features are put one behind the other.
     pixels : ndarray of uint8, shape (n, c, h, w)
-        Pictures in the form that `spec` asks for, in memory or mapped from a file.
+        Images in the form that `spec` asks for, in memory or mapped from a file.
     spec : InputSpec
         The model's input contract.
     chosen : ndarray of int64, shape (m,), or None, default=None
-        Positions of the pictures to look at; None looks at all n of them.
+        Positions of the images to look at; None looks at all n of them.
 
     Returns
     -------
@@ -344,19 +344,19 @@ def features(
     Examples
     --------
     >>> import numpy as np
-    >>> from imprint.models.networks import build_net
-    >>> net = build_net("tutorial", 1, (28, 28), 10)
+    >>> from imprint.models.networks import build_network
+    >>> network = build_network("tutorial", 1, (28, 28), 10)
     >>> pixels = np.zeros((3, 1, 28, 28), dtype=np.uint8)
-    >>> features(net, pixels, InputSpec(1, (28, 28), (28, 28))).shape
+    >>> features(network, pixels, InputSpec(1, (28, 28), (28, 28))).shape
     torch.Size([3, 50])
     """
-    chains = net.members if isinstance(net, Ensemble) else [net]
+    chains = network.members if isinstance(network, Ensemble) else [network]
 
-    def look(prepared: Tensor, lay_out: LayOut) -> Sequence[Tensor]:
-        parts = [F.normalize(_all_but_last(chain)(lay_out(prepared)).float().flatten(1)) for chain in chains]
+    def look(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
+        parts = [F.normalize(_all_but_last(chain)(to_layout(prepared)).float().flatten(1)) for chain in chains]
         return [F.normalize(torch.cat(parts, dim=1))]
 
-    return in_batches(net, pixels, spec, look, chosen)[0].cpu()
+    return in_batches(network, pixels, spec, look, chosen)[0].cpu()
 
 
 def _all_but_last(chain: nn.Module) -> nn.Sequential:
@@ -367,7 +367,7 @@ def _all_but_last(chain: nn.Module) -> nn.Sequential:
 def nearest(
     of: Float32[Tensor, "n features"], among: Float32[Tensor, "m features"], count: int
 ) -> tuple[Int64[ndarray, "n count"], Float32[ndarray, "n count"]]:
-    """Find the pictures whose features are most alike.
+    """Find the images whose features are most alike.
 
     Parameters
     ----------
@@ -398,12 +398,12 @@ def nearest(
 
 
 def shifted(pixels: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n c h w"]]:
-    """Move pictures by a 28th of their height and width, at least a pixel, in the eight directions.
+    """Move images by a 28th of their height and width, at least a pixel, in the eight directions.
 
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures.
+        Images.
 
     Returns
     -------
@@ -428,7 +428,7 @@ def mirrored(pixels: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n c h w"]]
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures.
+        Images.
 
     Returns
     -------
@@ -443,4 +443,4 @@ def mirrored(pixels: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n c h w"]]
     return [pixels.flip(3)]
 
 
-VIEWS = {"shifts": shifted, "mirror": mirrored}
+TTA_VIEWS = {"shifts": shifted, "hflip": mirrored}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,7 @@ class Flatten(nn.Module):
     """
 
     def forward(self, activations: Float[Tensor, "n c h w"]) -> Float[Tensor, "n chw"]:
-        """Give one row a picture."""
+        """Give one row an image."""
         return dense(activations).flatten(1)
 
 
@@ -166,7 +167,7 @@ class Residual(nn.Module):
 
 
 class GlobalPool(nn.Module):
-    """Join each channel's mean and largest value over the whole picture.
+    """Join each channel's mean and largest value over the whole image.
 
     Examples
     --------
@@ -175,9 +176,38 @@ class GlobalPool(nn.Module):
     """
 
     def forward(self, activations: Float[Tensor, "n c h w"]) -> Float[Tensor, "n twice_c"]:
-        """Give one row a picture: all means, then all largest."""
+        """Give one row an image: all means, then all largest."""
         activations = dense(activations)
         return torch.cat([activations.mean(dim=(2, 3)), activations.amax(dim=(2, 3))], dim=1)
+
+
+class ConvNet(nn.Sequential):
+    """A flat chain of named layers that answers to timm's protocol: convolutions, then a head that begins by flattening."""
+
+    @property
+    def num_features(self) -> int:
+        """How many numbers the last layer decides by: the size of the penultimate-layer embeddings."""
+        return len(cast(Dense, self[-1]).weight)
+
+    def forward_features(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k rows columns"]:
+        """Run the convolutions: maps of features."""
+        for layer in self._layers(head=False):
+            pixels = layer(pixels)
+        return pixels
+
+    def forward_head(
+        self, features: Float[Tensor, "n k rows columns"], pre_logits: bool = False
+    ) -> Float[Tensor, "n numbers"]:
+        """Run the rest: logits, or with `pre_logits` the embeddings that the last layer gets."""
+        head = self._layers(head=True)
+        for layer in head[:-1] if pre_logits else head:
+            features = layer(features)
+        return features
+
+    def _layers(self, head: bool) -> list[nn.Module]:
+        layers = list(self)
+        start = next(place for place, layer in enumerate(layers) if isinstance(layer, Flatten | GlobalPool))
+        return layers[start:] if head else layers[:start]
 
 
 class Ensemble(nn.Module):
@@ -186,7 +216,7 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     members : list of nn.Module
-        From pictures to logits of the same classes.
+        From images to logits of the same classes.
 
     Examples
     --------
@@ -230,7 +260,7 @@ class Ensemble(nn.Module):
         return logs.logsumexp(dim=0) - math.log(len(each))
 
 
-def glorot_uniform(net: nn.Sequential) -> nn.Sequential:
+def glorot_uniform(network: ConvNet) -> ConvNet:
     """Draw weights as Keras does by default: uniform within ±sqrt(6 / (fan_in + fan_out)), biases 0.
 
     A convolution's fans are its input and output channels times the kernel's area.
@@ -256,15 +286,15 @@ def glorot_uniform(net: nn.Sequential) -> nn.Sequential:
     >>> bool(layer.weight.abs().max() <= 1), layer.bias.tolist()
     (True, [0.0, 0.0, 0.0])
     """
-    for layer in net:
+    for layer in network:
         if isinstance(layer, nn.Conv2d | Dense):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    return net
+    return network
 
 
-def he_normal(net: nn.Sequential) -> nn.Sequential:
+def he_normal(network: ConvNet) -> ConvNet:
     """Draw weights for layers that ReLU follows: normal with variance 2 / fan_in, biases 0.
 
     Parameters
@@ -287,7 +317,7 @@ def he_normal(net: nn.Sequential) -> nn.Sequential:
     >>> 0.27 < layer.weight.std().item() < 0.3  # sqrt(2 / 25) is 0.283
     True
     """
-    for layer in net.modules():
+    for layer in network.modules():
         # An outline, on the meta device, has nothing to draw; asking it to costs an import of 1 s and 76 MB.
         if isinstance(layer, nn.Conv2d | Dense) and not layer.weight.is_meta:
             fan_in = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else len(layer.weight)
@@ -295,4 +325,4 @@ def he_normal(net: nn.Sequential) -> nn.Sequential:
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    return net
+    return network

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Within a run folder.
-MODEL_NAME, CHECKPOINT_NAME, ORIGIN_NAME = "model.safetensors", "checkpoint.safetensors", "origin.json"
+MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME = "model.safetensors", "checkpoint.safetensors", "origin.json"
 KEY = "imprint"  # the one entry of the safetensors metadata: a JSON text
 FORMAT = 3  # 1 had no familiarity, 2 no digest
 UNSIGNED = "0" * 64  # where the digest will stand
@@ -92,7 +92,7 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], facts: Map
     content = bytearray(save(whole, metadata={KEY: text}))
     if int.from_bytes(content[:8], "little") > MOST_HEADER or len(content) > MOST_BYTES:
         cause = f"a model file holds {MOST_BYTES:,} bytes and a header of {MOST_HEADER:,} at most"
-        raise UsageError("size", str(path), cause, "Use fewer classes, or smaller pictures.")
+        raise UsageError("size", str(path), cause, "Use fewer classes, or smaller images.")
     place = content.index(UNSIGNED.encode())  # the first: `START` begins the file
     content[place : place + 64] = hashlib.sha256(content).hexdigest().encode()
     with written_whole(path) as temporary:

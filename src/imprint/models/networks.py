@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, UsageError
 from imprint.models.layers import (
+    ConvNet,
     Dense,
     Dropout,
     Ensemble,
@@ -22,8 +23,8 @@ from imprint.models.layers import (
 )
 
 
-def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
-    """Build the lesson's network; 203,933 parameters for 28×28 grey pictures and 10 classes.
+def tutorial(channels: int, height: int, width: int, classes: int) -> ConvNet:
+    """Build the lesson's network; 203,933 parameters for 28×28 grey images and 10 classes.
 
     ReLU stands behind the first pooling instead of before it: the larger of two numbers stays
     the larger, so the result is the same on a quarter of the numbers.
@@ -31,14 +32,14 @@ def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequent
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 10.
+        Form of the images; height and width of at least 10.
     classes : int
         Number of classes.
 
     Returns
     -------
-    nn.Sequential
-        Pictures (n, channels, height, width) to logits (n, classes), Keras's initial weights.
+    ConvNet
+        Images (n, channels, height, width) to logits (n, classes), Keras's initial weights.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequent
     203933
     """
     features = 15 * ((height - 4) // 2 - 2) * ((width - 4) // 2 - 2)
-    net = _named(
+    network = _named(
         nn.Conv2d(channels, 30, 5),
         nn.MaxPool2d(2),
         ReLU(),
@@ -60,23 +61,23 @@ def tutorial(channels: int, height: int, width: int, classes: int) -> nn.Sequent
         ReLU(),
         Dense(50, classes),
     )
-    return glorot_uniform(net)
+    return glorot_uniform(network)
 
 
-def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
-    """Build a small convolutional network that halves the picture at once and again after one more layer.
+def quick(channels: int, height: int, width: int, classes: int) -> ConvNet:
+    """Build a small convolutional network that halves the image at once and again after one more layer.
 
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 20.
+        Form of the images; height and width of at least 20.
     classes : int
         Number of classes.
 
     Returns
     -------
-    nn.Sequential
-        Pictures (n, channels, height, width) to logits (n, classes).
+    ConvNet
+        Images (n, channels, height, width) to logits (n, classes).
 
     Examples
     --------
@@ -85,7 +86,7 @@ def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     torch.Size([2, 10])
     """
     rows, columns = (((side - 3) // 2 - 2) // 2 - 2 for side in (height, width))
-    net = _named(
+    network = _named(
         *_filters(channels, 32, 5, stride=2),
         *_filters(32, 48, 3, pool=True),
         *_filters(48, 64, 3),
@@ -93,23 +94,23 @@ def quick(channels: int, height: int, width: int, classes: int) -> nn.Sequential
         Flatten(),
         Dense(64 * rows * columns, classes),
     )
-    return he_normal(net)
+    return he_normal(network)
 
 
-def deep(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
+def deep(channels: int, height: int, width: int, classes: int) -> ConvNet:
     """Build `quick` with two more layers, three times its arithmetic.
 
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 20.
+        Form of the images; height and width of at least 20.
     classes : int
         Number of classes.
 
     Returns
     -------
-    nn.Sequential
-        Pictures (n, channels, height, width) to logits (n, classes).
+    ConvNet
+        Images (n, channels, height, width) to logits (n, classes).
 
     Examples
     --------
@@ -118,7 +119,7 @@ def deep(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
     torch.Size([2, 10])
     """
     rows, columns = (((side - 3) // 2 - 2) // 2 - 2 for side in (height, width))
-    net = _named(
+    network = _named(
         *_filters(channels, 32, 5, stride=2),
         *_filters(32, 48, 3, padding=1),
         *_filters(48, 48, 3, pool=True),
@@ -128,23 +129,23 @@ def deep(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
         Flatten(),
         Dense(64 * rows * columns, classes),
     )
-    return he_normal(net)
+    return he_normal(network)
 
 
-def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
+def broad(channels: int, height: int, width: int, classes: int) -> ConvNet:
     """Build a network of 5×5 filters, the first at full resolution; it errs elsewhere than `deep`.
 
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 16.
+        Form of the images; height and width of at least 16.
     classes : int
         Number of classes.
 
     Returns
     -------
-    nn.Sequential
-        Pictures (n, channels, height, width) to logits (n, classes).
+    ConvNet
+        Images (n, channels, height, width) to logits (n, classes).
 
     Examples
     --------
@@ -153,7 +154,7 @@ def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential
     torch.Size([2, 10])
     """
     rows, columns = ((side - 4) // 2 // 2 - 2 for side in (height, width))
-    net = _named(
+    network = _named(
         *_filters(channels, 24, 5, pool=True),
         *_filters(24, 48, 5, padding=2, pool=True),
         *_filters(48, 64, 5, padding=2),
@@ -161,23 +162,23 @@ def broad(channels: int, height: int, width: int, classes: int) -> nn.Sequential
         Flatten(),
         Dense(64 * rows * columns, classes),
     )
-    return he_normal(net)
+    return he_normal(network)
 
 
-def residual(channels: int, height: int, width: int, classes: int) -> nn.Sequential:
+def residual(channels: int, height: int, width: int, classes: int) -> ConvNet:
     """Build a small residual network for photos of any size.
 
     Parameters
     ----------
     channels, height, width : int
-        Form of the pictures; height and width of at least 16. From 64 on the first layer halves them.
+        Form of the images; height and width of at least 16. From 64 on the first layer halves them.
     classes : int
         Number of classes.
 
     Returns
     -------
-    nn.Sequential
-        Pictures (n, channels, height, width) to logits (n, classes).
+    ConvNet
+        Images (n, channels, height, width) to logits (n, classes).
 
     Examples
     --------
@@ -186,7 +187,7 @@ def residual(channels: int, height: int, width: int, classes: int) -> nn.Sequent
     torch.Size([2, 10])
     """
     halved = min(height, width) >= 64
-    net = _named(
+    network = _named(
         *_filters(channels, 32, 6 if halved else 3, stride=2 if halved else 1, padding=2 if halved else 1),
         *_filters(32, 64, 3, stride=2, padding=1),
         Residual(64),
@@ -197,7 +198,7 @@ def residual(channels: int, height: int, width: int, classes: int) -> nn.Sequent
         GlobalPool(),
         Dense(512, classes),
     )
-    return he_normal(net)
+    return he_normal(network)
 
 
 def _filters(
@@ -211,15 +212,15 @@ def _filters(
     yield ReLU()
 
 
-def _named(*layers: nn.Module) -> nn.Sequential:
+def _named(*layers: nn.Module) -> ConvNet:
     """Chain layers under the names that Keras would give them: conv2d, conv2d_1, conv2d_2 and so on."""
     counts: Counter[str] = Counter()
-    net = nn.Sequential()
+    network = ConvNet()
     for layer in layers:
         kind = KERAS_NAMES[type(layer)]
-        net.add_module(f"{kind}_{counts[kind]}" if counts[kind] else kind, layer)
+        network.add_module(f"{kind}_{counts[kind]}" if counts[kind] else kind, layer)
         counts[kind] += 1
-    return net
+    return network
 
 
 KERAS_NAMES: dict[type[nn.Module], str] = {
@@ -236,120 +237,75 @@ KERAS_NAMES: dict[type[nn.Module], str] = {
 
 
 @dataclass(frozen=True)
-class NetKind:
-    """A network that can be built for pictures of any form.
+class NetworkKind:
+    """How a network is built for images of any form, and what it expects of them.
 
-    Parameters
-    ----------
-    build : callable
-        From channels, height, width and number of classes to the network.
-    smallest_side : int
-        The least height and width that it takes, in pixels.
-
-    Examples
-    --------
-    >>> NETS["tutorial"].smallest_side
-    10
+    `build` takes channels, height, width and classes. `mean` and `std`, one number a channel or one for all, are what
+    pixels from 0 to 1 are normalised by.
     """
 
-    build: Callable[[int, int, int, int], nn.Sequential]
-    smallest_side: int
+    build: Callable[[int, int, int, int], nn.Module]
+    smallest_side: int = 1
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
 
-NETS = {
-    "tutorial": NetKind(tutorial, 10),
-    "quick": NetKind(quick, 20),
-    "deep": NetKind(deep, 20),
-    "broad": NetKind(broad, 16),
-    "residual": NetKind(residual, 16),
+NETWORKS = {
+    "tutorial": NetworkKind(tutorial, 10),
+    "quick": NetworkKind(quick, 20),
+    "deep": NetworkKind(deep, 20),
+    "broad": NetworkKind(broad, 16),
+    "residual": NetworkKind(residual, 16),
 }
 
-USUAL_SIDE = 28  # MNIST's; pictures too small for a network are enlarged to it
+USUAL_SIDE = 28  # MNIST's; images too small for a network are enlarged to it
 
 
-def smallest_side(net: str) -> int:
-    """Tell the least height and width that a network takes.
+def network_kind(name: str) -> NetworkKind:
+    """Find a network by name; raises `UsageError` where there is none."""
+    if name not in NETWORKS:
+        remedy = f"Use {', '.join(NETWORKS)}, or imprint.register_network."
+        raise UsageError(f"network {name!r}", "networks", "there is no such network", remedy)
+    return NETWORKS[name]
 
-    Parameters
-    ----------
-    net : str
-        One of `NETS`, or several joined by +.
 
-    Returns
-    -------
-    int
-        In pixels.
+def smallest_side(names: Sequence[str]) -> int:
+    """Tell the least height and width in pixels that all of these networks take."""
+    return max(network_kind(name).smallest_side for name in names)
 
-    Examples
-    --------
-    >>> smallest_side("tutorial+quick")
-    20
+
+def input_size(names: Sequence[str], image_size: tuple[int, int], largest: int = 0) -> tuple[int, int]:
+    """Tell the size at which networks take images: theirs, unless they are too small or too large for it.
+
+    Small images are enlarged in proportion until their shorter side has 28 pixels, large ones scaled down until it has
+    `largest` (0 for no limit).
     """
-    return max(NETS[kind].smallest_side for kind in net.split("+"))
-
-
-def input_size(net: str, picture_size: tuple[int, int], largest: int = 0) -> tuple[int, int]:
-    """Tell the size at which a network takes pictures: theirs, unless they are too small or too large for it.
-
-    Parameters
-    ----------
-    net : str
-        One of `NETS`, or several joined by +.
-    picture_size : tuple of int
-        Height and width in pixels.
-    largest : int, default=0
-        Larger pictures are scaled down; 0 for no limit.
-
-    Returns
-    -------
-    tuple of int
-        Height and width in pixels. Small pictures are enlarged in proportion until their
-        shorter side has 28, large ones scaled down until it has `largest`.
-
-    Examples
-    --------
-    >>> input_size("tutorial", (8, 8)), input_size("tutorial", (28, 28)), input_size("residual", (300, 400), 96)
-    ((28, 28), (28, 28), (96, 128))
-    """
-    shorter = min(picture_size)
+    shorter = min(image_size)
     too_large = 0 < largest < shorter
-    if shorter >= smallest_side(net) and not too_large:
-        return picture_size
-    target = max(largest, smallest_side(net)) if too_large else USUAL_SIDE
-    height, width = (round(side * target / shorter) for side in picture_size)
-    if max(height, width) > 16 * USUAL_SIDE:
+    if shorter >= smallest_side(names) and not too_large:
+        return image_size
+    target = max(largest, smallest_side(names)) if too_large else max(USUAL_SIDE, smallest_side(names))
+    height, width = (round(side * target / shorter) for side in image_size)
+    if max(height, width) > 16 * max(USUAL_SIDE, target):
         raise DataError(
-            f"pictures of {picture_size[1]}×{picture_size[0]}",
-            f"network {net}",
+            f"images of {image_size[1]}×{image_size[0]}",
+            f"network {'+'.join(names)}",
             "they are too long and thin",
             "Crop or pad them nearer to squares.",
         )
     return height, width
 
 
-def build_net(net: str, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
-    """Build a network by name.
+def build_network(name: str, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+    """Build a network with freshly drawn weights for images of `size` (height, width)."""
+    return network_kind(name).build(channels, *size, classes)
 
-    Parameters
-    ----------
-    net : str
-        One of `NETS`, or several joined by + for an ensemble of them.
-    channels : int
-        Of the pictures.
-    size : tuple of int
-        Height and width in pixels, as `input_size` gives them.
-    classes : int
-        Number of classes.
 
-    Returns
-    -------
-    nn.Module
-        Freshly drawn weights.
+def build_networks(names: Sequence[str], channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+    """Build one network, or an ensemble of several, as `build_network` does."""
+    return combine([build_network(name, channels, size, classes) for name in names])
 
-    Examples
-    --------
-    >>> [type(build_net(net, 1, (28, 28), 10)).__name__ for net in ("quick", "quick+quick")]
-    ['Sequential', 'Ensemble']
-    """
-    built: list[nn.Module] = [NETS[kind].build(channels, *size, classes) for kind in net.split("+")]
-    return built[0] if len(built) == 1 else Ensemble(built)
+
+def combine(networks: Sequence[nn.Module]) -> nn.Module:
+    """Make one network of several: an ensemble, or the only one itself."""
+    return networks[0] if len(networks) == 1 else Ensemble(list(networks))

@@ -1,4 +1,4 @@
-"""Familiarity: how far a picture lies from what a network was taught with, in the network's own features."""
+"""MahalanobisScore: how far an image lies from what a network was trained on, in the network's own features."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from imprint.models.layers import Dense, Ensemble, ReLU, Residual, dense
 from imprint.recipes import Recipe
 
-FEATURED_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
+OOD_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
 LARGEST = 3_000_000  # numbers, 12 MB, in one matrix a class; `best` on ten classes stays just below
 
 
-def logits_and_features(
-    net: nn.Module, prepared: Float32[Tensor, "n c h w"]
+def logits_and_embeddings(
+    network: nn.Module, prepared: Float32[Tensor, "n c h w"]
 ) -> tuple[Float32[Tensor, "n classes"], Float32[Tensor, "n features"]]:
     """Run a network, and note the mean of each channel behind each activation on the way.
 
-    Where in the picture a channel answers is left out: with it, fewer strange things were found (docs/LOG.md).
+    Where in the image a channel answers is left out: with it, fewer strange things were found (docs/LOG.md).
 
     Parameters
     ----------
     net : nn.Module
         A chain of layers, or an ensemble of chains.
     prepared : Tensor of float32, shape (n, c, h, w)
-        Prepared pictures.
+        Prepared images.
 
     Returns
     -------
@@ -41,25 +41,25 @@ def logits_and_features(
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> logits, features = logits_and_features(build_net("quick", 1, (28, 28), 10), torch.zeros(2, 1, 28, 28))
+    >>> from imprint.models.networks import build_network
+    >>> logits, features = logits_and_embeddings(build_network("quick", 1, (28, 28), 10), torch.zeros(2, 1, 28, 28))
     >>> logits.shape, features.shape  # 32 + 48 + 64 + 64 channels
     (torch.Size([2, 10]), torch.Size([2, 208]))
     """
-    if isinstance(net, Ensemble):
-        each = [logits_and_features(member, prepared) for member in net.members]
-        features = [found for _, found in each[:FEATURED_MEMBERS]]
-        return net.average([logits for logits, _ in each]), torch.cat(features, dim=1)
+    if isinstance(network, Ensemble):
+        each = [logits_and_embeddings(member, prepared) for member in network.members]
+        features = [found for _, found in each[:OOD_MEMBERS]]
+        return network.average([logits for logits, _ in each]), torch.cat(features, dim=1)
     activations, means = prepared, []
-    for layer in net.children():
+    for layer in network.children():
         activations = layer(activations)
         if isinstance(layer, ReLU | Residual):
             means.append(_channel_means(dense(activations).float()))
     return activations.float(), torch.cat(means, dim=1)
 
 
-def count_features(net: nn.Module) -> int:
-    """Count what `logits_and_features` notes, without computing anything: files may claim pictures of any size.
+def count_embeddings(network: nn.Module) -> int:
+    """Count what `logits_and_embeddings` notes, without computing anything: files may claim images of any size.
 
     Parameters
     ----------
@@ -69,18 +69,18 @@ def count_features(net: nn.Module) -> int:
     Returns
     -------
     int
-        Features of one picture.
+        Features of one image.
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> count_features(build_net("quick", 1, (28, 28), 10))  # 32 + 48 + 64 + 64 channels
+    >>> from imprint.models.networks import build_network
+    >>> count_embeddings(build_network("quick", 1, (28, 28), 10))  # 32 + 48 + 64 + 64 channels
     208
     """
-    if isinstance(net, Ensemble):
-        return sum(count_features(member) for member in net.members[:FEATURED_MEMBERS])
+    if isinstance(network, Ensemble):
+        return sum(count_embeddings(member) for member in network.members[:OOD_MEMBERS])
     channels = features = 0
-    for layer in net.children():
+    for layer in network.children():
         if isinstance(layer, nn.Conv2d):
             channels = layer.out_channels
         elif isinstance(layer, Dense):
@@ -91,13 +91,13 @@ def count_features(net: nn.Module) -> int:
 
 
 def _channel_means(activations: Float32[Tensor, "n c h w"] | Float32[Tensor, "n c"]) -> Float32[Tensor, "n c"]:
-    """Average channels over the picture; a dense layer's units are taken as they are."""
+    """Average channels over the image; a dense layer's units are taken as they are."""
     return activations.flatten(2).mean(dim=2) if activations.ndim == 4 else activations.clone()
 
 
 @dataclass(frozen=True, eq=False)
-class Familiarity:
-    """What the features of training pictures are like: a Gaussian for each class.
+class MahalanobisScore:
+    """What the features of training images are like: a Gaussian for each class.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class Familiarity:
 
     Examples
     --------
-    >>> one = Familiarity(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.eye(2)[None])
+    >>> one = MahalanobisScore(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.eye(2)[None])
     >>> one.distances(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([0, 1]))
     tensor([1., 4.])
     """
@@ -130,18 +130,18 @@ class Familiarity:
         Parameters
         ----------
         features : Tensor of float32, shape (n, features)
-            From `logits_and_features`.
+            From `logits_and_embeddings`.
         predicted : Tensor of int64, shape (n,)
-            Which class each picture is taken for.
+            Which class each image is taken for.
 
         Returns
         -------
         Tensor of float32, shape (n,)
-            About the number of features for a usual picture, tens to thousands of times that for a strange one.
+            About the number of features for a usual image, tens to thousands of times that for a strange one.
 
         Examples
         --------
-        >>> one = Familiarity(torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> one = MahalanobisScore(torch.zeros(1, 1), torch.ones(1, 1, 1))
         >>> one.distances(torch.tensor([[3.0]]), torch.tensor([0]))
         tensor([9.])
         """
@@ -152,7 +152,7 @@ class Familiarity:
             found[of_class] = ((features[of_class] - self.centres[label]) @ whitening).square().sum(dim=1)
         return found
 
-    def to(self, device: torch.device) -> Familiarity:
+    def to(self, device: torch.device) -> MahalanobisScore:
         """Move it to where a network computes.
 
         Parameters
@@ -162,39 +162,39 @@ class Familiarity:
 
         Returns
         -------
-        Familiarity
+        MahalanobisScore
             The same numbers there.
 
         Examples
         --------
-        >>> one = Familiarity(torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> one = MahalanobisScore(torch.zeros(1, 1), torch.ones(1, 1, 1))
         >>> one.to(torch.device("cpu")).centres
         tensor([[0.]])
         """
-        return Familiarity(self.centres.to(device), self.whitening.to(device))
+        return MahalanobisScore(self.centres.to(device), self.whitening.to(device))
 
 
-def learn_familiarity(
+def fit_mahalanobis(
     features: Float32[Tensor, "n features"], labels: Int64[Tensor, " n"], classes: int
-) -> Familiarity:
-    """Learn what the features of training pictures are like.
+) -> MahalanobisScore:
+    """Learn what the features of training images are like.
 
-    A class's covariance is drawn towards that within all classes by the weight of four pictures a feature, and that
-    towards the covariance of unrelated features by one, so that it can be inverted however few pictures there are.
+    A class's covariance is drawn towards that within all classes by the weight of four images a feature, and that
+    towards the covariance of unrelated features by one, so that it can be inverted however few images there are.
 
     Parameters
     ----------
     features : Tensor of float32, shape (n, features)
-        Of training pictures as they are, not augmented.
+        Of training images as they are, not augmented.
     labels : Tensor of int64, shape (n,)
         Their classes.
     classes : int
-        Number of classes; one without a picture has its mean where all pictures have theirs.
+        Number of classes; one without an image has its mean where all images have theirs.
 
     Returns
     -------
-    Familiarity
-        For pictures that may be strange.
+    MahalanobisScore
+        For images that may be strange.
 
     References
     ----------
@@ -203,7 +203,7 @@ def learn_familiarity(
     Examples
     --------
     >>> features, one_class = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(500).long()
-    >>> usual = learn_familiarity(features, one_class, 1)
+    >>> usual = fit_mahalanobis(features, one_class, 1)
     >>> strange = usual.distances(torch.full((1, 3), 9.0), torch.tensor([0]))
     >>> bool(strange > 50 * usual.distances(features, one_class).median())
     True
@@ -214,7 +214,7 @@ def learn_familiarity(
     middle = exact.mean(dim=0)
     sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, exact - middle)
     centres = middle + sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
-    within = exact.sub_(centres[labels])  # in place: copies of 8,192 pictures' features took 0.1 GB
+    within = exact.sub_(centres[labels])  # in place: copies of 8,192 images' features took 0.1 GB
     spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that never answers still has a size
     scaled = within.div_(spread)
     unrelated = torch.eye(number, dtype=exact.dtype)
@@ -222,7 +222,7 @@ def learn_familiarity(
     each = [common] if classes * number**2 > LARGEST else [_drawn(scaled[labels == i], common) for i in range(classes)]
     lower = torch.linalg.cholesky(torch.stack(each))
     whitening = torch.linalg.solve_triangular(lower, (unrelated / spread).expand_as(lower), upper=False).mT
-    return Familiarity(centres.float(), whitening.float().contiguous()).to(features.device)
+    return MahalanobisScore(centres.float(), whitening.float().contiguous()).to(features.device)
 
 
 def _drawn(
@@ -244,15 +244,15 @@ FORMS: dict[str, Callable[[UInt8[ndarray, "n c h w"]], UInt8[ndarray, "n c h w"]
 }
 
 
-def forms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
-    """Tell which forms make strangers of pictures.
+def transforms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
+    """Tell which forms make strangers of images.
 
     Parameters
     ----------
     recipe : Recipe
-        Where it mirrors pictures, or turns them so far, those are no strangers.
+        Where it mirrors images, or turns them so far, those are no strangers.
     size : tuple of int
-        Height and width of the pictures.
+        Height and width of the images.
 
     Returns
     -------
@@ -262,7 +262,7 @@ def forms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
     Examples
     --------
     >>> from imprint.recipes import RECIPES
-    >>> forms_for(RECIPES["tutorial"], (28, 20))
+    >>> transforms_for(RECIPES["tutorial"], (28, 20))
     ('upside down', 'mirrored')
     """
     unfit: set[str] = set()
@@ -270,12 +270,12 @@ def forms_for(recipe: Recipe, size: tuple[int, int]) -> tuple[str, ...]:
         unfit |= QUARTER_TURNS
     if recipe.rotation >= 180:
         unfit.add("upside down")
-    if recipe.mirror == "yes":
+    if recipe.hflip == "yes":
         unfit.add("mirrored")
     return tuple(form for form in FORMS if form not in unfit)
 
 
-def guard_classes(recipe: Recipe, size: tuple[int, int], classes: int) -> int:
+def ood_detector_classes(recipe: Recipe, size: tuple[int, int], classes: int) -> int:
     """Count what a guard tells apart: each class as it is, each in every strange form, and halves of two classes.
 
     Parameters
@@ -283,7 +283,7 @@ def guard_classes(recipe: Recipe, size: tuple[int, int], classes: int) -> int:
     recipe : Recipe
         Of the model.
     size : tuple of int
-        Height and width of the pictures.
+        Height and width of the images.
     classes : int
         Of the model.
 
@@ -295,7 +295,7 @@ def guard_classes(recipe: Recipe, size: tuple[int, int], classes: int) -> int:
     Examples
     --------
     >>> from imprint.recipes import RECIPES
-    >>> guard_classes(RECIPES["tutorial"], (28, 28), 10)
+    >>> ood_detector_classes(RECIPES["tutorial"], (28, 28), 10)
     51
     """
-    return classes * (1 + len(forms_for(recipe, size))) + 1
+    return classes * (1 + len(transforms_for(recipe, size))) + 1

@@ -1,4 +1,4 @@
-"""Predictions: what a model says about pictures, and the CSV that is written of it."""
+"""Predictions: what a model says about images, and the CSV that is written of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 from numpy import ndarray
 
 from imprint.core.files import written_whole
-from imprint.core.progress import Reporter
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
 from imprint.preprocessing.input_spec import InputSpec
@@ -22,7 +21,7 @@ from imprint.preprocessing.input_spec import InputSpec
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says about pictures.
+    """What a model says about images.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ class Predictions:
     class_names : tuple of str
         Names of the columns.
     sources : ndarray, shape (n,)
-        Where each picture came from, as in `LabelledImages`.
+        Where each image came from, as in `LabelledImages`.
     doubt : ndarray of float32, shape (n,)
         See `doubts`.
     unsure_above : float
@@ -39,8 +38,8 @@ class Predictions:
 
     Examples
     --------
-    >>> two, doubt = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([4.7, 6.2], dtype=np.float32)
-    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), doubt, unsure_above=6.0)
+    >>> two, uncertainty = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([4.7, 6.2], dtype=np.float32)
+    >>> predictions = Predictions(two, ("cat", "dog"), np.array([1, 2]), uncertainty, unsure_above=6.0)
     >>> predictions.names, predictions.unsure.tolist()
     (['cat', 'dog'], [False, True])
     """
@@ -48,7 +47,7 @@ class Predictions:
     probabilities: Float32[ndarray, "n classes"]
     class_names: tuple[str, ...]
     sources: Shaped[ndarray, " n"]
-    doubt: Float32[ndarray, " n"]
+    uncertainty: Float32[ndarray, " n"]
     unsure_above: float
 
     def __len__(self) -> int:
@@ -56,12 +55,12 @@ class Predictions:
 
     @property
     def labels(self) -> Int64[ndarray, " n"]:
-        """The likeliest class of each picture, as position in `class_names`."""
+        """The likeliest class of each image, as position in `class_names`."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def names(self) -> list[str]:
-        """The likeliest class of each picture, by name as in the training data."""
+        """The likeliest class of each image, by name as in the training data."""
         return [self.class_names[label] for label in self.labels]
 
     @property
@@ -71,8 +70,8 @@ class Predictions:
 
     @property
     def unsure(self) -> ndarray:
-        """Whether each prediction is more doubtful than all but 1 % of those for genuine pictures."""
-        return np.asarray(self.doubt > self.unsure_above)
+        """Whether each prediction is more doubtful than all but 1 % of those for genuine images."""
+        return np.asarray(self.uncertainty > self.unsure_above)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Give each prediction as plain JSON values.
@@ -98,16 +97,16 @@ class Predictions:
         Returns
         -------
         str
-            A header and one line a picture, in the pictures' order.
+            A header and one line an image, in the images' order.
 
         Examples
         --------
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
-        >>> doubt = np.zeros(1, dtype=np.float32)
-        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), doubt, 0.5).to_csv())
+        >>> uncertainty = np.zeros(1, dtype=np.float32)
+        >>> print(Predictions(one, ("cat", "dog"), np.array([5]), uncertainty, 0.5).to_csv())
         ImageId,Label
         1,cat
-        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), doubt, 0.5).to_csv())
+        >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), uncertainty, 0.5).to_csv())
         source,label,confidence,unsure
         a.png,cat,1.0000,no
         """
@@ -150,14 +149,14 @@ class Predictions:
 
 
 class Predictor(ABC):
-    """What every model does with pictures. Several threads may ask one model at once.
+    """What every model does with images. Several threads may ask one model at once.
 
     Attributes
     ----------
     class_names : tuple of str
         As the labels stood in the training data.
     spec : InputSpec
-        What it expects of a picture.
+        What it expects of an image.
     unsure_above : float
         Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
 
@@ -173,18 +172,18 @@ class Predictor(ABC):
     unsure_above: float
 
     @abstractmethod
-    def _answers(
+    def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        """Compute probabilities and doubt of pictures that have the form of `spec`."""
+        """Compute probabilities and doubt of images that have the form of `spec`."""
 
     def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
-        """Give each picture's probability of each class.
+        """Give each image's probability of each class.
 
         Parameters
         ----------
         images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
+            Images of the form that the model was trained on, or data that are brought into it; labels
             are not looked at.
 
         Returns
@@ -195,64 +194,60 @@ class Predictor(ABC):
         Raises
         ------
         DataError
-            When the pictures have another form.
+            When the images have another form.
 
         Examples
         --------
         >>> from imprint import load, train
         >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> model.predict_proba(digits).shape
         (1797, 10)
         """
         return self.predict(images).probabilities
 
     def predict(self, images: LabelledImages | Data) -> Predictions:
-        """Name each picture's class.
+        """Name each image's class.
 
         Parameters
         ----------
         images : LabelledImages, or data as `load` takes it
-            Pictures of the form that the model was taught with, or data that are brought into it; labels
+            Images of the form that the model was trained on, or data that are brought into it; labels
             are not looked at.
 
         Returns
         -------
         Predictions
-            In the pictures' order; `write_csv` writes them.
+            In the images' order; `write_csv` writes them.
 
         Raises
         ------
         DataError
-            When the pictures have another form.
+            When the images have another form.
 
         Examples
         --------
         >>> from imprint import load, train
         >>> digits = load("digits")
-        >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> set(model.predict(digits).names) <= set(digits.class_names)
         True
         >>> len(model.predict(digits.pixels[0, 0]))  # an array, a file's path and its bytes do as well
         1
         """
         ready = self.ready(images)
-        probabilities, doubt = self._answers(ready.pixels)
-        return Predictions(probabilities, self.class_names, ready.sources, doubt, self.unsure_above)
+        probabilities, uncertainty = self._compute(ready.pixels)
+        return Predictions(probabilities, self.class_names, ready.sources, uncertainty, self.unsure_above)
 
-    def ready(
-        self, data: LabelledImages | Data, part: str | None = None, reporter: Reporter | None = None
-    ) -> LabelledImages:
-        """Read data in the form that the model was taught with.
+    def ready(self, data: LabelledImages | Data, part: str | None = None) -> LabelledImages:
+        """Read data in the form that the model was trained on.
 
         Parameters
         ----------
         data : LabelledImages, or data as `load` takes it
-            Pictures already in that form, or data that are brought into it.
+            Images already in that form, or data that are brought into it.
         part : {"train", "validation", "test"} or None, default=None
             Which part of data that come divided.
-        reporter : Reporter or None, default=None
-            Told what is read and what is left out; None keeps silent.
 
         Returns
         -------
@@ -267,11 +262,11 @@ class Predictor(ABC):
         Examples
         --------
         >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> model.ready("digits").shape
         (1, 8, 8)
         """
         if not isinstance(data, LabelledImages):
-            data = load(data, part=part, spec=self.spec, allow_bad=1.0, reporter=reporter)
+            data = load(data, part=part, spec=self.spec, allow_bad=1.0)
         self.spec.check(data.shape, data.name)
         return data

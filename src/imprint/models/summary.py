@@ -32,7 +32,7 @@ class Layer:
     name, type : str
         As Keras calls them.
     output_shape : tuple
-        None for the number of pictures, then rows, columns and channels, or features.
+        None for the number of images, then rows, columns and channels, or features.
     parameters : int
         Numbers that the layer holds.
     trainable : int
@@ -52,7 +52,7 @@ class Layer:
     trainable: int
 
 
-def summarise(net: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
+def summarise(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     """List the layers of a network.
 
     Parameters
@@ -73,26 +73,26 @@ def summarise(net: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     >>> [layer.parameters for layer in summarise(tutorial(1, 28, 28, 10), (1, 28, 28))]
     [780, 0, 4065, 0, 0, 192128, 6450, 510]
     """
-    was_training = net.training
-    net.eval()
-    if isinstance(net, Ensemble):
+    was_training = network.training
+    network.eval()
+    if isinstance(network, Ensemble):
         layers = [
             replace(layer, name=f"{number}/{layer.name}")
-            for number, member in enumerate(net.members, start=1)
+            for number, member in enumerate(network.members, start=1)
             for layer in _chain(member, shape)
         ]
     else:
-        layers = _chain(net, shape)
-    net.train(was_training)
+        layers = _chain(network, shape)
+    network.train(was_training)
     return layers
 
 
 @torch.no_grad()
-def _chain(net: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
-    """List a chain's layers by sending one blank picture through."""
+def _chain(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
+    """List a chain's layers by sending one blank image through."""
     layers = []
-    activations = torch.zeros(1, *shape, device=next(net.parameters()).device)
-    for name, layer in net.named_children():
+    activations = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    for name, layer in network.named_children():
         activations = layer(activations)
         if type(layer) in KERAS_TYPES:
             # Keras writes channels last.

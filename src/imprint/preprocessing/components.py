@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, Shaped, UInt8
 from numpy import ndarray
 
-from imprint.preprocessing.morphology import closing, highest, lowest, opening
+from imprint.preprocessing.morphology import closing, max_filter, min_filter, opening
 
 WIDEST = (0.08, 0.25, 0.8)  # of the longer side: strokes up to so wide are sought, anything wider is paper
 DARKEST = 24.0  # levels; added to the paper's, so that black ground does not make noise of its own infinite
@@ -20,12 +20,12 @@ SAME_PEN = 0.45  # of the main part's stroke; thinner marks beside it are dirt
 MOST = 64  # marks of one look, their numbers fit a byte; beyond so many it is texture
 
 
-def find_marks(picture: Float32[ndarray, "h w c"]) -> Bool[ndarray, "h w"] | None:
+def find_components(image: Float32[ndarray, "h w c"]) -> Bool[ndarray, "h w"] | None:
     """Find the most distinct group of marks, whatever the light, the paper and the pen.
 
     Parameters
     ----------
-    picture : ndarray of float32, shape (h, w, c)
+    image : ndarray of float32, shape (h, w, c)
         Levels from 0 to 255, some 256 places a side.
 
     Returns
@@ -35,13 +35,13 @@ def find_marks(picture: Float32[ndarray, "h w c"]) -> Bool[ndarray, "h w"] | Non
 
     Examples
     --------
-    >>> picture = np.full((60, 60, 1), 200, dtype=np.float32)
-    >>> picture[20:40, 28:32] = 30
-    >>> np.argwhere(find_marks(picture)).min(axis=0).tolist()
+    >>> image = np.full((60, 60, 1), 200, dtype=np.float32)
+    >>> image[20:40, 28:32] = 30
+    >>> np.argwhere(find_components(image)).min(axis=0).tolist()
     [20, 28]
     """
-    steps = _steps(picture)
-    group = _most_distinct([group for top_hat in _top_hats(picture) for group in _groups(*top_hat, steps)])
+    steps = _steps(image)
+    group = _most_distinct([group for top_hat in _top_hats(image) for group in _groups(*top_hat, steps)])
     return None if group is None else group.mask
 
 
@@ -55,16 +55,16 @@ class _Group:
 
     @property
     def inside(self) -> bool:
-        """Whether none of it runs out of the picture."""
+        """Whether none of it runs out of the image."""
         return not (self.mask[0].any() or self.mask[-1].any() or self.mask[:, 0].any() or self.mask[:, -1].any())
 
 
-def light_of(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
+def light_of(image: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
     """Average the channels.
 
     Parameters
     ----------
-    picture : ndarray of float32, shape (h, w, c)
+    image : ndarray of float32, shape (h, w, c)
         Levels.
 
     Returns
@@ -77,28 +77,28 @@ def light_of(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
     >>> light_of(np.array([[[30, 60, 90]]], dtype=np.float32))
     array([[60.]], dtype=float32)
     """
-    channels = picture.shape[2]
-    return picture @ np.full(channels, 1 / channels, dtype=np.float32)
+    channels = image.shape[2]
+    return image @ np.full(channels, 1 / channels, dtype=np.float32)
 
 
 def _top_hats(
-    picture: Float32[ndarray, "h w c"],
+    image: Float32[ndarray, "h w c"],
 ) -> Iterator[tuple[Float32[ndarray, "h w"], UInt8[ndarray, "h w c"]]]:
     """How far each place stands out from wider surroundings, as a share of the light, and these surroundings: paper.
 
     Dark from bright, then bright from dark. Closing fills dark marks narrower than its window, and leaves the edge of
     a shadow or a table where it is (Serra 1982, Image Analysis and Mathematical Morphology, chapter XII).
     """
-    levels = picture.round().astype(np.uint8)  # a quarter of the memory, and of the time, of floats
+    levels = image.round().astype(np.uint8)  # a quarter of the memory, and of the time, of floats
     papers: list[UInt8[ndarray, "h w c"]] = []
     for share in WIDEST:
-        window = int(share * max(picture.shape[:2])) | 1
+        window = int(share * max(image.shape[:2])) | 1
         for paper in (closing(levels, window), opening(levels, window)):
             if any(np.array_equal(paper, other) for other in papers):  # even paper: a wider window shows nothing new
                 continue
             papers.append(paper)
             # Of the light at that place alone: ink in the shade stands out from its paper as much as in the sun.
-            yield _strength((picture - paper) / (np.maximum(picture, paper) + np.float32(DARKEST))), paper
+            yield _strength((image - paper) / (np.maximum(image, paper) + np.float32(DARKEST))), paper
 
 
 def _strength(values: Float32[ndarray, "*n c"]) -> Float32[ndarray, "*n"]:
@@ -107,7 +107,7 @@ def _strength(values: Float32[ndarray, "*n c"]) -> Float32[ndarray, "*n"]:
 
 
 def _most_distinct(groups: list[_Group]) -> _Group | None:
-    """Choose of marks outlined all around the most distinct; one that runs out of the picture only if all do."""
+    """Choose of marks outlined all around the most distinct; one that runs out of the image only if all do."""
     best = max(groups, key=lambda group: group.edges, default=None)
     outlined = [group for group in groups if group.closed]
     for some in ([group for group in outlined if group.inside], outlined):
@@ -172,10 +172,10 @@ def _joined(first: int, others: list[int], boxes: Int64[ndarray, "n 4"]) -> list
         members += near
 
 
-def _steps(picture: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
-    """How steep the picture is at each place: the contrast between the two sides of it, per pixel."""
-    light = highest(light_of(picture), 15) + DARKEST
-    framed = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
+def _steps(image: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
+    """How steep the image is at each place: the contrast between the two sides of it, per pixel."""
+    light = max_filter(light_of(image), 15) + DARKEST
+    framed = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     down = framed[2:, 1:-1] - framed[:-2, 1:-1]
     across = framed[1:-1, 2:] - framed[1:-1, :-2]
     return np.asarray(np.hypot(_strength(down), _strength(across)) / light / 2)
@@ -187,11 +187,11 @@ def _closed(
     """Measure how much of each mark's outline runs over even paper; at a sheet's corner what changes is the paper."""
     marks, count = labels > 0, int(labels.max())
     usual = _sums(contrast[marks], labels[marks], count) / _sums(None, labels[marks], count)
-    reached = highest(labels, 3)
-    outline = (reached > 0) & (lowest(labels, 3) == 0)
+    reached = max_filter(labels, 3)
+    outline = (reached > 0) & (min_filter(labels, 3) == 0)
     owners = reached[outline]
-    brightest = highest(paper, 5)[outline]
-    change = _strength((brightest - lowest(paper, 5)[outline]) / (brightest + np.float32(DARKEST)))
+    brightest = max_filter(paper, 5)[outline]
+    change = _strength((brightest - min_filter(paper, 5)[outline]) / (brightest + np.float32(DARKEST)))
     even = _sums(change < 0.3 * usual[owners - 1], owners, count)
     places = _sums(None, owners, count).clip(1)  # a speck inside another mark has no outline
     return np.asarray(even / places)

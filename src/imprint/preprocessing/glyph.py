@@ -1,4 +1,4 @@
-"""Glyphs, grey ink on even ground: the form that training pictures had, and bringing any picture into it."""
+"""Glyphs, grey ink on even ground: the form that training images had, and bringing any image into it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from numpy import ndarray
 
-from imprint.core.memmap import rows_of
+from imprint.core.memmap import take_rows
 from imprint.preprocessing.ink import NEAR, find_glyph, resample, thinned
 from imprint.preprocessing.morphology import dilation, erosion
 
-LOOKED_AT = 2000  # training pictures; medians over more change nothing
-PIXELS = 2**23  # looked at in all; of large pictures fewer are
+LOOKED_AT = 2000  # training images; medians over more change nothing
+PIXELS = 2**23  # looked at in all; of large images fewer are
 FINE = 6  # places along a pixel of the training form at which strokes are shaped
 SHARPEN = 2.0  # times what a place stands out from its surroundings
 ROOM = 0.83  # of training's box; strangers' bolder digits read better so, training's own no worse (docs/LOG.md)
@@ -22,12 +22,12 @@ ROOM = 0.83  # of training's box; strangers' bolder digits read better so, train
 
 @dataclass(frozen=True)
 class GlyphForm:
-    """The form in which a model was taught glyphs, in plain numbers.
+    """The form in which a model was trained glyphs, in plain numbers.
 
     Parameters
     ----------
     height, width : int
-        Of the pictures, in pixels.
+        Of the images, in pixels.
     ground, ink : int
         Their levels, 0 to 255; ink is bright where it is above the ground.
     box : float
@@ -69,13 +69,13 @@ class GlyphForm:
         if not (within and levels and sizes and self.centring in ("mass", "box")):
             raise ValueError("the form of glyphs")
 
-    def holds(self, picture: UInt8[ndarray, "h w c"]) -> bool:
-        """Say whether a picture already is in this form: size, grey, ground and polarity.
+    def holds(self, image: UInt8[ndarray, "h w c"]) -> bool:
+        """Say whether an image already is in this form: size, grey, ground and polarity.
 
         Parameters
         ----------
-        picture : ndarray of uint8, shape (h, w, c)
-            Any picture.
+        image : ndarray of uint8, shape (h, w, c)
+            Any image.
 
         Returns
         -------
@@ -89,20 +89,20 @@ class GlyphForm:
         >>> form.holds(black), form.holds(255 - black)
         (True, False)
         """
-        if picture.shape[:2] != (self.height, self.width) or (picture != picture[..., :1]).any():
+        if image.shape[:2] != (self.height, self.width) or (image != image[..., :1]).any():
             return False
-        ground = np.abs(picture[..., 0].astype(int) - self.ground) <= NEAR
+        ground = np.abs(image[..., 0].astype(int) - self.ground) <= NEAR
         border = np.concatenate([ground[0], ground[-1], ground[:, 0], ground[:, -1]])
         return bool(border.mean() >= 0.5 and ground.mean() >= 0.25)
 
 
 def learn_glyph_form(pixels: UInt8[ndarray, "n c h w"]) -> GlyphForm | None:
-    """Learn the form of training pictures, if they are glyphs.
+    """Learn the form of training images, if they are glyphs.
 
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, channels, height, width)
-        The training pictures.
+        The training images.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def learn_glyph_form(pixels: UInt8[ndarray, "n c h w"]) -> GlyphForm | None:
     if channels != 1 or min(height, width) < 6:
         return None
     most = max(1, min(LOOKED_AT, PIXELS // (height * width)))
-    some = rows_of(pixels, np.arange(0, n, -(-n // most)))[:, 0].astype(np.int16)
+    some = take_rows(pixels, np.arange(0, n, -(-n // most)))[:, 0].astype(np.int16)
     ground = int(np.bincount(some.ravel(), minlength=256).argmax())
     bright = bool((some - ground).mean() > 0)
     extremes = np.sort(some.reshape(len(some), -1), axis=1)[:, -2 if bright else 1]  # one odd pixel is no ink
@@ -147,14 +147,14 @@ def learn_glyph_form(pixels: UInt8[ndarray, "n c h w"]) -> GlyphForm | None:
 
 
 def fit_glyph(
-    picture: UInt8[ndarray, "h w c"], form: GlyphForm, size: tuple[int, int] | None = None
+    image: UInt8[ndarray, "h w c"], form: GlyphForm, size: tuple[int, int] | None = None
 ) -> UInt8[ndarray, "1 H W"]:
-    """Bring any picture of one glyph into the form that a model was taught with.
+    """Bring any image of one glyph into the form that a model was trained on.
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (h, w, 1 or 3)
-        Ink on paper, a photo of it, or a picture that already has the form; that one passes untouched.
+    image : ndarray of uint8, shape (h, w, 1 or 3)
+        Ink on paper, a photo of it, or an image that already has the form; that one passes untouched.
     form : GlyphForm
         From `learn_glyph_form`.
     size : tuple of int, optional
@@ -163,7 +163,7 @@ def fit_glyph(
     Returns
     -------
     ndarray of uint8, shape (1, *size)
-        The glyph as the training pictures showed theirs; plain ground where the picture is blank; the picture itself,
+        The glyph as the training images showed theirs; plain ground where the image is blank; the image itself,
         scaled, where it shows no ink on paper, so that the model sees that it is something else.
 
     Examples
@@ -174,18 +174,18 @@ def fit_glyph(
     >>> fit_glyph(paper, form).shape
     (1, 28, 28)
     """
-    return glyph_steps(picture, form, size)[-1][1].transpose(2, 0, 1)
+    return glyph_steps(image, form, size)[-1][1].transpose(2, 0, 1)
 
 
 def glyph_steps(
-    picture: UInt8[ndarray, "h w c"], form: GlyphForm, size: tuple[int, int] | None = None
+    image: UInt8[ndarray, "h w c"], form: GlyphForm, size: tuple[int, int] | None = None
 ) -> list[tuple[str, UInt8[ndarray, "_ _ _"]]]:
-    """Show how `fit_glyph` brings a picture into the form.
+    """Show how `fit_glyph` brings an image into the form.
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (h, w, 1 or 3)
-        Any picture.
+    image : ndarray of uint8, shape (h, w, 1 or 3)
+        Any image.
     form : GlyphForm
         From `learn_glyph_form`.
     size : tuple of int, optional
@@ -194,7 +194,7 @@ def glyph_steps(
     Returns
     -------
     list of tuple of str and ndarray of uint8
-        Name and picture, channels last, of each step; the last is what the model sees.
+        Name and image, channels last, of each step; the last is what the model sees.
 
     Examples
     --------
@@ -203,14 +203,14 @@ def glyph_steps(
     ['as given', 'as the model sees it']
     """
     size = size or (form.height, form.width)
-    steps = [("as given", picture)]
-    if form.holds(picture) and size == picture.shape[:2]:
-        return [*steps, ("as the model sees it", picture[..., :1])]
-    ink = find_glyph(picture)
+    steps = [("as given", image)]
+    if form.holds(image) and size == image.shape[:2]:
+        return [*steps, ("as the model sees it", image[..., :1])]
+    ink = find_glyph(image)
     if ink is None:
         return [*steps, ("as the model sees it", np.full((*size, 1), form.ground, dtype=np.uint8))]
     if not ink.on_paper:
-        grey = resample(thinned(picture).mean(axis=2, dtype=np.float32), size)
+        grey = resample(thinned(image).mean(axis=2, dtype=np.float32), size)
         return [*steps, ("as the model sees it", grey.round().astype(np.uint8)[..., None])]
     scale = min(size[0] / form.height, size[1] / form.width)
     shaped = _shape_strokes(_to_box(ink.cover, ROOM * form.box), form)
@@ -258,7 +258,7 @@ def _extents(profiles: Float32[ndarray, "n side"]) -> Float64[ndarray, "2 n"]:
 
 
 def _centres_of_mass(cover: Float32[ndarray, "n h w"]) -> Float64[ndarray, "2 n"]:
-    """Row and column of each picture's centre of mass; 0 is the middle of the first pixel."""
+    """Row and column of each image's centre of mass; 0 is the middle of the first pixel."""
     mass = cover.sum(axis=(1, 2)).clip(1e-6)
     rows, columns = cover.sum(axis=2) @ np.arange(cover.shape[1]), cover.sum(axis=1) @ np.arange(cover.shape[2])
     return np.stack([rows / mass, columns / mass]).astype(np.float64)

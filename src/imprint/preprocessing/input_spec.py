@@ -1,4 +1,4 @@
-"""InputSpec: what a model expects of a picture, and bringing any picture into that form."""
+"""InputSpec: what a model expects of an image, and bringing any image into that form."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ class InputSpec:
     Parameters
     ----------
     channels : int
-        1 for grey pictures, 3 for red, green and blue.
-    picture_size : tuple of int
-        Height and width in pixels of the pictures that the model was taught with.
+        1 for grey images, 3 for red, green and blue.
+    image_size : tuple of int
+        Height and width in pixels of the images that the model was trained on.
     input_size : tuple of int
-        Height and width in pixels that its network takes; pictures are scaled where this differs.
+        Height and width in pixels that its network takes; images are scaled where this differs.
     glyph : GlyphForm or None, default=None
-        How ink stood on its ground in the pictures that the model was taught with; None for photos.
+        How ink stood on its ground in the images that the model was trained on; None for photos.
 
     Examples
     --------
     >>> from dataclasses import asdict
-    >>> spec = InputSpec(1, picture_size=(8, 8), input_size=(28, 28))
+    >>> spec = InputSpec(1, image_size=(8, 8), input_size=(28, 28))
     >>> InputSpec.from_dict(asdict(spec)) == spec
     True
     """
 
     channels: int
-    picture_size: tuple[int, int]
+    image_size: tuple[int, int]
     input_size: tuple[int, int]
     glyph: GlyphForm | None = None
 
     def check(self, shape: tuple[int, int, int], where: str) -> None:
-        """Refuse pictures of another form than those the model was taught with.
+        """Refuse images of another form than those the model was trained on.
 
         Parameters
         ----------
         shape : tuple of int
-            Channels, height and width of the pictures.
+            Channels, height and width of the images.
         where : str
-            Where the pictures came from, for the message.
+            Where the images came from, for the message.
 
         Raises
         ------
@@ -64,14 +64,20 @@ class InputSpec:
         --------
         >>> InputSpec(1, (28, 28), (28, 28)).check((1, 28, 28), "train.csv")
         """
-        expected = (self.channels, *self.picture_size)
+        expected = (self.channels, *self.image_size)
         if shape != expected:
             raise DataError(
-                f"pictures of {describe(shape)}",
+                f"images of {describe(shape)}",
                 where,
-                f"the model was taught with pictures of {describe(expected)}",
-                "Give pictures of that form, or files of pictures, which are brought into it.",
+                f"the model was trained on images of {describe(expected)}",
+                "Give images of that form, or files of images, which are brought into it.",
             )
+
+    @classmethod
+    def from_shape(cls, shape: tuple[int, int, int]) -> InputSpec:
+        """Give the contract of images as they are: channels, height and width."""
+        channels, height, width = shape
+        return cls(channels, (height, width), (height, width))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
@@ -94,24 +100,24 @@ class InputSpec:
 
         Examples
         --------
-        >>> values = {"channels": 1, "picture_size": [8, 8], "input_size": [28, 28], "glyph": None}
+        >>> values = {"channels": 1, "image_size": [8, 8], "input_size": [28, 28], "glyph": None}
         >>> InputSpec.from_dict(values).input_size
         (28, 28)
         """
         (height, width), (input_height, input_width) = (
-            [int(side) for side in values[key]] for key in ("picture_size", "input_size")
+            [int(side) for side in values[key]] for key in ("image_size", "input_size")
         )
         glyph = None if values["glyph"] is None else GlyphForm(**values["glyph"])
         spec = cls(int(values["channels"]), (height, width), (input_height, input_width), glyph)
         if not 1 <= spec.channels <= 4:
             raise ValueError("channels")
-        if not 1 <= min(*spec.picture_size, *spec.input_size) <= max(*spec.picture_size, *spec.input_size) <= LARGEST:
-            raise ValueError("sizes of pictures")
+        if not 1 <= min(*spec.image_size, *spec.input_size) <= max(*spec.image_size, *spec.input_size) <= LARGEST:
+            raise ValueError("sizes of images")
         return spec
 
 
 def describe(shape: tuple[int, int, int]) -> str:
-    """Put a picture's form into words.
+    """Put an image's form into words.
 
     Parameters
     ----------
@@ -132,23 +138,23 @@ def describe(shape: tuple[int, int, int]) -> str:
     return f"{width}×{height} {'grey' if channels == 1 else 'colour' if channels == 3 else f'{channels} channels'}"
 
 
-def fit(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
-    """Bring one picture of any size into the form that a model was taught with.
+def fit(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
+    """Bring one image of any size into the form that a model was trained on.
 
-    It is scaled until it covers that form, and its middle is cut out. A picture of that size
+    It is scaled until it covers that form, and its middle is cut out. An image of that size
     passes untouched.
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (h, w, k)
+    image : ndarray of uint8, shape (h, w, k)
         Brightness, 0 to 255; k is 1 for grey, 3 for colour.
     spec : InputSpec
         The model's input contract.
 
     Returns
     -------
-    ndarray of uint8, shape (spec.channels, *spec.picture_size)
-        Bilinear samples, anti-aliased where the picture shrinks. Colour becomes grey as its
+    ndarray of uint8, shape (spec.channels, *spec.image_size)
+        Bilinear samples, anti-aliased where the image shrinks. Colour becomes grey as its
         luminance (0.299 red, 0.587 green, 0.114 blue: ITU-R BT.601), grey is repeated for colour.
 
     Examples
@@ -158,22 +164,22 @@ def fit(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c 
     (1, 28, 28)
     """
     if spec.glyph is not None:
-        return fit_glyph(picture, spec.glyph, spec.picture_size)
-    height, width, channels = picture.shape
+        return fit_glyph(image, spec.glyph, spec.image_size)
+    height, width, channels = image.shape
     if channels != 1 and spec.channels == 1:
-        picture = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
-    if (height, width) != spec.picture_size:
-        picture = _cover(picture, spec.picture_size)
-    form: UInt8[ndarray, "k H W"] = picture.transpose(2, 0, 1)
+        image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    if (height, width) != spec.image_size:
+        image = _cover(image, spec.image_size)
+    form: UInt8[ndarray, "k H W"] = image.transpose(2, 0, 1)
     return form if len(form) == spec.channels else form.repeat(spec.channels, axis=0)
 
 
-def fitting_steps(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tuple[str, UInt8[ndarray, "_ _ _"]]]:
-    """Show how `fit` brings a picture into the form.
+def fitting_steps(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tuple[str, UInt8[ndarray, "_ _ _"]]]:
+    """Show how `fit` brings an image into the form.
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (h, w, k)
+    image : ndarray of uint8, shape (h, w, k)
         Brightness, 0 to 255; k is 1 for grey, 3 for colour.
     spec : InputSpec
         The model's input contract.
@@ -181,7 +187,7 @@ def fitting_steps(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tup
     Returns
     -------
     list of tuple of str and ndarray of uint8
-        Name and picture, channels last, of each step; the last is what the model sees.
+        Name and image, channels last, of each step; the last is what the model sees.
 
     Examples
     --------
@@ -190,17 +196,17 @@ def fitting_steps(picture: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tup
     ['as given', 'as the model sees it']
     """
     if spec.glyph is not None:
-        return glyph_steps(picture, spec.glyph, spec.picture_size)
-    return [("as given", picture), ("as the model sees it", fit(picture, spec).transpose(1, 2, 0))]
+        return glyph_steps(image, spec.glyph, spec.image_size)
+    return [("as given", image), ("as the model sees it", fit(image, spec).transpose(1, 2, 0))]
 
 
-def _cover(picture: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarray, "H W k"]:
-    """Scale a picture to cover a size and cut out its middle, in one step."""
-    height, width, channels = picture.shape
+def _cover(image: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarray, "H W k"]:
+    """Scale an image to cover a size and cut out its middle, in one step."""
+    height, width, channels = image.shape
     share = min(height / size[0], width / size[1])
     across, down = min(share * size[1], width), min(share * size[0], height)  # rounding may lead out
     left, top = (width - across) / 2, (height - down) / 2
-    whole = Image.fromarray(picture[..., 0] if channels == 1 else picture)
+    whole = Image.fromarray(image[..., 0] if channels == 1 else image)
     box = (left, top, left + across, top + down)
     part = whole.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
     return np.asarray(part).reshape(*size, channels)

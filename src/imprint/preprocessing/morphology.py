@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 
-def highest(values: ndarray, side: int) -> ndarray:
+def max_filter(values: ndarray, side: int) -> ndarray:
     """Give the highest value within a square window around each place.
 
     Windows are made of two overlapping ones half as wide, those again of halves: log2(side) maxima of whole arrays an
@@ -31,13 +31,13 @@ def highest(values: ndarray, side: int) -> ndarray:
 
     Examples
     --------
-    >>> highest(np.array([[1, 5, 2, 0, 0]]), 3).tolist()
+    >>> max_filter(np.array([[1, 5, 2, 0, 0]]), 3).tolist()
     [[5, 5, 5, 2, 0]]
     """
     return _extreme(np.maximum, values, side)
 
 
-def lowest(values: ndarray, side: int) -> ndarray:
+def min_filter(values: ndarray, side: int) -> ndarray:
     """Give the lowest value within a square window around each place.
 
     Parameters
@@ -54,7 +54,7 @@ def lowest(values: ndarray, side: int) -> ndarray:
 
     Examples
     --------
-    >>> lowest(np.array([[1, 5, 2, 0, 0]]), 3).tolist()
+    >>> min_filter(np.array([[1, 5, 2, 0, 0]]), 3).tolist()
     [[1, 1, 0, 0, 0]]
     """
     return _extreme(np.minimum, values, side)
@@ -84,7 +84,7 @@ def closing(values: ndarray, side: int) -> ndarray:
     >>> closing(np.array([[5, 5, 1, 5, 2, 2, 2]]), 3).tolist()
     [[5, 5, 5, 5, 2, 2, 2]]
     """
-    return lowest(highest(values, side), side)
+    return min_filter(max_filter(values, side), side)
 
 
 def opening(values: ndarray, side: int) -> ndarray:
@@ -107,7 +107,7 @@ def opening(values: ndarray, side: int) -> ndarray:
     >>> opening(np.array([[1, 1, 5, 1, 4, 4, 4]]), 3).tolist()
     [[1, 1, 1, 1, 4, 4, 4]]
     """
-    return highest(lowest(values, side), side)
+    return max_filter(min_filter(values, side), side)
 
 
 def dilation(values: ndarray, radius: float) -> ndarray:
@@ -157,7 +157,7 @@ def erosion(values: ndarray, radius: float) -> ndarray:
 
 
 def _within_disc(better: np.ufunc, values: ndarray, radius: float) -> ndarray:
-    """Take the extreme of the picture moved to every place of the disc."""
+    """Take the extreme of the image moved to every place of the disc."""
     (height, width), reach = values.shape, int(radius)
     wide, found = np.pad(values, reach, mode="edge"), values.copy()
     for row, column in np.argwhere(np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1]) <= radius):

@@ -1,4 +1,4 @@
-"""Preparation: the only code that turns pictures into what a network takes."""
+"""Preparation: the only code that turns images into what a network takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imprint.preprocessing.input_spec import InputSpec, scaling_weights
 
 
 def scale(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> UInt8[Tensor, "n c H W"]:
-    """Bring pictures to the size that the network takes; those of that size pass untouched.
+    """Bring images to the size that the network takes; those of that size pass untouched.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def scale(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> UInt8[Tensor, "n
     Returns
     -------
     Tensor of uint8, shape (n, c, *spec.input_size)
-        Bilinear samples, anti-aliased where the picture shrinks; exact, see `input_spec.scaling_weights`.
+        Bilinear samples, anti-aliased where the image shrinks; exact, see `input_spec.scaling_weights`.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def scale(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> UInt8[Tensor, "n
         return pixels
     down, across = (
         torch.from_numpy(scaling_weights(*sides)).to(pixels.device)
-        for sides in zip(spec.picture_size, spec.input_size, strict=True)
+        for sides in zip(spec.image_size, spec.input_size, strict=True)
     )
     parts = [_rounded(down.T @ _rounded(part.float() @ across)).to(torch.uint8) for part in pixels.split(1024)]
     return torch.cat(parts)
@@ -66,7 +66,7 @@ def normalise(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
 
 
 def prepare(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> Float32[Tensor, "n c H W"]:
-    """Turn pictures into model input: scale, then normalise.
+    """Turn images into model input: scale, then normalise.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The doctor's report: one self-contained HTML page with the pictures concerned."""
+"""The doctor's report: one self-contained HTML page with the images concerned."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Finding, Findings
-from imprint.report.pages import page_picture, write_template
+from imprint.report.pages import page_image, write_template
 
-SHOWN = {"label": 120}  # findings with pictures
+SHOWN = {"label": 120}  # findings with images
 SHOWN_ELSE = 24
-SHOWN_TOGETHER = 6  # pictures of one finding
+SHOWN_TOGETHER = 6  # images of one finding
 REMEDIES = {
     "unreadable": "Training goes on without them. Replace them or take them away.",
-    "leak": "A model that has learnt these would score too well on them. Keep each picture on one side.",
+    "leak": "A model that has learnt these would score too well on them. Keep each image on one side.",
     "duplicate": "Training keeps exact copies on one side of its split. Where labels differ, one of them is wrong.",
-    "label": "Three networks judged each picture without having learnt from it. Look, then correct or leave out.",
+    "label": "Three networks judged each image without having learnt from it. Look, then correct or leave out.",
     "constant": "There is nothing to learn from them.",
-    "polarity": "Ink and paper have changed places. Invert these pictures, or leave them out.",
+    "polarity": "Ink and paper have changed places. Invert these images, or leave them out.",
     "size": "They are scaled like all others. Make sure that they belong here.",
     "name": "Rename the class, or take it away.",
-    "imbalance": "Collect more pictures of these classes, and watch their own scores.",
+    "imbalance": "Collect more images of these classes, and watch their own scores.",
 }
 
 
@@ -51,8 +51,8 @@ def write_page(findings: Findings, collections: Sequence[LabelledImages], path: 
     >>> from imprint.analysis.doctor import check
     >>> from imprint.data.load import load
     >>> twice, path = load("digits")[[0, 1, 0]], Path(tempfile.mkdtemp()) / "report.html"
-    >>> write_page(check(twice, labels=False, silent=True), [twice], path)
-    >>> "the same picture 2 times" in path.read_text()
+    >>> write_page(check(twice, labels=False, verbose=False), [twice], path)
+    >>> "the same image 2 times" in path.read_text()
     True
     """
     kinds = [kind for kind in ("label", *(k for k in KINDS if k != "label")) if findings.of(kind)]
@@ -71,8 +71,8 @@ def _section(kind: str, found: list[Finding], collections: Sequence[LabelledImag
     shown = found[: SHOWN.get(kind, SHOWN_ELSE)]
     cards = [
         {
-            "pictures": [_picture(position, collections) for position in finding.pictures[:SHOWN_TOGETHER]],
-            "hidden": max(len(finding.pictures) - SHOWN_TOGETHER, 0),
+            "images": [_image(position, collections) for position in finding.images[:SHOWN_TOGETHER]],
+            "hidden": max(len(finding.images) - SHOWN_TOGETHER, 0),
             "places": [str(place) for place in finding.where[:SHOWN_TOGETHER]],
             "finding": finding,
         }
@@ -82,8 +82,8 @@ def _section(kind: str, found: list[Finding], collections: Sequence[LabelledImag
     return {"kind": kind, "words": words, "remedy": remedy, "count": len(found), "cards": cards}
 
 
-def _picture(position: int, collections: Sequence[LabelledImages]) -> dict[str, Any]:
-    """Give one picture with its label and the place where it stands."""
+def _image(position: int, collections: Sequence[LabelledImages]) -> dict[str, Any]:
+    """Give one image with its label and the place where it stands."""
     start = 0
     for images in collections:
         if position < start + len(images):
@@ -92,5 +92,5 @@ def _picture(position: int, collections: Sequence[LabelledImages]) -> dict[str, 
     here = position - start
     label = "" if images.labels is None else images.class_names[images.labels[here]]
     place = f"{'row ' if images.from_pixel_table else ''}{images.sources[here]}"
-    picture = page_picture(np.asarray(images.pixels[here]))
-    return picture | {"label": label, "place": place, "other": images.name if start else ""}
+    image = page_image(np.asarray(images.pixels[here]))
+    return image | {"label": label, "place": place, "other": images.name if start else ""}

@@ -1,4 +1,4 @@
-"""The picture of an explanation: answer and where the network looked, first filters, every layer."""
+"""The image of an explanation: answer and where the network looked, first filters, every layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from imprint.analysis.explanation import Explanation, LayerOutput
-from imprint.core.plot_style import BLUE, EDGE, GREY, ORANGE, draw_picture, new_figure, save_png, shorten
+from imprint.core.plot_style import BLUE, EDGE, GREY, ORANGE, draw_image, new_figure, save_png, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] 
     --------
     >>> import tempfile
     >>> from imprint import explain, load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> save_explanation(explain(model, "digits"), Path(tempfile.mkdtemp()) / "explained.png")
     """
     heights = {
@@ -83,7 +83,7 @@ def _title(figure: Figure, top: float, title: str, note: str) -> None:
 
 
 def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw the picture, where evidence was found for two classes, which pixels counted, and the probabilities."""
+    """Draw the image, where evidence was found for two classes, which pixels counted, and the probabilities."""
     from matplotlib.patches import Rectangle
 
     prediction = explanation.prediction
@@ -97,12 +97,12 @@ def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
         "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for the answer, blue against it.",
     )
     side, left, below = 1.68, 0.15, top - 0.62
-    draw_picture(_place(figure, left, below - 0.22, side, side), explanation.picture)
+    draw_image(_place(figure, left, below - 0.22, side, side), explanation.image)
     _write(figure, left, below, "what it sees", fontsize=9.5)
     for name, looked in explanation.looked:
         left += side + 0.1
         axes = _place(figure, left, below - 0.22, side, side)
-        axes.imshow(_glowing(explanation.picture, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
+        axes.imshow(_glowing(explanation.image, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
         _write(figure, left, below, f"evidence for {shorten(name, 10)}", fontsize=9.5)
     left += side + 0.1
     axes = _place(figure, left, below - 0.22, side, side)
@@ -142,7 +142,7 @@ def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
     limit = float(np.abs(explanation.filters).max()) or 1.0
     below = top - 0.65
     for row in rows:
-        tiles = [_tile(_filter_picture(explanation.filters[channel], limit)) for channel in row]
+        tiles = [_tile(_filter_image(explanation.filters[channel], limit)) for channel in row]
         _draw_tiles(figure, 0.15, below, WIDTH - 0.3, tiles, row, len(rows[0]))
         below -= FILTER_ROW
 
@@ -155,18 +155,18 @@ def _rows_of_filters(explanation: Explanation) -> list[range]:
     return [range(start, min(start + each, count)) for start in range(0, count, each)]
 
 
-def _filter_picture(weights: Float32[ndarray, "c h w"], limit: float) -> Float[ndarray, "h w *colour"]:
-    """Give a filter as numbers from -1 to 1, or as a colour picture where it sees colour."""
+def _filter_image(weights: Float32[ndarray, "c h w"], limit: float) -> Float[ndarray, "h w *colour"]:
+    """Give a filter as numbers from -1 to 1, or as a colour image where it sees colour."""
     colour, plain = weights.transpose(1, 2, 0) / (2 * limit) + 0.5, weights.mean(axis=0) / limit
     return np.asarray(colour if len(weights) == 3 else plain)
 
 
 def _draw_layers(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw what each layer turns the picture into: a row of maps or a strip of numbers each."""
+    """Draw what each layer turns the image into: a row of maps or a strip of numbers each."""
     _title(
         figure,
         top,
-        _named(explanation, "What each layer turns the picture into"),
+        _named(explanation, "What each layer turns the image into"),
         f"Up to {TILES} channels each, under their numbers: the liveliest. Orange is above 0, blue below, white 0.",
     )
     below, room = top - HEAD + 0.1, WIDTH - LABEL - 0.15
@@ -217,7 +217,7 @@ def _draw_tiles(
     numbers: Sequence[int],
     places: int,
 ) -> None:
-    """Draw square tiles in a row as one picture, each under its number."""
+    """Draw square tiles in a row as one image, each under its number."""
     pixel = width / (places * (TILE + GAP) - GAP)  # inches
     across = len(tiles) * (TILE + GAP) - GAP
     row = np.ones((TILE, across, 3))
@@ -229,7 +229,7 @@ def _draw_tiles(
 
 
 def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colour"]:
-    """Draw a map of numbers from -1 to 1, or a colour picture, as a framed square with crisp pixels."""
+    """Draw a map of numbers from -1 to 1, or a colour image, as a framed square with crisp pixels."""
     from matplotlib.colors import to_rgb
 
     colours = map_ if map_.ndim == 3 else _signed()(map_ / 2 + 0.5)[..., :3]
@@ -244,12 +244,12 @@ def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colo
     return tile
 
 
-def _glowing(picture: UInt8[ndarray, "c h w"], looked: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
-    """Lay a glow over a darkened picture, as strong as the map says, 0 to 1."""
-    height, width = picture.shape[1:]
+def _glowing(image: UInt8[ndarray, "c h w"], looked: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
+    """Lay a glow over a darkened image, as strong as the map says, 0 to 1."""
+    height, width = image.shape[1:]
     smooth = Image.fromarray(looked.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     strength = np.asarray(smooth).clip(0, 1)[..., None]
-    grey = picture.astype(np.float64).mean(axis=0)[..., None] / 255
+    grey = image.astype(np.float64).mean(axis=0)[..., None] / 255
     glow = np.array([0.835, 0.369, 0.0])  # ORANGE
     dark, bright = 0.8 * grey.repeat(3, axis=2), glow + (1 - glow) * grey * 0.6
     return np.asarray(dark + 0.75 * strength * (bright - dark))

@@ -1,4 +1,4 @@
-"""HTML pages that stand alone: how they are made of templates, and how pictures come into them."""
+"""HTML pages that stand alone: how they are made of templates, and how images come into them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy import ndarray
 
 from imprint.core.files import written_whole
 
-SIDE = 160  # pixels; larger pictures are scaled down to keep the page light
-CRISP = 64  # pixels; smaller pictures are shown with sharp pixels
+SIDE = 160  # pixels; larger images are scaled down to keep the page light
+CRISP = 64  # pixels; smaller images are shown with sharp pixels
 
 
 def write_template(name: str, path: Path, **facts: Any) -> None:
@@ -57,8 +57,8 @@ def write_template(name: str, path: Path, **facts: Any) -> None:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def page_picture(pixels: UInt8[ndarray, "c h w"], side: int = SIDE) -> dict[str, Any]:
-    """Put a picture into the page itself.
+def page_image(pixels: UInt8[ndarray, "c h w"], side: int = SIDE) -> dict[str, Any]:
+    """Put an image into the page itself.
 
     Parameters
     ----------
@@ -74,15 +74,15 @@ def page_picture(pixels: UInt8[ndarray, "c h w"], side: int = SIDE) -> dict[str,
 
     Examples
     --------
-    >>> page_picture(np.zeros((1, 8, 8), dtype=np.uint8))["src"][:22]
+    >>> page_image(np.zeros((1, 8, 8), dtype=np.uint8))["src"][:22]
     'data:image/png;base64,'
     """
     from PIL import Image
 
-    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    picture.thumbnail((side, side))
-    kind = "PNG" if max(picture.size) < CRISP else "JPEG"  # small drawings stay crisp, photos stay light
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image.thumbnail((side, side))
+    kind = "PNG" if max(image.size) < CRISP else "JPEG"  # small drawings stay crisp, photos stay light
     content = io.BytesIO()
-    picture.save(content, kind, quality=85)
+    image.save(content, kind, quality=85)
     uri = f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
     return {"src": uri, "crisp": max(pixels.shape) < CRISP}

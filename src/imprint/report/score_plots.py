@@ -1,4 +1,4 @@
-"""Pictures of a score: who was taken for whom, how far confidence can be trusted, the worst mistakes."""
+"""Images of a score: who was taken for whom, how far confidence can be trusted, the worst mistakes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from imprint.core.metrics import class_scores, wilson_interval
-from imprint.core.plot_style import BLUE, GREY, ORANGE, draw_picture, new_figure, picture_height, save_png, shorten
-from imprint.core.scores import Answers
+from imprint.core.plot_style import BLUE, GREY, ORANGE, draw_image, image_height, new_figure, save_png, shorten
+from imprint.core.scores import LabelledPredictions
 from imprint.data.images import LabelledImages
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ HARDEST = 25  # classes
 WORST = 15  # mistakes
 
 
-def save_score_plots(answers: Answers, images: LabelledImages, folder: Path) -> list[Path]:
+def save_score_plots(labelled: LabelledPredictions, images: LabelledImages, folder: Path) -> list[Path]:
     """Draw everything about a score into a folder.
 
     Parameters
     ----------
-    answers : Answers
+    answers : LabelledPredictions
         At least one.
     images : LabelledImages
-        The pictures answered, in the same order.
+        The images answered, in the same order.
     folder : Path
         It must be there; files of the same names are replaced.
 
@@ -53,20 +53,20 @@ def save_score_plots(answers: Answers, images: LabelledImages, folder: Path) -> 
     Examples
     --------
     >>> import tempfile
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> from imprint.data.load import load
     >>> digits = load("digits")
     >>> sure, flagged = np.eye(10, dtype=np.float32)[digits.labels], np.zeros(1797, dtype=bool)
-    >>> answers = answers_to(sure, digits.labels, digits.class_names, flagged)
-    >>> [path.name for path in save_score_plots(answers, digits, Path(tempfile.mkdtemp()))]
+    >>> labelled = label_predictions(sure, digits.labels, digits.class_names, flagged)
+    >>> [path.name for path in save_score_plots(labelled, digits, Path(tempfile.mkdtemp()))]
     ['confusion.png', 'reliability.png', 'coverage.png', 'classes.png', 'mistakes.png']
     """
     figures = {
-        "confusion": confusion_plot(answers),
-        "reliability": reliability_plot(answers),
-        "coverage": coverage_plot(answers),
-        "classes": class_plot(answers),
-        "mistakes": mistakes_plot(answers, images),
+        "confusion": confusion_plot(labelled),
+        "reliability": reliability_plot(labelled),
+        "coverage": coverage_plot(labelled),
+        "classes": class_plot(labelled),
+        "mistakes": mistakes_plot(labelled, images),
     }
     paths = [folder / f"{name}.png" for name in figures]
     for figure, path in zip(figures.values(), paths, strict=True):
@@ -74,7 +74,7 @@ def save_score_plots(answers: Answers, images: LabelledImages, folder: Path) -> 
     return paths
 
 
-def confusion_plot(answers: Answers) -> Figure:
+def confusion_plot(labelled: LabelledPredictions) -> Figure:
     """Draw who was taken for whom: rows are true classes, columns predictions.
 
     Right answers are blue, by the share of the row; mistakes are orange, by their number, the
@@ -82,7 +82,7 @@ def confusion_plot(answers: Answers) -> Figure:
 
     Parameters
     ----------
-    answers : Answers
+    answers : LabelledPredictions
         For two classes or hundreds.
 
     Returns
@@ -92,11 +92,11 @@ def confusion_plot(answers: Answers) -> Figure:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = confusion_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
+    >>> figure = confusion_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
-    counts, names = answers.confusion(), answers.class_names
+    counts, names = labelled.confusion(), labelled.class_names
     longest = min(max(map(len, names)), 14)
     side = max(2.6, 0.36 * len(names)) if len(names) <= NAMED else 6.4
     margin = 0.09 * longest + 0.9
@@ -134,7 +134,7 @@ def _name_classes(axes: Axes, names: tuple[str, ...]) -> None:
     places = np.arange(0, len(names), step)
     shown = [shorten(names[i], 14) for i in places]
     size = 10 if len(places) <= NUMBERED else 7
-    upright = max(map(len, shown)) * len(shown) > 36  # letters that stand side by side below the picture
+    upright = max(map(len, shown)) * len(shown) > 36  # letters that stand side by side below the image
     axes.set_xticks(places, shown, rotation=90 if upright else 0, fontsize=size, parse_math=False)
     axes.set_yticks(places, shown, fontsize=size, parse_math=False)
     axes.tick_params(length=0)
@@ -146,12 +146,12 @@ def _number_cells(axes: Axes, counts: Int64[ndarray, "k k"]) -> None:
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size)
 
 
-def reliability_plot(answers: Answers) -> Figure:
-    """Draw how often the model was right when it was so sure, and how many pictures that was.
+def reliability_plot(labelled: LabelledPredictions) -> Figure:
+    """Draw how often the model was right when it was so sure, and how many images that was.
 
     Parameters
     ----------
-    answers : Answers
+    answers : LabelledPredictions
         At least one.
 
     Returns
@@ -165,15 +165,15 @@ def reliability_plot(answers: Answers) -> Figure:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = reliability_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
+    >>> figure = reliability_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
-    bin_of = np.minimum((answers.confidence * BINS).astype(int), BINS - 1)
+    bin_of = np.minimum((labelled.confidence * BINS).astype(int), BINS - 1)
     filled = np.unique(bin_of)
     counts = np.bincount(bin_of, minlength=BINS)
-    mean = np.array([answers.confidence[bin_of == i].mean() for i in filled])
-    hits = np.array([answers.correct[bin_of == i].sum() for i in filled])
+    mean = np.array([labelled.confidence[bin_of == i].mean() for i in filled])
+    hits = np.array([labelled.correct[bin_of == i].sum() for i in filled])
     right = hits / counts[filled]
     bounds = np.array([wilson_interval(int(hit), int(count)) for hit, count in zip(hits, counts[filled], strict=True)])
     with new_figure(4.4, 4.2) as figure:
@@ -187,18 +187,18 @@ def reliability_plot(answers: Answers) -> Figure:
         lower.bar(edges, counts, width=1 / BINS, align="edge", color=BLUE, alpha=0.75)
         lower.set_yscale("symlog", linthresh=1)
         lower.set_ylim(0, 10 ** math.ceil(math.log10(max(10, counts.max()))))
-        lower.set(xlabel="confidence", ylabel="pictures")
+        lower.set(xlabel="confidence", ylabel="images")
         lower.set_yticks([1, 10 ** math.ceil(math.log10(max(10, counts.max())))])
         lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure
 
 
-def coverage_plot(answers: Answers) -> Figure:
-    """Draw how accurate the model is if it answers only the pictures that it is surest of.
+def coverage_plot(labelled: LabelledPredictions) -> Figure:
+    """Draw how accurate the model is if it answers only the images that it is surest of.
 
     Parameters
     ----------
-    answers : Answers
+    answers : LabelledPredictions
         At least one.
 
     Returns
@@ -212,24 +212,24 @@ def coverage_plot(answers: Answers) -> Figure:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = coverage_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
+    >>> figure = coverage_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
-    count = len(answers)
-    order = np.argsort(-answers.confidence, kind="stable")
-    hits = answers.correct[order].cumsum()
+    count = len(labelled)
+    order = np.argsort(-labelled.confidence, kind="stable")
+    hits = labelled.correct[order].cumsum()
     taken = np.unique(np.linspace(max(1, count // 20), count, POINTS).astype(int))
     accuracy = hits[taken - 1] / taken
     bounds = np.array([wilson_interval(int(hits[n - 1]), int(n)) for n in taken])
-    sure = ~answers.unsure
+    sure = ~labelled.unsure
     with new_figure(4.4, 3.3) as figure:
         axes = figure.subplots()
         axes.fill_between(taken / count, bounds[:, 0], bounds[:, 1], color=BLUE, alpha=0.2, linewidth=0)
         axes.plot(taken / count, accuracy, color=BLUE, marker="o" if len(taken) < 3 else None)
         lowest = float(accuracy.min())
         if sure.any():
-            point = float(answers.correct[sure].mean())
+            point = float(labelled.correct[sure].mean())
             lowest = min(lowest, point)
             axes.plot([sure.mean()], [point], "o", color=ORANGE, label="without the unsure")
             axes.legend(loc="lower left", fontsize=9)
@@ -240,12 +240,12 @@ def coverage_plot(answers: Answers) -> Figure:
     return figure
 
 
-def class_plot(answers: Answers) -> Figure:
-    """Draw precision and recall of the classes that there are pictures of, the hardest first.
+def class_plot(labelled: LabelledPredictions) -> Figure:
+    """Draw precision and recall of the classes that there are images of, the hardest first.
 
     Parameters
     ----------
-    answers : Answers
+    answers : LabelledPredictions
         At least one.
 
     Returns
@@ -255,11 +255,11 @@ def class_plot(answers: Answers) -> Figure:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = class_plot(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged))
+    >>> figure = class_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
-    scored = class_scores(answers.confusion())
+    scored = class_scores(labelled.confusion())
     met = [i for i, one in enumerate(scored) if one["images"]]
     order = sorted(met, key=lambda i: scored[i]["f1"])[:HARDEST]
     places = np.arange(len(order))
@@ -268,7 +268,7 @@ def class_plot(answers: Answers) -> Figure:
         axes.plot([scored[i]["recall"] for i in order], places, "o", color=BLUE, label="recall")
         precision = [scored[i]["precision"] for i in order]
         axes.plot(precision, places, "D", color=ORANGE, markerfacecolor="none", label="precision")
-        names = [f"{shorten(answers.class_names[i])} ({scored[i]['images']:,})" for i in order]
+        names = [f"{shorten(labelled.class_names[i])} ({scored[i]['images']:,})" for i in order]
         axes.set_yticks(places, names, fontsize=9, parse_math=False)
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_xlim(right=1 + 0.03 * (1 - axes.get_xlim()[0]))
@@ -278,15 +278,15 @@ def class_plot(answers: Answers) -> Figure:
     return figure
 
 
-def mistakes_plot(answers: Answers, images: LabelledImages) -> Figure:
+def mistakes_plot(labelled: LabelledPredictions, images: LabelledImages) -> Figure:
     """Draw the mistakes that the model was surest of, each with label, prediction and confidence.
 
     Parameters
     ----------
-    answers : Answers
+    answers : LabelledPredictions
         At least one.
     images : LabelledImages
-        The pictures answered, in the same order.
+        The images answered, in the same order.
 
     Returns
     -------
@@ -295,16 +295,16 @@ def mistakes_plot(answers: Answers, images: LabelledImages) -> Figure:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> from imprint.data.load import load
     >>> digits, says_0 = load("digits"), np.tile(np.eye(10, dtype=np.float32)[0], (1797, 1))
-    >>> answers = answers_to(says_0, digits.labels, digits.class_names, np.zeros(1797, dtype=bool))
-    >>> figure = mistakes_plot(answers, digits)
+    >>> labelled = label_predictions(says_0, digits.labels, digits.class_names, np.zeros(1797, dtype=bool))
+    >>> figure = mistakes_plot(labelled, digits)
     """
-    worst, names = answers.worst()[:WORST], answers.class_names
+    worst, names = labelled.worst()[:WORST], labelled.class_names
     columns = min(5, max(1, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))
-    height = picture_height(images.shape, 1.6) + 0.85 if len(worst) else 1
+    height = image_height(images.shape, 1.6) + 0.85 if len(worst) else 1
     with new_figure(max(3.2, 1.65 * columns), height * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
@@ -312,8 +312,8 @@ def mistakes_plot(answers: Answers, images: LabelledImages) -> Figure:
         if not len(worst):
             grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center", fontsize=13)
         for axes, place in zip(grid, worst, strict=False):
-            draw_picture(axes, np.asarray(images.pixels[place]))
-            label, predicted = names[answers.labels[place]], names[answers.predicted[place]]
-            title = shorten(f"is {label}\nsaid {predicted}\n{100 * answers.confidence[place]:.1f} % sure")
+            draw_image(axes, np.asarray(images.pixels[place]))
+            label, predicted = names[labelled.labels[place]], names[labelled.predicted[place]]
+            title = shorten(f"is {label}\nsaid {predicted}\n{100 * labelled.confidence[place]:.1f} % sure")
             axes.set_title(title, fontsize=10, fontweight="normal", loc="center", parse_math=False)
     return figure

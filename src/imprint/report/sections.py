@@ -10,42 +10,43 @@ from typing import Any
 
 import numpy as np
 
-from imprint.analysis.error_analysis import CAUSES, Clinic, Mistake
+from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis, Mistake
 from imprint.core.metrics import calibration_error, class_scores, log_loss
 from imprint.core.plot_style import shorten, to_svg
-from imprint.core.scores import Answers
+from imprint.core.scores import LabelledPredictions
 from imprint.data.images import LabelledImages
 from imprint.models.classifier import Classifier
 from imprint.preprocessing.input_spec import describe
 from imprint.recipes import RECIPES, Recipe
-from imprint.report.pages import page_picture
-from imprint.report.plots import CURVES, curve_plot, one_of_each, training_versions
+from imprint.report.pages import page_image
+from imprint.report.plots import one_of_each, training_versions
 from imprint.report.score_plots import NUMBERED, confusion_plot, coverage_plot, reliability_plot
-from imprint.runs.provenance import DataOrigin, Origin
+from imprint.runs.figures import CURVES, curve_plot
+from imprint.runs.provenance import DataProvenance, Provenance
 
 NEAR_SIDE = 80  # pixels
 CARDS = 12  # mistakes of one cause
-LISTED = 20  # mistakes without pictures
+LISTED = 20  # mistakes without images
 RULES = {
-    "unlike": "Their three nearest training pictures are farther away than those of 199 of 200 pictures that were "
-    "named rightly. What the model says of such pictures means little; if they belong here, it needs more like them.",
-    "mislabelled": "The label has a probability below 1 %, and the three nearest training pictures all bear the "
+    "unlike": "Their three nearest training images are farther away than those of 199 of 200 images that were "
+    "named rightly. What the model says of such images means little; if they belong here, it needs more like them.",
+    "mislabelled": "The label has a probability below 1 %, and the three nearest training images all bear the "
     "prediction. Look: if the label is wrong, the model was right.",
     "ambiguous": "The label was the runner-up with 20 % or more, and the model hesitated as it does over 1 in 20 of "
-    "the pictures that it named rightly. A person may hesitate too.",
-    "fault": "None of the other rules holds. More training pictures like these are what usually helps.",
+    "the images that it named rightly. A person may hesitate too.",
+    "fault": "None of the other rules holds. More training images like these are what usually helps.",
 }
 
 
 def percent(share: float, count: int = 0) -> str:
-    r"""Write a share as a percentage, with as many digits as a count of pictures bears.
+    r"""Write a share as a percentage, with as many digits as a count of images bears.
 
     Parameters
     ----------
     share : float
         From 0 to 1.
     count : int, default=0
-        Pictures that it was measured with; 0 for none.
+        Images that it was measured with; 0 for none.
 
     Returns
     -------
@@ -63,15 +64,15 @@ def percent(share: float, count: int = 0) -> str:
     return f"{text}\u00a0%"
 
 
-def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
+def score_section(labelled: LabelledPredictions, settled_here: bool) -> dict[str, Any]:
     """Tell how good the model is, class by class, and how far its confidence can be trusted.
 
     Parameters
     ----------
-    answers : Answers
-        To the validation pictures.
+    answers : LabelledPredictions
+        To the validation images.
     settled_here : bool
-        Whether confidence was fitted, and the limit of unsure chosen, on these same pictures.
+        Whether confidence was fitted, and the limit of unsure chosen, on these same images.
 
     Returns
     -------
@@ -80,56 +81,56 @@ def score_section(answers: Answers, settled_here: bool) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> score_section(answers_to(sure, np.array([0, 1]), ("cat", "dog"), flagged), settled_here=True)["about"]
-    'It named 2 of 2 pictures rightly that it had not learnt from.'
+    >>> score_section(label_predictions(sure, np.array([0, 1]), ("cat", "dog"), flagged), settled_here=True)["about"]
+    'It named 2 of 2 images rightly that it had not learnt from.'
     """
-    count, right = len(answers), int(answers.correct.sum())
-    error, rows = calibration_error(answers.confidence, answers.correct), _class_rows(answers)
-    lost = log_loss(answers.label_probability[:, None], np.zeros(count, dtype=np.int64))
-    confused = _commonest(answers)
-    about = f"It named {right:,} of {count:,} pictures rightly that it had not learnt from."
+    count, right = len(labelled), int(labelled.correct.sum())
+    error, rows = calibration_error(labelled.confidence, labelled.correct), _class_rows(labelled)
+    lost = log_loss(labelled.label_probability[:, None], np.zeros(count, dtype=np.int64))
+    confused = _commonest(labelled)
+    about = f"It named {right:,} of {count:,} images rightly that it had not learnt from."
     about += f" Most often it took {confused}." if confused else ""
     confidence = (
         f"On average its confidence is off by {error * 100:.1f} percentage points (calibration error {error:.4f}; "
-        f"log loss {lost:.4f}). " + _unsure(answers)
+        f"log loss {lost:.4f}). " + _unsure(labelled)
     )
     if settled_here:
-        confidence += " Confidence was fitted to these same pictures, so expect slightly less of others."
+        confidence += " Confidence was fitted to these same images, so expect slightly less of others."
     return {
         "about": about,
         "confidence": confidence,
-        "large": len(answers.class_names) > NUMBERED,
-        "confusion": to_svg(confusion_plot(answers), "confusion", f"Confusion matrix. {about}"),
-        "reliability": to_svg(reliability_plot(answers), "reliability", f"Reliability diagram. {confidence}"),
-        "coverage": to_svg(coverage_plot(answers), "coverage", f"Accuracy against coverage. {_unsure(answers)}"),
+        "large": len(labelled.class_names) > NUMBERED,
+        "confusion": to_svg(confusion_plot(labelled), "confusion", f"Confusion matrix. {about}"),
+        "reliability": to_svg(reliability_plot(labelled), "reliability", f"Reliability diagram. {confidence}"),
+        "coverage": to_svg(coverage_plot(labelled), "coverage", f"Accuracy against coverage. {_unsure(labelled)}"),
         "hardest": rows[:NUMBERED],
         "easier": rows[NUMBERED:],
     }
 
 
-def _unsure(answers: Answers) -> str:
-    sure = ~answers.unsure
+def _unsure(labelled: LabelledPredictions) -> str:
+    sure = ~labelled.unsure
     if not sure.any():
-        return "It was unsure of every picture."
-    text = f"It was unsure of {percent(float(answers.unsure.mean()), len(answers))} of the pictures"
-    return f"{text}; of the others it named {percent(float(answers.correct[sure].mean()), len(answers))} rightly."
+        return "It was unsure of every image."
+    text = f"It was unsure of {percent(float(labelled.unsure.mean()), len(labelled))} of the images"
+    return f"{text}; of the others it named {percent(float(labelled.correct[sure].mean()), len(labelled))} rightly."
 
 
-def _commonest(answers: Answers) -> str:
+def _commonest(labelled: LabelledPredictions) -> str:
     """Name the commonest confusion, if any came twice."""
-    mistakes = answers.confusion()
+    mistakes = labelled.confusion()
     np.fill_diagonal(mistakes, 0)
     label, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
     often = int(mistakes[label, predicted])
-    names = answers.class_names
+    names = labelled.class_names
     return f"{names[label]} for {names[predicted]} ({often:,} times)" if often > 1 else ""
 
 
-def _class_rows(answers: Answers) -> list[dict[str, Any]]:
-    """Score each class that there are pictures of, the hardest first."""
-    mistakes = answers.confusion()
+def _class_rows(labelled: LabelledPredictions) -> list[dict[str, Any]]:
+    """Score each class that there are images of, the hardest first."""
+    mistakes = labelled.confusion()
     scored, met = class_scores(mistakes), mistakes.sum(axis=1).nonzero()[0]
     np.fill_diagonal(mistakes, 0)
     rows = []
@@ -137,22 +138,22 @@ def _class_rows(answers: Answers) -> list[dict[str, Any]]:
         often = int(mistakes[i].max())
         rows.append(
             {
-                "name": answers.class_names[i],
+                "name": labelled.class_names[i],
                 "images": int(scored[i]["images"]),
                 **{key: percent(scored[i][key]) for key in ("recall", "precision", "f1")},
-                "taken_for": f"{answers.class_names[int(mistakes[i].argmax())]} ({often:,})" if often else "",
+                "taken_for": f"{labelled.class_names[int(mistakes[i].argmax())]} ({often:,})" if often else "",
             }
         )
     return rows
 
 
-def clinic_section(clinic: Clinic, root: str) -> dict[str, Any]:
-    """Sort the mistakes by cause, each with its picture and the nearest training pictures.
+def error_analysis_section(clinic: ErrorAnalysis, root: str) -> dict[str, Any]:
+    """Sort the mistakes by cause, each with its image and the nearest training images.
 
     Parameters
     ----------
-    clinic : Clinic
-        From `diagnose`.
+    clinic : ErrorAnalysis
+        From `analyse_errors`.
     root : str
         Where the data stands; it is left out of names.
 
@@ -164,14 +165,14 @@ def clinic_section(clinic: Clinic, root: str) -> dict[str, Any]:
     Examples
     --------
     >>> from imprint import load, train
-    >>> from imprint.analysis.error_analysis import diagnose
+    >>> from imprint.analysis.error_analysis import analyse_errors
     >>> digits = load("digits")
-    >>> model = train(digits[:900], recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-    >>> clinic_section(diagnose(model, digits[900:], digits[:900]), "digits")["about"]
-    'It erred on ... of 897 pictures. ...
+    >>> model = train(digits[:900], recipe="quick", epochs=1, min_steps=1, verbose=False).model
+    >>> error_analysis_section(analyse_errors(model, digits[900:], digits[:900]), "digits")["about"]
+    'It erred on ... of 897 images. ...
     """
     count = len(clinic.mistakes)
-    about = f"It erred on {count:,} of {len(clinic.images):,} pictures. Each stands under the first rule that holds."
+    about = f"It erred on {count:,} of {len(clinic.images):,} images. Each stands under the first rule that holds."
     groups = [
         {
             "cause": cause,
@@ -186,19 +187,19 @@ def clinic_section(clinic: Clinic, root: str) -> dict[str, Any]:
     return {"about": about if count else "It made none.", "groups": groups}
 
 
-def _card(mistake: Mistake, clinic: Clinic, root: str) -> dict[str, Any]:
+def _card(mistake: Mistake, clinic: ErrorAnalysis, root: str) -> dict[str, Any]:
     """Show one mistake."""
-    names = clinic.answers.class_names
+    names = clinic.labelled.class_names
     labels = clinic.training.labels_among(names)
     return {
-        "picture": page_picture(np.asarray(clinic.images.pixels[mistake.picture])),
-        "place": place_text(clinic.images.sources[mistake.picture], root),
+        "image": page_image(np.asarray(clinic.images.pixels[mistake.image])),
+        "place": place_text(clinic.images.sources[mistake.image], root),
         "label": names[mistake.label],
         "predicted": names[mistake.predicted],
         "confidence": percent(mistake.confidence),
         "near": [
             {
-                "picture": page_picture(np.asarray(clinic.training.pixels[i]), NEAR_SIDE),
+                "image": page_image(np.asarray(clinic.training.pixels[i]), NEAR_SIDE),
                 "label": names[labels[i]],
                 "short": shorten(names[labels[i]], 16),
             }
@@ -207,13 +208,13 @@ def _card(mistake: Mistake, clinic: Clinic, root: str) -> dict[str, Any]:
     }
 
 
-def mistake_rows(answers: Answers, root: str) -> list[dict[str, str]]:
-    r"""List the worst mistakes without pictures.
+def mistake_rows(labelled: LabelledPredictions, root: str) -> list[dict[str, str]]:
+    r"""List the worst mistakes without images.
 
     Parameters
     ----------
-    answers : Answers
-        To the validation pictures.
+    answers : LabelledPredictions
+        To the validation images.
     root : str
         Where the data stood; it is left out of names.
 
@@ -224,25 +225,25 @@ def mistake_rows(answers: Answers, root: str) -> list[dict[str, str]]:
 
     Examples
     --------
-    >>> from imprint.core.scores import answers_to
+    >>> from imprint.core.scores import label_predictions
     >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> mistake_rows(answers_to(sure, np.array([0, 0]), ("cat", "dog"), flagged), "")
+    >>> mistake_rows(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged), "")
     [{'place': 'row 2', 'label': 'cat', 'predicted': 'dog', 'confidence': '100.0\xa0%'}]
     """
-    names = answers.class_names
+    names = labelled.class_names
     return [
         {
-            "place": place_text(answers.sources[i], root),
-            "label": names[answers.labels[i]],
-            "predicted": names[answers.predicted[i]],
-            "confidence": percent(float(answers.confidence[i])),
+            "place": place_text(labelled.sources[i], root),
+            "label": names[labelled.labels[i]],
+            "predicted": names[labelled.predicted[i]],
+            "confidence": percent(float(labelled.confidence[i])),
         }
-        for i in answers.worst()[:LISTED]
+        for i in labelled.worst()[:LISTED]
     ]
 
 
 def place_text(source: Any, root: str) -> str:
-    """Name where a picture stands: the row of a table, or a path within the data.
+    """Name where an image stands: the row of a table, or a path within the data.
 
     Parameters
     ----------
@@ -269,21 +270,21 @@ def place_text(source: Any, root: str) -> str:
     return Path(text).name if Path(text).is_absolute() else text  # where a person's folders stand is nobody's business
 
 
-SEEN = 6  # pictures beside their augmented versions
+SEEN = 6  # images beside their augmented versions
 SEEN_SIDE = 96  # pixels
 EPOCHS = 40  # rows of the table of epochs
-SETTLED = {"mirror", "views", "validation_share"}  # settings that the data decides
+SETTLED = {"hflip", "tta", "validation_fraction"}  # settings that the data decides
 
 
-def data_section(data: DataOrigin, training: LabelledImages | None, model: Classifier) -> dict[str, Any]:
-    """Tell what the pictures are, and what the network sees of them.
+def data_section(data: DataProvenance, training: LabelledImages | None, model: Classifier) -> dict[str, Any]:
+    """Tell what the images are, and what the network sees of them.
 
     Parameters
     ----------
-    data : DataOrigin
+    data : DataProvenance
         Where they came from.
     training : LabelledImages or None
-        The pictures learnt from, where they can be read.
+        The images learnt from, where they can be read.
     model : Classifier
         Which learnt from them.
 
@@ -295,46 +296,44 @@ def data_section(data: DataOrigin, training: LabelledImages | None, model: Class
     Examples
     --------
     >>> from imprint import load, train
-    >>> from imprint.runs.provenance import data_origin
+    >>> from imprint.runs.provenance import data_provenance
     >>> digits = load("digits")
-    >>> model = train(digits, recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-    >>> data_section(data_origin(digits, "digits"), digits, model)["about"]
-    'digits: 1,797 pictures of 8×8 grey in 10 classes, 174 to 183 in each.'
+    >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
+    >>> data_section(data_provenance(digits, "digits"), digits, model)["about"]
+    'digits: 1,797 images of 8×8 grey in 10 classes, 174 to 183 in each.'
     """
     counts = data.classes.values()
     each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    about = (
-        f"{data.name}: {data.images:,} pictures of {describe(data.shape)} in {len(counts):,} classes, {each} in each."
-    )
+    about = f"{data.name}: {data.images:,} images of {describe(data.shape)} in {len(counts):,} classes, {each} in each."
     bars = [(name, count, 100 * count / max(counts)) for name, count in data.classes.items()]
     seen = [] if training is None else _seen(training, model)
     return {"about": about, "bars": bars, "seen": seen, "how": "" if training is None else _how(model.recipe)}
 
 
 def _seen(training: LabelledImages, model: Classifier) -> list[dict[str, Any]]:
-    """Show some pictures, each with versions as training makes them."""
+    """Show some images, each with versions as training makes them."""
     chosen = training[one_of_each(training.labels_among(training.class_names), SEEN)]
     versions = training_versions(chosen.pixels, model.spec, model.recipe)
     labels = chosen.labels_among(chosen.class_names)
     return [
         {
             "label": chosen.class_names[label],
-            "pictures": [page_picture(picture, SEEN_SIDE) for picture in (np.asarray(given), *changed)],
+            "images": [page_image(image, SEEN_SIDE) for image in (np.asarray(given), *changed)],
         }
         for given, changed, label in zip(chosen.pixels, versions, labels, strict=True)
     ]
 
 
 def _how(recipe: Recipe) -> str:
-    """Put into words how training changes pictures."""
+    """Put into words how training changes images."""
     ways = [
         f"turned by up to {recipe.rotation:g}°" if recipe.rotation else "",
         f"stretched by up to {recipe.zoom:.0%}" if recipe.zoom else "",
         f"moved by up to {recipe.shift:.0%}" if recipe.shift else "",
         "bent" if recipe.elastic else "",
-        f"cropped to {recipe.crop:.0%} of the area or more" if recipe.crop < 1 else "",
-        "mirrored or not" if recipe.mirror == "yes" else "",
-        "in other light" if recipe.light else "",
+        f"cropped to {recipe.min_crop_area:.0%} of the area or more" if recipe.min_crop_area < 1 else "",
+        "mirrored or not" if recipe.hflip == "yes" else "",
+        "in other light" if recipe.color_jitter else "",
     ]
     return ", ".join(way for way in ways if way) + "." if any(ways) else "this recipe changes none."
 
@@ -363,7 +362,7 @@ def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None
     epochs = len(history["loss"])
     about = f"{epochs:,} epoch{'s' if epochs > 1 else ''}" + (f" in {seconds:,.1f} seconds." if seconds else ".")
     if "val_acc" in history:
-        about += " Accuracy on held-out pictures, with one look at each, went from "
+        about += " Accuracy on held-out images, with one look at each, went from "
         first, last = (percent(history["val_acc"][i]) for i in (0, -1))
         about += f"{first} after the first epoch to {last} after the last."
     words = {
@@ -382,13 +381,13 @@ def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None
 
 
 def _thinned(history: Mapping[str, Sequence[float]], most: int = 1000) -> Mapping[str, Sequence[float]]:
-    """Leave out epochs that could not be told apart in a picture."""
+    """Leave out epochs that could not be told apart in an image."""
     step = -(-len(history["loss"]) // most)
     return history if step == 1 else {key: values[::step] for key, values in history.items()}
 
 
 def recipe_section(model: Classifier, settled: str) -> dict[str, Any]:
-    """Tell how a model was taught.
+    """Tell how a model was trained.
 
     Parameters
     ----------
@@ -406,7 +405,7 @@ def recipe_section(model: Classifier, settled: str) -> dict[str, Any]:
     --------
     >>> from imprint import load, train
     >>> settings = ["epochs=1", "min_steps=1"]
-    >>> model = train(load("digits"), recipe="quick", settings=settings, silent=True).model
+    >>> model = train(load("digits"), recipe="quick", settings=settings, verbose=False).model
     >>> recipe_section(model, "")["about"][:39]
     'Recipe quick, with epochs=1, min_steps='
     """
@@ -418,9 +417,7 @@ def recipe_section(model: Classifier, settled: str) -> dict[str, Any]:
         if named and field.name not in SETTLED and getattr(recipe, field.name) != getattr(named, field.name)
     ]
     about = f"Recipe {recipe.name}{', with ' + ', '.join(changed) if changed else ''}: "
-    about += (
-        f"network {recipe.net} with {sum(layer.parameters for layer in layers):,} parameters, {recipe.epochs} epochs "
-    )
+    about += f"network {'+'.join(recipe.networks)} with {sum(layer.parameters for layer in layers):,} parameters, {recipe.epochs} epochs "
     about += f"in batches of {recipe.batch_size}, optimiser {recipe.optimiser}."
     about += f" {settled[0].upper()}{settled[1:]}." if settled else ""
     shapes = [" × ".join("n" if side is None else str(side) for side in layer.output_shape) for layer in layers]
@@ -434,14 +431,14 @@ def recipe_section(model: Classifier, settled: str) -> dict[str, Any]:
     }
 
 
-def repeat_section(folder: str, origin: Origin | None) -> dict[str, Any]:
+def repeat_section(folder: str, provenance: Provenance | None) -> dict[str, Any]:
     """Tell how to repeat a run, and with what it was made.
 
     Parameters
     ----------
     folder : str
         The run folder's name.
-    origin : Origin or None
+    origin : Provenance or None
         What the run came from, where it is known.
 
     Returns
@@ -455,18 +452,20 @@ def repeat_section(folder: str, origin: Origin | None) -> dict[str, Any]:
     'imprint train DATA --recipe runs/0001-quick/recipe.json'
     """
     rows = []
-    if origin is not None:
+    if provenance is not None:
         rows = [
-            ("trained", origin.made.replace("T", " ").replace("+00:00", " UTC")),
-            ("machine", origin.machine),
-            ("versions", ", ".join(f"{name} {number}" for name, number in origin.versions.items())),
-            ("data", f"{origin.training.name}, fingerprint {origin.training.fingerprint}"),
+            ("trained", provenance.made.replace("T", " ").replace("+00:00", " UTC")),
+            ("machine", provenance.machine),
+            ("versions", ", ".join(f"{name} {number}" for name, number in provenance.versions.items())),
+            ("data", f"{provenance.training.name}, fingerprint {provenance.training.fingerprint}"),
         ]
-        if origin.validation is not None:
-            rows.append(("validation data", f"{origin.validation.name}, fingerprint {origin.validation.fingerprint}"))
+        if provenance.validation is not None:
+            rows.append(
+                ("validation data", f"{provenance.validation.name}, fingerprint {provenance.validation.fingerprint}")
+            )
     return {
-        "command": origin.command if origin else "",
+        "command": provenance.command if provenance else "",
         "by_recipe": f"imprint train DATA --recipe {shlex.quote(f'{folder}/recipe.json')}",
-        "predict": f"imprint predict {shlex.quote(folder)} picture.png",
+        "predict": f"imprint predict {shlex.quote(folder)} image.png",
         "rows": rows,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imprint.analysis.error_analysis import CAUSES, Clinic
+from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis
 from imprint.analysis.evaluation import Comparison
 from imprint.core.errors import spelled
 from imprint.core.plot_style import shorten
@@ -18,13 +18,14 @@ from imprint.data.cache import Entry
 from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Findings
 from imprint.preprocessing.input_spec import describe
+from imprint.runs.run import Run
 
 if TYPE_CHECKING:
     from imprint.models.summary import Layer  # which needs torch
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
-LARGEST_AS_NUMBERS = 64  # pixels of a side; the numbers of larger pictures say nothing
+LARGEST_AS_NUMBERS = 64  # pixels of a side; the numbers of larger images say nothing
 NUMBER = re.compile(r"-|\d[\d.,]*\s?%?")
 MOST_CLASSES = 30  # more make no readable table
 
@@ -46,26 +47,26 @@ def preview(images: LabelledImages) -> str:
     --------
     >>> from imprint.data.load import load
     >>> print(preview(load("digits")).splitlines()[0])
-    digits: 1,797 pictures of 8×8 grey, 1 channel, 10 classes
+    digits: 1,797 images of 8×8 grey, 1 channel, 10 classes
     """
     counts = images.class_counts()
     channels = images.shape[0]
     classes = f"{len(counts)} class{'es' if len(counts) > 1 else ''}" if counts else "no labels"
     lines = [
-        f"{spelled(images.name)}: {len(images):,} picture{'s' if len(images) > 1 else ''} of {describe(images.shape)}, "
+        f"{spelled(images.name)}: {len(images):,} image{'s' if len(images) > 1 else ''} of {describe(images.shape)}, "
         f"{channels} channel{'s' if channels > 1 else ''}, {classes}"
     ]
     if counts:
         shown = list(counts.items())[:MOST_CLASSES]
         rows = [[name, f"{count:,}", f"{count / len(images):.1%}"] for name, count in shown]
-        lines += ["", table(["class", "pictures", "share"], rows)]
+        lines += ["", table(["class", "images", "share"], rows)]
         if len(counts) > len(shown):
             lines.append(f"… and {len(counts) - len(shown)} more classes")
     return "\n".join([*lines, "", _first_rows(images)])
 
 
 def _first_rows(images: LabelledImages) -> str:
-    """Show the first pictures as numbers, the way a data frame would; of larger ones, sizes."""
+    """Show the first images as numbers, the way a data frame would; of larger ones, sizes."""
     if max(images.shape[1:]) > LARGEST_AS_NUMBERS:
         return _first_sizes(images)
     flat = images.pixels[:PREVIEW_ROWS].transpose(0, 2, 3, 1).reshape(min(PREVIEW_ROWS, len(images)), -1)
@@ -82,7 +83,7 @@ def _first_rows(images: LabelledImages) -> str:
 
 
 def _first_sizes(images: LabelledImages) -> str:
-    """Name the first pictures, with their sizes as they stood in their files."""
+    """Name the first images, with their sizes as they stood in their files."""
     sizes = [images.shape[1:]] * PREVIEW_ROWS if images.sizes is None else images.sizes[:PREVIEW_ROWS].tolist()
     labels = ["?"] * PREVIEW_ROWS if images.labels is None else [images.class_names[i] for i in images.labels[:5]]
     rows = [
@@ -109,8 +110,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     Examples
     --------
-    >>> print(table(["class", "pictures"], [["cat", "10"], ["dog", "9"]]))
-    class  pictures
+    >>> print(table(["class", "images"], [["cat", "10"], ["dog", "9"]]))
+    class  images
     cat          10
     dog           9
     """
@@ -169,7 +170,7 @@ def score_table(result: Score) -> str:
 
 
 def _class_table(result: Score) -> str:
-    """Lay the scores of the hardest classes out that there are pictures of, and the means over all classes."""
+    """Lay the scores of the hardest classes out that there are images of, and the means over all classes."""
     met = [item for item in result.per_class.items() if item[1]["images"]]
     hardest = sorted(met, key=lambda item: item[1]["f1"])[:MOST_CLASSES]
     scored = [*hardest, ("all alike", result.macro | {"images": result.images})]
@@ -179,7 +180,7 @@ def _class_table(result: Score) -> str:
 
 
 def comparison_table(first: str, second: str, result: Comparison) -> str:
-    """Describe how two models fared on the same pictures, and whether that means anything.
+    """Describe how two models fared on the same images, and whether that means anything.
 
     Parameters
     ----------
@@ -222,6 +223,16 @@ def comparison_table(first: str, second: str, result: Comparison) -> str:
     )
 
 
+def run_lines(run: Run) -> str:
+    """Sum a run up: seconds, score, files and what to expect."""
+    lines = [f"trained in {run.seconds:.1f} s"]
+    if run.validation is not None:
+        lines.append(f"validation accuracy {run.validation}")
+    if run.folder is not None:
+        lines += map(str, sorted(run.folder.iterdir()))
+    return "\n".join([*lines, run.expectation])
+
+
 def seeds_table(facts: Mapping[str, Any]) -> str:
     """List the accuracies of runs that differ in nothing but their seed, and how far they scatter.
 
@@ -243,16 +254,16 @@ def seeds_table(facts: Mapping[str, Any]) -> str:
        7    0.9800  runs/1
        8    0.9900  runs/2
     <BLANKLINE>
-    mean 0.9850 ± 0.0071 (standard deviation of 2 seeds on the same validation pictures)
+    mean 0.9850 ± 0.0071 (standard deviation of 2 seeds on the same validation images)
     """
     rows = [[str(row["seed"]), f"{row['accuracy']:.4f}", row["run"]] for row in facts["seeds"]]
     spread = "" if facts["sd"] is None else f" ± {facts['sd']:.4f}"
-    line = f"mean {facts['mean']:.4f}{spread} (standard deviation of {len(rows)} seeds on the same validation pictures)"
+    line = f"mean {facts['mean']:.4f}{spread} (standard deviation of {len(rows)} seeds on the same validation images)"
     return "\n".join([table(["seed", "accuracy", "run"], rows), "", line])
 
 
 def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:
-    """List the collections of decoded pictures that are kept.
+    """List the collections of decoded images that are kept.
 
     Parameters
     ----------
@@ -271,19 +282,19 @@ def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:
     Examples
     --------
     >>> from pathlib import Path
-    >>> print(cache_table("cache", 10**10, [Entry(Path("ab.pictures"), "photos", 200, 9_830_500, 0.0)]))
+    >>> print(cache_table("cache", 10**10, [Entry(Path("ab.images"), "photos", 200, 9_830_500, 0.0)]))
     cache: 9.8 MB of at most 10,000 MB (IMPRINT_CACHE_GB)
     <BLANKLINE>
-    collection  pictures   MB  last used
+    collection  images   MB  last used
     photos           200  9.8  1970-01-01
     """
     whole = sum(entry.size for entry in entries) / 1e6
     line = f"{folder}: {whole:,.1f} MB of at most {limit / 1e6:,.0f} MB (IMPRINT_CACHE_GB)"
     rows = [
-        [one.name, f"{one.pictures:,}", f"{one.size / 1e6:,.1f}", f"{datetime.fromtimestamp(one.used, UTC):%Y-%m-%d}"]
+        [one.name, f"{one.images:,}", f"{one.size / 1e6:,.1f}", f"{datetime.fromtimestamp(one.used, UTC):%Y-%m-%d}"]
         for one in reversed(entries)
     ]
-    return "\n".join([line, "", table(["collection", "pictures", "MB", "last used"], rows)]) if rows else line
+    return "\n".join([line, "", table(["collection", "images", "MB", "last used"], rows)]) if rows else line
 
 
 def summary_table(title: str, layers: Sequence[Layer]) -> str:
@@ -349,15 +360,15 @@ def findings_table(findings: Findings) -> str:
     >>> from imprint.data.quality import Finding
     >>> constant = Finding("constant", (17,), "every pixel is 0", 1.0)
     >>> print(findings_table(Findings("a.csv", 2, {"cat": 2}, (constant,))))
-    a.csv: 2 pictures, 1 class; 1 finding
+    a.csv: 2 images, 1 class; 1 finding
     <BLANKLINE>
     constant: 1 of one colour
       17  every pixel is 0
     """
     classes, found = len(findings.classes), len(findings.findings)
-    pictures = f"{findings.images:,} picture{'' if findings.images == 1 else 's'}"
+    images = f"{findings.images:,} image{'' if findings.images == 1 else 's'}"
     lines = [
-        f"{spelled(findings.name)}: {pictures}, {classes} class{'' if classes == 1 else 'es'}; "
+        f"{spelled(findings.name)}: {images}, {classes} class{'' if classes == 1 else 'es'}; "
         + ("nothing found" if not found else f"{found:,} finding{'' if found == 1 else 's'}")
     ]
     for kind, words in KINDS.items():
@@ -385,13 +396,13 @@ def _places(where: Sequence[str | int]) -> str:
 SHOWN = 10  # mistakes of one cause
 
 
-def mistakes_table(clinic: Clinic) -> str:
-    """List the mistakes by cause, each with the labels of its nearest training pictures.
+def mistakes_table(clinic: ErrorAnalysis) -> str:
+    """List the mistakes by cause, each with the labels of its nearest training images.
 
     Parameters
     ----------
-    clinic : Clinic
-        From `diagnose`.
+    clinic : ErrorAnalysis
+        From `analyse_errors`.
 
     Returns
     -------
@@ -401,10 +412,10 @@ def mistakes_table(clinic: Clinic) -> str:
     Examples
     --------
     >>> from imprint import load, train
-    >>> from imprint.analysis.error_analysis import diagnose
+    >>> from imprint.analysis.error_analysis import analyse_errors
     >>> digits = load("digits")
-    >>> model = train(digits[:900], recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-    >>> print(mistakes_table(diagnose(model, digits[900:], digits[:900])).splitlines()[0])
+    >>> model = train(digits[:900], recipe="quick", epochs=1, min_steps=1, verbose=False).model
+    >>> print(mistakes_table(analyse_errors(model, digits[900:], digits[:900])).splitlines()[0])
     mistakes: ... of 897; ... the model's fault
     """
     counts = clinic.counts()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 import numpy as np
 from jaxtyping import Shaped
 from numpy import ndarray
 from imprint.models.classifier import Classifier
-from imprint.recipes import Recipe
+from imprint.recipes import Recipe, RecipeFields, parse_settings
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from imprint.data.readers.rows import as_rows, refuse_another_scale, settle_rang
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
 from imprint.models.model_file import broken
-from imprint.runs.run import train
+from imprint.runs.training import train
 
 NOTE = "scikit-learn"  # among a model file's notes
 
@@ -105,7 +105,7 @@ def read_note(model: Classifier) -> EstimatorNote:
     Examples
     --------
     >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> read_note(model).image_shape
     (8, 8)
     """
@@ -113,7 +113,7 @@ def read_note(model: Classifier) -> EstimatorNote:
     plain = {
         "classes": list(model.class_names),
         "label_type": "U",
-        "image_shape": [*spec.picture_size, *([spec.channels] if spec.channels > 1 else [])],
+        "image_shape": [*spec.image_size, *([spec.channels] if spec.channels > 1 else [])],
         "pixel_range": [0, 255],
         "parameters": {"recipe": model.recipe.to_dict()},
     }
@@ -128,7 +128,7 @@ def read_note(model: Classifier) -> EstimatorNote:
     shape = tuple(map(int, facts["image_shape"]))
     height, width, channels = (*shape, 1)[:3]
     low, high = map(float, facts["pixel_range"])
-    if (channels, (height, width)) != (spec.channels, spec.picture_size) or not low < high:
+    if (channels, (height, width)) != (spec.channels, spec.image_size) or not low < high:
         raise ValueError("shape or range")
     return EstimatorNote(parameters, classes, shape, (low, high))
 
@@ -158,9 +158,9 @@ WHERE = "ImageClassifier"
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier of pictures that fits into scikit-learn's pipelines, cross-validation and searches.
+    """A classifier of images that fits into scikit-learn's pipelines, cross-validation and searches.
 
-    `X` is an array of pictures, n × height × width, or with 1 or 3 channels last or first; or rows of
+    `X` is an array of images, n × height × width, or with 1 or 3 channels last or first; or rows of
     pixels as scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to
     255. Any other numbers are scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped.
     Labels are numbers or words, and come back as they were given.
@@ -168,9 +168,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     recipe : str, Recipe or None, default="quick"
-        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
+        A recipe, its name or the path of a recipe.json; None lets the images decide.
     image_shape : tuple of int or None, default=None
-        Height, width and, for colour, channels of the pictures that are given as rows; one of them may
+        Height, width and, for colour, channels of the images that are given as rows; one of them may
         be -1, as in ``numpy.reshape``. None takes rows for grey squares.
     pixel_range : tuple of float or None, default=None
         The numbers that mean black and white. None is 0 and 255 for uint8. For other types it is 0 and 1
@@ -182,8 +182,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         In place of the recipe's.
     settings : mapping, sequence of str or None, default=None
         Any other changes to the recipe, such as ``{"rotation": 0}`` or ``["rotation=0"]``.
-    validation_share : float or None, default=None
-        Share of the training pictures to hold out, which calibrates confidence; None takes the recipe's.
+    validation_fraction : float or None, default=None
+        Share of the training images to hold out, which calibrates confidence; None takes the recipe's.
     random_state : int, RandomState or None, default=None
         Of weights, order, augmentation and dropout; None takes the recipe's seed, so fits can be repeated.
     device : str, default="auto"
@@ -196,7 +196,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray, shape (classes,)
         The labels, each once, sorted.
     n_features_in_ : int
-        Numbers in a picture.
+        Numbers in an image.
     image_shape_ : tuple of int
         Height, width and, for colour, channels.
     pixel_range_ : tuple of float
@@ -206,7 +206,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     history_ : dict of str to list of float
         One value an epoch, as `Run.history`.
     validation_ : Score or None
-        On the pictures held out.
+        On the images held out.
 
     Examples
     --------
@@ -229,7 +229,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int | None = None,
         learning_rate: float | None = None,
         settings: Mapping[str, Any] | Sequence[str] | None = None,
-        validation_share: float | int | None = None,
+        validation_fraction: float | int | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         verbose: bool = False,
@@ -241,18 +241,18 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.settings = settings
-        self.validation_share = validation_share
+        self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> ImageClassifier:  # noqa: N803
-        """Train on labelled pictures.
+        """Train on labelled images.
 
         Parameters
         ----------
         X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels)
-            Pictures.
+            Images.
         y : array, shape (n,)
             A label for each: numbers or words, of two classes at least.
 
@@ -264,7 +264,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When pictures or labels cannot be used.
+            When images or labels cannot be used.
         UsageError
             When a parameter makes no sense, or training diverges.
 
@@ -283,28 +283,27 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.pixel_range_ = settle_range(self.pixel_range, rows)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise DataError("labels", "y", "there is only one class", "Give pictures of two classes at least.")
+            raise DataError("labels", "y", "there is only one class", "Give images of two classes at least.")
         names = tuple(map(class_name, self.classes_.tolist()))
         images = self._images(rows, labels.astype(np.int64), names)
         run = train(
             images,
             self.recipe,
-            settings=self._settings(),
-            validation=self.validation_share,
-            seed=self._seed(),
+            validation=self.validation_fraction,
             device=self.device,
-            silent=not self.verbose,
+            verbose=self.verbose,
+            **self._fields(),
         )
         self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
         return self
 
     def predict(self, X: ArrayLike) -> Shaped[ndarray, " n"]:  # noqa: N803
-        """Name each picture's class.
+        """Name each image's class.
 
         Parameters
         ----------
         X : array
-            Pictures of the form that the classifier was fitted with, as rows or not.
+            Images of the form that the classifier was fitted with, as rows or not.
 
         Returns
         -------
@@ -314,7 +313,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the pictures have another form.
+            When the images have another form.
 
         Examples
         --------
@@ -329,12 +328,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[likeliest])
 
     def predict_proba(self, X: ArrayLike) -> Float32[ndarray, "n classes"]:  # noqa: N803
-        """Give each picture's probability of each class.
+        """Give each image's probability of each class.
 
         Parameters
         ----------
         X : array
-            Pictures of the form that the classifier was fitted with, as rows or not.
+            Images of the form that the classifier was fitted with, as rows or not.
 
         Returns
         -------
@@ -344,7 +343,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the pictures have another form.
+            When the images have another form.
 
         Examples
         --------
@@ -360,7 +359,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rows = validate_data(self, rows, reset=False)
         if given_shape not in (None, self.image_shape_):
             cause = f"the classifier was fitted with {self.image_shape_}"
-            raise DataError(f"pictures of {given_shape}", "X", cause, "Give pictures of that shape.")
+            raise DataError(f"images of {given_shape}", "X", cause, "Give images of that shape.")
         refuse_another_scale(rows, self.pixel_range_)
         return self.model_.predict_proba(self._images(rows))
 
@@ -437,15 +436,19 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pixels = to_pixels(rows, self.image_shape_, self.pixel_range_)
         return LabelledImages(pixels, labels, class_names, np.arange(1, len(pixels) + 1), "X")
 
-    def _settings(self) -> list[str]:
-        """Put all changes to the recipe into one list."""
-        more = () if self.settings is None else self.settings
-        if isinstance(more, str) or not isinstance(more, Mapping | Sequence):
+    def _fields(self) -> RecipeFields:
+        """Join the parameters that change the recipe into fields of it."""
+        given = {} if self.settings is None else self.settings
+        if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
             cause = "it is neither a dict nor a list"
-            raise UsageError(f"settings {more!r}", WHERE, cause, 'Give {"epochs": 3} or ["epochs=3"].')
-        changes = [f"{key}={value}" for key, value in more.items()] if isinstance(more, Mapping) else list(more)
-        named = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        return changes + [f"{key}={value}" for key, value in named.items() if value is not None]
+            raise UsageError(f"settings {given!r}", WHERE, cause, 'Give {"epochs": 3} or ["epochs=3"].')
+        fields: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict(parse_settings(given))
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if (value := getattr(self, name)) is not None:
+                fields[name] = value
+        if (seed := self._seed()) is not None:
+            fields["seed"] = seed
+        return cast(RecipeFields, fields)
 
     def _seed(self) -> int | None:
         if self.random_state is None or isinstance(self.random_state, int):
@@ -468,4 +471,4 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except ValueError as error:
         cause = re.sub(r"\[.*\]", "[…]", " ".join(str(error).split())).rstrip(".")  # it prints whole arrays
-        raise DataError(what, WHERE, cause, "Give pictures as an array, and a label for each to fit.") from None
+        raise DataError(what, WHERE, cause, "Give images as an array, and a label for each to fit.") from None

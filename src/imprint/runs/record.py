@@ -11,15 +11,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imprint.core.scores import Answers, read_answers
+from imprint.core.scores import LabelledPredictions, read_labelled_predictions
 from imprint.models.classifier import Classifier
 from imprint.core.errors import DataError, ImprintError, UsageError
 from imprint.data.images import LabelledImages
-from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, ORIGIN_NAME, find_model
-from imprint.runs.provenance import Origin
-from imprint.core.progress import Reporter
-from imprint.runs.folder import go_on_with
-from imprint.runs.folder import ANSWERS_NAME, HISTORY_NAME, METRICS_NAME
+from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
+from imprint.runs.provenance import Provenance
+from imprint.runs.folder import resume_command
+from imprint.runs.folder import VALIDATION_NAME, HISTORY_NAME, METRICS_NAME
 
 Part = TypeVar("Part")
 
@@ -38,10 +37,10 @@ class RunRecord:
         Columns of history.csv; empty where it is missing.
     metrics : dict
         metrics.json; empty where it is missing.
-    origin : Origin or None
+    origin : Provenance or None
         What the run came from, where it is known.
-    answers : Answers or None
-        What the model said of the validation pictures, where there were any.
+    answers : LabelledPredictions or None
+        What the model said of the validation images, where there were any.
     notes : tuple of str
         What is missing.
 
@@ -56,28 +55,26 @@ class RunRecord:
     model: Classifier
     history: dict[str, list[float]]
     metrics: dict[str, Any]
-    origin: Origin | None
-    answers: Answers | None
+    provenance: Provenance | None
+    labelled: LabelledPredictions | None
     notes: tuple[str, ...]
 
-    def read_pictures(
-        self, data: str | None = None, reporter: Reporter | None = None
+    def read_images(
+        self, data: str | None = None
     ) -> tuple[LabelledImages, LabelledImages | None]:
-        """Read the run's pictures again.
+        """Read the run's images again.
 
         Parameters
         ----------
         data : str or None, default=None
             Where they stand now; None is where they stood.
-        reporter : Reporter or None, default=None
-            Told what is read; None keeps silent.
 
         Returns
         -------
         training : LabelledImages
             Those learnt from.
         held_out : LabelledImages or None
-            The validation pictures, if any, in the order of `answers`.
+            The validation images, if any, in the order of `answers`.
 
         Raises
         ------
@@ -89,31 +86,31 @@ class RunRecord:
         >>> import tempfile
         >>> from imprint import load, train
         >>> from imprint.runs.folder import train_facts, write_run
-        >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
+        >>> run = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False)
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_run(run, folder, train_facts(run, folder, None))
-        >>> read_run(folder).read_pictures()
+        >>> read_run(folder).read_images()
         Traceback (most recent call last):
         imprint.core.errors.DataError: training data at ...: the run does not tell it. Train again...
         """
-        origin, answers = self.origin, self.answers
-        if origin is None:
+        provenance, labelled = self.provenance, self.labelled
+        if provenance is None:
             cause = "the run does not tell it"
             raise DataError("training data", str(self.folder), cause, "Train again, or name the data with --training.")
-        given = origin.training.read_again(data, reporter)
-        if answers is None:
+        given = provenance.training.read_again(data)
+        if labelled is None:
             return given, None
         checked = given
-        if origin.validation is not None:
-            together = origin.validation.path == origin.training.path
-            checked = origin.validation.read_again(data if together else None, reporter)
-        if answers.places.min() < 0 or answers.places.max() >= len(checked):
-            cause = "it names pictures that the data does not have"
-            raise DataError(ANSWERS_NAME, str(self.folder), cause, "Use a run folder as train left it.")
+        if provenance.validation is not None:
+            together = provenance.validation.path == provenance.training.path
+            checked = provenance.validation.read_again(data if together else None)
+        if labelled.places.min() < 0 or labelled.places.max() >= len(checked):
+            cause = "it names images that the data does not have"
+            raise DataError(VALIDATION_NAME, str(self.folder), cause, "Use a run folder as train left it.")
         learnt = np.arange(len(given))
-        if origin.validation is None:
-            learnt = np.setdiff1d(learnt, answers.places)
-        return given[learnt], checked[answers.places]
+        if provenance.validation is None:
+            learnt = np.setdiff1d(learnt, labelled.places)
+        return given[learnt], checked[labelled.places]
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -146,7 +143,7 @@ def read_run(folder: Path) -> RunRecord:
         cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")
         raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
     if find_model(folder).name == CHECKPOINT_NAME:
-        raise UsageError("run", str(folder), "it was stopped before its end", f"Go on with {go_on_with(folder)}.")
+        raise UsageError("run", str(folder), "it was stopped before its end", f"Go on with {resume_command(folder)}.")
     model = Classifier.load(folder / MODEL_NAME)
     notes: list[str] = []
     metrics = _part(folder / METRICS_NAME, _read_metrics, notes, "") or {}
@@ -157,14 +154,14 @@ def read_run(folder: Path) -> RunRecord:
         _part(folder / HISTORY_NAME, _read_history, notes, "there are no curves") or {},
         metrics,
         _part(
-            folder / ORIGIN_NAME,
-            lambda path: Origin.from_dict(_read_object(path)),
+            folder / PROVENANCE_NAME,
+            lambda path: Provenance.from_dict(_read_object(path)),
             notes,
             "data and command are not known, as in runs of older versions; train again to have them",
         ),
         _part(
-            folder / ANSWERS_NAME,
-            lambda path: read_answers(path, model.class_names),
+            folder / VALIDATION_NAME,
+            lambda path: read_labelled_predictions(path, model.class_names),
             notes,
             "mistakes cannot be told" if validated else "",
         ),

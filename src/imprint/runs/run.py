@@ -1,37 +1,29 @@
-"""Training: from labelled pictures to a model and its score."""
+"""Run: what training gave."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-from imprint.models.hardware import choose_arithmetic
-from imprint.training.state import Checkpoint, Stopped
+from imprint.core.scores import AccuracyEstimate, Score
 from imprint.models.classifier import Classifier
-from imprint.training.calibration import promise, settle_confidence
-from imprint.core.errors import UsageError
-from imprint.core.scores import Expected, expected_accuracy
-from imprint.data.images import LabelledImages
-from imprint.training.fit import run_epochs
-from imprint.training.plan import Plan, plan_training
+from imprint.models.model_file import MODEL_NAME
 from imprint.models.predictor import Predictions
-from imprint.core.progress import Reporter
 from imprint.recipes import Recipe
-from imprint.training.ood_detector import guard_recipe
-from imprint.core.scores import Score, score
-from imprint.training.ood_detector import make_strangers
-from imprint.models.ood import forms_for
-from imprint.training.state import TrainingState, begin, together
+from imprint.training.calibration import coverage_statement
 
-History = dict[str, list[float]]
+RESULT_NAME = "result.csv"
+NOTHING_HELD_OUT = (
+    "no images were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a training run gave.
+    """What training gave.
 
     Parameters
     ----------
@@ -41,239 +33,80 @@ class Run:
         What decided the run.
     history : dict of str to list of float
         One value an epoch, as in Keras's ``History.history``: loss, acc, val_loss, val_acc
-        (these two only with validation pictures), lr and seconds.
+        (these two only with validation images), lr and seconds.
     seconds : float
         The loop, validation and checkpoints after epochs included.
-    validation : Score or None
-        The kept model's score on the validation pictures.
-    predictions : Predictions or None
-        What it says of each validation picture.
-    expected : Expected or None
-        What that lets one expect of the model on new pictures.
-    interrupted : bool
+    interrupted : bool, default=False
         Whether Ctrl-C ended it early.
+    validation : Score or None, default=None
+        The kept model's score on the validation images.
+    predictions : Predictions or None, default=None
+        What it says of each validation image.
+    expected : AccuracyEstimate or None, default=None
+        What that lets one expect of the model on new images.
+    result : Predictions or None, default=None
+        What it says of each test image, where there were any.
+    folder : Path or None, default=None
+        The run folder, where one was written.
 
     Examples
     --------
-    >>> from imprint import load
-    >>> run = train(load("digits"), recipe="quick", settings=["epochs=2", "min_steps=1"], silent=True)
+    >>> import imprint
+    >>> run = imprint.train("digits", "quick", epochs=2, min_steps=1, verbose=False)
     >>> len(run.history["val_acc"])
     2
     """
 
     model: Classifier
     recipe: Recipe
-    history: History
+    history: dict[str, list[float]]
     seconds: float
-    validation: Score | None
-    predictions: Predictions | None
-    expected: Expected | None
-    interrupted: bool
+    interrupted: bool = False
+    validation: Score | None = None
+    predictions: Predictions | None = None
+    expected: AccuracyEstimate | None = None
+    result: Predictions | None = None
+    folder: Path | None = None
 
     @property
     def expectation(self) -> str:
-        """What to expect of the model on new pictures, in words.
+        """What to expect of the model on new images, in words."""
+        return f"{self.expected or NOTHING_HELD_OUT}\n{coverage_statement(self.expected.images if self.expected else 0)}"
+
+    def facts(self) -> dict[str, Any]:
+        """Sum the run up as plain JSON values, as metrics.json and ``imprint train --json`` do.
 
         Returns
         -------
-        str
-            One line on its accuracy, one on how many it will flag unsure.
-
-        Examples
-        --------
-        >>> from imprint import load
-        >>> fast = ["epochs=1", "min_steps=1"]
-        >>> print(train(load("digits"), recipe="quick", settings=fast, validation=0, silent=True).expectation)
-        no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08
-        unsure: about 1 % of new pictures like these should be flagged; none were held out to promise it, 99 would do
+        dict
+            `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
+            `validation`, `expected`, and `result` with test images.
         """
-        nothing = (
-            "no pictures were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08"
-        )
-        return f"{self.expected or nothing}\n{promise(self.expected.images if self.expected else 0)}"
+        paths = {} if self.folder is None else {"run": str(self.folder), "model": str(self.folder / MODEL_NAME)}
+        facts = paths | {
+            "recipe": self.recipe.name,
+            "seconds": round(self.seconds, 3),
+            "epochs": len(self.history["loss"]),
+            "interrupted": self.interrupted,
+            "validation": self.model.score,
+            "expected": None if self.expected is None else self.expected.facts(),
+        }
+        if self.folder is not None and self.result is not None:
+            facts["result"] = str(self.folder / RESULT_NAME)
+        return facts
 
 
-def train(
-    images: LabelledImages,
-    recipe: str | Recipe | None = None,
-    *,
-    settings: Sequence[str] = (),
-    validation: float | int | LabelledImages | None = None,
-    seed: int | None = None,
-    device: str = "auto",
-    silent: bool = False,
-) -> Run:
-    """Teach a network to tell pictures apart.
+def seeds_facts(runs: Sequence[Run]) -> dict[str, Any]:
+    """Sum up runs that differ in nothing but their seed.
 
-    Parameters
-    ----------
-    images : LabelledImages
-        At least two classes.
-    recipe : str, Recipe or None, default=None
-        A recipe, its name or the path of a recipe.json; None lets the pictures decide.
-    settings : sequence of str, default=()
-        Changes to the recipe, such as ``"epochs=3"``.
-    validation : float, LabelledImages or None, default=None
-        Share to hold out, or other pictures to validate with; None does as the recipe says.
-    seed : int or None, default=None
-        Of weights, order, augmentation and dropout; None takes the recipe's.
-    device : str, default="auto"
-        Where to compute.
-    silent : bool, default=False
-        Say nothing on stderr.
-
-    Returns
-    -------
-    Run
-        The model, its history and its score.
-
-    Raises
-    ------
-    DataError
-        When labels are missing or name only one class, or validation pictures do not fit.
-    UsageError
-        When the recipe, a setting or the device makes no sense, or training diverges.
-    KeyboardInterrupt
-        When Ctrl-C comes before the first epoch has ended.
-
-    Examples
-    --------
-    >>> from imprint import load
-    >>> run = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True)
-    >>> run.model.class_names
-    ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+    Gives the first run's facts, and `seeds` [{`seed`, `accuracy`, `run`}] with the `mean` of their accuracies and `sd`,
+    the standard deviation of one run (None for a single one).
     """
-    plan = plan_training(images, recipe, settings=settings, validation=validation, seed=seed, device=device)
-    return carry_out(plan, Reporter(silent))
-
-
-def carry_out(
-    plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None = None, stopped: Stopped | None = None
-) -> Run:
-    """Train as planned; torch's random numbers are the recipe's meanwhile, and the caller's again after.
-
-    Parameters
-    ----------
-    plan : Plan
-        From `plan_training`.
-    reporter : Reporter
-        Is told how far the run is.
-    checkpoint : Checkpoint or None, default=None
-        Keeps, as the run goes on, what another needs to take it up; None keeps nothing.
-    stopped : Stopped or None, default=None
-        The run to take up, from `find_stopped`; None begins at the beginning.
-
-    Returns
-    -------
-    Run
-        The model, its history and its score.
-
-    Raises
-    ------
-    ModelFileError
-        When the run to take up does not hold together.
-    UsageError
-        When training diverges, or the run folder cannot be written to.
-    KeyboardInterrupt
-        When Ctrl-C comes before the first epoch has ended.
-
-    Examples
-    --------
-    >>> from imprint import load
-    >>> plan = plan_training(load("digits"), settings=["epochs=1", "min_steps=1"])
-    >>> carry_out(plan, Reporter(silent=True)).interrupted
-    False
-    """
-    threads = torch.get_num_threads()
-    try:
-        with torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []):
-            torch.manual_seed(plan.recipe.seed)
-            return _teach(plan, reporter, checkpoint, stopped)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _teach(plan: Plan, reporter: Reporter, checkpoint: Checkpoint | None, stopped: Stopped | None) -> Run:
-    """Train the recipe's networks one after the other, and score what they say together."""
-    recipe, class_names = plan.recipe, plan.images.class_names
-    reporter.say(f"{plan}; {choose_arithmetic(plan.device, recipe.precision)}")
-    for warning in plan.warnings:
-        reporter.say(f"warning: {warning}")
-    pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
-    labels = torch.from_numpy(plan.images.labels_among(class_names)).to(plan.device)
-    state = begin(plan) if stopped is None else stopped.go_on(plan)
-    if stopped is not None:
-        reporter.say(f"taken up after epoch {len(state.epochs)}")
-    if checkpoint is not None:
-        checkpoint.write(state, reporter)  # a folder that cannot be written to is noticed now
-    kinds, guard = recipe.net.split("+"), None
-    interrupted = False
-    try:
-        while True:
-            if len(kinds) > 1:
-                place = len(state.finished)
-                reporter.say(f"network {place + 1} of {len(kinds)}: {kinds[place]}")
-            run_epochs(state, pixels, labels, checkpoint, reporter)
-            state.finished.append(state.net)
-            if len(state.finished) == len(kinds):
-                break
-            following = begin(plan, state.finished, state.epochs)
-            following.seconds = state.seconds
-            state = following
-        if recipe.guard:
-            guard = _guard(plan, reporter)
-    except KeyboardInterrupt:
-        interrupted = True
-        if len(state.finished) == len(kinds):
-            reporter.say("stopped: the model is kept, without its guard")
-        elif state.finished:
-            reporter.say(f"stopped: of {len(kinds)} networks, {len(state.finished)} kept")
-        elif state.best_weights is None:
-            raise
-        else:
-            reporter.say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
-            state.net.load_state_dict(state.best_weights)
-    net, kept, seconds = together(state.finished or [state.net]), state.kept[0], state.seconds
-    if guard is not None:
-        kept, seconds = replace(kept, guard=recipe.guard), seconds + guard.seconds
-    model = settle_confidence(net.eval(), None if guard is None else guard.net, plan, kept)
-    tries = len(state.epochs) if interrupted and not state.finished else 1
-    return _scored(model, plan, _history(state), seconds, interrupted, tries)
-
-
-def _guard(plan: Plan, reporter: Reporter) -> TrainingState | None:
-    """Teach a network to tell the training pictures from strangers made of them; None where it learns nothing."""
-    strangers = make_strangers(plan.images, plan.training, plan.recipe)
-    forms = ", ".join(forms_for(plan.recipe, plan.spec.picture_size))
-    made = f"{forms} or joined of two" if forms else "joined of two"
-    reporter.say(f"guard: {plan.recipe.guard}, learns what is none of these from such pictures {made}")
-    taught = replace(
-        plan, images=strangers, training=np.arange(len(strangers)), validation=None, recipe=guard_recipe(plan.recipe)
-    )
-    pixels = torch.from_numpy(strangers.pixels).to(plan.device)
-    state = begin(taught)
-    try:
-        run_epochs(state, pixels, torch.from_numpy(strangers.labels).to(plan.device), None, reporter)
-    except UsageError:  # what the networks have learnt is worth more than their guard
-        reporter.say("warning: training of the guard has diverged; the model is kept without it")
-        return None
-    return state
-
-
-def _scored(model: Classifier, plan: Plan, history: History, seconds: float, interrupted: bool, tries: int) -> Run:
-    """Score a trained classifier, the best of so many tries, and tell what that lets one expect."""
-    recipe = model.recipe
-    if plan.validation is None:
-        return Run(model, recipe, history, seconds, None, None, None, interrupted)
-    labels = plan.validation.labels_among(model.class_names)
-    predictions = model.predict(plan.validation)
-    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
-    # Temperature and limits were settled on these pictures, but neither changes an answer.
-    expected = expected_accuracy(predictions.labels == labels, plan.validation.groups, tries)
-    model = replace(model, score=validation.facts())
-    return Run(model, recipe, history, seconds, validation, predictions, expected, interrupted)
-
-
-def _history(state: TrainingState) -> History:
-    """Turn the epochs' figures into columns, as in Keras's history."""
-    return {key: [epoch[key] for epoch in state.epochs] for key in state.epochs[0]}
+    each = [run.facts() for run in runs]
+    rows = [
+        {"seed": run.recipe.seed, "accuracy": facts["validation"]["accuracy"], "run": facts.get("run")}
+        for run, facts in zip(runs, each, strict=True)
+    ]
+    accuracies = [row["accuracy"] for row in rows]
+    sd = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return {**each[0], "seeds": rows, "mean": statistics.mean(accuracies), "sd": sd}

@@ -1,4 +1,4 @@
-"""Augmentation: whole batches of pictures in, whole batches out."""
+"""Augmentation: whole batches of images in, whole batches out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imprint.recipes import Recipe
 
-COARSE_SIZES = 4  # at once; each costs two small tensor operations
+DOWNSCALE_SIZES = 4  # at once; each costs two small tensor operations
 
 
 def warp(
@@ -19,15 +19,15 @@ def warp(
     matrices: Float[Tensor, "n 2 3"],
     bend: Float[Tensor, "n 2 h w"] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Resample each picture through its own affine map, bent where wanted.
+    """Resample each image through its own affine map, bent where wanted.
 
     Output pixel (x, y) takes the input at ``matrix @ (x, y, 1) + bend(x, y)``, in pixels from the
-    picture's centre; between pixels bilinear, beyond the edge the nearest pixel.
+    image's centre; between pixels bilinear, beyond the edge the nearest pixel.
 
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures.
+        Images.
     matrices : Tensor of float, shape (n, 2, 3)
         Rows for x (along columns) and y (along rows); the last column shifts, in pixels.
     bend : Tensor of float, shape (n, 2, h, w) or None, default=None
@@ -36,7 +36,7 @@ def warp(
     Returns
     -------
     Tensor of float, shape (n, c, h, w)
-        The warped pictures.
+        The warped images.
 
     Examples
     --------
@@ -62,19 +62,19 @@ def warp(
 
 
 def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "n c h w"]:
-    """Change each picture at random, as the recipe says.
+    """Change each image at random, as the recipe says.
 
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures, from 0 to 1.
+        Images, from 0 to 1.
     recipe : Recipe
-        Its fields rotation, zoom, shift, elastic, crop, mirror, coarse and light.
+        Its fields rotation, zoom, shift, elastic, min_crop_area, hflip, downscale and color_jitter.
 
     Returns
     -------
     Tensor of float, shape (n, c, h, w)
-        The changed pictures.
+        The changed images.
 
     Examples
     --------
@@ -88,10 +88,10 @@ def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "
         zoom=recipe.zoom,
         shift=recipe.shift,
         elastic=recipe.elastic,
-        crop=recipe.crop,
-        mirror=recipe.mirror == "yes",
+        min_crop_area=recipe.min_crop_area,
+        hflip=recipe.hflip == "yes",
     )
-    return random_light(random_coarse(warped, recipe.coarse), recipe.light)
+    return random_color_jitter(random_downscale(warped, recipe.downscale), recipe.color_jitter)
 
 
 def random_warp(
@@ -100,10 +100,10 @@ def random_warp(
     zoom: float,
     shift: float,
     elastic: float = 0.0,
-    crop: float = 1.0,
-    mirror: bool = False,
+    min_crop_area: float = 1.0,
+    hflip: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """Turn, stretch, move, bend, crop and mirror each picture by its own random amounts.
+    """Turn, stretch, move, bend, min_crop_area and hflip each image by its own random amounts.
 
     Rotation, zoom and shift alone are what Keras's ImageDataGenerator does: the map from output
     to input is rotation · shift · zoom, every amount uniform.
@@ -111,7 +111,7 @@ def random_warp(
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures.
+        Images.
     rotation : float
         Largest turn either way, in degrees.
     zoom : float
@@ -120,16 +120,16 @@ def random_warp(
         Largest move, as a share of width and of height.
     elastic : float, default=0
         Standard deviation of the displacements at 5×5 points, bicubic between them, in 28ths of the side.
-    crop : float, default=1
-        Take a part of this share of the area at least, of a shape from 3:4 to 4:3 of the picture's,
+    min_crop_area : float, default=1
+        Take a part of this share of the area at least, of a shape from 3:4 to 4:3 of the image's,
         anywhere within, and enlarge it to the whole.
-    mirror : bool, default=False
-        Turn left and right about in half of the pictures.
+    hflip : bool, default=False
+        Turn left and right about in half of the images.
 
     Returns
     -------
     Tensor of float, shape (n, c, h, w)
-        The changed pictures; `pixels` itself where nothing is asked.
+        The changed images; `pixels` itself where nothing is asked.
 
     References
     ----------
@@ -143,35 +143,35 @@ def random_warp(
     >>> random_warp(pixels, rotation=10.0, zoom=0.1, shift=0.1).shape
     torch.Size([2, 1, 28, 28])
     """
-    if not (rotation or zoom or shift or elastic or crop < 1 or mirror):
+    if not (rotation or zoom or shift or elastic or min_crop_area < 1 or hflip):
         return pixels
     count, _, height, width = pixels.shape
     draws = torch.rand(8, count, device=pixels.device) * 2 - 1
     angle = draws[0] * math.radians(rotation)
     zoom_x, zoom_y = 1 + zoom * draws[1], 1 + zoom * draws[2]
     shift_x, shift_y = shift * width * draws[3], shift * height * draws[4]
-    if crop < 1:
-        side = (crop + (1 - crop) * (draws[5] + 1) / 2).sqrt()
+    if min_crop_area < 1:
+        side = (min_crop_area + (1 - min_crop_area) * (draws[5] + 1) / 2).sqrt()
         stretch = (draws[6] * math.log(4 / 3) / 2).exp()
         zoom_x, zoom_y = zoom_x * (side * stretch).clamp(max=1), zoom_y * (side / stretch).clamp(max=1)
         shift_x = shift_x + draws[3] * (1 - zoom_x).clamp(min=0) * (width - 1) / 2
         shift_y = shift_y + draws[4] * (1 - zoom_y).clamp(min=0) * (height - 1) / 2
-    if mirror:
+    if hflip:
         zoom_x = zoom_x * torch.where(draws[7] < 0, -1.0, 1.0)
     matrices = affine_matrices(angle, zooms=(zoom_x, zoom_y), shifts=(shift_x, shift_y))
     return warp(pixels, matrices, random_bend(count, (height, width), elastic, pixels.device) if elastic else None)
 
 
-def random_coarse(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
-    """Show some of the pictures as if they had been taken at a third to six tenths of their side, then enlarged.
+def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
+    """Show some of the images as if they had been taken at a third to six tenths of their side, then enlarged.
 
-    Strangers' pictures often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
+    Strangers' images often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
     raised too, by up to three times.
 
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures in random order, from 0 to 1.
+        Images in random order, from 0 to 1.
     share : float
         Of them that are changed, spread evenly, at four random sizes.
 
@@ -182,15 +182,15 @@ def random_coarse(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tenso
 
     Examples
     --------
-    >>> random_coarse(torch.rand(20, 1, 28, 28), 0.3).shape
+    >>> random_downscale(torch.rand(20, 1, 28, 28), 0.3).shape
     torch.Size([20, 1, 28, 28])
     """
     if not share:
         return pixels
     height, width = pixels.shape[2:]
     seen = pixels.clone()
-    step = max(round(COARSE_SIZES / share), COARSE_SIZES)
-    for first in range(min(COARSE_SIZES, len(pixels))):
+    step = max(round(DOWNSCALE_SIZES / share), DOWNSCALE_SIZES)
+    for first in range(min(DOWNSCALE_SIZES, len(pixels))):
         some = pixels[first::step]
         scale = 1 / 3 + 0.27 * float(torch.rand(()))
         contrast = 1 + 2 * torch.rand(len(some), 1, 1, 1, device=pixels.device)
@@ -201,13 +201,13 @@ def random_coarse(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tenso
     return seen
 
 
-def random_light(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tensor, "n c h w"]:
-    """Change each picture's saturation, contrast and brightness by its own random factors.
+def random_color_jitter(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tensor, "n c h w"]:
+    """Change each image's saturation, contrast and brightness by its own random factors.
 
     Parameters
     ----------
     pixels : Tensor of float, shape (n, c, h, w)
-        Pictures, from 0 to 1.
+        Images, from 0 to 1.
     amount : float
         Each factor is uniform from 1 - amount to 1 + amount.
 
@@ -218,7 +218,7 @@ def random_light(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tenso
 
     Examples
     --------
-    >>> random_light(torch.rand(2, 3, 4, 4), 0.3).shape
+    >>> random_color_jitter(torch.rand(2, 3, 4, 4), 0.3).shape
     torch.Size([2, 3, 4, 4])
     """
     if not amount:
@@ -238,7 +238,7 @@ def random_bend(count: int, size: tuple[int, int], elastic: float, device: torch
     Parameters
     ----------
     count : int
-        Pictures.
+        Images.
     size : tuple of int
         Their height and width in pixels.
     elastic : float
@@ -274,7 +274,7 @@ def affine_matrices(
     angle : Tensor of float, shape (n,)
         In radians.
     zooms : pair of Tensor of float, shape (n,)
-        Factors along x and y; above 1 shows more of the picture, smaller.
+        Factors along x and y; above 1 shows more of the image, smaller.
     shifts : pair of Tensor of float, shape (n,)
         Along x and y, in pixels.
 

@@ -1,40 +1,46 @@
-"""Strangers: pictures made of known ones that are of no class, from which a guard learns what is none."""
+"""Strangers: images made of known ones that are of no class, from which a guard learns what is none."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
-from imprint.core.memmap import rows_of
+from imprint.core.errors import UsageError
+from imprint.core.memmap import take_rows
+from imprint.core.progress import say, warn
 from imprint.data.images import LabelledImages
-from imprint.models.ood import FORMS, forms_for, guard_classes
+from imprint.models.ood import FORMS, ood_detector_classes, transforms_for
 from imprint.recipes import QUICK, Recipe
+from imprint.training.fit import fit
+from imprint.training.plan import Plan
+from imprint.training.state import TrainingState, start_network
 
-MIDDLE = (0.4, 0.6)  # where two pictures are cut to be joined, in shares of the side
-LARGEST = 2**28  # bytes of made-up pictures, 342,000 of MNIST's size
+MIDDLE = (0.4, 0.6)  # where two images are cut to be joined, in shares of the side
+LARGEST = 2**28  # bytes of made-up images, 342,000 of MNIST's size
 
 
-def make_strangers(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe: Recipe) -> LabelledImages:
-    """Leave about half of some pictures as they are, and make strangers of the others.
+def make_synthetic_ood(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe: Recipe) -> LabelledImages:
+    """Leave about half of some images as they are, and make strangers of the others.
 
-    Each other picture is turned, mirrored, or joined of halves of two classes, as chance has it.
+    Each other image is turned, mirrored, or joined of halves of two classes, as chance has it.
 
     Parameters
     ----------
     images : LabelledImages
-        Labelled pictures.
+        Labelled images.
     chosen : ndarray of int64, shape (n,)
         Positions of those to take; of too many to hold in memory, some are left out.
     recipe : Recipe
-        Of the model; its seed decides what becomes of which picture.
+        Of the model; its seed decides what becomes of which image.
 
     Returns
     -------
     LabelledImages
-        Copies, with the classes that `guard_classes` counts.
+        Copies, with the classes that `ood_detector_classes` counts.
 
     References
     ----------
@@ -47,16 +53,16 @@ def make_strangers(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe:
     >>> from imprint import load
     >>> from imprint.recipes import RECIPES
     >>> digits = load("digits")
-    >>> made = make_strangers(digits, np.arange(1000), RECIPES["tutorial"])
+    >>> made = make_synthetic_ood(digits, np.arange(1000), RECIPES["tutorial"])
     >>> made.pixels.shape, len(made.class_names), round(float((made.labels < 10).mean()), 1)
     ((1000, 1, 8, 8), 51, 0.5)
     """
     rng = np.random.default_rng(recipe.seed)
     size = images.pixels.shape[2:]
-    forms, classes = forms_for(recipe, size), len(images.class_names)
+    forms, classes = transforms_for(recipe, size), len(images.class_names)
     most = max(2, LARGEST // int(np.prod(images.shape)))
-    taken = np.sort(rng.permutation(chosen)[:most])  # pictures mapped from a file are read faster in order
-    pixels, labels = rows_of(images.pixels, taken), images.labels_among(images.class_names)[taken]
+    taken = np.sort(rng.permutation(chosen)[:most])  # images mapped from a file are read faster in order
+    pixels, labels = take_rows(images.pixels, taken), images.labels_among(images.class_names)[taken]
     becomes = rng.integers(0, 2 * (len(forms) + 1), len(pixels))
     for place, form in enumerate(forms):
         of_form = becomes == place
@@ -68,38 +74,42 @@ def make_strangers(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe:
     for first, second in zip(halved[differ], others[differ], strict=True):
         _join(pixels[first], pixels[second], rng)
         labels[first] = classes * (1 + len(forms))
-    names = tuple(map(str, range(guard_classes(recipe, size, classes))))
+    names = tuple(map(str, range(ood_detector_classes(recipe, size, classes))))
     return LabelledImages(pixels, labels, names, images.sources[taken])
 
 
-def _join(picture: UInt8[ndarray, "c h w"], other: UInt8[ndarray, "c h w"], rng: np.random.Generator) -> None:
-    """Put about half of another picture in a picture's place, across or along."""
+def _join(image: UInt8[ndarray, "c h w"], other: UInt8[ndarray, "c h w"], rng: np.random.Generator) -> None:
+    """Put about half of another image in an image's place, across or along."""
     axis = int(rng.integers(1, 3))
-    cut = round(float(rng.uniform(*MIDDLE)) * picture.shape[axis])
+    cut = round(float(rng.uniform(*MIDDLE)) * image.shape[axis])
     half = (slice(None),) * axis + (slice(cut),)
-    picture[half] = other[half]
+    image[half] = other[half]
 
 
-def guard_recipe(recipe: Recipe) -> Recipe:
-    """Give the recipe by which a model's guard is taught: that of `quick`, or shorter where the model's is.
+def ood_detector_recipe(recipe: Recipe) -> Recipe:
+    """Give the recipe that a model's OOD detector is trained by: `quick`, or shorter where the model's is.
 
-    Guards taught five times as long found no more (docs/LOG.md). Pictures are turned as far as the model's, or further.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The model's, settled, with a guard.
-
-    Returns
-    -------
-    Recipe
-        The guard's.
-
-    Examples
-    --------
-    >>> guard_recipe(dataclasses.replace(BEST, mirror="no")).epochs
-    7
+    Detectors trained five times as long found no more (docs/log). Images are turned as far as the model's, or further.
     """
-    taken = {name: getattr(recipe, name) for name in ("mirror", "precision", "min_steps", "seed")}
+    taken = {name: getattr(recipe, name) for name in ("hflip", "precision", "min_steps", "seed")}
     taken |= {"epochs": min(recipe.epochs, QUICK.epochs), "rotation": max(recipe.rotation, QUICK.rotation)}
-    return dataclasses.replace(QUICK, name="guard", net=recipe.guard, validation_share=0.0, **taken)
+    return replace(QUICK, name="ood_detector", networks=(recipe.ood_detector,), validation_fraction=0.0, **taken)
+
+
+def fit_ood_detector(plan: Plan) -> TrainingState | None:
+    """Train a network to tell the training images from synthetic ones made of them; None where that diverges."""
+    made = make_synthetic_ood(plan.images, plan.training, plan.recipe)
+    transforms = ", ".join(transforms_for(plan.recipe, plan.spec.image_size))
+    how = f"{transforms} or joined of two" if transforms else "joined of two"
+    say(f"OOD detector: {plan.recipe.ood_detector}, learns to tell these images from such {how}")
+    recipe, all_of_them = ood_detector_recipe(plan.recipe), np.arange(len(made))
+    state = start_network(replace(plan, images=made, training=all_of_them, validation=None, recipe=recipe))
+    pixels, labels = (
+        torch.from_numpy(values).to(plan.device) for values in (made.pixels, made.labels_among(made.class_names))
+    )
+    try:
+        fit(state, pixels, labels)
+    except UsageError:  # what the networks have learnt is worth more than their OOD detector
+        warn("training of the OOD detector has diverged; the model is kept without it")
+        return None
+    return state

@@ -256,7 +256,7 @@ def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.mT
 
 
-def build_optimisers(recipe: Recipe, net: nn.Module) -> list[Optimiser]:
+def build_optimisers(recipe: Recipe, network: nn.Module) -> list[Optimiser]:
     """Build the optimisers that a recipe names.
 
     Parameters
@@ -273,19 +273,19 @@ def build_optimisers(recipe: Recipe, net: nn.Module) -> list[Optimiser]:
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
+    >>> from imprint.models.networks import build_network
     >>> from imprint.recipes import RECIPES
-    >>> [type(o).__name__ for o in build_optimisers(RECIPES["quick"], build_net("quick", 1, (28, 28), 10))]
+    >>> [type(o).__name__ for o in build_optimisers(RECIPES["quick"], build_network("quick", 1, (28, 28), 10))]
     ['AdamW', 'Muon']
     """
-    weights = list(net.parameters())
+    weights = list(network.parameters())
     if recipe.optimiser == "rmsprop":
         return [KerasRMSprop(weights, recipe.learning_rate)]
     filters = [weight for weight in weights if weight.ndim == 4][1:] if recipe.optimiser == "muon" else []
     chosen = {id(weight) for weight in filters}
     others = [weight for weight in weights if id(weight) not in chosen]
     adamw = AdamW(others, recipe.learning_rate, recipe.weight_decay)
-    return [adamw, Muon(filters, recipe.filter_rate, recipe.weight_decay)] if filters else [adamw]
+    return [adamw, Muon(filters, recipe.muon_learning_rate, recipe.weight_decay)] if filters else [adamw]
 
 
 class Schedule(ABC):
@@ -325,7 +325,7 @@ class Schedule(ABC):
         Parameters
         ----------
         accuracy : float
-            On the validation pictures, where there are any.
+            On the validation images, where there are any.
 
         Examples
         --------
@@ -347,7 +347,7 @@ class Schedule(ABC):
         """
         return []
 
-    def go_on(self, *state: float) -> None:
+    def restore(self, *state: float) -> None:
         """Go on from where another schedule of this kind was.
 
         Parameters
@@ -396,7 +396,7 @@ class Plateau(Schedule):
 
     def rate(self, highest: float, done: int) -> float:
         """Give the rate that the accuracies so far have left."""
-        return max(highest * self.share, min(highest, self.recipe.plateau_floor))
+        return max(highest * self.share, min(highest, self.recipe.plateau_min_learning_rate))
 
     def end_epoch(self, accuracy: float) -> None:
         """Take note of an epoch's accuracy."""
@@ -411,7 +411,7 @@ class Plateau(Schedule):
         """Give the share of the rate that is left, the best accuracy and the epochs since; nothing before the first."""
         return [] if self.best == -math.inf else [self.share, self.best, float(self.waited)]
 
-    def go_on(self, *state: float) -> None:
+    def restore(self, *state: float) -> None:
         """Go on from that."""
         if state:
             self.share, self.best, waited = state

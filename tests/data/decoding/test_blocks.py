@@ -23,7 +23,7 @@ def read(contents, form=FORM, **options):
     return list(decode_blocks(contents.__getitem__, divide(len(contents), form), form, **options))
 
 
-def test_pictures_stay_in_order_whichever_way_each_is_decoded():
+def test_images_stay_in_order_whichever_way_each_is_decoded():
     ways = [
         lambda level: file(level),
         lambda level: file(level, size=(20, 10)),
@@ -53,7 +53,7 @@ def test_colour_among_grey_is_noticed(odd):
         read([*grey, odd], must_be_grey=True)
 
 
-def test_tiny_pictures_take_one_thread_and_others_all_cores(monkeypatch):
+def test_tiny_images_take_one_thread_and_others_all_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(5)), raising=False)
     for contents, workers in (
         ([file(1)] * 900, 1),

@@ -17,14 +17,14 @@ HEIGHT, WIDTH = 24, 40
 
 
 def smooth_colour():
-    """A picture that survives JPEG: slow ramps, different in each direction and channel."""
+    """An image that survives JPEG: slow ramps, different in each direction and channel."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([rows * 8, columns * 5, 255 - rows * 4 - columns * 2], axis=2).clip(0, 255).astype(np.uint8)
 
 
-def content(picture, form, **options):
+def content(image, form, **options):
     file = BytesIO()
-    picture.save(file, form, **options)
+    image.save(file, form, **options)
     return file.getvalue()
 
 
@@ -45,9 +45,9 @@ def oriented(upright, orientation):
 def drawn(stored, mode):
     if mode == "CMYK":
         return Image.frombytes(mode, stored.shape[1::-1], stored.tobytes())
-    picture = Image.fromarray(np.ascontiguousarray(stored))
-    assert picture.mode == mode
-    return picture
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    assert image.mode == mode
+    return image
 
 
 def exif(orientation):
@@ -90,9 +90,9 @@ MODES = {  # the array as stored, Pillow's mode, file format, what must come out
 @pytest.mark.parametrize("kind", MODES)
 def test_modes_and_orientations(kind, orientation):
     stored, mode, form, expected = MODES[kind]
-    picture = drawn(oriented(stored, orientation), mode)
+    image = drawn(oriented(stored, orientation), mode)
     options = {"lossless": True, "exact": True} if form == "WEBP" else {}
-    decoded = decode(content(picture, form, exif=exif(orientation), **options))
+    decoded = decode(content(image, form, exif=exif(orientation), **options))
     assert decoded.size == (HEIGHT, WIDTH)
     assert decoded.pixels.shape == expected.shape
     assert np.abs(decoded.pixels - expected.astype(float)).max() <= 1
@@ -102,8 +102,8 @@ def test_modes_and_orientations(kind, orientation):
 def test_looking_agrees_with_decoding(kind):
     stored, mode, form, expected = MODES[kind]
     for orientation in (1, 6):
-        picture = drawn(oriented(stored, orientation), mode)
-        size, grey = look(content(picture, form, exif=exif(orientation)))
+        image = drawn(oriented(stored, orientation), mode)
+        size, grey = look(content(image, form, exif=exif(orientation)))
         assert size == (HEIGHT, WIDTH)
         assert grey == (expected.shape[2] == 1)
 
@@ -116,15 +116,15 @@ def test_jpeg_is_pillows(quality):
 
 @pytest.mark.parametrize("form", ["GIF", "PNG"])
 def test_palette(form):
-    picture = Image.fromarray(COLOUR).quantize(64)
-    assert np.array_equal(decode(content(picture, form)).pixels, np.asarray(picture.convert("RGB")))
+    image = Image.fromarray(COLOUR).quantize(64)
+    assert np.array_equal(decode(content(image, form)).pixels, np.asarray(image.convert("RGB")))
 
 
 def test_a_transparent_colour_of_a_palette_becomes_white():
-    picture = Image.new("P", (2, 1), 1)
-    picture.putpalette([255, 0, 0, 0, 0, 255])
-    picture.putpixel((0, 0), 0)
-    decoded = decode(content(picture, "PNG", transparency=1))
+    image = Image.new("P", (2, 1), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((0, 0), 0)
+    decoded = decode(content(image, "PNG", transparency=1))
     assert decoded.pixels.tolist() == [[[255, 0, 0], [255, 255, 255]]]
     assert "white" in decoded.note
 
@@ -312,7 +312,7 @@ def test_many_are_read_as_each_alone_and_one_that_is_missing_harms_no_other(tmp_
 
     def open_at(place):
         if place == len(contents):
-            raise DataError("picture", "table", "its bytes are missing", "Fill them in.")
+            raise DataError("image", "table", "its bytes are missing", "Fill them in.")
         return contents[place]
 
     seen = {}

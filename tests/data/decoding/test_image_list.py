@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from imprint import DataError, UsageError, load
-from imprint.core.progress import Reporter
 from imprint.data import cache
-from imprint.data.decoding import image_list as pictures
+from imprint.data.decoding import image_list as images
 from imprint.data.decoding.decode import decode
 from imprint.preprocessing.input_spec import InputSpec
 
@@ -19,7 +18,7 @@ class Listener(Reporter):
     """Keeps what is said."""
 
     def __init__(self):
-        super().__init__(silent=True)
+        super().__init__(verbose=False)
         self.said = []
 
     def say(self, line):
@@ -38,7 +37,7 @@ def noise(height, width, seed=0, grey=False):
 
 @pytest.fixture
 def many(tmp_path):
-    """Forty colour pictures of one size in two class folders."""
+    """Forty colour images of one size in two class folders."""
     root = tmp_path / "many"
     for i in range(40):
         folder = root / ("cat" if i % 2 else "dog")
@@ -54,7 +53,7 @@ def saved(folder, *images, form="png"):
     return folder
 
 
-def test_pictures_of_one_size_stay_as_they_are(many):
+def test_images_of_one_size_stay_as_they_are(many):
     images = load(many)
     assert images.shape == (3, 12, 16)
     assert images.sizes is None
@@ -99,8 +98,8 @@ def test_grey_only_where_all_are(tmp_path):
     assert (images.pixels[0] == np.asarray(grey)).all()
 
 
-def test_one_coloured_picture_that_no_sample_shows_is_not_made_grey(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "LOOKED_AT", 2)
+def test_one_coloured_image_that_no_sample_shows_is_not_made_grey(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_list, "LOOKED_AT", 2)
     greys = [noise(9, 9, i, grey=True) for i in range(40)]
     images = load(saved(tmp_path / "p", *greys, noise(9, 9)))
     assert images.shape == (3, 9, 9)
@@ -119,7 +118,7 @@ def test_a_spec_decides_the_form(many, tmp_path):
 
 def test_the_second_read_decodes_nothing(many, monkeypatch):
     first = load(many, group=r"(\d)\.png")
-    monkeypatch.setattr(pictures, "decode_blocks", None)
+    monkeypatch.setattr(images, "decode_blocks", None)
     second = load(many)
     assert np.array_equal(first.pixels, second.pixels)
     assert isinstance(second.pixels, np.memmap)
@@ -154,7 +153,7 @@ def test_without_a_cache_it_goes_on_and_says_so(many, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "file"))
     listener = Listener()
-    assert len(load(many, reporter=listener)) == 40
+    assert len(load(many)) == 40
     assert "cannot be kept" in listener.said[0]
 
 
@@ -187,7 +186,7 @@ def test_too_many_broken_files_are_refused(tmp_path):
     folder = saved(tmp_path / "p", *(noise(4, 4, i) for i in range(6)))
     for i in (6, 7):
         (folder / f"{i}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 8 pictures at p: they cannot be used, first .*6.png: it is empty"):
+    with pytest.raises(DataError, match=r"2 of 8 images at p: they cannot be used, first .*6.png: it is empty"):
         load(folder)
     assert len(load(folder, allow_bad=0.25)) == 6
     with pytest.raises(DataError, match=r"6\.png: it is empty"):
@@ -197,9 +196,9 @@ def test_too_many_broken_files_are_refused(tmp_path):
 def test_what_was_decided_is_said(tmp_path):
     see_through = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     listener = Listener()
-    images = load(saved(tmp_path / "p", see_through, noise(4, 4)), reporter=listener)
+    images = load(saved(tmp_path / "p", see_through, noise(4, 4)))
     assert (images.pixels[0] == 255).all()
-    assert listener.said == ["1 picture of p: transparent, laid on white"]
+    assert listener.said == ["1 image of p: transparent, laid on white"]
 
 
 def test_groups_by_regular_expression(many):
@@ -211,7 +210,7 @@ def test_groups_by_regular_expression(many):
             load(many, group=pattern)
 
 
-def test_memory_stays_bounded_while_pictures_pass_through(tmp_path):
+def test_memory_stays_bounded_while_images_pass_through(tmp_path):
     """Decoded 240 MB; read through the cache they may not stand in memory."""
     root = tmp_path / "big"
     root.mkdir()
@@ -220,7 +219,7 @@ def test_memory_stays_bounded_while_pictures_pass_through(tmp_path):
         os.link(root / "0.jpg", root / f"{i}.jpg")
     script = (
         "import resource, sys, imprint, torch\n"
-        "from imprint.data import pictures\n"
+        "from imprint.data import images\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert imprint.load(sys.argv[1], side=1000).pixels.nbytes == 240_000_000\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"

@@ -54,7 +54,7 @@ def together(contents):
 
 @st.composite
 def parts(draw):
-    """A plain picture: its header, filtered rows of all five kinds, and the pieces that these are compressed into."""
+    """A plain image: its header, filtered rows of all five kinds, and the pieces that these are compressed into."""
     width, height = (draw(st.one_of(st.integers(1, 9), st.integers(1, LONGEST))) for _ in range(2))
     ways = draw(st.sampled_from([GREY, COLOUR]))
     row = width * (1 if ways == GREY else 3)
@@ -86,7 +86,7 @@ def test_plain_files_are_taken_and_come_out_as_pillow_reads_them(contents):
 
 @st.composite
 def damaged(draw):
-    """A file with one thing about it that is not plain: broken, or another kind of picture."""
+    """A file with one thing about it that is not plain: broken, or another kind of image."""
     (width, height, ways), rows, pieces = draw(parts())
     packed, start = b"".join(pieces), header(width, height, ways)
     place = draw(st.integers(0, len(packed)))
@@ -146,14 +146,14 @@ def test_damage_anywhere_gets_the_answer_that_pillow_alone_gives(content, data):
 @pytest.mark.parametrize(("mode", "taken"), [("L", True), ("RGB", True), ("1", False), ("P", False), ("LA", False)])
 @pytest.mark.parametrize("options", [{"compress_level": level} for level in range(10)] + [{"optimize": True}])
 def test_pillows_own_files(digits, mode, taken, options):
-    pictures = [Image.fromarray(pixels[0]).convert(mode) for pixels in digits.pixels[:20]]
+    images = [Image.fromarray(pixels[0]).convert(mode) for pixels in digits.pixels[:20]]
     contents = []
-    for picture in pictures:
-        picture.save(file := BytesIO(), "PNG", **options)
+    for image in images:
+        image.save(file := BytesIO(), "PNG", **options)
         contents.append(file.getvalue())
     assert all((inflate(content) is not None) is taken for content in contents)
-    for picture, found in zip(pictures, together(contents), strict=True):
-        expected = np.asarray(picture.convert("RGB" if mode in ("RGB", "P") else "L"))
+    for image, found in zip(images, together(contents), strict=True):
+        expected = np.asarray(image.convert("RGB" if mode in ("RGB", "P") else "L"))
         assert found == ((8, 8), "", expected.reshape(8, 8, -1).tolist())
 
 

@@ -56,10 +56,10 @@ def test_shapes_and_types(tmp_path, array, expected):
         (STACK.astype(np.int32) * 9, "nothing says which is white"),
         (np.where(STACK > 9, np.nan, 0.5), "nan"),
         (STACK.astype(str), "pixels are numbers"),
-        (STACK[0], "no stack of pictures"),
-        (STACK.reshape(6, -1), "no stack of pictures"),
-        (STACK[..., :2], "no stack of pictures"),
-        (STACK[:0], "no stack of pictures"),
+        (STACK[0], "no stack of images"),
+        (STACK.reshape(6, -1), "no stack of images"),
+        (STACK[..., :2], "no stack of images"),
+        (STACK[:0], "no stack of images"),
     ],
 )
 def test_pixels_that_say_nothing_are_refused(tmp_path, array, words):
@@ -120,12 +120,12 @@ def test_groups(tmp_path):
         load("digits", group="scene")
 
 
-@pytest.mark.parametrize(("pictures", "labels"), [("images", "labels"), ("x_train", "y_train"), ("X", "y")])
-def test_npy_finds_its_labels_beside(tmp_path, pictures, labels):
-    np.save(tmp_path / f"{pictures}.npy", STACK)
-    assert load(tmp_path / f"{pictures}.npy").labels is None
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("x_train", "y_train"), ("X", "y")])
+def test_npy_finds_its_labels_beside(tmp_path, images, labels):
+    np.save(tmp_path / f"{images}.npy", STACK)
+    assert load(tmp_path / f"{images}.npy").labels is None
     np.save(tmp_path / f"{labels}.npy", LABELS)
-    images = load(tmp_path / f"{pictures}.npy")
+    images = load(tmp_path / f"{images}.npy")
     assert [images.class_names[i] for i in images.labels] == [str(label) for label in LABELS]
 
 
@@ -172,7 +172,7 @@ def test_cut_short(tmp_path):
 
 def test_a_number_alone_and_no_number(tmp_path):
     np.savez(tmp_path / "one.npz", images=np.float32(3))
-    with pytest.raises(DataError, match="no stack of pictures"):
+    with pytest.raises(DataError, match="no stack of images"):
         load(tmp_path / "one.npz")
     pixels = np.zeros((4, 8, 8), np.float32)
     pixels[2, 1, 1] = np.nan

@@ -123,14 +123,14 @@ GOOD = "1,0,0,0,0\n" * 16
         (f"{HEADER}\n,0,0,0,0\n", "label at table.csv row 1, column label: it is missing"),
         (f"{HEADER}\n1,0,0,0,0\nnan,0,0,0,0\n", "label at table.csv row 2, column label: it is missing"),
         (f"{HEADER}\n0.5,0,0,0,0\n", "label 0.5 at table.csv row 1"),
-        (f"{HEADER}\n", "no pictures at table.csv: there is a header but no row"),
+        (f"{HEADER}\n", "no images at table.csv: there is a header but no row"),
         ("", "no content at table.csv: the file is empty"),
         ("\n\n", "the file is empty"),
         ("label,pixel0,pixel1,pixel3\n1,0,0,0\n", "column pixel2 at table.csv: it is missing"),
         ("label,pixel0,pixel999999999\n1,0,0\n", "column pixel1 at table.csv: it is missing"),
         ("label,pixel0,pixel1,pixel1,pixel2\n1,0,0,0,0\n", "column pixel1 at table.csv: it is there twice"),
         ("label,pixel0,label,pixel1,pixel2\n1,0,0,0,0\n", "column label at table.csv: it is there twice"),
-        ("label,pixel0,pixel1\n1,0,0\n", "2 pixels at table.csv: they make no square picture"),
+        ("label,pixel0,pixel1\n1,0,0\n", "2 pixels at table.csv: they make no square image"),
         ("label,width,pixel0\n1,0,0\n", "column 'width' at table.csv"),
         ("label\n1\n", "pixels at table.csv: no column is named pixel0"),
         ("5,0,0,0,0\n4,0,0,0,0\n", "line 1 at table.csv: it holds numbers instead of column names"),
@@ -201,8 +201,6 @@ def test_any_bytes_are_read_or_refused(content, tmp_path_factory):
         assert "\n" not in str(error)
 
 
-def test_a_list_of_pictures_without_a_header_is_told_to_get_one(table):
-    with pytest.raises(
-        DataError, match=r"first line at table.csv: .* 'cats/1.png'. For picture files write path,label"
-    ):
+def test_a_list_of_images_without_a_header_is_told_to_get_one(table):
+    with pytest.raises(DataError, match=r"first line at table.csv: .* 'cats/1.png'. For image files write path,label"):
         load(table("cats/1.png,cat\ndogs/2.png,dog\n"))

@@ -9,12 +9,12 @@ from PIL import Image
 from imprint import DataError, load
 from imprint.data.load import parts
 from imprint.data.readers import folder as folder_module
-from imprint.data.readers.layout import arrange
+from imprint.data.readers.layout import infer_layout
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Write one-colour pictures under given paths; the colour's red tells their order."""
+    """Write one-colour images under given paths; the colour's red tells their order."""
 
     def write(*paths, root="photos"):
         for i, path in enumerate(paths):
@@ -27,7 +27,7 @@ def photos(tmp_path):
 
 
 def labelled(images):
-    """From the red of each picture to the name of its class."""
+    """From the red of each image to the name of its class."""
     names = [images.class_names[label] for label in images.labels]
     return dict(zip(images.pixels[:, 0, 0, 0].tolist(), names, strict=True))
 
@@ -127,32 +127,32 @@ def test_litter_is_passed_by_in_silence(photos):
     assert images.unreadable == ()
 
 
-def test_other_files_among_pictures_are_named(photos):
+def test_other_files_among_images_are_named(photos):
     root = photos(*(f"cat/{i}.png" for i in range(20)))
     (root / "cat" / "page.jpg").write_bytes(b"<html></html>")
-    (root / "cat" / "picture").write_bytes((root / "cat" / "1.png").read_bytes())  # without an ending
+    (root / "cat" / "image").write_bytes((root / "cat" / "1.png").read_bytes())  # without an ending
     images = load(root)
     assert len(images) == 21
     assert images.unreadable == ((str(root / "cat" / "page.jpg"), "it is a web page"),)
 
 
-def test_empty_class_folders_and_pictures_without_one_are_named(photos):
+def test_empty_class_folders_and_images_without_one_are_named(photos):
     root = photos(*(f"cat/{i}.png" for i in range(9)), "stray.png")
-    for name in ("emu", "fox", "gnu"):  # three of ten pictures would be too many to leave out
+    for name in ("emu", "fox", "gnu"):  # three of ten images would be too many to leave out
         (root / name).mkdir()
     images = load(root)
     assert images.class_names == ("cat",)
     causes = {Path(source).name: cause for source, cause in images.unreadable}
-    empty = dict.fromkeys(("emu", "fox", "gnu"), "the folder has no pictures in it")
+    empty = dict.fromkeys(("emu", "fox", "gnu"), "the folder has no images in it")
     assert causes == {"stray.png": "it lies in no class folder"} | empty
 
 
-def test_pictures_that_lie_about_are_too_many_to_be_passed_over(photos):
+def test_images_that_lie_about_are_too_many_to_be_passed_over(photos):
     with pytest.raises(DataError, match="no class folder"):
         load(photos("cat/1.png", "a.png", "b.png"))
 
 
-def test_a_flat_folder_and_a_list_and_one_picture_have_no_labels(photos):
+def test_a_flat_folder_and_a_list_and_one_image_have_no_labels(photos):
     root = photos("b.png", "a.png")
     images = load(root)
     assert images.labels is None
@@ -235,7 +235,7 @@ def test_odd_names(photos, name):
 
 
 def test_nothing_in_it(tmp_path):
-    with pytest.raises(DataError, match="no pictures in it"):
+    with pytest.raises(DataError, match="no images in it"):
         load(tmp_path)
     (tmp_path / "train.csv").write_text("label,pixel0\n")
     with pytest.raises(DataError, match=r"such as train\.csv"):
@@ -243,16 +243,16 @@ def test_nothing_in_it(tmp_path):
 
 
 def test_one_class_only_is_read_and_refused_by_training(photos):
-    from imprint.training.plan import plan_training
+    from imprint.training.plan import make_plan
 
     images = load(photos("cat/1.png", "cat/2.png"))
     assert images.class_names == ("cat",)
     with pytest.raises(DataError, match="at least two classes"):
-        plan_training(images)
+        make_plan(images)
 
 
 def test_classes_are_the_outermost_folders():
-    found = arrange(["b/c/2.png", "a/1.png", "b/1.png"], ["a", "b", "b/c", "b/d"])
+    found = infer_layout(["b/c/2.png", "a/1.png", "b/1.png"], ["a", "b", "b/c", "b/d"])
     assert (found.paths, found.labels, found.left_out) == (("a/1.png", "b/1.png", "b/c/2.png"), ("a", "b", "b"), ())
 
 

@@ -35,7 +35,7 @@ def pair(tmp_path, digits):
         ("emnist-letters-train-images-idx3-ubyte", "emnist-letters-train-labels-idx1-ubyte"),
     ],
 )
-def test_pictures_find_their_labels(pair, digits, images, labels, packed):
+def test_images_find_their_labels(pair, digits, images, labels, packed):
     loaded = load(pair(images, labels, packed))
     assert np.array_equal(loaded.pixels, digits.pixels[:50])
     assert loaded.pixels.flags.writeable
@@ -54,7 +54,7 @@ def test_without_labels(tmp_path):
 
 
 def test_known_by_its_first_bytes(tmp_path):
-    path = tmp_path / "pictures"
+    path = tmp_path / "images"
     path.write_bytes(idx(np.zeros((1, 2, 2))))
     assert len(load(path)) == 1
 
@@ -74,9 +74,9 @@ def test_colour(tmp_path):
         (struct.pack(">BBBBIII", 0, 0, 8, 3, 2**31, 2**31, 2**31), "length at"),
         (gzip.compress(idx(np.zeros((2, 2, 2))), mtime=0)[:-5], "gzip data at"),
         (struct.pack(">BBBBIII", 0, 0, 13, 3, 1, 1, 1) + b"1234", "only unsigned bytes"),
-        (idx(np.zeros((0, 2, 2))), "no stack of pictures"),
-        (idx(np.zeros((2, 2))), "no stack of pictures"),
-        (idx(np.zeros(3)), "the file holds labels, not pictures"),
+        (idx(np.zeros((0, 2, 2))), "no stack of images"),
+        (idx(np.zeros((2, 2))), "no stack of images"),
+        (idx(np.zeros(3)), "the file holds labels, not images"),
         (b"", "not those of an IDX file"),
         (b"<html>", "not those of an IDX file"),
     ],

@@ -65,8 +65,8 @@ def test_missing_bytes_and_labels_are_named(tmp_path):
     assert images.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, *range(6, 19)]
 
 
-def test_a_column_of_pictures_that_are_all_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"3 of 3 pictures .*t.parquet#1: its bytes are missing"):
+def test_a_column_of_images_that_are_all_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"3 of 3 images .*t.parquet#1: its bytes are missing"):
         load(save(tmp_path, {"image": [None] * 3, "label": ["a", "b", "b"]}))
 
 

@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_named(pets):
 
 
 def test_paths_that_do_not_exist_are_refused_together(pets):
-    with pytest.raises(DataError, match=r"2 of 2 pictures .* first .*no/1\.png"):
+    with pytest.raises(DataError, match=r"2 of 2 images .* first .*no/1\.png"):
         load(write(pets, "path,label\nno/1.png,cat\nno/2.png,dog\n"))
 
 
@@ -78,7 +78,7 @@ def test_paths_that_do_not_exist_are_refused_together(pets):
         ("path,label\n", "there are none"),
         ("path,label\na b/1.png\n", "1 cells at pets.csv line 2"),
         (b"path,label\n\xff.png,cat\n", "not UTF-8"),
-        ("path,label\n,cat\na b/1.png,dog\n", "1 of 2 pictures"),
+        ("path,label\n,cat\na b/1.png,dog\n", "1 of 2 images"),
     ],
 )
 def test_bad_tables(pets, text, words):

@@ -24,13 +24,13 @@ def test_a_table_passes_untouched():
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 2), (0, 8, 8), (2, 8, 8, 3, 1), (2, 0, 8)])
-def test_what_is_no_stack_of_pictures_is_refused(shape):
-    with pytest.raises(DataError, match=r"that is no stack of pictures. Give n × height × width"):
+def test_what_is_no_stack_of_images_is_refused(shape):
+    with pytest.raises(DataError, match=r"that is no stack of images. Give n × height × width"):
         as_rows(np.zeros(shape), "X")
 
 
-def test_pictures_of_several_sizes_are_refused():
-    with pytest.raises(DataError, match="its pictures or rows are of different sizes"):
+def test_images_of_several_sizes_are_refused():
+    with pytest.raises(DataError, match="its images or rows are of different sizes"):
         as_rows([np.zeros((2, 2)), np.zeros((3, 3))], "X")
 
 
@@ -91,7 +91,7 @@ def test_numbers_are_scaled_rounded_and_clipped():
     assert to_pixels(large, (1, 2), (-1.7e308, 1.7e308)).ravel().tolist() == [0, 255]
 
 
-def test_black_pictures_and_slight_excess_are_no_other_scale():
+def test_black_images_and_slight_excess_are_no_other_scale():
     refuse_another_scale(np.zeros((2, 4)), (0, 255))
     refuse_another_scale(np.array([[0.0, 1.2]]), (0, 1))
     refuse_another_scale(np.array([[0.0, 1.0]]), (-1, 4))

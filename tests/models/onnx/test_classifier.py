@@ -32,11 +32,11 @@ def loaded(onnx_file):
 
 def test_the_exported_model_answers_as_the_model_does(loaded, model, digits):
     strange = replace(digits, pixels=255 - digits.pixels)
-    for pictures in (digits, strange):
-        expected, found = model.predict(pictures), loaded.predict(pictures)
+    for images in (digits, strange):
+        expected, found = model.predict(images), loaded.predict(images)
         assert np.abs(expected.probabilities - found.probabilities).max() < 1e-4
         assert expected.names == found.names
-        assert np.abs(expected.doubt - found.doubt).max() < 1e-3
+        assert np.abs(expected.uncertainty - found.uncertainty).max() < 1e-3
         assert np.array_equal(expected.unsure, found.unsure)
     assert found.unsure.mean() > 0.5
     assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, "quick")
@@ -52,8 +52,8 @@ def test_threads_that_ask_at_once_get_what_one_gets(loaded, digits):
     expected = loaded.predict_proba(digits)
     starts = [0, 1, 2, 3] * 3
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda start: loaded.predict_proba(digits[start:]), starts))
-    for start, answer in zip(starts, answers, strict=True):
+        labelled = list(pool.map(lambda start: loaded.predict_proba(digits[start:]), starts))
+    for start, answer in zip(starts, labelled, strict=True):
         assert np.abs(answer - expected[start:]).max() < 1e-4
 
 

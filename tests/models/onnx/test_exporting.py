@@ -6,7 +6,7 @@ import pytest
 
 from imprint import DataError, ImprintError, OnnxClassifier, UsageError, export
 from imprint.cli.app import app
-from imprint.models.onnx.exporting import Rounding, proving_pictures
+from imprint.models.onnx.exporting import Rounding, proving_images
 from imprint.preprocessing.input_spec import InputSpec
 
 
@@ -20,7 +20,7 @@ def test_the_command_tells_how_the_file_was_proved(model_file, tmp_path, capsys)
     assert facts["bytes"] == path.stat().st_size
     app(["export", str(model_file.parent)], standalone_mode=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("300 pictures of digits (")
+    assert lines[0].startswith("300 images of digits (")
     assert "all classes agree, probabilities differ by at most" in lines[0]
     assert lines[1:] == [str(model_file.with_suffix(".onnx"))]
     model_file.with_suffix(".onnx").unlink()
@@ -32,17 +32,17 @@ def test_a_name_that_predict_would_not_know_is_refused(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 1.5}, {"views_below": 0.0}, {"class": True}])
+@pytest.mark.parametrize("wrong", [{"temperature": 1.5}, {"tta_below": 0.0}, {"class": True}])
 def test_a_file_that_answers_otherwise_is_not_kept(model, digits, tmp_path, monkeypatch, wrong):
     """The graph is built of a model that differs a little from the one it is compared with."""
     import imprint.models.onnx.graph
 
     build = imprint.models.onnx.graph.classifier_model
     if "class" in wrong:
-        dense = model.net.dense.bias.detach().clone().roll(1)
-        network = imprint.models.onnx.graph.network_model
+        dense = model.network.dense.bias.detach().clone().roll(1)
+        written = imprint.models.onnx.graph.network_model
         monkeypatch.setattr(
-            imprint.models.onnx.graph, "network_model", lambda net, *rest: network(turned(net, dense), *rest)
+            imprint.models.onnx.graph, "network_model", lambda network, *rest: written(turned(network, dense), *rest)
         )
     else:
         monkeypatch.setattr(
@@ -56,10 +56,10 @@ def test_a_file_that_answers_otherwise_is_not_kept(model, digits, tmp_path, monk
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("d.onnx", "former")]
 
 
-def turned(net, bias):
+def turned(network, bias):
     from copy import deepcopy
 
-    other = deepcopy(net)
+    other = deepcopy(network)
     other.dense.bias.data = bias
     return other
 
@@ -72,7 +72,7 @@ def test_int8_is_smaller_and_its_loss_is_measured(model, digits, tmp_path):
     assert 0 <= abs(rounding.loss) <= 0.01
     assert rounding.images + 300 <= len(digits)
     saved = (tmp_path / "whole.onnx").stat().st_size - (tmp_path / "small.onnx").stat().st_size
-    assert saved > 0.7 * sum(parameter.nbytes for parameter in model.net.parameters())
+    assert saved > 0.7 * sum(parameter.nbytes for parameter in model.network.parameters())
     assert "accuracy" in str(rounding)
     loaded = OnnxClassifier.load(tmp_path / "small.onnx")
     assert (loaded.predict(digits).labels == digits.labels).mean() == pytest.approx(rounding.accuracy, abs=0.01)
@@ -110,8 +110,8 @@ def test_a_folder_that_is_not_there_is_named(model, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_that_come_along_are_real_and_differ(channels):
-    pixels = proving_pictures(InputSpec(channels, (20, 30), (20, 30))).pixels
+def test_images_that_come_along_are_real_and_differ(channels):
+    pixels = proving_images(InputSpec(channels, (20, 30), (20, 30))).pixels
     assert pixels.shape == (300, channels, 20, 30)
     assert len(np.unique(pixels.reshape(300, -1), axis=0)) == 300
     assert 20 < pixels.std() < 120

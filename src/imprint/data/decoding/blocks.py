@@ -1,4 +1,4 @@
-"""Pictures decoded into one form, block by block, in as many threads as are worth it."""
+"""Images decoded into one form, block by block, in as many threads as are worth it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from imprint.data.decoding.decode import decode_many, look
 from imprint.data.decoding.image_source import File
 from imprint.preprocessing.input_spec import InputSpec, fit
 
-LARGEST = 2**22  # bytes of pixels that a thread decodes at a time, at most 256 pictures
+LARGEST = 2**22  # bytes of pixels that a thread decodes at a time, at most 256 images
 TINY = 64  # pixels a side
 
 
 class Coloured(Exception):  # noqa: N818
-    """Among pictures that seemed to be grey there is one with colour.
+    """Among images that seemed to be grey there is one with colour.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class Coloured(Exception):  # noqa: N818
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some pictures of one form.
+    """Some images of one form.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def divide(total: int, form: InputSpec) -> list[range]:
     Parameters
     ----------
     total : int
-        Number of pictures.
+        Number of images.
     form : InputSpec
         What they are brought into.
 
@@ -81,14 +81,14 @@ def divide(total: int, form: InputSpec) -> list[range]:
     >>> divide(300, InputSpec(1, (28, 28), (28, 28)))
     [range(0, 256), range(256, 300)]
     """
-    length = max(1, min(256, LARGEST // math.prod((form.channels, *form.picture_size))))
+    length = max(1, min(256, LARGEST // math.prod((form.channels, *form.image_size))))
     return [range(i, min(i + length, total)) for i in range(0, total, length)]
 
 
 def decode_blocks(
     open_at: Callable[[int], File], blocks: Sequence[range], form: InputSpec, *, must_be_grey: bool = False
 ) -> Iterator[Block]:
-    """Decode pictures on all cores, or tiny ones on one.
+    """Decode images on all cores, or tiny ones on one.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ def decode_blocks(
     blocks : sequence of range
         From `divide`.
     form : InputSpec
-        What to bring the pictures into.
+        What to bring the images into.
     must_be_grey : bool, default=False
-        Stop at the first picture with colour.
+        Stop at the first image with colour.
 
     Yields
     ------
@@ -109,7 +109,7 @@ def decode_blocks(
     Raises
     ------
     Coloured
-        When a picture has colour and must not.
+        When an image has colour and must not.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def decode_blocks(
 
 
 def is_grey(pixels: UInt8[ndarray, "*n h w c"]) -> bool:
-    """Tell pictures without colour, whatever their mode.
+    """Tell images without colour, whatever their mode.
 
     Parameters
     ----------
@@ -154,9 +154,9 @@ def is_grey(pixels: UInt8[ndarray, "*n h w c"]) -> bool:
 
 
 def _workers(open_at: Callable[[int], File], blocks: Sequence[range]) -> int:
-    """Count the threads that are worth it, by at most ten pictures.
+    """Count the threads that are worth it, by at most ten images.
 
-    A tiny picture is mostly work for Python, which two threads only take from each other: they took
+    A tiny image is mostly work for Python, which two threads only take from each other: they took
     twice the time of one.
     """
     for places in blocks[:: len(blocks) // 10 + 1]:
@@ -168,11 +168,11 @@ def _workers(open_at: Callable[[int], File], blocks: Sequence[range]) -> int:
 
 def _decode_block(open_at: Callable[[int], File], form: InputSpec, must_be_grey: bool, places: range) -> Block:
     """Decode a block, in a thread: Pillow lets others run while it decodes and scales."""
-    pixels = np.empty((len(places), form.channels, *form.picture_size), dtype=np.uint8)
+    pixels = np.empty((len(places), form.channels, *form.image_size), dtype=np.uint8)
     kept, bad = dict[int, tuple[tuple[int, int], str]](), dict[int, str]()
     # Twice the size that is needed, so that the last step down is the antialiased one.
-    # Of a glyph nobody knows yet how small it stands in its picture.
-    shorter = 2 * max(form.picture_size) if form.glyph is None else 0
+    # Of a glyph nobody knows yet how small it stands in its image.
+    shorter = 2 * max(form.image_size) if form.glyph is None else 0
     for some, found in decode_many(open_at, places, shorter=shorter):
         if isinstance(found, DataError):
             bad.update(dict.fromkeys(some, found.cause))
@@ -188,7 +188,7 @@ def _decode_block(open_at: Callable[[int], File], form: InputSpec, must_be_grey:
 
 
 def _fitted(pixels: UInt8[ndarray, "n h w k"], form: InputSpec) -> UInt8[ndarray, "n c H W"]:
-    """Bring pictures of one size into a form; those in that form already, all at once."""
-    if form.glyph is None and pixels.shape[1:] == (*form.picture_size, form.channels):
+    """Bring images of one size into a form; those in that form already, all at once."""
+    if form.glyph is None and pixels.shape[1:] == (*form.image_size, form.channels):
         return pixels.transpose(0, 3, 1, 2)
-    return np.stack([fit(picture, form) for picture in pixels])
+    return np.stack([fit(image, form) for image in pixels])

@@ -23,12 +23,12 @@ PAPER = 255  # transparent parts lie on white, as browsers and printers show the
 DEPTH_TAG = 258  # TIFF 6.0, section 4
 
 
-def eight_bits(picture: Image.Image, file: File) -> tuple[UInt8[ndarray, "h w c"], str]:
-    """Bring a picture of any mode to grey or colour of 8 bits.
+def eight_bits(image: Image.Image, file: File) -> tuple[UInt8[ndarray, "h w c"], str]:
+    """Bring an image of any mode to grey or colour of 8 bits.
 
     Parameters
     ----------
-    picture : Image
+    image : Image
         Loaded.
     file : Path, str or bytes
         Where it came from, for messages.
@@ -50,44 +50,44 @@ def eight_bits(picture: Image.Image, file: File) -> tuple[UInt8[ndarray, "h w c"
     >>> eight_bits(Image.new("LA", (1, 1), (0, 0)), b"")
     (array([[[255]]], dtype=uint8), 'transparent, laid on white')
     """
-    if picture.mode.startswith("I;16"):
-        return _scaled_by_depth(picture), ""
-    if picture.mode in ("I", "F", "LAB"):
-        raise refusal(file, f"its pixels ({picture.mode}) have no range that says what is white")
-    if picture.mode in ("RGBa", "La"):
-        picture = picture.convert(picture.mode.upper())  # premultiplied
-    if picture.mode == "CMYK" and isinstance(picture, JpegImageFile) and "adobe" not in picture.info:
-        picture = ImageChops.invert(picture)  # Pillow takes every CMYK JPEG for Adobe's, which are inverted
-    if picture.has_transparency_data:
-        return _on_paper(picture)
-    if picture.mode != "L" and picture.mode != "RGB":
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    pixels = np.asarray(picture)
+    if image.mode.startswith("I;16"):
+        return _scaled_by_depth(image), ""
+    if image.mode in ("I", "F", "LAB"):
+        raise refusal(file, f"its pixels ({image.mode}) have no range that says what is white")
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())  # premultiplied
+    if image.mode == "CMYK" and isinstance(image, JpegImageFile) and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, which are inverted
+    if image.has_transparency_data:
+        return _on_paper(image)
+    if image.mode != "L" and image.mode != "RGB":
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels, ""
 
 
-def _scaled_by_depth(picture: Image.Image) -> UInt8[ndarray, "h w 1"]:
-    depth = getattr(picture, "tag_v2", {}).get(DEPTH_TAG, (16,))[0]
-    wide = np.asarray(picture).astype(np.float32)
+def _scaled_by_depth(image: Image.Image) -> UInt8[ndarray, "h w 1"]:
+    depth = getattr(image, "tag_v2", {}).get(DEPTH_TAG, (16,))[0]
+    wide = np.asarray(image).astype(np.float32)
     narrow: UInt8[ndarray, "h w"] = np.minimum(wide * (255 / (2**depth - 1)) + 0.5, 255).astype(np.uint8)
     return narrow[..., None]
 
 
-def _on_paper(picture: Image.Image) -> tuple[UInt8[ndarray, "h w c"], str]:
-    """Lay a picture with transparency on white."""
-    grey = picture.mode in ("1", "L", "LA")
-    layers = picture.convert("RGBA")
+def _on_paper(image: Image.Image) -> tuple[UInt8[ndarray, "h w c"], str]:
+    """Lay an image with transparency on white."""
+    grey = image.mode in ("1", "L", "LA")
+    layers = image.convert("RGBA")
     if layers.getchannel("A").getextrema() == (255, 255):
         seen, note = layers.convert("RGB"), ""
     else:
-        paper = Image.new("RGBA", picture.size, (PAPER, PAPER, PAPER, 255))
+        paper = Image.new("RGBA", image.size, (PAPER, PAPER, PAPER, 255))
         seen, note = Image.alpha_composite(paper, layers).convert("RGB"), "transparent, laid on white"
     pixels = np.asarray(seen)
     return (pixels[..., :1] if grey else pixels), note
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # each more is a parser that strangers can attack
-ANIMATED = ("GIF", "PNG", "WEBP")  # further pictures in a JPEG or TIFF are previews, depths or pages
+ANIMATED = ("GIF", "PNG", "WEBP")  # further images in a JPEG or TIFF are previews, depths or pages
 PNG_START = b"\x89PNG\r\n\x1a\n"
 ORIENTATION_TAG = 274  # TIFF 6.0, section 8
 
@@ -105,7 +105,7 @@ TURNS = {
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A picture out of its file.
+    """An image out of its file.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class Decoded:
 
 @dataclass(frozen=True, eq=False)
 class Alike:
-    """Pictures of one size out of their files.
+    """Images of one size out of their files.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class Alike:
 
 
 def decode(file: File, *, shorter: int = 0) -> Decoded:
-    """Read a picture as a person would see it.
+    """Read an image as a person would see it.
 
     Turned upright by its EXIF; 16 bits scaled to 8 by their depth; palettes, CMYK and YCCK as red,
     green and blue; transparent parts on white; of an animation the first frame.
@@ -173,7 +173,7 @@ def decode(file: File, *, shorter: int = 0) -> Decoded:
     Raises
     ------
     DataError
-        When it is no picture, cut short, damaged, or has more than 100 million pixels.
+        When it is no image, cut short, damaged, or has more than 100 million pixels.
 
     Examples
     --------
@@ -229,7 +229,7 @@ def decode_aloud(file: File, *, shorter: int = 0) -> Decoded:
     --------
     >>> decode_aloud(b"")
     Traceback (most recent call last):
-    imprint.core.errors.DataError: picture at its content: it is empty. Repair, convert or remove it.
+    imprint.core.errors.DataError: image at its content: it is empty. Repair, convert or remove it.
     """
     return _decoded(read(file), file, shorter)
 
@@ -237,7 +237,7 @@ def decode_aloud(file: File, *, shorter: int = 0) -> Decoded:
 def decode_many(
     open_at: Callable[[int], File], places: Iterable[int], *, shorter: int = 0
 ) -> Iterator[tuple[list[int], Alike | DataError]]:
-    """Decode pictures as `decode_aloud` does, plain small ones all at once.
+    """Decode images as `decode_aloud` does, plain small ones all at once.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def decode_many(
     Yields
     ------
     tuple of list of int and Alike or DataError
-        Some of the places with their pictures, or with why there is none; in any order.
+        Some of the places with their images, or with why there is none; in any order.
 
     Examples
     --------
@@ -280,7 +280,7 @@ def decode_many(
 
 
 def look(file: File) -> tuple[tuple[int, int], bool]:
-    """Tell a picture's size and mode from its first bytes, without decoding it.
+    """Tell an image's size and mode from its first bytes, without decoding it.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ def look(file: File) -> tuple[tuple[int, int], bool]:
     Raises
     ------
     DataError
-        When it is no picture or has too many pixels.
+        When it is no image or has too many pixels.
 
     Examples
     --------
@@ -309,18 +309,18 @@ def look(file: File) -> tuple[tuple[int, int], bool]:
     try:
         if not isinstance(file, bytes):
             expect_plain(file)
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as picture:
-            height, width = _checked_size(picture, file)
-            turned = picture.format != "TIFF" and _turn(picture) in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
-            return (width, height) if turned else (height, width), picture.mode[0] in "1LI"
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            height, width = _checked_size(image, file)
+            turned = image.format != "TIFF" and _turn(image) in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
+            return (width, height) if turned else (height, width), image.mode[0] in "1LI"
     except DataError:
         raise
     except Exception as error:
         raise refusal(file, error) from None
 
 
-def is_picture(file: File) -> bool:
-    """Tell a picture by its first bytes, whatever it is called.
+def is_image(file: File) -> bool:
+    """Tell an image by its first bytes, whatever it is called.
 
     Parameters
     ----------
@@ -334,7 +334,7 @@ def is_picture(file: File) -> bool:
 
     Examples
     --------
-    >>> is_picture(__file__)
+    >>> is_image(__file__)
     False
     """
     with quiet():
@@ -348,16 +348,16 @@ def is_picture(file: File) -> bool:
 def _decoded(content: bytes, file: File, shorter: int) -> Decoded:
     """Decode by Pillow alone."""
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as picture:
-            size = _checked_size(picture, file)
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            size = _checked_size(image, file)
             if content.startswith(PNG_START):
                 _check_png(content, file)
-            if shorter and isinstance(picture, JpegImageFile) and min(size) >= 2 * shorter:
-                picture.draft(None, (shorter, shorter))
-            picture.load()
-            turn = _turn(picture)
-            pixels, note = eight_bits(picture, file)
-            if picture.format in ANIMATED and getattr(picture, "is_animated", False):
+            if shorter and isinstance(image, JpegImageFile) and min(size) >= 2 * shorter:
+                image.draft(None, (shorter, shorter))
+            image.load()
+            turn = _turn(image)
+            pixels, note = eight_bits(image, file)
+            if image.format in ANIMATED and getattr(image, "is_animated", False):
                 note = f"{note}; animated, first frame".removeprefix("; ")
     except DataError:
         raise
@@ -370,8 +370,8 @@ def _decoded(content: bytes, file: File, shorter: int) -> Decoded:
     return Decoded(pixels, size, note)
 
 
-def _checked_size(picture: Image.Image, file: File) -> tuple[int, int]:
-    width, height = picture.size
+def _checked_size(image: Image.Image, file: File) -> tuple[int, int]:
+    width, height = image.size
     if width * height > MOST_PIXELS:
         cause = f"{width:,}×{height:,} pixels are more than the {MOST_PIXELS // 10**6} million that are decoded"
         raise refusal(file, cause)
@@ -393,9 +393,9 @@ def _check_png(content: bytes, file: File) -> None:
         place = end + 4
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """Tell how to turn a picture upright; not at all where its EXIF is broken."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Tell how to turn an image upright; not at all where its EXIF is broken."""
     try:
-        return TURNS.get(picture.getexif().get(ORIENTATION_TAG, 1))
+        return TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # EXIF comes from any camera and editor; no error in it harms the pixels
         return None

@@ -1,4 +1,4 @@
-"""A picture's file: its content, or in plain words why there is no picture to be had from it."""
+"""An image's file: its content, or in plain words why there is no image to be had from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REMEDY = "Repair, convert or remove it."
 # Windows changes line ends unless told; elsewhere a pipe must not be waited for.
 READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
-# What comes instead of pictures, by how it begins.
+# What comes instead of images, by how it begins.
 STRANGERS = (
     (b"<svg", "SVG, a drawing"),
     (b"<!doctype", "a web page"),
@@ -32,7 +32,7 @@ STRANGERS = (
 
 
 def read(file: File) -> bytes:
-    """Read a picture's file.
+    """Read an image's file.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def read(file: File) -> bytes:
     --------
     >>> read(b"")
     Traceback (most recent call last):
-    imprint.core.errors.DataError: picture at its content: it is empty. Repair, convert or remove it.
+    imprint.core.errors.DataError: image at its content: it is empty. Repair, convert or remove it.
     """
     if isinstance(file, bytes):
         content = file
@@ -101,7 +101,7 @@ def expect_plain(file: Path | str, opened: int | None = None) -> os.stat_result:
 
 
 def refusal(file: File, cause: str | Exception) -> DataError:
-    """Say in plain words why no picture is to be had from a file.
+    """Say in plain words why no image is to be had from a file.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def refusal(file: File, cause: str | Exception) -> DataError:
     Examples
     --------
     >>> print(refusal("cat.jpg", "it is empty"))
-    picture at cat.jpg: it is empty. Repair, convert or remove it.
+    image at cat.jpg: it is empty. Repair, convert or remove it.
     >>> refusal(b"<html></html>", UnidentifiedImageError()).cause
     'it is a web page'
     """
     where = "its content" if isinstance(file, bytes) else str(file)
-    return DataError("picture", where, cause if isinstance(cause, str) else _cause(file, cause), REMEDY)
+    return DataError("image", where, cause if isinstance(cause, str) else _cause(file, cause), REMEDY)
 
 
 def _read(file: Path | str) -> bytes:

@@ -1,6 +1,6 @@
 """Plain small PNG files, many at once: what Pillow takes as long for each as for a photo is done once for all.
 
-Of the time that Pillow takes for a tiny picture nearly all goes into its headers. Here only files are taken that
+Of the time that Pillow takes for a tiny image nearly all goes into its headers. Here only files are taken that
 hold nothing to decide, and all that is in them is checked; what undoes the filters of their rows is Pillow still.
 Source: PNG Specification (W3C, third edition), sections 5 (chunks), 9 (filtering) and 10 (compression).
 """
@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-LONGEST = 64  # pixels a side; the larger a picture, the less its headers weigh
+LONGEST = 64  # pixels a side; the larger an image, the less its headers weigh
 HEADER = struct.Struct(">8sI4sII5sI")  # signature; length, name, width, height, ways and checksum of the first chunk
 CHUNK = struct.Struct(">I4s")
 SIGNATURE, END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
@@ -29,7 +29,7 @@ FILTERS = bytes(range(5))
 
 
 class Form(NamedTuple):
-    """What the pictures of several files may have in common.
+    """What the images of several files may have in common.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def inflate(content: bytes) -> tuple[Form, bytes] | None:
 
 
 def unfilter(form: Form, filtered: list[bytes]) -> UInt8[ndarray, "n h w c"]:
-    r"""Undo the filters of pictures of one form, all at once.
+    r"""Undo the filters of images of one form, all at once.
 
-    They are laid below each other as one tall picture. The row of zeros above each is what its first row is
+    They are laid below each other as one tall image. The row of zeros above each is what its first row is
     filtered against, as the specification has it.
 
     Parameters
@@ -117,13 +117,13 @@ def unfilter(form: Form, filtered: list[bytes]) -> UInt8[ndarray, "n h w c"]:
     zeros = bytes(form.row)
     height, width = form.size
     tall = zlib.compress(zeros + zeros.join(filtered), level=0)
-    picture = Image.frombytes(form.mode, (width, (height + 1) * len(filtered)), tall, "zip", form.mode)
-    return np.asarray(picture).reshape(len(filtered), height + 1, width, -1)[:, 1:]
+    image = Image.frombytes(form.mode, (width, (height + 1) * len(filtered)), tall, "zip", form.mode)
+    return np.asarray(image).reshape(len(filtered), height + 1, width, -1)[:, 1:]
 
 
 @lru_cache(maxsize=256)
 def _form(start: bytes) -> Form | None:
-    """Read a file's header; None where it is not that of a plain small picture."""
+    """Read a file's header; None where it is not that of a plain small image."""
     if len(start) < HEADER.size:
         return None
     signature, length, name, width, height, ways, checksum = HEADER.unpack(start)

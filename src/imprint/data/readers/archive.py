@@ -1,4 +1,4 @@
-"""Pictures in a .zip: class folders, a table of paths, or one file of another form; nothing is unpacked beside it."""
+"""Images in a .zip: class folders, a table of paths, or one file of another form; nothing is unpacked beside it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from imprint.core.errors import DataError
-from imprint.data.decoding.image_list import PictureList
+from imprint.data.decoding.image_list import ImageList
 from imprint.data.decoding.text import may_grow
 from imprint.data.images import LabelledImages
-from imprint.data.readers.layout import arrange, is_litter, may_be_picture, part_folders
-from imprint.data.readers.path_csv import is_path_table, read_path_table, with_table
+from imprint.data.readers.layout import infer_layout, is_litter, may_be_image, part_folders
+from imprint.data.readers.path_csv import is_path_csv, read_path_csv, with_table
 
 DATA = (".csv", ".csv.gz", ".npz", ".npy", ".parquet")
 AGAIN = "Pack it again from files that you trust."
@@ -118,13 +118,13 @@ class Archive:
         """
         place = f"{self.path.name}/{name}"
         if name not in self.members:
-            raise DataError("picture", place, "the archive has no such file", "Correct the path.")
+            raise DataError("image", place, "the archive has no such file", "Correct the path.")
         try:
             return self._zip.read(self.members[name])
         except RuntimeError:
-            raise DataError("picture", place, "it is locked with a password", "Unlock the archive.") from None
+            raise DataError("image", place, "it is locked with a password", "Unlock the archive.") from None
         except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
-            raise DataError("picture", place, f"the archive is damaged there ({error})", AGAIN) from None
+            raise DataError("image", place, f"the archive is damaged there ({error})", AGAIN) from None
 
 
 def _wrapper(names: list[str]) -> str:
@@ -139,25 +139,25 @@ def read_archive(
     path: Path,
     part: str | None,
     group: str | None,
-    read_file: Callable[[Path], PictureList | LabelledImages],
-) -> PictureList | LabelledImages:
-    """Find the pictures of a .zip.
+    read_file: Callable[[Path], ImageList | LabelledImages],
+) -> ImageList | LabelledImages:
+    """Find the images of a .zip.
 
     Parameters
     ----------
     path : Path
-        The archive: class folders as on disk, a CSV of paths beside pictures, or one file of any other
+        The archive: class folders as on disk, a CSV of paths beside images, or one file of any other
         form, which alone is unpacked, into a folder that is removed at once.
     part : str or None
         ``"train"``, ``"validation"`` or ``"test"``; None takes the training part, or all.
     group : str or None
-        A column of the CSV with each picture's group.
+        A column of the CSV with each image's group.
     read_file : callable
         Reads a file of another form.
 
     Returns
     -------
-    PictureList or LabelledImages
+    ImageList or LabelledImages
         Sources are the archive's name and the path inside.
 
     Raises
@@ -177,13 +177,13 @@ def read_archive(
     archive = Archive(path)
     files = [name for name in archive.members if not name.endswith("/")]
     data = [name for name in files if name.lower().endswith(DATA) or "-idx" in name]
-    pictures = [name for name in files if may_be_picture(name.rpartition("/")[2]) and name not in data]
-    tables = [name for name in data if ".csv" in name.lower() and is_path_table(archive.read(name)[: 2**16])]
-    if pictures and len(tables) == 1:
+    images = [name for name in files if may_be_image(name.rpartition("/")[2]) and name not in data]
+    tables = [name for name in data if ".csv" in name.lower() and is_path_csv(archive.read(name)[: 2**16])]
+    if images and len(tables) == 1:
         return _from_table(archive, tables[0], group)
-    if not pictures and data:
+    if not images and data:
         return _from_file(archive, data, read_file)
-    found = arrange(pictures, archive.folders, part=part, where=path.name)
+    found = infer_layout(images, archive.folders, part=part, where=path.name)
     listed = _list_members(archive, list(found.paths))
     left_out, empty = (
         tuple((f"{path.name}/{member}", cause) for member, cause in some) for some in (found.left_out, found.empty)
@@ -219,9 +219,9 @@ def archive_parts(path: Path) -> tuple[str, ...]:
     return tuple(part_folders(tops, path.name))
 
 
-def _list_members(archive: Archive, names: list[str]) -> PictureList:
+def _list_members(archive: Archive, names: list[str]) -> ImageList:
     sources = [f"{archive.path.name}/{name}" for name in names]
-    return PictureList(
+    return ImageList(
         archive.path.name,
         sources,
         lambda i: archive.read(names[i]),
@@ -231,17 +231,17 @@ def _list_members(archive: Archive, names: list[str]) -> PictureList:
     )
 
 
-def _from_table(archive: Archive, table: str, group: str | None) -> PictureList:
+def _from_table(archive: Archive, table: str, group: str | None) -> ImageList:
     """Read a CSV of paths inside the archive; its paths start at its own folder."""
-    rows = read_path_table(archive.read(table), f"{archive.path.name}/{table}", group)
+    rows = read_path_csv(archive.read(table), f"{archive.path.name}/{table}", group)
     folder = PurePosixPath(table).parent
     names = [(folder / row.replace("\\", "/")).as_posix() for row in rows.paths]
     return with_table(_list_members(archive, names), rows)
 
 
 def _from_file(
-    archive: Archive, data: list[str], read_file: Callable[[Path], PictureList | LabelledImages]
-) -> PictureList | LabelledImages:
+    archive: Archive, data: list[str], read_file: Callable[[Path], ImageList | LabelledImages]
+) -> ImageList | LabelledImages:
     """Unpack the file or files of another form that the archive holds, under plain names, and read the first."""
     labels = [name for name in data if any(word in name.lower() for word in ("labels", "y.npy", "y_"))]
     others = [name for name in data if name not in labels] or data
@@ -252,6 +252,6 @@ def _from_file(
         for name in (*others, *labels):
             (Path(folder) / PurePosixPath(name).name).write_bytes(archive.read(name))
         found = read_file(Path(folder) / PurePosixPath(others[0]).name)
-        if isinstance(found, PictureList):
+        if isinstance(found, ImageList):
             return replace(found, files=[archive.path])
         return replace(found, pixels=found.pixels.copy(), name=archive.path.name)

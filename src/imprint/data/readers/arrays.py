@@ -1,4 +1,4 @@
-"""Pictures in NumPy's files: .npz with labels beside the pictures, or .npy with labels in a file beside."""
+"""Images in NumPy's files: .npz with labels beside the images, or .npy with labels in a file beside."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from imprint.core.errors import DataError
-from imprint.core.memmap import never_written
+from imprint.core.memmap import mark_read_only
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.readers.layout import PARTS
 
-PICTURES = ("images", "image", "pixels", "pictures", "data", "x", "arr_0")
+IMAGES = ("images", "image", "pixels", "images", "data", "x", "arr_0")
 LABELS = ("labels", "label", "targets", "target", "classes", "y", "arr_1")
 NAMES = ("class_names", "label_names", "names")
 BESIDE = (("images", "labels"), ("pixels", "labels"), ("data", "labels"), ("x", "y"), ("X", "y"))
@@ -27,7 +27,7 @@ STACK = "Give n × height × width, with 1, 3 or 4 channels last or first."
 
 
 def read_arrays(path: Path, part: str | None = None, group: str | None = None) -> LabelledImages:
-    """Read pictures from a ``.npz`` or ``.npy`` file.
+    """Read images from a ``.npz`` or ``.npy`` file.
 
     In ``.npz``, arrays are known by name: ``images`` and ``labels``, ``x`` and ``y``, ``x_train`` and
     ``y_train``, ``test_images`` and ``test_labels``; ``class_names`` may name whole-number labels. Beside
@@ -41,12 +41,12 @@ def read_arrays(path: Path, part: str | None = None, group: str | None = None) -
     part : str or None, default=None
         ``"train"``, ``"validation"`` or ``"test"``; None takes the training part, or all.
     group : str or None, default=None
-        An array of the ``.npz`` with each picture's group.
+        An array of the ``.npz`` with each image's group.
 
     Returns
     -------
     LabelledImages
-        Sources are the file's name and the picture's number from 1.
+        Sources are the file's name and the image's number from 1.
 
     Raises
     ------
@@ -63,9 +63,9 @@ def read_arrays(path: Path, part: str | None = None, group: str | None = None) -
     ((3, 8, 8), ('cat', 'dog'))
     """
     arrays = _load(path, part)
-    if "pictures" not in arrays:
-        raise DataError("pictures", path.name, "no array is called images, x or pixels", CALL_THEM)
-    pixels = _channels_first(_to_bytes(arrays["pictures"], path.name), path.name)
+    if "images" not in arrays:
+        raise DataError("images", path.name, "no array is called images, x or pixels", CALL_THEM)
+    pixels = _channels_first(_to_bytes(arrays["images"], path.name), path.name)
     labels, class_names = None, tuple[str, ...]()
     if "labels" in arrays:
         labels, class_names = encode_labels(_label_names(arrays["labels"], arrays.get("names"), len(pixels), path.name))
@@ -74,13 +74,13 @@ def read_arrays(path: Path, part: str | None = None, group: str | None = None) -
     return LabelledImages(pixels, labels, class_names, sources, path.name, groups=groups)
 
 
-def array_pictures(array: ndarray) -> LabelledImages:
-    """Take pictures from an array in memory.
+def array_images(array: ndarray) -> LabelledImages:
+    """Take images from an array in memory.
 
     Parameters
     ----------
     array : ndarray
-        Brightness as for `read_arrays`. One picture, height × width or with 1, 3 or 4 channels last; or several,
+        Brightness as for `read_arrays`. One image, height × width or with 1, 3 or 4 channels last; or several,
         n × height × width or with channels last or first.
 
     Returns
@@ -91,11 +91,11 @@ def array_pictures(array: ndarray) -> LabelledImages:
     Raises
     ------
     DataError
-        When its shape or its numbers are no pictures.
+        When its shape or its numbers are no images.
 
     Examples
     --------
-    >>> array_pictures(np.zeros((8, 9, 3), np.uint8)).shape, len(array_pictures(np.zeros((5, 8, 9))))
+    >>> array_images(np.zeros((8, 9, 3), np.uint8)).shape, len(array_images(np.zeros((5, 8, 9))))
     ((3, 8, 9), 5)
     """
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
@@ -142,17 +142,17 @@ def _part_and_role(key: str) -> tuple[str, str]:
     words = re.split(r"[_\W]+", key.lower())
     part = next((PARTS[word] for word in words if word in PARTS), "")
     rest = "_".join(word for word in words if word not in PARTS)
-    roles = (("pictures", PICTURES), ("labels", LABELS), ("names", NAMES))
+    roles = (("images", IMAGES), ("labels", LABELS), ("names", NAMES))
     return part, next((role for role, names in roles if rest in names), "")
 
 
 def _load(path: Path, part: str | None) -> dict[str, ndarray]:
-    """Read the arrays that matter: pictures, labels and names."""
+    """Read the arrays that matter: images, labels and names."""
     if path.suffix.lower() == ".npy":
         if part is not None:
             raise _no_part(part, path.name, ())
         beside = _file_beside(path)
-        found = {"pictures": _array(path)}
+        found = {"images": _array(path)}
         return found if beside is None else {**found, "labels": _array(beside)}
     parts = array_parts(path)
     if part is not None and part not in parts:
@@ -190,7 +190,7 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 def _array(path: Path) -> ndarray:
     """Read a .npy, memory-mapped; not to be written to, as `LabelledImages` says."""
     try:
-        return never_written(np.lib.format.open_memmap(path, mode="c"))
+        return mark_read_only(np.lib.format.open_memmap(path, mode="c"))
     except (ValueError, EOFError, OSError) as error:
         raise _no_array(error, path.name) from None
 
@@ -217,9 +217,9 @@ def _damaged(where: str) -> DataError:
 
 
 def _file_beside(path: Path) -> Path | None:
-    """Find the labels that belong to a .npy of pictures: y_train.npy for x_train.npy."""
-    for pictures, labels in BESIDE:
-        name = re.sub(rf"(?<![A-Za-z]){pictures}(?![A-Za-z])", labels, path.stem)
+    """Find the labels that belong to a .npy of images: y_train.npy for x_train.npy."""
+    for images, labels in BESIDE:
+        name = re.sub(rf"(?<![A-Za-z]){images}(?![A-Za-z])", labels, path.stem)
         if name != path.stem and path.with_stem(name).is_file():
             return path.with_stem(name)
     return None
@@ -233,14 +233,14 @@ def _beside(path: Path, key: str, count: int) -> ndarray:
                 groups = _member(stored, key, path.name).astype(str)
                 if groups.shape == (count,):
                     return groups
-                raise DataError(f"array {key}", path.name, f"it has not one group for each of {count:,} pictures", "")
+                raise DataError(f"array {key}", path.name, f"it has not one group for each of {count:,} images", "")
     raise DataError(f"group {key}", path.name, "no array has that name", "Name an array of the file with --group.")
 
 
 def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
     """Bring brightness of any type to 0 … 255."""
     if array.ndim < 3:
-        raise DataError(f"shape {array.shape}", where, "that is no stack of pictures", STACK)
+        raise DataError(f"shape {array.shape}", where, "that is no stack of images", STACK)
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8, copy=False)
     if array.dtype.kind not in "buif":
@@ -248,7 +248,7 @@ def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
     low, high = float(array.min()), float(array.max())
     if np.isnan(low):
         first = 1 + int(np.isnan(array).reshape(len(array), -1).any(axis=1).argmax())
-        raise DataError("pixel nan", f"{where}#{first}", "it is no number", "Fill it in, or remove the picture.")
+        raise DataError("pixel nan", f"{where}#{first}", "it is no number", "Fill it in, or remove the image.")
     scale = 1.0
     if array.dtype.kind in "bf" and high <= 1:
         scale = 255
@@ -263,25 +263,25 @@ def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
 
 
 def _channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n c h w"]:
-    if array.ndim == 3 and array.shape[2] not in (3, 4):  # else it is one colour picture
+    if array.ndim == 3 and array.shape[2] not in (3, 4):  # else it is one colour image
         array = array[..., None]
     if array.ndim == 4 and array.shape[3] in (1, 3, 4):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or not array.size:
-        raise DataError(f"shape {array.shape}", where, "that is no stack of pictures", STACK)
-    if array.shape[1] == 4:  # on white, as `decode` lays pictures
+        raise DataError(f"shape {array.shape}", where, "that is no stack of images", STACK)
+    if array.shape[1] == 4:  # on white, as `decode` lays images
         share = array[:, 3:].astype(np.uint16)
         array = ((array[:, :3] * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(array)
 
 
 def _label_names(labels: ndarray, names: ndarray | None, count: int, where: str) -> ndarray:
-    """Give each picture's label as text."""
+    """Give each image's label as text."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
-        cause = f"{count:,} pictures cannot have labels of shape {labels.shape}"
-        raise DataError("labels", where, cause, "Give one label for each picture.")
+        cause = f"{count:,} images cannot have labels of shape {labels.shape}"
+        raise DataError("labels", where, cause, "Give one label for each image.")
     if labels.dtype.kind == "f":
         if not (np.isfinite(labels).all() and (labels == np.floor(labels)).all()):
             raise DataError("labels", where, "they are neither whole numbers nor words", "Correct the labels.")

@@ -18,7 +18,7 @@ NAME_IT = "Name the columns label, pixel0, pixel1, … as Kaggle does."
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table keeps its pictures.
+    """Where a table keeps its images.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Columns:
     label : int or None
         Position of the labels.
     pixels : tuple of int
-        Positions of the pixels, in the order of the picture: row by row, a colour pixel's red,
+        Positions of the pixels, in the order of the image: row by row, a colour pixel's red,
         green and blue side by side.
     shape : tuple of int
         Height, width and channels.
@@ -62,7 +62,7 @@ def read_columns(header: list[str], where: str) -> Columns:
     Raises
     ------
     DataError
-        When a name is unknown or doubled, a pixel is missing, or the pictures are not square.
+        When a name is unknown or doubled, a pixel is missing, or the images are not square.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def read_columns(header: list[str], where: str) -> Columns:
         raise DataError("line 1", where, "it holds numbers instead of column names", NAME_IT)
     if all(_place(name) is None and name.lower() not in ("label", *IGNORED) for name in names):
         cause = f"it names no column, neither path nor label nor pixels: it begins with {names[0]!r}"
-        raise DataError("first line", where, cause, f"For picture files write path,label above it. {NAME_IT}")
+        raise DataError("first line", where, cause, f"For image files write path,label above it. {NAME_IT}")
     label, places = None, dict[int | tuple[int, int], int]()
     for position, name in enumerate(names):
         place = _place(name)
@@ -93,7 +93,7 @@ def read_columns(header: list[str], where: str) -> Columns:
             raise DataError(f"column {name!r}", where, "it is neither a label nor a pixel", f"Remove it. {NAME_IT}")
     if not places:
         raise DataError("pixels", where, "no column is named pixel0, pixel1, …", NAME_IT)
-    return Columns(names, label, *_picture_order(places, where))
+    return Columns(names, label, *_image_order(places, where))
 
 
 def _place(name: str) -> int | tuple[int, int] | None:
@@ -109,10 +109,8 @@ def _doubled(name: str, where: str) -> DataError:
     return DataError(f"column {name}", where, "it is there twice", "Remove or rename one of the two.")
 
 
-def _picture_order(
-    places: dict[int | tuple[int, int], int], where: str
-) -> tuple[tuple[int, ...], tuple[int, int, int]]:
-    """Put the pixel columns into the picture's order and work out its shape."""
+def _image_order(places: dict[int | tuple[int, int], int], where: str) -> tuple[tuple[int, ...], tuple[int, int, int]]:
+    """Put the pixel columns into the image's order and work out its shape."""
     numbers = [place for place in places if isinstance(place, int)]
     pairs = [place for place in places if isinstance(place, tuple)]
     if numbers and pairs:
@@ -135,14 +133,14 @@ def _picture_order(
         raise DataError(
             f"{len(order)} pixels",
             where,
-            "they make no square picture, neither grey (size × size) nor colour (3 × size × size)",
-            "Pad or scale the pictures to squares.",
+            "they make no square image, neither grey (size × size) nor colour (3 × size × size)",
+            "Pad or scale the images to squares.",
         )
     return tuple(order), shape
 
 
 def _shape_of(count: int) -> tuple[int, int, int]:
-    """Height, width and channels of a square picture with so many numbers; zeros if there is none."""
+    """Height, width and channels of a square image with so many numbers; zeros if there is none."""
     for channels in (1, 3):
         side = math.isqrt(count // channels)
         if side * side * channels == count:

@@ -1,4 +1,4 @@
-"""Reading pictures from a CSV of pixels, as Kaggle hands out."""
+"""Reading images from a CSV of pixels, as Kaggle hands out."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\x
 
 
 def read_csv(path: Path) -> LabelledImages:
-    r"""Read a CSV with one picture a row, plain or gzipped.
+    r"""Read a CSV with one image a row, plain or gzipped.
 
     Columns are recognised by name: ``label`` (may be missing) and ``pixel0…`` (or ``pixel1…``,
-    plain numbers, or ``1x1…28x28``), in any order. Pictures are square, grey or colour.
+    plain numbers, or ``1x1…28x28``), in any order. Images are square, grey or colour.
     Commas, semicolons or tabs part the cells.
 
     Parameters
@@ -127,7 +127,7 @@ def _read_slowly(body: bytes, separator: str, columns: Columns, where: str) -> T
             "quotes", f"{where} row {len(pixels) + 1}", f"they do not match ({error})", "Remove stray quotes."
         ) from None
     if not pixels:
-        raise DataError("no pictures", where, "there is a header but no row", "Add rows of pixels below the header.")
+        raise DataError("no images", where, "there is a header but no row", "Add rows of pixels below the header.")
     return np.stack(pixels), None if columns.label is None else np.array(labels)
 
 

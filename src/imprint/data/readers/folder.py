@@ -1,4 +1,4 @@
-"""Pictures in folders: a folder for each class, a flat folder, a list of files, or one picture."""
+"""Images in folders: a folder for each class, a flat folder, a list of files, or one image."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imprint.core.errors import DataError
-from imprint.data.decoding.image_list import PictureList
-from imprint.data.readers.layout import arrange, is_litter, may_be_picture, part_folders
+from imprint.data.decoding.image_list import ImageList
+from imprint.data.readers.layout import infer_layout, is_litter, may_be_image, part_folders
 
 MOST_NESTED = 40  # folders; deeper is a mistake, or a loop that the file system does not show
 
 
-def list_folder(root: Path, part: str | None = None) -> PictureList:
-    """Find the pictures of a folder.
+def list_folder(root: Path, part: str | None = None) -> ImageList:
+    """Find the images of a folder.
 
-    ``root/<class>/…/*.jpg`` gives labelled pictures, whatever folders lie below a class; ``root/*.jpg``
+    ``root/<class>/…/*.jpg`` gives labelled images, whatever folders lie below a class; ``root/*.jpg``
     gives unlabelled ones; ``root/train/…``, ``root/validation/…`` and ``root/test/…`` are parts.
 
     Parameters
@@ -28,13 +28,13 @@ def list_folder(root: Path, part: str | None = None) -> PictureList:
 
     Returns
     -------
-    PictureList
+    ImageList
         In the order of the paths, which no file system changes.
 
     Raises
     ------
     DataError
-        When there are no pictures or there is no such part.
+        When there are no images or there is no such part.
 
     Examples
     --------
@@ -47,9 +47,9 @@ def list_folder(root: Path, part: str | None = None) -> PictureList:
     """
     files, folders, closed = _walk(root)
     if not files and not closed:
-        raise _no_pictures(root)
+        raise _no_images(root)
     name = root.resolve().name
-    found = arrange(files, folders, part=part, where=str(root))
+    found = infer_layout(files, folders, part=part, where=str(root))
     start = str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
     listed = list_files([start + path for path in found.paths], name)
     left_out = [*found.left_out, *closed]
@@ -59,22 +59,22 @@ def list_folder(root: Path, part: str | None = None) -> PictureList:
     )
     labels = None if found.labels is None else _readable(found.labels)
     paths = _readable(found.paths)
-    return PictureList(name, listed.sources, listed.open, listed.files, labels, unreadable, paths=paths, empty=empty)
+    return ImageList(name, listed.sources, listed.open, listed.files, labels, unreadable, paths=paths, empty=empty)
 
 
-def list_files(files: Sequence[Path | str], name: str) -> PictureList:
-    """Take pictures in files, in the order given, without labels.
+def list_files(files: Sequence[Path | str], name: str) -> ImageList:
+    """Take images in files, in the order given, without labels.
 
     Parameters
     ----------
     files : sequence of Path or str
-        One picture each.
+        One image each.
     name : str
         What they are called together, for messages.
 
     Returns
     -------
-    PictureList
+    ImageList
         Its sources are the paths.
 
     Examples
@@ -82,7 +82,7 @@ def list_files(files: Sequence[Path | str], name: str) -> PictureList:
     >>> list_files([Path("b.png"), Path("a.png")], "two").sources
     ['b.png', 'a.png']
     """
-    return PictureList(name, _readable([str(file) for file in files]), files.__getitem__, files)
+    return ImageList(name, _readable([str(file) for file in files]), files.__getitem__, files)
 
 
 def folder_parts(root: Path) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def _readable(paths: Sequence[str]) -> list[str]:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """List files that may be pictures, folders, and what cannot be entered; links are followed, but not in circles."""
+    """List files that may be images, folders, and what cannot be entered; links are followed, but not in circles."""
     files, folders, closed = list[str](), list[str](), list[tuple[str, str]]()
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
@@ -137,7 +137,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
                     if _is_folder(entry):
                         folders.append(path)
                         waiting.append((f"{path}/", above | {identity}))
-                    elif may_be_picture(entry.name):
+                    elif may_be_image(entry.name):
                         files.append(path)
         except OSError as error:
             if not inside:
@@ -149,13 +149,13 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself; named when it is read as a picture
+    except OSError:  # a link that leads to itself; named when it is read as an image
         return False
 
 
-def _no_pictures(root: Path) -> DataError:
-    """Say that a folder holds no pictures, and what else it holds that could be read."""
+def _no_images(root: Path) -> DataError:
+    """Say that a folder holds no images, and what else it holds that could be read."""
     endings = (".csv", ".csv.gz", ".npz", ".npy", ".parquet", ".zip")
     others = sorted(path.name for path in root.iterdir() if path.name.lower().endswith(endings))
-    remedy = f"Name a file in it, such as {others[0]}." if others else "Name a folder of pictures."
-    return DataError("folder", str(root), "there are no pictures in it", remedy)
+    remedy = f"Name a file in it, such as {others[0]}." if others else "Name a folder of images."
+    return DataError("folder", str(root), "there are no images in it", remedy)

@@ -1,4 +1,4 @@
-"""Reading pictures from IDX files, the format of MNIST's original distribution."""
+"""Reading images from IDX files, the format of MNIST's original distribution."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ AGAIN = "Download it again, or name the right file."
 
 
 def read_idx(path: Path) -> LabelledImages:
-    """Read an IDX file of pictures, plain or gzipped, and the labels beside it if there are any.
+    """Read an IDX file of images, plain or gzipped, and the labels beside it if there are any.
 
     ``train-images-idx3-ubyte[.gz]`` finds ``train-labels-idx1-ubyte[.gz]``.
 
     Parameters
     ----------
     path : Path
-        The file of pictures: n × height × width, or n × height × width × 3.
+        The file of images: n × height × width, or n × height × width × 3.
 
     Returns
     -------
     LabelledImages
-        Sources are the file's name and the picture's number from 1.
+        Sources are the file's name and the image's number from 1.
 
     Raises
     ------
@@ -50,12 +50,12 @@ def read_idx(path: Path) -> LabelledImages:
     """
     array = _read_array(path)
     if array.ndim == 1:
-        raise DataError("labels", path.name, "the file holds labels, not pictures", "Name the file of the pictures.")
+        raise DataError("labels", path.name, "the file holds labels, not images", "Name the file of the images.")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
         raise DataError(
-            f"shape {array.shape}", path.name, "that is no stack of pictures", "Give n × height × width bytes."
+            f"shape {array.shape}", path.name, "that is no stack of images", "Give n × height × width bytes."
         )
     labels, class_names = None, tuple[str, ...]()
     beside = _labels_beside(path)
@@ -63,7 +63,7 @@ def read_idx(path: Path) -> LabelledImages:
         numbers = _read_array(beside)
         if numbers.shape != (len(array),):
             raise DataError(
-                f"{numbers.size} labels", beside.name, f"{path.name} holds {len(array)} pictures", "Pair the files."
+                f"{numbers.size} labels", beside.name, f"{path.name} holds {len(array)} images", "Pair the files."
             )
         labels, class_names = encode_labels(numbers.astype(str))
     sources = np.array([f"{path.name}#{i}" for i in range(1, len(array) + 1)])
@@ -97,7 +97,7 @@ def is_idx(path: Path) -> bool:
 
 
 def _labels_beside(path: Path) -> Path | None:
-    """Find the file of labels that belongs to a file of pictures."""
+    """Find the file of labels that belongs to a file of images."""
     name = path.name.removesuffix(".gz").replace("images", "labels")
     for dimensions in ("idx3", "idx4"):
         name = name.replace(dimensions, "idx1")
@@ -120,5 +120,5 @@ def _read_array(path: Path) -> ndarray:
         raise DataError("length", path.name, claim, AGAIN)
     if dimensions > 4 or 0 in shape:
         form = " × ".join(map(str, shape[:9]))
-        raise DataError(f"shape {form}", path.name, "that is no stack of pictures", "Give n × height × width bytes.")
+        raise DataError(f"shape {form}", path.name, "that is no stack of images", "Give n × height × width bytes.")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

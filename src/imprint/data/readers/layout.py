@@ -1,4 +1,4 @@
-"""Parts and classes, read off the folders that pictures lie in; the same for folders and archives."""
+"""Parts and classes, read off the folders that images lie in; the same for folders and archives."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PARTS = {
     "valid": "validation",
     "test": "test",
 }
-# What systems and tools leave among pictures.
+# What systems and tools leave among images.
 LITTER = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
-# What people leave beside pictures. Anything else is tried, and named if it is no picture.
+# What people leave beside images. Anything else is tried, and named if it is no image.
 NOTES = (
     *(".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini"),
     *(".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".db", ".mat"),
@@ -29,7 +29,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Which pictures belong to a part of the data, and to which class each.
+    """Which images belong to a part of the data, and to which class each.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class Arrangement:
     left_out : tuple of (str, str)
         Path and cause of what has no class.
     empty : tuple of (str, str), default=()
-        The same of class folders without pictures, which are none themselves.
+        The same of class folders without images, which are none themselves.
 
     Examples
     --------
-    >>> arrange(["cat/1.png", "dog/2.png"]).labels
+    >>> infer_layout(["cat/1.png", "dog/2.png"]).labels
     ('cat', 'dog')
     """
 
@@ -75,8 +75,8 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in LITTER
 
 
-def may_be_picture(name: str) -> bool:
-    """Tell a file that might be a picture from notes that lie beside pictures.
+def may_be_image(name: str) -> bool:
+    """Tell a file that might be an image from notes that lie beside images.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def may_be_picture(name: str) -> bool:
 
     Examples
     --------
-    >>> may_be_picture("0001"), may_be_picture("a.JPG"), may_be_picture("LICENSE.txt")
+    >>> may_be_image("0001"), may_be_image("a.JPG"), may_be_image("LICENSE.txt")
     (True, True, False)
     """
     return not name.lower().endswith(NOTES)
@@ -141,7 +141,7 @@ def part_folders(folders: Iterable[str], where: str) -> dict[str, str]:
     return {part: found[part] for part in dict.fromkeys(PARTS.values()) if part in found}
 
 
-def arrange(
+def infer_layout(
     paths: Sequence[str], folders: Iterable[str] = (), *, part: str | None = None, where: str = "data"
 ) -> Arrangement:
     """Read parts and classes off paths.
@@ -149,7 +149,7 @@ def arrange(
     Parameters
     ----------
     paths : sequence of str
-        Paths of pictures within the data, with ``/``, in any order.
+        Paths of images within the data, with ``/``, in any order.
     folders : iterable of str, default=()
         Paths of folders, so that empty ones can be named.
     part : str or None, default=None
@@ -171,7 +171,7 @@ def arrange(
 
     Examples
     --------
-    >>> arrange(["train/cat/1.png", "test/dog/2.png"], part="test").paths
+    >>> infer_layout(["train/cat/1.png", "test/dog/2.png"], part="test").paths
     ('test/dog/2.png',)
     """
     tops = {path.partition("/")[0] for path in paths if "/" in path} | {f for f in folders if "/" not in f}
@@ -197,7 +197,7 @@ def _by_class(paths: list[str], folders: list[str], inside: str) -> Arrangement:
     start = len(inside)
     tops = [path[start:].rpartition("/")[0].partition("/")[0] for path in paths]
     classes = {folder[start:] for folder in folders if "/" not in folder[start:]}
-    empty = tuple((inside + name, "the folder has no pictures in it") for name in sorted(classes - set(tops)))
+    empty = tuple((inside + name, "the folder has no images in it") for name in sorted(classes - set(tops)))
     if not any(tops):
         return Arrangement(tuple(paths), None, (), empty)
     names = {top: unicodedata.normalize("NFC", top) for top in set(tops)}

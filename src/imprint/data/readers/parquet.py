@@ -1,4 +1,4 @@
-"""Pictures in Parquet: whole files in a column, as Hugging Face keeps them, or a column for each pixel."""
+"""Images in Parquet: whole files in a column, as Hugging Face keeps them, or a column for each pixel."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import polars
 from numpy import ndarray
 
 from imprint.core.errors import DataError
-from imprint.data.decoding.image_list import PictureList
+from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.readers.columns import read_columns
 
 LABELS = ("label", "labels", "class", "target", "category")
-PICTURES = ("image", "img", "picture")
+IMAGES = ("image", "img", "image")
 AGAIN = "Save or download it again."
 
 
-def read_parquet(path: Path, group: str | None = None) -> PictureList | LabelledImages:
+def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledImages:
     """Read a Parquet file.
 
     Parameters
     ----------
     path : Path
-        With a column of picture files, as bytes or as a struct of bytes and path, and a column
+        With a column of image files, as bytes or as a struct of bytes and path, and a column
         ``label``, whose numbers Hugging Face's metadata may name; or with columns of pixels as a CSV has.
     group : str or None, default=None
-        A column with each picture's group, if the file has it.
+        A column with each image's group, if the file has it.
 
     Returns
     -------
-    PictureList or LabelledImages
-        Yet to be decoded where the file holds picture files. Sources are its name and the row from 1.
+    ImageList or LabelledImages
+        Yet to be decoded where the file holds image files. Sources are its name and the row from 1.
 
     Raises
     ------
@@ -52,20 +52,20 @@ def read_parquet(path: Path, group: str | None = None) -> PictureList | Labelled
     try:
         schema = polars.read_parquet_schema(path)
         structs = {name for name, kind in schema.items() if isinstance(kind, polars.Struct) and "bytes" in dict(kind)}
-        pictures = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
-        pictures = pictures or [name for name in schema if name.lower() in PICTURES and schema[name] == polars.Null]
-        if not pictures:
+        images = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
+        images = images or [name for name in schema if name.lower() in IMAGES and schema[name] == polars.Null]
+        if not images:
             return _from_pixels(polars.read_parquet(path), path.name, group)
         class_names = _class_names(path)
         label = _label_column(list(schema), class_names, path.name)
         groups = group if group in schema else None
-        chosen = dict.fromkeys(name for name in (pictures[0], label, groups) if name)
+        chosen = dict.fromkeys(name for name in (images[0], label, groups) if name)
         table = polars.read_parquet(path, columns=list(chosen))
     except (polars.exceptions.PolarsError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError("Parquet", path.name, "it is cut short, damaged or no Parquet file", AGAIN) from None
-    return _listed(path, table, pictures[0], label, groups, class_names.get(label or ""))
+    return _listed(path, table, images[0], label, groups, class_names.get(label or ""))
 
 
 def _class_names(path: Path) -> dict[str, list[str]]:
@@ -87,12 +87,12 @@ def _label_column(columns: list[str], class_names: dict[str, list[str]], where: 
 
 
 def _listed(
-    path: Path, table: polars.DataFrame, picture: str, label: str | None, group: str | None, names: list[str] | None
-) -> PictureList:
+    path: Path, table: polars.DataFrame, image: str, label: str | None, group: str | None, names: list[str] | None
+) -> ImageList:
     """List the rows that have a label; all of them where none has."""
-    struct = isinstance(table.schema[picture], polars.Struct)
-    content = table[picture].struct.field("bytes") if struct else table[picture]
-    inside = table[picture].struct.field("path") if struct and "path" in table[picture].struct.fields else None
+    struct = isinstance(table.schema[image], polars.Struct)
+    content = table[image].struct.field("bytes") if struct else table[image]
+    inside = table[image].struct.field("path") if struct and "path" in table[image].struct.fields else None
     labels = None if label is None else _label_names(table[label], names, path.name)
     sources = [f"{path.name}#{row}" for row in range(1, len(table) + 1)]
     if labels is not None and not any(labels):
@@ -103,10 +103,10 @@ def _listed(
     def open_at(i: int) -> bytes:
         found: bytes | None = content[kept[i]]
         if found is None:
-            raise DataError("picture", sources[kept[i]], "its bytes are missing", "Fill them in, or remove the row.")
+            raise DataError("image", sources[kept[i]], "its bytes are missing", "Fill them in, or remove the row.")
         return found
 
-    return PictureList(
+    return ImageList(
         path.name,
         [sources[i] for i in kept],
         open_at,
@@ -140,7 +140,7 @@ def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> Labe
     columns = read_columns(table.columns, where)
     pixels = table.select(table.columns[i] for i in columns.pixels)
     if not len(table):
-        raise DataError("no pictures", where, "there are columns but no row", "Add rows of pixels.")
+        raise DataError("no images", where, "there are columns but no row", "Add rows of pixels.")
     for column in pixels:
         low, high = (column.min(), column.max()) if column.dtype.is_numeric() else (None, None)
         whole = column.dtype.is_integer() or (low is not None and bool((column.round() == column).all()))

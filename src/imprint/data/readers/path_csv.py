@@ -1,4 +1,4 @@
-"""A table of paths and labels: path,label in a CSV, with the pictures in files of their own."""
+"""A table of paths and labels: path,label in a CSV, with the images in files of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from imprint.core.errors import DataError
-from imprint.data.decoding.image_list import PictureList
+from imprint.data.decoding.image_list import ImageList
 from imprint.data.decoding.image_source import File
 from imprint.data.decoding.text import GZIP_START, gunzip, to_utf8
 
@@ -44,7 +44,7 @@ class PathTable:
     groups: list[str] | None
 
 
-def is_path_table(start: bytes) -> bool:
+def is_path_csv(start: bytes) -> bool:
     """Tell a table of paths from a table of pixels by its first line.
 
     Parameters
@@ -59,7 +59,7 @@ def is_path_table(start: bytes) -> bool:
 
     Examples
     --------
-    >>> is_path_table(b"path,label"), is_path_table(b"label,pixel0,pixel1")
+    >>> is_path_csv(b"path,label"), is_path_csv(b"label,pixel0,pixel1")
     (True, False)
     """
     try:
@@ -72,7 +72,7 @@ def is_path_table(start: bytes) -> bool:
     return not pixels and any(name in PATHS for name in header)
 
 
-def read_path_table(content: bytes, where: str, group: str | None = None) -> PathTable:
+def read_path_csv(content: bytes, where: str, group: str | None = None) -> PathTable:
     r"""Read a table of paths.
 
     Parameters
@@ -82,7 +82,7 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     where : str
         Its name, for messages.
     group : str or None, default=None
-        A column with each picture's group.
+        A column with each image's group.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
 
     Examples
     --------
-    >>> read_path_table(b"path,label\ncat/1.png,cat\n", "pets.csv").labels
+    >>> read_path_csv(b"path,label\ncat/1.png,cat\n", "pets.csv").labels
     ['cat']
     """
     try:
@@ -130,19 +130,19 @@ def read_path_table(content: bytes, where: str, group: str | None = None) -> Pat
     return PathTable([row[path].strip() for row in rows], column(label), column(grouping))
 
 
-def list_table(path: Path, group: str | None = None) -> PictureList:
-    r"""Find the pictures that a CSV names; their paths start at the CSV's folder.
+def list_path_csv(path: Path, group: str | None = None) -> ImageList:
+    r"""Find the images that a CSV names; their paths start at the CSV's folder.
 
     Parameters
     ----------
     path : Path
         The CSV.
     group : str or None, default=None
-        A column with each picture's group.
+        A column with each image's group.
 
     Returns
     -------
-    PictureList
+    ImageList
         One a row, in the order of the rows.
 
     Raises
@@ -155,12 +155,12 @@ def list_table(path: Path, group: str | None = None) -> PictureList:
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "pets.csv"
     >>> _ = path.write_text("path,label\ncat/1.png,cat\n")
-    >>> list_table(path).labels
+    >>> list_path_csv(path).labels
     ['cat']
     """
-    table = read_path_table(path.read_bytes(), path.name, group)
+    table = read_path_csv(path.read_bytes(), path.name, group)
     files: list[Path | str] = [_file(path.parent, name) for name in table.paths]
-    listed = PictureList(path.name, [str(file) for file in files], files.__getitem__, files)
+    listed = ImageList(path.name, [str(file) for file in files], files.__getitem__, files)
     return with_table(listed, table)
 
 
@@ -170,24 +170,24 @@ def _file(folder: Path, name: str) -> Path:
     return file if "\\" not in name or file.exists() else folder / name.replace("\\", "/")
 
 
-def with_table(listed: PictureList, table: PathTable) -> PictureList:
-    """Give pictures the labels and groups of a table's rows; those without a label are left out.
+def with_table(listed: ImageList, table: PathTable) -> ImageList:
+    """Give images the labels and groups of a table's rows; those without a label are left out.
 
     Parameters
     ----------
-    listed : PictureList
-        One picture a row.
+    listed : ImageList
+        One image a row.
     table : PathTable
         The rows.
 
     Returns
     -------
-    PictureList
+    ImageList
         With `labels`, `groups`, `paths` and more in `unreadable`.
 
     Examples
     --------
-    >>> listed = PictureList("two", ["1.png", "2.png"], lambda i: b"", [])
+    >>> listed = ImageList("two", ["1.png", "2.png"], lambda i: b"", [])
     >>> with_table(listed, PathTable(["1.png", "2.png"], ["cat", ""], None)).unreadable
     (('2.png', 'its row has no label'),)
     """

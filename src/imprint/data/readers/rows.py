@@ -1,4 +1,4 @@
-"""Rows of numbers, as scikit-learn's data sets hold pictures, and the pictures that they mean."""
+"""Rows of numbers, as scikit-learn's data sets hold images, and the images that they mean."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from imprint.data.images import LabelledImages
 Shape = tuple[int, ...]
 Range = tuple[float | int, float | int]
 CHANNELS = (1, 3)
-LOOKED_AT = 2000  # pictures that tell how far standardised numbers go
+LOOKED_AT = 2000  # images that tell how far standardised numbers go
 GIVE = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
 
-def as_rows(pictures: ArrayLike | LabelledImages, where: str) -> tuple[ArrayLike, Shape | None]:
-    """Lay pictures out as one row each, and remember their shape; what is rows already passes untouched.
+def as_rows(images: ArrayLike | LabelledImages, where: str) -> tuple[ArrayLike, Shape | None]:
+    """Lay images out as one row each, and remember their shape; what is rows already passes untouched.
 
     Parameters
     ----------
-    pictures : array, shape (n, height, width), (n, height, width, channels) or (n, channels, height, width)
-        Pictures; or anything of less dimensions, such as a table.
+    images : array, shape (n, height, width), (n, height, width, channels) or (n, channels, height, width)
+        Images; or anything of less dimensions, such as a table.
     where : str
         What it is called, for messages.
 
@@ -35,12 +35,12 @@ def as_rows(pictures: ArrayLike | LabelledImages, where: str) -> tuple[ArrayLike
     rows : array, shape (n, pixels)
         Channels last.
     shape : tuple of int or None
-        Height, width and, if not grey, channels; None where no picture's shape was given.
+        Height, width and, if not grey, channels; None where no image's shape was given.
 
     Raises
     ------
     DataError
-        When the array has more dimensions than pictures have, or pictures are of different sizes.
+        When the array has more dimensions than images have, or images are of different sizes.
 
     Examples
     --------
@@ -48,35 +48,35 @@ def as_rows(pictures: ArrayLike | LabelledImages, where: str) -> tuple[ArrayLike
     >>> rows.shape, shape
     ((5, 216), (8, 9, 3))
     """
-    if isinstance(pictures, LabelledImages):
+    if isinstance(images, LabelledImages):
         raise DataError(where, "LabelledImages", "it is no array", "Give its pixels and labels, or use imprint.train.")
-    if isinstance(pictures, list | tuple):
+    if isinstance(images, list | tuple):
         try:
-            pictures = np.asarray(pictures)
+            images = np.asarray(images)
         except ValueError:
-            raise DataError(where, "its shape", "its pictures or rows are of different sizes", GIVE) from None
-    dimensions = getattr(pictures, "ndim", None)
+            raise DataError(where, "its shape", "its images or rows are of different sizes", GIVE) from None
+    dimensions = getattr(images, "ndim", None)
     if not isinstance(dimensions, int) or dimensions < 3:
-        return pictures, None
-    array = np.asarray(pictures)
+        return images, None
+    array = np.asarray(images)
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or not array.size or not (array.shape[3] in CHANNELS or array.shape[1] in CHANNELS):
-        raise DataError(where, f"its shape {np.shape(pictures)}", "that is no stack of pictures", GIVE)
+        raise DataError(where, f"its shape {np.shape(images)}", "that is no stack of images", GIVE)
     if array.shape[3] not in CHANNELS:
         array = np.moveaxis(array, 1, 3)
     return array.reshape(len(array), -1), _without_grey(array.shape[1:])
 
 
 def settle_shape(wanted: Sequence[int] | None, given: Shape | None, features: int) -> Shape:
-    """Find the shape of the pictures that rows hold.
+    """Find the shape of the images that rows hold.
 
     Parameters
     ----------
     wanted : sequence of int or None
         Height, width and, if not grey, channels; one may be -1. None leaves it to the rest.
     given : tuple of int or None
-        The shape that the pictures came in; None when they came as rows.
+        The shape that the images came in; None when they came as rows.
     features : int
         Numbers in a row.
 
@@ -110,15 +110,15 @@ def settle_shape(wanted: Sequence[int] | None, given: Shape | None, features: in
     remedy = "Give image_shape=(height, width) or (height, width, channels)."
     sides = tuple(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else ()
     if len(sides) not in (2, 3) or not all(isinstance(side, int | np.integer) for side in sides):
-        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", "it is no shape of a picture", remedy)
+        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", "it is no shape of an image", remedy)
     known = math.prod(side for side in sides if side != -1)
     if sides.count(-1) == 1 and known > 0 and features % known == 0:
         sides = tuple(features // known if side == -1 else int(side) for side in sides)
     if min(sides) < 1 or math.prod(sides) != features or (len(sides) == 3 and sides[2] not in CHANNELS):
-        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", f"pictures have {features} numbers", remedy)
+        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", f"images have {features} numbers", remedy)
     shape = _without_grey(sides)
     if given not in (None, shape):
-        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", f"the pictures are {given}", "Leave it out.")
+        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", f"the images are {given}", "Leave it out.")
     return shape
 
 
@@ -130,7 +130,7 @@ def settle_range(wanted: Range | None, rows: Shaped[ndarray, "n pixels"]) -> Ran
     wanted : tuple of float or None
         Black and white; None looks at the rows.
     rows : ndarray, shape (n, pixels)
-        Training pictures.
+        Training images.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def refuse_another_scale(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) 
     Parameters
     ----------
     rows : ndarray, shape (n, pixels)
-        Pictures to predict.
+        Images to predict.
     pixel_range : tuple of float
         What black and white were in training.
 
@@ -188,7 +188,7 @@ def refuse_another_scale(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) 
     --------
     >>> refuse_another_scale(np.array([[0.0, 200.0]]), (0, 1))
     Traceback (most recent call last):
-    imprint.core.errors.DataError: pixels at X: they reach 200, but went from 0 to 1 in training. Give them as in training.
+    imprint.core.errors.DataError: pixels at X: they reach 200, but went from 0 to 1 in training. Give...
     """
     greatest = float(rows.max())
     fraction = rows.dtype.kind == "f" and 0 < greatest <= 1 and float(rows.min()) >= 0
@@ -199,7 +199,7 @@ def refuse_another_scale(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) 
 
 
 def to_pixels(rows: Shaped[ndarray, "n pixels"], shape: Shape, pixel_range: Range) -> UInt8[ndarray, "n c h w"]:
-    """Turn rows into pictures of brightness from 0 to 255.
+    """Turn rows into images of brightness from 0 to 255.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-from imprint.core.memmap import let_go
-from imprint.models.onnx.file import DOUBT, PIXELS, PROBABILITIES, broken, missing, read_onnx_file
+from imprint.core.memmap import release
+from imprint.models.onnx.file import PIXELS, PROBABILITIES, UNCERTAINTY, broken, missing, read_onnx_file
 from imprint.models.predictor import Predictor
 from imprint.preprocessing.input_spec import InputSpec
 
@@ -32,18 +32,18 @@ class OnnxClassifier(Predictor):
     class_names : tuple of str
         As the labels stood in the training data.
     spec : InputSpec
-        What it expects of a picture.
+        What it expects of an image.
     unsure_above : float
         Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
     recipe : str
-        The name of the recipe that taught it.
+        The name of the recipe that trained it.
 
     Examples
     --------
     >>> import tempfile
     >>> from imprint import load, train
     >>> from imprint.models.onnx.exporting import export
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> path = Path(tempfile.mkdtemp()) / "digits.onnx"
     >>> _ = export(model, path)
     >>> OnnxClassifier.load(path).predict("digits").names == model.predict("digits").names
@@ -56,7 +56,7 @@ class OnnxClassifier(Predictor):
     unsure_above: float
     recipe: str
 
-    def _answers(
+    def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
         # A thread for each batch: threads within a batch wait for each other at every layer (docs/LOG.md).
@@ -64,13 +64,13 @@ class OnnxClassifier(Predictor):
         if len(batches) == 1:
             return self._run(batches[0])
         with ThreadPoolExecutor(_cores()) as pool:
-            probabilities, doubt = zip(*pool.map(self._run, batches), strict=True)
-        return np.concatenate(probabilities), np.concatenate(doubt)
+            probabilities, uncertainty = zip(*pool.map(self._run, batches), strict=True)
+        return np.concatenate(probabilities), np.concatenate(uncertainty)
 
     def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        probabilities, doubt = self.session.run([PROBABILITIES, DOUBT], {PIXELS: pixels})
-        let_go(pixels)
-        return probabilities, doubt
+        probabilities, uncertainty = self.session.run([PROBABILITIES, UNCERTAINTY], {PIXELS: pixels})
+        release(pixels)
+        return probabilities, uncertainty
 
     @classmethod
     def load(cls, path: str | Path) -> OnnxClassifier:
@@ -111,7 +111,7 @@ class OnnxClassifier(Predictor):
         session = _session(content, path)
         given, found = session.get_inputs(), session.get_outputs()
         shapes = {value.name: value.shape[1:] for value in (*given, *found)}
-        if shapes != {PIXELS: [spec.channels, *spec.picture_size], PROBABILITIES: [len(names)], DOUBT: []}:
+        if shapes != {PIXELS: [spec.channels, *spec.image_size], PROBABILITIES: [len(names)], UNCERTAINTY: []}:
             raise broken(path, "its graph is not that of its facts")
         return cls(session, names, spec, unsure_above, recipe)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from imprint.core import __version__
 from imprint.core.errors import DataError, ImprintError, UsageError
 from imprint.core.files import written_whole
 from imprint.core.metrics import difference_interval
-from imprint.core.progress import Reporter
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
 from imprint.models.classifier import Classifier
@@ -26,20 +25,20 @@ from imprint.preprocessing.input_spec import InputSpec, fit
 from imprint.preprocessing.prepare import prepare
 
 TOLERANCE = 1e-4  # the most that a probability may differ
-DOUBT_TOLERANCE = 1e-3  # the same of doubt, which goes from some units to tens
-CALIBRATING = 300  # pictures whose activations set the ranges of int8; onnxruntime's examples take some hundred
-PROVING = 300  # pictures that come with scikit-learn
+UNCERTAINTY_TOLERANCE = 1e-3  # the same of doubt, which goes from some units to tens
+CALIBRATING = 300  # images whose activations set the ranges of int8; onnxruntime's examples take some hundred
+PROVING = 300  # images that come with scikit-learn
 LARGEST_LOSS = 0.01  # of accuracy by int8; a file that loses more is not kept
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What int8 does to a model, on labelled pictures that did not set its ranges.
+    """What int8 does to a model, on labelled images that did not set its ranges.
 
     Parameters
     ----------
     images : int
-        Number of pictures.
+        Number of images.
     accuracy : float
         Of the exported file.
     before : float
@@ -65,7 +64,7 @@ class Rounding:
         Returns
         -------
         float
-            As a share of the pictures.
+            As a share of the images.
 
         Examples
         --------
@@ -90,7 +89,7 @@ class Exported:
     ----------
     path : Path
         The file.
-    pictures : str
+    proved_on : str
         What it was proved on.
     images : int
         How many of them.
@@ -101,18 +100,18 @@ class Exported:
     difference : float
         The most that any probability differs.
     flags : float
-        Share of the pictures that both flag as unsure, or neither.
+        Share of the images that both flag as unsure, or neither.
     rounding : Rounding or None
         What int8 costs; None without.
 
     Examples
     --------
     >>> print(Exported(Path("a.onnx"), "digits", 300, 14, 1.0, 4e-7, 1.0, None))
-    300 pictures of digits (14 seen in other views too): all classes agree, probabilities differ by at most 4.0e-07
+    300 images of digits (14 seen in other views too): all classes agree, probabilities differ by at most 4.0e-07
     """
 
     path: Path
-    pictures: str
+    proved_on: str
     images: int
     viewed: int
     same: float
@@ -123,7 +122,7 @@ class Exported:
     def __str__(self) -> str:
         agreement = "all classes agree" if self.same == 1 else f"{self.same:.2%} of the classes agree"
         return (
-            f"{self.images:,} pictures of {self.pictures} ({self.viewed:,} seen in other views too): "
+            f"{self.images:,} images of {self.proved_on} ({self.viewed:,} seen in other views too): "
             f"{agreement.replace('%', ' %')}, probabilities differ by at most {self.difference:.1e}"
         )
 
@@ -134,9 +133,8 @@ def export(
     data: LabelledImages | Data | None = None,
     *,
     int8: bool = False,
-    reporter: Reporter | None = None,
 ) -> Exported:
-    """Write a model to one .onnx file, run pictures through it, and keep it only if the answers are the same.
+    """Write a model to one .onnx file, run images through it, and keep it only if the answers are the same.
 
     Parameters
     ----------
@@ -145,13 +143,11 @@ def export(
     path : str or Path
         The file; it appears once it is proved, and replaces an older one.
     data : LabelledImages, or data as `load` takes it, or None, default=None
-        Pictures to prove it on; None takes real ones that scikit-learn brings along: digits for a model of
+        Images to prove it on; None takes real ones that scikit-learn brings along: digits for a model of
         glyphs, else parts of two photos.
     int8 : bool, default=False
-        Keep weights as 8 bits. That changes answers, so labelled pictures must tell by how much: up to half of
+        Keep weights as 8 bits. That changes answers, so labelled images must tell by how much: up to half of
         them, at most 300, set the ranges, the others measure the loss of accuracy.
-    reporter : Reporter or None, default=None
-        Told what is read and what is left out; None keeps silent.
 
     Returns
     -------
@@ -164,7 +160,7 @@ def export(
         When the file does not give the same classes, or probabilities differ by more than 1e-4; with int8, when
         more than 0.01 of accuracy is lost.
     DataError
-        When int8 is asked without labelled pictures.
+        When int8 is asked without labelled images.
     UsageError
         When the packages for ONNX are missing, or the file cannot be written or does not end in .onnx.
 
@@ -172,7 +168,7 @@ def export(
     --------
     >>> import tempfile
     >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> export(model, Path(tempfile.mkdtemp()) / "digits.onnx").difference < 1e-4
     True
     """
@@ -183,12 +179,12 @@ def export(
     if Path(path).suffix.lower() != ".onnx":
         cause = "an exported model is known by the end of its name"
         raise UsageError("output", str(path), cause, "Let the name end in .onnx.")
-    model = replace(model, net=deepcopy(model.net).cpu())  # a GPU rounds convolutions to 10 bits
-    images = proving_pictures(model.spec) if data is None else model.ready(data, reporter=reporter)
+    model = replace(model, network=deepcopy(model.network).cpu())  # a GPU rounds convolutions to 10 bits
+    images = proving_images(model.spec) if data is None else model.ready(data)
     if int8 and (images.labels is None or data is None or len(images) < 2):
-        remedy = "Give labelled pictures with --data, or leave --int8 out."
+        remedy = "Give labelled images with --data, or leave --int8 out."
         raise DataError("int8", images.name, "without labels its loss of accuracy cannot be measured", remedy)
-    network = network_model(model.net, model.spec, len(model.class_names))
+    network = network_model(model.network, model.spec, len(model.class_names))
     if int8:
         from imprint.models.onnx.quantise import quantised
 
@@ -196,7 +192,7 @@ def export(
         network = quantised(network, prepare(torch.from_numpy(images[setting].pixels), model.spec).numpy())
         images = images[~setting]
     facts = {
-        "imprint": version("imprint"),
+        "imprint": __version__,
         "class_names": list(model.class_names),
         "input_spec": asdict(model.spec),
         "unsure_above": model.unsure_above,
@@ -211,12 +207,12 @@ def export(
 def _proved(model: Classifier, written: OnnxClassifier, images: LabelledImages, path: Path, int8: bool) -> Exported:
     """Compare the written file's answers with the model's; refuse it where they differ too much."""
     expected, found = model.predict(images), written.predict(images)
-    plain = replace(model, views_below=0.0).predict(images)
+    plain = replace(model, tta_below=0.0).predict(images)
     difference = float(np.abs(expected.probabilities - found.probabilities).max())
     rounding = _rounding(model, expected, found, images) if int8 else None
     exported = Exported(
         path=path,
-        pictures=images.name,
+        proved_on=images.name,
         images=len(images),
         viewed=int((plain.probabilities != expected.probabilities).any(axis=1).sum()),
         same=float((expected.labels == found.labels).mean()),
@@ -224,7 +220,7 @@ def _proved(model: Classifier, written: OnnxClassifier, images: LabelledImages, 
         flags=float((expected.unsure == found.unsure).mean()),
         rounding=rounding,
     )
-    alike = difference <= TOLERANCE and np.abs(expected.doubt - found.doubt).max() <= DOUBT_TOLERANCE
+    alike = difference <= TOLERANCE and np.abs(expected.uncertainty - found.uncertainty).max() <= UNCERTAINTY_TOLERANCE
     if rounding is None and not (exported.same == 1 and alike):
         raise ImprintError("model", str(path), f"it does not answer as before ({exported})", "It was not kept.")
     if rounding is not None and not rounding.loss <= LARGEST_LOSS:
@@ -239,8 +235,8 @@ def _rounding(model: Classifier, expected: Predictions, found: Predictions, imag
     return Rounding(len(labels), float(still.mean()), float(right.mean()), interval)
 
 
-def proving_pictures(spec: InputSpec) -> LabelledImages:
-    """Take real pictures that scikit-learn brings along, and bring them into a model's form.
+def proving_images(spec: InputSpec) -> LabelledImages:
+    """Take real images that scikit-learn brings along, and bring them into a model's form.
 
     Parameters
     ----------
@@ -254,16 +250,16 @@ def proving_pictures(spec: InputSpec) -> LabelledImages:
 
     Examples
     --------
-    >>> proving_pictures(InputSpec(3, (32, 48), (32, 48))).pixels.shape
+    >>> proving_images(InputSpec(3, (32, 48), (32, 48))).pixels.shape
     (300, 3, 32, 48)
     """
     if spec.glyph is None:
-        name, pictures = "two photos", _parts_of_photos()
+        name, images = "two photos", _parts_of_photos()
     else:
         digits = load("digits").pixels
-        name, pictures = "digits", [digits[i * len(digits) // PROVING].transpose(1, 2, 0) for i in range(PROVING)]
-    plain = replace(spec, glyph=None)  # looking for ink takes long, and any picture proves that answers are the same
-    pixels = np.stack([fit(picture, plain) for picture in pictures])
+        name, images = "digits", [digits[i * len(digits) // PROVING].transpose(1, 2, 0) for i in range(PROVING)]
+    plain = replace(spec, glyph=None)  # looking for ink takes long, and any image proves that answers are the same
+    pixels = np.stack([fit(image, plain) for image in images])
     return LabelledImages(pixels, None, (), np.array([f"{name}#{i}" for i in range(1, PROVING + 1)]), name)
 
 

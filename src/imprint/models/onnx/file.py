@@ -13,7 +13,7 @@ from imprint.core.errors import ModelFileError, UsageError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-PIXELS, PROBABILITIES, DOUBT = "pixels", "probabilities", "doubt"  # what goes in, and what comes out
+PIXELS, PROBABILITIES, UNCERTAINTY = "pixels", "probabilities", "doubt"  # what goes in, and what comes out
 KEY = "imprint"  # the entry of the metadata that holds the facts, as JSON
 FORMAT = 1
 LARGEST = 512 * 2**20  # bytes

@@ -14,23 +14,23 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from imprint.core.metrics import SMALLEST
 from imprint.models.classifier import Classifier
-from imprint.models.inference import GRADUAL, GUARDED, LEAST, LEAST_GUARDED, NEAREST, VIEWS
+from imprint.models.inference import DETECTOR_WEIGHT, GRADUAL, LEAST, LEAST_DETECTED, NEAREST, TTA_VIEWS
 from imprint.models.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
-from imprint.models.onnx.file import DOUBT, PIXELS, PROBABILITIES
-from imprint.models.ood import FEATURED_MEMBERS, guard_classes
+from imprint.models.onnx.file import PIXELS, PROBABILITIES, UNCERTAINTY
+from imprint.models.ood import OOD_MEMBERS, ood_detector_classes
 from imprint.preprocessing.input_spec import InputSpec, scaling_weights
 
 OPSET, IR_VERSION = 18, 9  # of May 2023: old enough for today's runtimes; with 18, sums take axes as every other
 PREPARED, FEATURES = "prepared", "features"  # what goes in and out of the network inside
 
 
-def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
-    """Write a network down: prepared pictures in, probabilities and features out.
+def network_model(network: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
+    """Write a network down: prepared images in, probabilities and features out.
 
     Parameters
     ----------
     net : nn.Module
-        From `nets.build_net`, in evaluation mode.
+        From `nets.build_network`, in evaluation mode.
     spec : InputSpec
         Its input contract.
     classes : int
@@ -39,18 +39,18 @@ def network_model(net: nn.Module, spec: InputSpec, classes: int) -> ModelProto:
     Returns
     -------
     ModelProto
-        Any number of pictures at a time.
+        Any number of images at a time.
 
     Examples
     --------
-    >>> from imprint.models.networks import build_net
-    >>> model = network_model(build_net("quick", 1, (28, 28), 10).eval(), InputSpec(1, (8, 8), (28, 28)), 10)
+    >>> from imprint.models.networks import build_network
+    >>> model = network_model(build_network("quick", 1, (28, 28), 10).eval(), InputSpec(1, (8, 8), (28, 28)), 10)
     >>> [node.op_type for node in model.graph.node][:3]
     ['Conv', 'Relu', 'GlobalAveragePool']
     """
     nodes, shares, features = _Nodes(), list[str](), list[str]()
-    for place, member in enumerate(net.members if isinstance(net, Ensemble) else [net]):
-        noted = features if place < FEATURED_MEMBERS else []
+    for place, member in enumerate(network.members if isinstance(network, Ensemble) else [network]):
+        noted = features if place < OOD_MEMBERS else []
         shares.append(nodes.add("Softmax", _chain(nodes, member.children(), PREPARED, noted), axis=1))
     nodes.add("Mean", *shares, output=PROBABILITIES)
     nodes.add("Concat", *features, axis=1, output=FEATURES)
@@ -71,26 +71,26 @@ def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
     Returns
     -------
     ModelProto
-        Pictures as uint8 (n, channels, height, width) in, probabilities (n, classes) and doubt (n) out.
+        Images as uint8 (n, channels, height, width) in, probabilities (n, classes) and doubt (n) out.
 
     Examples
     --------
     >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", settings=["epochs=1", "min_steps=1"], silent=True).model
-    >>> whole = classifier_model(model, network_model(model.net, model.spec, 10))
+    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
+    >>> whole = classifier_model(model, network_model(model.network, model.spec, 10))
     >>> [value.name for value in (*whole.graph.input, *whole.graph.output)]
     ['pixels', 'probabilities', 'doubt']
     """
     nodes, spec = _Nodes(), model.spec
     prepared = _prepare(nodes, spec)
     found, features = nodes.splice("net", network.graph, prepared, [PROBABILITIES, FEATURES])
-    if model.recipe.views != "none":
-        found = _look_again(nodes, network.graph, model, prepared, found)
+    if model.recipe.tta != "none":
+        found = _test_time_augment(nodes, network.graph, model, prepared, found)
     logits = nodes.add("Log", nodes.add("Max", found, nodes.weight(SMALLEST)))
     nodes.add("Softmax", nodes.add("Div", logits, nodes.weight(model.temperature)), axis=1, output=PROBABILITIES)
-    _doubt(nodes, model, features, prepared)
-    pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["n", spec.channels, *spec.picture_size])
-    return _model(nodes, pixels, {PROBABILITIES: ["n", len(model.class_names)], DOUBT: ["n"]})
+    _uncertainty(nodes, model, features, prepared)
+    pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["n", spec.channels, *spec.image_size])
+    return _model(nodes, pixels, {PROBABILITIES: ["n", len(model.class_names)], UNCERTAINTY: ["n"]})
 
 
 class _Nodes:
@@ -146,8 +146,8 @@ def _needed(network: GraphProto, wanted: list[str]) -> list[NodeProto]:
 def _prepare(nodes: _Nodes, spec: InputSpec) -> str:
     """Scale and normalise, as `preparation.prepare` does."""
     pixels = nodes.add("Cast", PIXELS, to=TensorProto.FLOAT)
-    if spec.picture_size != spec.input_size:
-        down, across = (scaling_weights(*sides) for sides in zip(spec.picture_size, spec.input_size, strict=True))
+    if spec.image_size != spec.input_size:
+        down, across = (scaling_weights(*sides) for sides in zip(spec.image_size, spec.input_size, strict=True))
         half = nodes.weight(0.5)
         wide = nodes.add("MatMul", pixels, nodes.weight(across))
         wide = nodes.add("Floor", nodes.add("Add", wide, half))
@@ -156,9 +156,9 @@ def _prepare(nodes: _Nodes, spec: InputSpec) -> str:
     return nodes.add("Div", pixels, nodes.weight(255.0), output=PREPARED)
 
 
-def _look_again(nodes: _Nodes, network: GraphProto, model: Classifier, prepared: str, found: str) -> str:
-    """Average other views where the network hesitates, as `predict.look_again` does."""
-    limit = nodes.weight(model.views_below)
+def _test_time_augment(nodes: _Nodes, network: GraphProto, model: Classifier, prepared: str, found: str) -> str:
+    """Average other views where the network hesitates, as `predict.test_time_augment` does."""
+    limit = nodes.weight(model.tta_below)
     confidence = nodes.add("ReduceMax", found, nodes.weight([1]), keepdims=1)
     hesitant = nodes.add("Squeeze", nodes.add("Less", confidence, limit), nodes.weight([1]))
     rows = nodes.add("Transpose", nodes.add("NonZero", hesitant), perm=[1, 0])
@@ -174,10 +174,10 @@ def _look_again(nodes: _Nodes, network: GraphProto, model: Classifier, prepared:
 
 
 def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
-    """Give the other views of pictures, and how many each has: each view only moves pixels, so say from where."""
+    """Give the other views of images, and how many each has: each view only moves pixels, so say from where."""
     channels, (height, width) = model.spec.channels, model.spec.input_size
     places = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
-    views = VIEWS[model.recipe.views](places)
+    views = TTA_VIEWS[model.recipe.tta](places)
     sources = torch.cat(views).flatten().to(torch.int32)
     flat = nodes.add("Reshape", chosen, nodes.weight([-1, channels, height * width]))
     moved = nodes.add("Gather", flat, nodes.weight(sources), axis=2)
@@ -186,15 +186,15 @@ def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
     return nodes.add("Reshape", turned, nodes.weight([-1, channels, height, width])), len(views)
 
 
-def _doubt(nodes: _Nodes, model: Classifier, features: str, prepared: str) -> None:
+def _uncertainty(nodes: _Nodes, model: Classifier, features: str, prepared: str) -> None:
     """Measure how far features lie from their class, and join that with confidence, as `predict.doubts` does."""
-    centres, whitening = model.familiarity.centres, model.familiarity.whitening
+    centres, whitening = model.ood_score.centres, model.ood_score.whitening
     one, predicted = nodes.weight([1]), nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=0)
     if len(whitening) == 1:
         gap = nodes.add("Sub", features, nodes.add("Gather", nodes.weight(centres), predicted))
         white = nodes.add("MatMul", gap, nodes.weight(whitening[0]))
         distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=0)
-    else:  # from every class, since fetching a matrix for each picture takes longer
+    else:  # from every class, since fetching a matrix for each image takes longer
         gaps = nodes.add("Sub", features, nodes.weight(centres[:, None]))
         white = nodes.add("MatMul", gaps, nodes.weight(whitening))
         distances = nodes.add("ReduceSum", nodes.add("Mul", white, white), nodes.weight([2]), keepdims=0)
@@ -204,26 +204,26 @@ def _doubt(nodes: _Nodes, model: Classifier, features: str, prepared: str) -> No
     far = nodes.add("Log", nodes.add("Max", distance, nodes.weight(NEAREST)))
     confidence = nodes.add("Max", nodes.add("ReduceMax", PROBABILITIES, one, keepdims=0), nodes.weight(LEAST))
     known = nodes.add("Log", confidence)
-    if model.guard is not None:
-        known = nodes.add("Add", known, _guarded(nodes, model, model.guard, prepared))
-    nodes.add("Sub", far, known, output=DOUBT)
+    if model.ood_detector is not None:
+        known = nodes.add("Add", known, _detected(nodes, model, model.ood_detector, prepared))
+    nodes.add("Sub", far, known, output=UNCERTAINTY)
 
 
-def _guarded(nodes: _Nodes, model: Classifier, guard: nn.Module, prepared: str) -> str:
+def _detected(nodes: _Nodes, model: Classifier, ood_detector: nn.Module, prepared: str) -> str:
     """Ask the guard about the predicted classes, as `predict.recognised` does, and weigh its logarithm."""
-    told_apart = guard_classes(model.recipe, model.spec.picture_size, len(model.class_names))
-    network = network_model(guard, model.spec, told_apart)
-    [found] = nodes.splice("guard", network.graph, prepared, [PROBABILITIES])
+    told_apart = ood_detector_classes(model.recipe, model.spec.image_size, len(model.class_names))
+    network = network_model(ood_detector, model.spec, told_apart)
+    [found] = nodes.splice("ood_detector", network.graph, prepared, [PROBABILITIES])
     predicted = nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=1)
     known = nodes.add("Squeeze", nodes.add("GatherElements", found, predicted, axis=1), nodes.weight([1]))
-    known = nodes.add("Max", known, nodes.weight(LEAST_GUARDED))
-    return nodes.add("Mul", nodes.add("Log", known), nodes.weight(GUARDED))
+    known = nodes.add("Max", known, nodes.weight(LEAST_DETECTED))
+    return nodes.add("Mul", nodes.add("Log", known), nodes.weight(DETECTOR_WEIGHT))
 
 
 def _chain(nodes: _Nodes, layers: Iterable[Any], given: str, features: list[str]) -> str:
     """Write layers down that follow each other; a convolution takes the normalisation behind it into its weights.
 
-    Behind each activation, the mean of each channel is noted as a feature, as `familiarity.logits_and_features` does.
+    Behind each activation, the mean of each channel is noted as a feature, as `familiarity.logits_and_embeddings` does.
     """
     chain: list[Any] = []
     for layer in layers:

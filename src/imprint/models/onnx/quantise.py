@@ -19,14 +19,14 @@ BATCH = 64
 
 
 def quantised(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -> onnx.ModelProto:
-    """Quantise a network by the ranges that its activations have on some pictures.
+    """Quantise a network by the ranges that its activations have on some images.
 
     Parameters
     ----------
     network : ModelProto
         From `onnx_graph.network_model`.
     prepared : ndarray of float32, shape (n, c, h, w)
-        Pictures as the network takes them, some hundred like those that it will see.
+        Images as the network takes them, some hundred like those that it will see.
 
     Returns
     -------
@@ -42,9 +42,9 @@ def quantised(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -
     --------
     >>> import numpy as np
     >>> from imprint.preprocessing.input_spec import InputSpec
-    >>> from imprint.models.networks import build_net
+    >>> from imprint.models.networks import build_network
     >>> from imprint.models.onnx.graph import network_model
-    >>> network = network_model(build_net("quick", 1, (28, 28), 10).eval(), InputSpec(1, (28, 28), (28, 28)), 10)
+    >>> network = network_model(build_network("quick", 1, (28, 28), 10).eval(), InputSpec(1, (28, 28), (28, 28)), 10)
     >>> small = quantised(network, np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32))
     >>> network.ByteSize() > 2 * small.ByteSize()
     True
@@ -68,7 +68,7 @@ def quantised(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands pictures to onnxruntime, batch by batch."""
+    """Hands images to onnxruntime, batch by batch."""
 
     def __init__(self, prepared: Float32[ndarray, "n c h w"]) -> None:
         starts = range(0, len(prepared), BATCH)
