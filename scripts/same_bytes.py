@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 from PIL import Image
+from safetensors import safe_open
 
 HERE = Path(__file__).resolve().parent.parent
 CASES = {

@@ -63,7 +63,7 @@ def _numbered(name: str, parent: Path) -> Path:
 
 
 def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None) -> dict[str, Any]:
-    """Settle where a run finds its data: as given now, else as given when it began; raises `UsageError` without data."""
+    """Settle where a run finds its data: as given now, else as when it began; raises `UsageError` without data."""
     before = {} if resumed is None else dict(resumed.options)
     folder = Path(before.pop("folder", Path.cwd()))
     if folder != Path.cwd():
@@ -71,7 +71,8 @@ def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None
             path = folder / str(before[key])
             before[key] = str(path) if path.exists() and before[key] != "digits" else before[key]
     now = {key: value for key, value in given.items() if value is not None}
-    options = {"device": "auto", "allow_bad": 0.2, "command": command_line(), **before, **now, "folder": str(Path.cwd())}
+    defaults = {"device": "auto", "allow_bad": 0.2, "command": command_line()}
+    options = {**defaults, **before, **now, "folder": str(Path.cwd())}
     if "data" not in options:
         remedy = "Name the data, or a run that was stopped with --resume."
         raise UsageError("usage", "imprint train", "Missing argument DATA", remedy)
@@ -136,7 +137,7 @@ def unfinished_note(path: Path) -> str:
 
 
 def write_run(run: Run, plan: Plan, options: Mapping[str, Any], tested: LabelledImages | None) -> None:
-    """Write what a run leaves into its folder, each file whole: model, history, recipe, scores, evidence and drawings."""
+    """Write what a run leaves into its folder, each file whole: model, history, recipe, scores and figures."""
     folder = run.folder
     assert folder is not None
     run.model.save(folder / MODEL_NAME)

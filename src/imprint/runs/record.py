@@ -25,31 +25,7 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """What a run folder holds.
-
-    Parameters
-    ----------
-    folder : Path
-        Where it stands.
-    model : Classifier
-        The model.
-    history : dict of str to list of float
-        Columns of history.csv; empty where it is missing.
-    metrics : dict
-        metrics.json; empty where it is missing.
-    origin : Provenance or None
-        What the run came from, where it is known.
-    answers : LabelledPredictions or None
-        What the model said of the validation images, where there were any.
-    notes : tuple of str
-        What is missing.
-
-    Examples
-    --------
-    >>> read_run(Path("nowhere"))
-    Traceback (most recent call last):
-    imprint.core.errors.UsageError: run folder at nowhere: there is no such folder. Name one that imprint train made.
-    """
+    """What a run folder holds; empty or None where a file is missing, which `notes` tells."""
 
     folder: Path
     model: Classifier
@@ -62,36 +38,10 @@ class RunRecord:
     def read_images(
         self, data: str | None = None
     ) -> tuple[LabelledImages, LabelledImages | None]:
-        """Read the run's images again.
+        """Read again the images that the run learnt from, and those held out in the order of `labelled`, if any.
 
-        Parameters
-        ----------
-        data : str or None, default=None
-            Where they stand now; None is where they stood.
-
-        Returns
-        -------
-        training : LabelledImages
-            Those learnt from.
-        held_out : LabelledImages or None
-            The validation images, if any, in the order of `answers`.
-
-        Raises
-        ------
-        DataError
-            When the run does not tell them, or they cannot be read, or are others by now.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from imprint import load, train
-        >>> from imprint.runs.folder import train_facts, write_run
-        >>> run = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False)
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> write_run(run, folder, train_facts(run, folder, None))
-        >>> read_run(folder).read_images()
-        Traceback (most recent call last):
-        imprint.core.errors.DataError: training data at ...: the run does not tell it. Train again...
+        `data` tells where they stand now, if they were moved. Raises `DataError` where the run does not tell them, or
+        they cannot be read, or are others by now.
         """
         provenance, labelled = self.provenance, self.labelled
         if provenance is None:
@@ -114,30 +64,9 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read what a training run left behind.
+    """Read a run folder.
 
-    Parameters
-    ----------
-    folder : Path
-        A run folder.
-
-    Returns
-    -------
-    RunRecord
-        The model, and whatever else the folder holds.
-
-    Raises
-    ------
-    UsageError
-        When there is no such folder, or a file in it is broken.
-    ModelFileError
-        When it holds no whole model.
-
-    Examples
-    --------
-    >>> read_run(Path("pyproject.toml"))
-    Traceback (most recent call last):
-    imprint.core.errors.UsageError: run folder at pyproject.toml: it is a file. Name a folder that imprint train made.
+    Raises `UsageError` where there is none or a file is broken, `ModelFileError` where it holds no whole model.
     """
     if not folder.is_dir():
         cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")

@@ -71,7 +71,8 @@ class Run:
     @property
     def expectation(self) -> str:
         """What to expect of the model on new images, in words."""
-        return f"{self.expected or NOTHING_HELD_OUT}\n{coverage_statement(self.expected.images if self.expected else 0)}"
+        coverage = coverage_statement(self.expected.images if self.expected else 0)
+        return f"{self.expected or NOTHING_HELD_OUT}\n{coverage}"
 
     def facts(self) -> dict[str, Any]:
         """Sum the run up as plain JSON values, as metrics.json and ``imprint train --json`` do.

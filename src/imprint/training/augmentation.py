@@ -21,28 +21,8 @@ def warp(
 ) -> Float[Tensor, "n c h w"]:
     """Resample each image through its own affine map, bent where wanted.
 
-    Output pixel (x, y) takes the input at ``matrix @ (x, y, 1) + bend(x, y)``, in pixels from the
-    image's centre; between pixels bilinear, beyond the edge the nearest pixel.
-
-    Parameters
-    ----------
-    pixels : Tensor of float, shape (n, c, h, w)
-        Images.
-    matrices : Tensor of float, shape (n, 2, 3)
-        Rows for x (along columns) and y (along rows); the last column shifts, in pixels.
-    bend : Tensor of float, shape (n, 2, h, w) or None, default=None
-        Added along x and y, in pixels.
-
-    Returns
-    -------
-    Tensor of float, shape (n, c, h, w)
-        The warped images.
-
-    Examples
-    --------
-    >>> shift_left = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
-    >>> warp(torch.tensor([[[[1.0, 2.0, 3.0]]]]), shift_left)
-    tensor([[[[2., 3., 3.]]]])
+    Output pixel (x, y) takes the input at ``matrix @ (x, y, 1) + bend(x, y)``, in pixels from the image's centre;
+    between pixels bilinear, beyond the edge the nearest pixel.
     """
     count, _, height, width = pixels.shape
     x = torch.arange(width, device=pixels.device) - (width - 1) / 2
@@ -62,26 +42,7 @@ def warp(
 
 
 def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "n c h w"]:
-    """Change each image at random, as the recipe says.
-
-    Parameters
-    ----------
-    pixels : Tensor of float, shape (n, c, h, w)
-        Images, from 0 to 1.
-    recipe : Recipe
-        Its fields rotation, zoom, shift, elastic, min_crop_area, hflip, downscale and color_jitter.
-
-    Returns
-    -------
-    Tensor of float, shape (n, c, h, w)
-        The changed images.
-
-    Examples
-    --------
-    >>> from imprint.recipes import RECIPES
-    >>> augment(torch.rand(2, 1, 28, 28), RECIPES["quick"]).shape
-    torch.Size([2, 1, 28, 28])
-    """
+    """Change each image (from 0 to 1) at random, by the recipe's fields from rotation to color_jitter."""
     warped = random_warp(
         pixels,
         rotation=recipe.rotation,
@@ -103,45 +64,13 @@ def random_warp(
     min_crop_area: float = 1.0,
     hflip: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """Turn, stretch, move, bend, min_crop_area and hflip each image by its own random amounts.
+    """Rotate, stretch, shift, bend, crop and mirror each image by its own random amounts.
 
-    Rotation, zoom and shift alone are what Keras's ImageDataGenerator does: the map from output
-    to input is rotation · shift · zoom, every amount uniform.
-
-    Parameters
-    ----------
-    pixels : Tensor of float, shape (n, c, h, w)
-        Images.
-    rotation : float
-        Largest turn either way, in degrees.
-    zoom : float
-        Width and height are each stretched by their own factor from 1 - zoom to 1 + zoom.
-    shift : float
-        Largest move, as a share of width and of height.
-    elastic : float, default=0
-        Standard deviation of the displacements at 5×5 points, bicubic between them, in 28ths of the side.
-    min_crop_area : float, default=1
-        Take a part of this share of the area at least, of a shape from 3:4 to 4:3 of the image's,
-        anywhere within, and enlarge it to the whole.
-    hflip : bool, default=False
-        Turn left and right about in half of the images.
-
-    Returns
-    -------
-    Tensor of float, shape (n, c, h, w)
-        The changed images; `pixels` itself where nothing is asked.
-
-    References
-    ----------
-    keras/src/legacy/preprocessing/image.py, `get_random_transform` and `apply_affine_transform`;
-    Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003,
-    for the bending; Szegedy et al., "Going deeper with convolutions", arXiv:1409.4842, for the crops.
-
-    Examples
-    --------
-    >>> pixels = torch.rand(2, 1, 28, 28)
-    >>> random_warp(pixels, rotation=10.0, zoom=0.1, shift=0.1).shape
-    torch.Size([2, 1, 28, 28])
+    Rotation (degrees), zoom and shift (shares of the side) are uniform up to the given amount either way, composed as
+    by Keras's ImageDataGenerator (keras/src/legacy/preprocessing/image.py): output to input is rotation · shift · zoom.
+    `elastic` is the standard deviation of displacements at 5×5 points, in 28ths of the side (Simard et al., ICDAR
+    2003). A crop takes `min_crop_area` or more of the area, of a shape from 3:4 to 4:3 of the image's (Szegedy et al.,
+    arXiv:1409.4842).
     """
     if not (rotation or zoom or shift or elastic or min_crop_area < 1 or hflip):
         return pixels
@@ -163,27 +92,11 @@ def random_warp(
 
 
 def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
-    """Show some of the images as if they had been taken at a third to six tenths of their side, then enlarged.
+    """Show a share of the images as if taken at a third to six tenths of their side, then enlarged.
 
-    Strangers' images often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
-    raised too, by up to three times.
-
-    Parameters
-    ----------
-    pixels : Tensor of float, shape (n, c, h, w)
-        Images in random order, from 0 to 1.
-    share : float
-        Of them that are changed, spread evenly, at four random sizes.
-
-    Returns
-    -------
-    Tensor of float, shape (n, c, h, w)
-        From 0 to 1; `pixels` itself where the share is 0.
-
-    Examples
-    --------
-    >>> random_downscale(torch.rand(20, 1, 28, 28), 0.3).shape
-    torch.Size([20, 1, 28, 28])
+    Images from elsewhere often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
+    raised too, by up to three times. The images must stand in random order: those changed are spread evenly, at four
+    sizes.
     """
     if not share:
         return pixels
@@ -202,25 +115,7 @@ def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Te
 
 
 def random_color_jitter(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tensor, "n c h w"]:
-    """Change each image's saturation, contrast and brightness by its own random factors.
-
-    Parameters
-    ----------
-    pixels : Tensor of float, shape (n, c, h, w)
-        Images, from 0 to 1.
-    amount : float
-        Each factor is uniform from 1 - amount to 1 + amount.
-
-    Returns
-    -------
-    Tensor of float, shape (n, c, h, w)
-        From 0 to 1; `pixels` itself where the amount is 0.
-
-    Examples
-    --------
-    >>> random_color_jitter(torch.rand(2, 3, 4, 4), 0.3).shape
-    torch.Size([2, 3, 4, 4])
-    """
+    """Change each image's saturation, contrast and brightness by own factors, from 1 - amount to 1 + amount."""
     if not amount:
         return pixels
     factors = 1 + amount * (torch.rand(3, len(pixels), 1, 1, 1, device=pixels.device) * 2 - 1)
@@ -233,29 +128,7 @@ def random_color_jitter(pixels: Float[Tensor, "n c h w"], amount: float) -> Floa
 
 
 def random_bend(count: int, size: tuple[int, int], elastic: float, device: torch.device) -> Float[Tensor, "n 2 h w"]:
-    """Draw smooth displacements for `warp`.
-
-    Parameters
-    ----------
-    count : int
-        Images.
-    size : tuple of int
-        Their height and width in pixels.
-    elastic : float
-        Standard deviation at 5×5 points, in 28ths of the side.
-    device : torch.device
-        Where they are needed.
-
-    Returns
-    -------
-    Tensor of float, shape (count, 2, height, width)
-        Along x and y, in pixels.
-
-    Examples
-    --------
-    >>> random_bend(3, (28, 28), 0.5, torch.device("cpu")).shape
-    torch.Size([3, 2, 28, 28])
-    """
+    """Draw smooth displacements for `warp`, in pixels along x and y; for `elastic` see `random_warp`."""
     points = torch.randn(count, 2, 5, 5, device=device) * (elastic / 28)
     for axis, side in enumerate(reversed(size)):
         points[:, axis] *= side
@@ -267,29 +140,7 @@ def affine_matrices(
     zooms: tuple[Float[Tensor, " n"], Float[Tensor, " n"]],
     shifts: tuple[Float[Tensor, " n"], Float[Tensor, " n"]],
 ) -> Float[Tensor, "n 2 3"]:
-    """Compose rotation · shift · zoom.
-
-    Parameters
-    ----------
-    angle : Tensor of float, shape (n,)
-        In radians.
-    zooms : pair of Tensor of float, shape (n,)
-        Factors along x and y; above 1 shows more of the image, smaller.
-    shifts : pair of Tensor of float, shape (n,)
-        Along x and y, in pixels.
-
-    Returns
-    -------
-    Tensor of float, shape (n, 2, 3)
-        Matrices for `warp`.
-
-    Examples
-    --------
-    >>> one, none = torch.ones(1), torch.zeros(1)
-    >>> affine_matrices(none, (one, one), (none, none))
-    tensor([[[1., -0., 0.],
-             [0., 1., 0.]]])
-    """
+    """Compose rotation (radians) · shift (pixels) · zoom, along x and y; zooms above 1 show more, smaller."""
     cos, sin = angle.cos(), angle.sin()
     (zoom_x, zoom_y), (shift_x, shift_y) = zooms, shifts
     to_x = torch.stack([cos * zoom_x, -sin * zoom_y, cos * shift_x - sin * shift_y], dim=1)

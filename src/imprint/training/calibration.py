@@ -1,4 +1,4 @@
-"""Confidence: how sure a trained network may be, settled on images at the end of training."""
+"""Calibration: how sure a trained network may be, settled on images at the end of training."""
 
 from __future__ import annotations
 
@@ -28,106 +28,57 @@ from imprint.recipes import Recipe
 from imprint.training.augmentation import augment
 from imprint.training.plan import Plan
 
-UNSURE_SHARE = 0.01  # of genuine images, at most
-FITTING = 8192  # training images that show what is usual; four times as many changed nothing
-SETTLING = 2000  # training images that settle the limits where there are no validation images
-ROUNDING = 1e-3  # of doubt, by which another machine may differ: the image that sets the limit is flagged on none
-FEWEST_HELD_OUT = 2  # a spread needs so many
-TOGETHER = 128  # images changed at once; of photos more take much memory
+MAX_FLAGGED = 0.01  # share of in-distribution images that may be flagged unsure
+OOD_IMAGES = 8192  # training images that the OOD score is fitted on; four times as many changed nothing
+CALIBRATION_IMAGES = 2000  # training images that stand for validation images where there are none
+# Of uncertainty, by which another machine may differ: the image that sets the limit is flagged on none.
+ROUNDING_MARGIN = 1e-3
+MIN_HELD_OUT = 2  # a standard deviation needs so many
+AUGMENTED_AT_ONCE = 128  # images; of photos more take much memory
 
 
 def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, recipe: Recipe) -> Classifier:
-    """Make a classifier of a trained network: settle its temperature, what is usual to it, and its limits.
+    """Make a classifier of trained networks: fit its temperature and OOD score, and settle when it is unsure.
 
-    The temperature and the limits come from the validation images, what is usual from training images as they are.
-    Where none was held out, augmented versions of a fifth of the training images, 2,000 at most, stand for new ones,
-    since they are harder than what the network has learnt by heart, and the others show what is usual.
-    Confidence is then less certain to fit accuracy, and the share of genuine images flagged is no longer promised.
-
-    Parameters
-    ----------
-    net : nn.Module
-        The trained network.
-    guard : nn.Module or None
-        The trained guard, if the recipe has one.
-    plan : Plan
-        The run.
-    recipe : Recipe
-        As it was carried out.
-
-    Returns
-    -------
-    Classifier
-        Without its score.
-
-    Examples
-    --------
-    >>> from imprint import load
-    >>> from imprint.models.networks import build_network
-    >>> from imprint.training.plan import make_plan
-    >>> plan = make_plan(load("digits"), "quick", device="cpu")
-    >>> model = calibrate(build_network("quick", 1, (28, 28), 10), None, plan, plan.recipe)
-    >>> model.ood_score.centres.shape
-    torch.Size([10, 208])
+    Temperature and limits come from the validation images, the OOD score from training images as they are. Where none
+    was held out, augmented versions of a fifth of the training images (2,000 at most) stand for new ones, since they
+    are harder than what the network has learnt by heart; confidence then fits accuracy less surely, and no share is
+    promised.
     """
     images, spec = plan.images, plan.spec
-    held_out = plan.validation is not None and len(plan.validation) >= FEWEST_HELD_OUT
+    held_out = plan.validation is not None and len(plan.validation) >= MIN_HELD_OUT
     some = np.random.default_rng(recipe.seed).permutation(plan.training)  # they may stand class by class
-    parting = 0 if held_out else min(SETTLING, max(FEWEST_HELD_OUT, len(some) // 5))
-    usual = some[parting : parting + FITTING] if len(some) > parting else some
-    settling = plan.validation if held_out and plan.validation is not None else images[some[:parting]]
-    labels = settling.labels_among(images.class_names)
-    looked_at = spec if held_out else replace(spec, image_size=spec.input_size)
-    pixels = settling.pixels if held_out else _augmented(settling.pixels, spec, recipe)
+    set_apart = 0 if held_out else min(CALIBRATION_IMAGES, max(MIN_HELD_OUT, len(some) // 5))
+    fitted = some[set_apart : set_apart + OOD_IMAGES] if len(some) > set_apart else some
+    held = plan.validation if held_out and plan.validation is not None else images[some[:set_apart]]
+    labels = held.labels_among(images.class_names)
+    seen_by = spec if held_out else replace(spec, image_size=spec.input_size)
+    pixels = held.pixels if held_out else _augmented(held.pixels, spec, recipe)
 
-    plain, features = predict_with_embeddings(network, pixels, looked_at)
+    plain, embeddings = predict_with_embeddings(network, pixels, seen_by)
     tta_below = float(np.quantile(plain.max(axis=1), TTA_SHARE))
-    probabilities = test_time_augment(network, pixels, looked_at, recipe.tta, plain, tta_below)
+    probabilities = test_time_augment(network, pixels, seen_by, recipe.tta, plain, tta_below)
     temperature = fit_temperature(probabilities, labels)
-    usual_labels = torch.from_numpy(images.labels_among(images.class_names)[usual])
-    _, usual_features = predict_with_embeddings(network, images.pixels, spec, usual)
-    ood_score = fit_mahalanobis(usual_features, usual_labels, len(images.class_names))
+    fitted_labels = torch.from_numpy(images.labels_among(images.class_names)[fitted])
+    _, fitted_embeddings = predict_with_embeddings(network, images.pixels, spec, fitted)
+    ood_score = fit_mahalanobis(fitted_embeddings, fitted_labels, len(images.class_names))
     calibrated = tempered(probabilities, temperature)
     predicted = calibrated.argmax(axis=1)
-    distances = ood_score.distances(features, torch.from_numpy(predicted).to(features.device))
-    known = None if ood_detector is None else in_distribution(ood_detector, pixels, looked_at, predicted)
-    limit = conformal_limit(uncertainty_score(calibrated, distances, known), UNSURE_SHARE) + ROUNDING
+    distances = ood_score.distances(embeddings, torch.from_numpy(predicted).to(embeddings.device))
+    known = None if ood_detector is None else in_distribution(ood_detector, pixels, seen_by, predicted)
+    limit = conformal_limit(uncertainty_score(calibrated, distances, known), MAX_FLAGGED) + ROUNDING_MARGIN
     return Classifier(network, images.class_names, spec, recipe, temperature, ood_score, limit, tta_below, ood_detector)
 
 
 def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
-    """Find the limit that a new genuine image's doubt exceeds with a given chance at most.
+    """Find the limit that the uncertainty of a new in-distribution image exceeds with a chance of `share` at most.
 
-    The guarantee: if `doubt` was measured on images that the model was not trained on, and a new image comes
-    from the same source independently of them, then the chance that its doubt lies above the limit is at
-    most `share`, whatever the model and the source. It holds on average over what images were
-    held out: with 2,560 of them and a share of 1 %, the share really flagged scatters by 0.2 % around 1 %.
-    It says nothing of other images, nor of each class by itself. Below ``1 / share - 1`` images no
-    limit can promise that; then it is the bound that the next of normally distributed numbers stays below with that
-    chance, or the largest of `doubt` if that is more.
-
-    Parameters
-    ----------
-    doubt : ndarray of float32, shape (n,)
-        Of genuine images; at least two.
-    share : float
-        Of genuine images that may be flagged.
-
-    Returns
-    -------
-    float
-        The limit.
-
-    References
-    ----------
-    Split conformal prediction: Papadopoulos et al., ECML 2002; Angelopoulos and Bates, "A gentle
-    introduction to conformal prediction", arXiv:2107.07511; Laxhammar and Falkman, "Conformal prediction for
-    distribution-independent anomaly detection", 2010, for its use on strange things.
-
-    Examples
-    --------
-    >>> conformal_limit(np.arange(1, 200, dtype=np.float32), share=0.01)  # 198 of 199 lie at or below
-    198.0
+    The promise of split conformal prediction (Papadopoulos et al., ECML 2002; Angelopoulos and Bates, arXiv:2107.07511;
+    for anomalies Laxhammar and Falkman, 2010): it holds whatever model and source are, if these images were not trained
+    on and new ones come from the same source, on average over which images were held out: with 2,560 of them and 1 %
+    the share really flagged scatters by 0.2 %. It says nothing of each class by itself. Below ``1 / share - 1`` images
+    no limit can promise that; then it is the bound for the next of normally distributed numbers, or the largest seen if
+    that is more.
     """
     count = len(uncertainty)
     rank = math.ceil((count + 1) * (1 - share) - 1e-9)
@@ -140,25 +91,9 @@ def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
 
 
 def coverage_statement(held_out: int) -> str:
-    """Say in words how many genuine images will be flagged unsure.
-
-    Parameters
-    ----------
-    held_out : int
-        Number of images that settled the limit.
-
-    Returns
-    -------
-    str
-        One line.
-
-    Examples
-    --------
-    >>> print(coverage_statement(2560))
-    unsure: at most 1 % of new images like the 2,560 held out will be flagged, on average over which were held out
-    """
-    share = f"{UNSURE_SHARE:.0%}".replace("%", " %")
-    if held_out >= 1 / UNSURE_SHARE - 1:
+    """Say which share of in-distribution images will be flagged unsure, by how many were held out."""
+    share = f"{MAX_FLAGGED:.0%}".replace("%", " %")
+    if held_out >= 1 / MAX_FLAGGED - 1:
         return (
             f"unsure: at most {share} of new images like the {held_out:,} held out will be flagged, "
             "on average over which were held out"
@@ -169,5 +104,5 @@ def coverage_statement(held_out: int) -> str:
 
 def _augmented(pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, recipe: Recipe) -> UInt8[ndarray, "n c H W"]:
     """Change images at random as in training, at the size that the network takes."""
-    changed = (augment(prepare(torch.from_numpy(part), spec), recipe) for part in in_chunks(pixels, TOGETHER))
+    changed = (augment(prepare(torch.from_numpy(part), spec), recipe) for part in in_chunks(pixels, AUGMENTED_AT_ONCE))
     return np.concatenate([(part * 255).round().to(torch.uint8).numpy() for part in changed])

@@ -1,4 +1,4 @@
-"""Strangers: images made of known ones that are of no class, from which a guard learns what is none."""
+"""The OOD detector: a small network that learns to tell training images from synthetic OOD images made of them."""
 
 from __future__ import annotations
 
@@ -19,61 +19,34 @@ from imprint.training.fit import fit
 from imprint.training.plan import Plan
 from imprint.training.state import TrainingState, start_network
 
-MIDDLE = (0.4, 0.6)  # where two images are cut to be joined, in shares of the side
-LARGEST = 2**28  # bytes of made-up images, 342,000 of MNIST's size
+CUT = (0.4, 0.6)  # where two images are cut to be joined, in shares of the side
+MAX_BYTES = 2**28  # bytes of made-up images, 342,000 of MNIST's size
 
 
 def make_synthetic_ood(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe: Recipe) -> LabelledImages:
-    """Leave about half of some images as they are, and make strangers of the others.
+    """Leave about half of the chosen images as they are; turn, mirror or join halves of two classes of the others.
 
-    Each other image is turned, mirrored, or joined of halves of two classes, as chance has it.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        Labelled images.
-    chosen : ndarray of int64, shape (n,)
-        Positions of those to take; of too many to hold in memory, some are left out.
-    recipe : Recipe
-        Of the model; its seed decides what becomes of which image.
-
-    Returns
-    -------
-    LabelledImages
-        Copies, with the classes that `ood_detector_classes` counts.
-
-    References
-    ----------
-    Golan and El-Yaniv, "Deep anomaly detection using geometric transformations", arXiv:1805.10917; Lee et al.,
-    "Self-supervised label augmentation via input transformations", arXiv:1910.05872, for telling class and form
-    together.
-
-    Examples
-    --------
-    >>> from imprint import load
-    >>> from imprint.recipes import RECIPES
-    >>> digits = load("digits")
-    >>> made = make_synthetic_ood(digits, np.arange(1000), RECIPES["tutorial"])
-    >>> made.pixels.shape, len(made.class_names), round(float((made.labels < 10).mean()), 1)
-    ((1000, 1, 8, 8), 51, 0.5)
+    Gives copies with the classes that `ood_detector_classes` counts; the recipe's seed decides what becomes of which.
+    Of too many to hold in memory some are left out. Sources: Golan and El-Yaniv, arXiv:1805.10917; Lee et al.,
+    arXiv:1910.05872, for telling class and transform apart in one label.
     """
     rng = np.random.default_rng(recipe.seed)
     size = images.pixels.shape[2:]
-    forms, classes = transforms_for(recipe, size), len(images.class_names)
-    most = max(2, LARGEST // int(np.prod(images.shape)))
+    transforms, classes = transforms_for(recipe, size), len(images.class_names)
+    most = max(2, MAX_BYTES // int(np.prod(images.shape)))
     taken = np.sort(rng.permutation(chosen)[:most])  # images mapped from a file are read faster in order
     pixels, labels = take_rows(images.pixels, taken), images.labels_among(images.class_names)[taken]
-    becomes = rng.integers(0, 2 * (len(forms) + 1), len(pixels))
-    for place, form in enumerate(forms):
-        of_form = becomes == place
-        pixels[of_form] = FORMS[form](pixels[of_form])
-        labels[of_form] += classes * (1 + place)
-    halved, usual = np.flatnonzero(becomes == len(forms)), np.flatnonzero(becomes > len(forms))
-    others = rng.choice(usual, len(halved)) if len(usual) else halved
+    becomes = rng.integers(0, 2 * (len(transforms) + 1), len(pixels))
+    for place, transform in enumerate(transforms):
+        chosen_here = becomes == place
+        pixels[chosen_here] = FORMS[transform](pixels[chosen_here])
+        labels[chosen_here] += classes * (1 + place)
+    halved, plain = np.flatnonzero(becomes == len(transforms)), np.flatnonzero(becomes > len(transforms))
+    others = rng.choice(plain, len(halved)) if len(plain) else halved
     differ = labels[others] != labels[halved]
     for first, second in zip(halved[differ], others[differ], strict=True):
         _join(pixels[first], pixels[second], rng)
-        labels[first] = classes * (1 + len(forms))
+        labels[first] = classes * (1 + len(transforms))
     names = tuple(map(str, range(ood_detector_classes(recipe, size, classes))))
     return LabelledImages(pixels, labels, names, images.sources[taken])
 
@@ -81,7 +54,7 @@ def make_synthetic_ood(images: LabelledImages, chosen: Int64[ndarray, " n"], rec
 def _join(image: UInt8[ndarray, "c h w"], other: UInt8[ndarray, "c h w"], rng: np.random.Generator) -> None:
     """Put about half of another image in an image's place, across or along."""
     axis = int(rng.integers(1, 3))
-    cut = round(float(rng.uniform(*MIDDLE)) * image.shape[axis])
+    cut = round(float(rng.uniform(*CUT)) * image.shape[axis])
     half = (slice(None),) * axis + (slice(cut),)
     image[half] = other[half]
 

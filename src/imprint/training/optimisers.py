@@ -1,7 +1,7 @@
-"""Optimisers.
+"""Optimisers and learning-rate schedules.
 
-They are not torch's: whatever derives from `torch.optim.Optimizer` imports torch's compiler at
-its first call, a second that a run of eight seconds would notice (docs/LOG.md).
+Not torch's: whatever derives from `torch.optim.Optimizer` imports torch's compiler at its first call, a second that a
+run of eight seconds would notice (docs/log/speed.md).
 """
 
 from __future__ import annotations
@@ -20,17 +20,7 @@ from imprint.recipes import Recipe
 class Optimiser(ABC):
     """An update rule for some weights of a network.
 
-    Parameters
-    ----------
-    weights : iterable of nn.Parameter
-        The weights to train; those without a gradient stay as they are.
-    rate : float
-        Learning rate at its full height; `step` is told the share of it that holds.
-
-    Examples
-    --------
-    >>> Muon([nn.Parameter(torch.zeros(2, 2, 1, 1))], rate=0.1).rate
-    0.1
+    `rate` is the learning rate at its peak, `memory` holds the tensors that a checkpoint keeps.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
@@ -40,28 +30,14 @@ class Optimiser(ABC):
         self.memory: dict[str, Tensor] = {}
 
     def _remembered(self, name: str) -> list[Tensor]:
-        """Give a tensor of zeros for each weight, and note it in `memory`, which a checkpoint keeps."""
+        """Give a tensor of zeros for each weight, noted in `memory`."""
         zeros = [torch.zeros_like(weight) for weight in self.weights]
         self.memory |= {f"{name}.{place}": tensor for place, tensor in enumerate(zeros)}
         return zeros
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Take one step along the gradients.
-
-        Parameters
-        ----------
-        rate : float
-            Learning rate of this step.
-
-        Examples
-        --------
-        >>> weight = nn.Parameter(torch.tensor([1.0]))
-        >>> weight.grad = torch.tensor([2.0])
-        >>> KerasRMSprop([weight], rate=0.1).step(0.1)
-        >>> round(weight.item(), 5)  # 1 - 0.1 · 2 / sqrt(0.1 · 4)
-        0.68377
-        """
+        """Take one step along the gradients; weights without one stay as they are."""
         self.steps += 1
         for place, weight in enumerate(self.weights):
             if weight.grad is not None:
@@ -73,33 +49,10 @@ class Optimiser(ABC):
 
 
 class KerasRMSprop(Optimiser):
-    """RMSprop as Keras defines it: epsilon stands inside the square root.
+    """RMSprop as Keras defines it (keras/src/optimizers/rmsprop.py, version 3): epsilon stands inside the root.
 
-    ``v = rho · v + (1 - rho) · g²`` and ``w = w - rate · g / sqrt(v + epsilon)``; torch's own
-    RMSprop adds epsilon outside the root, which makes the first steps of small gradients larger.
-
-    Parameters
-    ----------
-    weights : iterable of nn.Parameter
-        The weights to train.
-    rate : float, default=1e-3
-        Learning rate at its full height.
-    rho : float, default=0.9
-        Memory of the squared gradients.
-    epsilon : float, default=1e-7
-        Added to them.
-
-    References
-    ----------
-    keras/src/optimizers/rmsprop.py, version 3.
-
-    Examples
-    --------
-    >>> weight = nn.Parameter(torch.tensor([1.0]))
-    >>> weight.grad = torch.tensor([2.0])
-    >>> KerasRMSprop([weight]).step(rate=0.1)
-    >>> round(weight.item(), 5)  # 1 - 0.1 · 2 / sqrt(0.1 · 4)
-    0.68377
+    ``v = rho · v + (1 - rho) · g²`` and ``w = w - rate · g / sqrt(v + epsilon)``; torch's own RMSprop adds epsilon
+    outside the root, which makes the first steps of small gradients larger.
     """
 
     def __init__(
@@ -110,39 +63,12 @@ class KerasRMSprop(Optimiser):
         self.squares = self._remembered("squares")
 
     def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
-        """Step along the gradient, over the root of its running mean square."""
         square = self.squares[place].mul_(self.rho).addcmul_(gradient, gradient, value=1 - self.rho)
         weight.addcdiv_(gradient, (square + self.epsilon).sqrt_(), value=-rate)
 
 
 class AdamW(Optimiser):
-    """Adam with decoupled weight decay.
-
-    Parameters
-    ----------
-    weights : iterable of nn.Parameter
-        The weights to train.
-    rate : float
-        Learning rate at its full height.
-    weight_decay : float, default=0
-        Share of a weight, times the rate, that each step takes away.
-    betas : tuple of float, default=(0.9, 0.99)
-        Memory of the gradients and of their squares.
-    epsilon : float, default=1e-8
-        Added to the root of the mean square.
-
-    References
-    ----------
-    Loshchilov and Hutter, "Decoupled weight decay regularization", arXiv:1711.05101.
-
-    Examples
-    --------
-    >>> weight = nn.Parameter(torch.tensor([1.0]))
-    >>> weight.grad = torch.tensor([5.0])
-    >>> AdamW([weight], rate=0.1).step(0.1)
-    >>> round(weight.item(), 5)  # the first step is as large as the rate, whatever the gradient
-    0.9
-    """
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101)."""
 
     def __init__(
         self,
@@ -158,7 +84,6 @@ class AdamW(Optimiser):
         self.squares = self._remembered("squares")
 
     def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
-        """Step along the running mean of gradients, over the root of their mean square."""
         for_mean, for_square = self.betas
         mean = self.means[place].lerp_(gradient, 1 - for_mean)
         square = self.squares[place].mul_(for_square).addcmul_(gradient, gradient, value=1 - for_square)
@@ -169,33 +94,10 @@ class AdamW(Optimiser):
 
 
 class Muon(Optimiser):
-    """Momentum whose every step is made orthogonal: all directions of a filter bank learn at one speed.
+    """Momentum (Nesterov's) whose every step is made orthogonal: all directions of a filter bank learn at one speed.
 
-    A convolution's gradient counts as a matrix with a row for each filter; see `orthogonal`.
-
-    Parameters
-    ----------
-    weights : iterable of nn.Parameter
-        Filters of convolutions, shape (out, in, rows, columns).
-    rate : float
-        Learning rate at its full height.
-    weight_decay : float, default=0
-        Share of a weight, times the rate, that each step takes away.
-    momentum : float, default=0.9
-        Share of the past in the running mean of gradients; Nesterov's form.
-
-    References
-    ----------
-    Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024,
-    kellerjordan.github.io/posts/muon, with its coefficients.
-
-    Examples
-    --------
-    >>> weight = nn.Parameter(torch.zeros(2, 2, 1, 1))
-    >>> weight.grad = torch.tensor([[3.0, 0.0], [0.0, 0.5]]).view(2, 2, 1, 1)
-    >>> Muon([weight], rate=0.1).step(0.1)
-    >>> [round(value, 2) for value in weight.detach().flatten().tolist()]
-    [-0.07, 0.0, 0.0, -0.09]
+    A convolution's gradient counts as a matrix with a row for each filter. Source: Jordan et al., "Muon: an optimizer
+    for hidden layers in neural networks", 2024, kellerjordan.github.io/posts/muon.
     """
 
     def __init__(
@@ -206,7 +108,6 @@ class Muon(Optimiser):
         self.means = self._remembered("means")
 
     def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
-        """Step along the orthogonal momentum."""
         mean = self.means[place].lerp_(gradient, 1 - self.momentum)
         ahead = gradient.lerp(mean, self.momentum).flatten(1)
         # Taller than wide, a matrix of singular values 1 has small entries; see the source.
@@ -216,30 +117,10 @@ class Muon(Optimiser):
 
 
 def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Move a matrix's singular values towards 1 by three Newton-Schulz iterations.
+    """Move a matrix's singular values towards 1 by three Newton-Schulz iterations, with Muon's coefficients.
 
-    The largest end between 0.7 and 1.2, the smallest short of that: with five iterations digits
-    were learnt no better, and a step took longer (docs/LOG.md).
-
-    Parameters
-    ----------
-    matrix : Tensor of float, shape (rows, columns)
-        Of any scale.
-
-    Returns
-    -------
-    Tensor of float, shape (rows, columns)
-        With the same singular vectors.
-
-    References
-    ----------
-    Jordan et al., "Muon", 2024, whose coefficients trade exactness for speed.
-
-    Examples
-    --------
-    >>> values = torch.linalg.svdvals(orthogonal(torch.tensor([[2.0, 1.0], [0.0, 1.0]])))
-    >>> bool(((values > 0.6) & (values < 1.3)).all())
-    True
+    The largest end between 0.7 and 1.2, the smallest short of that: with five iterations digits were learnt no better,
+    and a step took longer (docs/log/recipes.md).
     """
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     wide = wide / (wide.norm() + 1e-7)
@@ -259,24 +140,7 @@ def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
 def build_optimisers(recipe: Recipe, network: nn.Module) -> list[Optimiser]:
     """Build the optimisers that a recipe names.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the optimiser, its rates and decay.
-    net : nn.Module
-        The network to train.
-
-    Returns
-    -------
-    list of Optimiser
-        One, or for ``"muon"`` two: Muon for the filters behind the first layer's, AdamW for the rest.
-
-    Examples
-    --------
-    >>> from imprint.models.networks import build_network
-    >>> from imprint.recipes import RECIPES
-    >>> [type(o).__name__ for o in build_optimisers(RECIPES["quick"], build_network("quick", 1, (28, 28), 10))]
-    ['AdamW', 'Muon']
+    For muon two: Muon for all filters but the first layer's, AdamW for the rest.
     """
     weights = list(network.parameters())
     if recipe.optimiser == "rmsprop":
@@ -288,115 +152,19 @@ def build_optimisers(recipe: Recipe, network: nn.Module) -> list[Optimiser]:
     return [adamw, Muon(filters, recipe.muon_learning_rate, recipe.weight_decay)] if filters else [adamw]
 
 
-class Schedule(ABC):
-    """How the learning rate goes from step to step.
+class Plateau:
+    """Keras's ReduceLROnPlateau (mode max): cut the rate when accuracy has stopped rising, by a recipe's plateau fields.
 
-    Examples
-    --------
-    >>> issubclass(OneCycle, Schedule)
-    True
-    """
-
-    @abstractmethod
-    def rate(self, highest: float, done: int) -> float:
-        """Give the learning rate of the next step.
-
-        Parameters
-        ----------
-        highest : float
-            The rate at its full height.
-        done : int
-            Steps taken so far.
-
-        Returns
-        -------
-        float
-            Above 0.
-
-        Examples
-        --------
-        >>> OneCycle(steps=100).rate(0.01, done=24)
-        0.01
-        """
-
-    def end_epoch(self, accuracy: float) -> None:  # noqa: B027 (most schedules need not know)
-        """Take note of an epoch's accuracy.
-
-        Parameters
-        ----------
-        accuracy : float
-            On the validation images, where there are any.
-
-        Examples
-        --------
-        >>> OneCycle(steps=100).end_epoch(accuracy=0.5)
-        """
-
-    def state(self) -> list[float]:
-        """Give what it has taken note of, for a checkpoint.
-
-        Returns
-        -------
-        list of float
-            Empty where it takes note of nothing.
-
-        Examples
-        --------
-        >>> OneCycle(steps=100).state()
-        []
-        """
-        return []
-
-    def restore(self, *state: float) -> None:
-        """Go on from where another schedule of this kind was.
-
-        Parameters
-        ----------
-        *state : float
-            From that one's `state`.
-
-        Raises
-        ------
-        TypeError
-            When there are more or fewer numbers than it knows.
-
-        Examples
-        --------
-        >>> OneCycle(steps=100).go_on()
-        """
-        if state:
-            raise TypeError(f"{len(state)} numbers too many")
-
-
-class Plateau(Schedule):
-    """Keras's ReduceLROnPlateau (mode max): cut the rate when accuracy has stopped rising.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Its four plateau fields.
-
-    References
-    ----------
-    keras/src/callbacks/reduce_lr_on_plateau.py, version 3.
-
-    Examples
-    --------
-    >>> from imprint.recipes import RECIPES
-    >>> schedule = Plateau(RECIPES["tutorial"])
-    >>> for accuracy in (0.9, 0.9, 0.9, 0.9):
-    ...     schedule.end_epoch(accuracy)
-    >>> schedule.rate(1e-3, done=2560)
-    0.0005
+    Source: keras/src/callbacks/reduce_lr_on_plateau.py, version 3.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.share, self.best, self.waited = 1.0, -math.inf, 0
 
-    def rate(self, highest: float, done: int) -> float:
-        """Give the rate that the accuracies so far have left."""
-        return max(highest * self.share, min(highest, self.recipe.plateau_min_learning_rate))
+    def rate(self, peak: float, done: int) -> float:
+        """Give the rate that the accuracies so far have left of `peak`."""
+        return max(peak * self.share, min(peak, self.recipe.plateau_min_learning_rate))
 
     def end_epoch(self, accuracy: float) -> None:
         """Take note of an epoch's accuracy."""
@@ -408,64 +176,46 @@ class Plateau(Schedule):
             self.share, self.waited = self.share * self.recipe.plateau_factor, 0
 
     def state(self) -> list[float]:
-        """Give the share of the rate that is left, the best accuracy and the epochs since; nothing before the first."""
+        """Give, for a checkpoint, the share of the rate that is left, the best accuracy and the epochs since it."""
         return [] if self.best == -math.inf else [self.share, self.best, float(self.waited)]
 
     def restore(self, *state: float) -> None:
-        """Go on from that."""
+        """Go on from another's `state`; raises `ValueError` where that has other numbers."""
         if state:
             self.share, self.best, waited = state
             self.waited = int(waited)
 
 
-class OneCycle(Schedule):
-    """A rate that rises for a quarter of the steps and falls to nothing.
+class OneCycle:
+    """A rate that rises for a quarter of a run's `steps` and falls to nothing.
 
-    Parameters
-    ----------
-    steps : int
-        Steps of the whole run.
-
-    References
-    ----------
-    Smith and Topin, "Super-convergence", arXiv:1708.07120; the fall is linear, as in
-    Defazio et al., "Optimal linear decay learning rate schedules", arXiv:2310.07831.
-
-    Examples
-    --------
-    >>> schedule = OneCycle(steps=100)
-    >>> [round(schedule.rate(0.01, done), 4) for done in (0, 24, 99)]
-    [0.0004, 0.01, 0.0001]
+    Sources: Smith and Topin, arXiv:1708.07120; the fall is linear, as in Defazio et al., arXiv:2310.07831.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def rate(self, highest: float, done: int) -> float:
-        """Give the rate for this place in the cycle."""
+    def rate(self, peak: float, done: int) -> float:
+        """Give the rate of the step after `done` ones."""
         rise = max(1, self.steps // 4)
-        return highest * min((done + 1) / rise, (self.steps - done) / (self.steps - rise + 1))
+        return peak * min((done + 1) / rise, (self.steps - done) / (self.steps - rise + 1))
+
+    def end_epoch(self, accuracy: float) -> None:
+        """Do nothing: the steps alone decide."""
+
+    def state(self) -> list[float]:
+        """Give nothing, since the steps are in the recipe."""
+        return []
+
+    def restore(self, *state: float) -> None:
+        """Refuse a `state` of another schedule, by `ValueError`."""
+        if state:
+            raise ValueError(f"{len(state)} numbers too many")
+
+
+Schedule = Plateau | OneCycle
 
 
 def build_schedule(recipe: Recipe, steps: int) -> Schedule:
-    """Build the learning-rate schedule that a recipe names.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the schedule.
-    steps : int
-        Steps of the whole run.
-
-    Returns
-    -------
-    Schedule
-        At its first step.
-
-    Examples
-    --------
-    >>> from imprint.recipes import RECIPES
-    >>> type(build_schedule(RECIPES["tutorial"], steps=19_200)).__name__
-    'Plateau'
-    """
+    """Build the learning-rate schedule that a recipe names, for a run of so many steps."""
     return Plateau(recipe) if recipe.schedule == "plateau" else OneCycle(steps)

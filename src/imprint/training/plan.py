@@ -70,8 +70,8 @@ def make_plan(
 ) -> Plan:
     """Settle a training run and check all of it; see `imprint.train` for what it takes.
 
-    Raises `DataError` where labels are missing, name one class only, or validation images do not fit, `UsageError` where
-    recipe, field or device makes no sense.
+    Raises `DataError` where labels are missing, name one class only, or validation images do not fit, `UsageError`
+    where recipe, field or device makes no sense.
     """
     _check_arguments(images, recipe, validation)
     settled, reason = _settled_recipe(images, recipe, validation, fields)

@@ -1,7 +1,7 @@
 """TrainingState, how far a run is, and Checkpoint, the file that a run which was stopped goes on from.
 
-A checkpoint is a model file that holds, beside the model so far, all that training needs to go on: the weights under way,
-what the optimisers remember, the latest losses and torch's random numbers. A resumed run ends with the same bytes.
+A checkpoint is a model file that holds, beside the model so far, all that training needs to go on: the weights under
+way, what the optimisers remember, the latest losses and torch's random numbers. A resumed run ends with the same bytes.
 """
 
 from __future__ import annotations
