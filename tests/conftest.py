@@ -27,8 +27,9 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def run(digits):
-    return imprint.train(digits, recipe="quick", epochs=12, min_steps=0, verbose=False)
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "0001-quick"
+    return imprint.train("digits", recipe="quick", epochs=12, min_steps=0, run=folder, verbose=False)
 
 
 @pytest.fixture(scope="session")
@@ -37,18 +38,9 @@ def model(run):
 
 
 @pytest.fixture(scope="session")
-def run_folder(run, digits, tmp_path_factory):
+def run_folder(run):
     """What `imprint train digits` leaves behind."""
-    from imprint.runs.folder import train_facts, write_evidence, write_run
-    from imprint.runs.provenance import data_provenance, provenance_of
-    from imprint.training.plan import make_plan
-
-    folder = tmp_path_factory.mktemp("runs") / "0001-quick"
-    folder.mkdir()
-    plan = make_plan(digits, run.recipe)
-    write_run(run, folder, train_facts(run, folder, None))
-    write_evidence(run, plan, provenance_of(plan, "imprint train digits", data_provenance(digits, "digits")), folder)
-    return folder
+    return run.folder
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 
 from imprint import RECIPES, Recipe, UsageError
 from imprint.models.networks import NETWORKS
-from imprint.recipes import NETWORK_NAMES, find_recipe
+from imprint.recipes import RecipeFields, describe_fields, find_recipe, parse_settings
 from imprint.training.plan import choose_recipe
 
 
@@ -19,13 +19,32 @@ def test_the_lesson_is_the_lesson():
     assert (lesson.validation_fraction, lesson.validation_seed, lesson.label_smoothing) == (0.08, 7, 0)
 
 
-def test_every_named_net_can_be_built():
-    assert set(NETWORK_NAMES) == set(NETWORKS)
+def changed(*settings):
+    return RECIPES["quick"].with_fields(parse_settings(settings), "--set")
+
+
+def test_every_network_of_a_named_recipe_can_be_built():
+    assert {name for recipe in RECIPES.values() for name in recipe.all_networks} == set(NETWORKS)
 
 
 def test_settings_take_the_type_of_their_field():
-    changed = RECIPES["quick"].with_settings(["epochs=3", "learning_rate = 1e-3", "schedule=plateau"])
-    assert (changed.epochs, changed.learning_rate, changed.schedule) == (3, 0.001, "plateau")
+    recipe = changed("epochs=3", "learning_rate = 1e-3", "schedule=plateau", "networks=deep+broad")
+    assert (recipe.epochs, recipe.learning_rate, recipe.schedule) == (3, 0.001, "plateau")
+    assert recipe.networks == ("deep", "broad")
+
+
+def test_fields_are_given_by_value_too():
+    recipe = RECIPES["quick"].with_fields({"networks": ["deep", "broad"], "hflip": True, "zoom": 0})
+    assert (recipe.networks, recipe.hflip, recipe.zoom) == (("deep", "broad"), "yes", 0.0)
+
+
+def test_each_field_has_its_keyword_and_its_meaning():
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    assert list(RecipeFields.__annotations__) == names
+    meanings = describe_fields()
+    assert list(meanings) == names
+    assert all(meanings.values())
+    assert meanings["rotation"].startswith("Turn training images")
 
 
 @pytest.mark.parametrize(
@@ -39,9 +58,8 @@ def test_settings_take_the_type_of_their_field():
         ("rotation=-1", "it is at least 0"),
         ("rotation=nan", "it is at least 0"),
         ("zoom=1", "it lies from 0 to below 1"),
-        ("net=resnet", "it is tutorial, quick, deep, broad, residual, or some joined by +"),
-        ("net=", "or some joined by +"),
-        ("net=quick+", "or some joined by +"),
+        ("networks=", "it is 1 to 32 names joined by +"),
+        ("networks=quick+", "it is 1 to 32 names joined by +"),
         ("learning_rate=0", "it is above 0"),
         ("learning_rate=inf", "below 1000"),
         ("validation_fraction=1.5", "it lies from 0 to below 1"),
@@ -51,7 +69,7 @@ def test_settings_take_the_type_of_their_field():
 )
 def test_senseless_settings_are_refused(setting, words):
     with pytest.raises(UsageError) as caught:
-        RECIPES["quick"].with_settings([setting])
+        changed(setting)
     assert words in str(caught.value)
 
 
@@ -67,7 +85,7 @@ def test_a_recipe_survives_json(tmp_path):
     [
         ("{", "it cannot be read"),
         ("[]", "there is no such recipe"),
-        ("{}", "field batch_size"),
+        ("{}", "field name at"),
         (json.dumps(RECIPES["quick"].to_dict() | {"epochs": 2.5}), "epochs is a whole number"),
         (json.dumps(RECIPES["quick"].to_dict() | {"epochs": True}), "epochs is a whole number"),
         (json.dumps(RECIPES["quick"].to_dict() | {"colour": 1}), "recipes have none of that name"),
@@ -96,4 +114,4 @@ def test_steps_of_an_epoch():
     assert lesson.epoch_steps(38_640) == [640] * 30
     assert quick.epoch_steps(38_640) == [151] + [40] * 6
     assert quick.epoch_steps(1_000) == [40] * 7
-    assert quick.with_settings(["min_steps=0"]).epoch_steps(20) == [1] * 7
+    assert quick.with_fields({"min_steps": 0}).epoch_steps(20) == [1] * 7

@@ -1,4 +1,7 @@
+import json
 import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas
 import pytest
@@ -8,12 +11,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
+
 from imprint import Classifier, DataError, ImageClassifier, ImprintError, LabelledImages, ModelFileError
 from imprint.recipes import RECIPES
-import json
-from dataclasses import replace
 from imprint.runs.estimator import NOTE, EstimatorNote, class_name, read_note
-
 
 X, Y = load_digits(return_X_y=True)  # 1,797 rows of 64 floats from 0 to 16
 QUICK = {"epochs": 4, "batch_size": 64, "settings": {"min_steps": 0}}

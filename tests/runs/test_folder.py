@@ -1,67 +1,63 @@
-from dataclasses import replace
-from pathlib import Path
-import pytest
-from imprint import RECIPES, Classifier, UsageError
-from imprint.training.state import ResumableRun
-from imprint.core.errors import StoppedError
-from imprint.training.plan import make_plan
-from imprint.runs.folder import run_session, settle_options, find_resumable, unfinished_note
-from imprint.runs.folder import new_run_folder
-from imprint.runs.record import read_run
-from imprint.runs.run import carry_out
-from imprint.training.state import begin
 import csv
 import json
 from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from imprint import UsageError
+import pytest
+
+import imprint
+from imprint import RECIPES, Classifier, UsageError
+from imprint.core.errors import StoppedError
 from imprint.core.scores import read_labelled_predictions
+from imprint.models.model_file import CHECKPOINT_NAME
 from imprint.recipes import find_recipe
-from imprint.runs.folder import new_run_folder, train_facts, write_run
+from imprint.runs.folder import new_run_folder, run_session, settle_options, unfinished_note
+from imprint.runs.record import read_run
+from imprint.training.plan import make_plan
+from imprint.training.state import ResumableRun, start_network
 
 
-def test_nobody_else_trains_in_a_folder_where_a_run_is_going_on(digits, tmp_path):
-    plan = make_plan(digits[:300], "quick", epochs=2, min_steps=2, device="cpu")
+@pytest.fixture
+def plan(digits):
+    return make_plan(digits[:300], "quick", epochs=3, min_steps=2, device="cpu")
+
+
+def test_nobody_else_trains_in_a_folder_where_a_run_is_at_work(plan, tmp_path):
     with run_session(tmp_path, plan, {"data": "digits"}) as checkpoint:
-        carry_out(plan, checkpoint)
+        checkpoint.write(start_network(plan))
         with pytest.raises(UsageError, match="another process is training in it"), run_session(tmp_path, plan, {}):
             pass
         assert checkpoint.path.is_file()
 
 
-def test_what_a_killed_run_was_writing_stands_in_nobodys_way(digits, tmp_path):
+def test_what_a_killed_run_was_writing_stands_in_nobodys_way(plan, tmp_path):
     (tmp_path / ".checkpoint.safetensors.123.part").write_text("half")
     assert new_run_folder("quick", tmp_path) == tmp_path
-    plan = make_plan(digits[:300], "quick", device="cpu")
     with run_session(tmp_path, plan, {}):
         assert not list(tmp_path.iterdir())
 
 
-def stop(checkpoint, plan, epochs):
-    checkpoint.due = lambda: True
-    carry_out(replace(plan, recipe=replace(plan.recipe, epochs=epochs)), checkpoint)
-    raise KeyboardInterrupt
+def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_resume(digits, plan, tmp_path, monkeypatch):
+    def ctrl_c(*arguments):
+        raise KeyboardInterrupt
 
-
-def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(digits, tmp_path):
-    plan = make_plan(digits[:300], "quick", epochs=3, min_steps=2, device="cpu")
-    words = (
-        rf"run at {tmp_path}: stopped, what was learnt by epoch 2 is kept\. imprint train --resume {tmp_path} goes on\."
-    )
-    with pytest.raises(StoppedError, match=words), run_session(tmp_path, plan, {}) as checkpoint:
-        stop(checkpoint, plan, epochs=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
-    assert f"{tmp_path} was stopped before its end" in unfinished_note(tmp_path)
-    assert Classifier.load(tmp_path).predict(digits[:2]).names
+    monkeypatch.setattr("imprint.training.state.Checkpoint.due", lambda self: True)
+    monkeypatch.setattr("imprint.runs.training.calibrate", ctrl_c)
+    folder = tmp_path / "run"
+    words = rf"run at {folder}: stopped, what was learnt by epoch 3 is kept\. imprint train --resume {folder} goes on\."
+    with pytest.raises(StoppedError, match=words):
+        imprint.train(digits[:300], plan.recipe, run=folder, device="cpu", verbose=False)
+    assert [path.name for path in folder.iterdir()] == [CHECKPOINT_NAME]
+    assert f"{folder} was stopped before its end" in unfinished_note(folder)
+    assert Classifier.load(folder).predict(digits[:2]).names
     with pytest.raises(UsageError, match=r"it was stopped before its end\. Go on with imprint train --resume"):
-        read_run(tmp_path)
+        read_run(folder)
 
 
-def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):
-    plan = make_plan(digits[:300], "quick", device="cpu")
+def test_ctrl_c_before_the_first_epoch_leaves_no_folder(plan, tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(KeyboardInterrupt), run_session(tmp_path / "run", plan, {}) as checkpoint:
-        checkpoint.write(begin(plan))
+        checkpoint.write(start_network(plan))
         raise KeyboardInterrupt
     assert not (tmp_path / "run").exists()
 
@@ -69,8 +65,11 @@ def test_ctrl_c_before_the_first_epoch_leaves_no_folder(digits, tmp_path):
 def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
     (tmp_path / "train.csv").write_text("")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["/somewhere/imprint", "train", "train.csv"])
     begun = settle_options({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
-    assert begun == {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path)}
+    command = "imprint train train.csv"
+    expected = {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path), "command": command}
+    assert begun == expected
     stopped = ResumableRun(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
     assert settle_options({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
     monkeypatch.chdir("/")
@@ -80,16 +79,11 @@ def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
         settle_options({"data": None})
 
 
-def test_a_resumed_run_stays_in_its_folder(tmp_path):
-    with pytest.raises(UsageError, match="--run b at --resume: the run goes on in a"):
-        find_resumable(Path("a"), Path("b"))
-
-
 def test_numbers_rise_and_nothing_is_overwritten(tmp_path):
     (tmp_path / "0041-best").mkdir()
     (tmp_path / "notes").mkdir()
-    assert new_run_folder("quick", parent=tmp_path).name == "0042-quick"
-    assert new_run_folder("tutorial", parent=tmp_path).name == "0043-tutorial"
+    assert new_run_folder("quick", True, parent=tmp_path).name == "0042-quick"
+    assert new_run_folder("tutorial", True, parent=tmp_path).name == "0043-tutorial"
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):
@@ -106,13 +100,28 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         new_run_folder("quick", tmp_path / "runs" / "x")
 
 
-def test_contents(run, tmp_path):
-    facts = train_facts(run, tmp_path, tmp_path / "result.csv")
-    write_run(run, tmp_path, facts)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(facts))
+def test_nothing_is_written_unless_asked(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = imprint.train(digits[:100], "quick", epochs=1, min_steps=1, verbose=False)
+    assert run.folder is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_writes_the_whole_folder_too(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = imprint.train(digits[:100], "quick", test=digits[:20], run=True, epochs=1, min_steps=1, verbose=False)
+    assert str(run.folder) == "runs/0001-quick"
+    names = "curves.png history.csv metrics.json model.safetensors origin.json predictions.png recipe.json result.csv"
+    assert sorted(path.name for path in run.folder.iterdir()) == [*names.split(), "validation.csv"]
+    assert (run.folder / "result.csv").read_text() == run.result.to_csv()
+
+
+def test_contents(run, run_folder):
+    facts = run.facts()
+    assert json.loads((run_folder / "metrics.json").read_text()) == json.loads(json.dumps(facts))
     assert set(facts["validation"]) == {"images", "accuracy", "interval", "baseline"}
-    assert find_recipe(str(tmp_path / "recipe.json")) == run.recipe
-    with open(tmp_path / "history.csv") as file:
+    assert find_recipe(str(run_folder / "recipe.json")) == run.recipe
+    with open(run_folder / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 13)]
     assert [float(row["val_acc"]) for row in rows] == pytest.approx(run.history["val_acc"], rel=1e-5)
@@ -132,5 +141,5 @@ def test_evidence_is_what_the_model_says_of_the_images_held_out(run_folder, mode
 
 def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(8) as threads:
-        folders = list(threads.map(lambda _: new_run_folder("quick", parent=tmp_path / "runs"), range(40)))
+        folders = list(threads.map(lambda _: new_run_folder("quick", True, parent=tmp_path / "runs"), range(40)))
     assert sorted(folder.name for folder in folders) == [f"{place:04}-quick" for place in range(1, 41)]

@@ -6,14 +6,14 @@ import pytest
 
 from helpers import pixel_table
 from imprint import DataError, load
-from imprint.runs.provenance import Provenance, data_provenance, provenance_of
+from imprint.runs.provenance import DataProvenance, Provenance, provenance_of
 from imprint.training.plan import make_plan
 
 
 def test_the_same_images_come_again_from_elsewhere(digits, tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text(pixel_table(digits[:50]))
     monkeypatch.chdir(tmp_path)
-    provenance = data_provenance(load("a.csv"), "a.csv")
+    provenance = DataProvenance.of(load("a.csv"))
     monkeypatch.chdir("/")
     assert np.array_equal(provenance.read_again().pixels, digits.pixels[:50])
     (tmp_path / "a.csv").rename(tmp_path / "moved.csv")
@@ -24,7 +24,7 @@ def test_the_same_images_come_again_from_elsewhere(digits, tmp_path, monkeypatch
 
 def test_changed_data_are_refused(digits, tmp_path):
     (tmp_path / "a.csv").write_text(pixel_table(digits[:50]))
-    provenance = data_provenance(load(tmp_path / "a.csv"), str(tmp_path / "a.csv"))
+    provenance = DataProvenance.of(load(tmp_path / "a.csv"))
     for other in (digits[1:51], digits[:49], dataclasses.replace(digits[:50], labels=(digits.labels[:50] + 1) % 10)):
         (tmp_path / "a.csv").write_text(pixel_table(other))
         with pytest.raises(DataError, match="they are not the images and labels of the run"):
@@ -44,11 +44,12 @@ def test_every_pixel_label_and_name_counts(digits):
 
 
 def test_through_json(digits):
-    data = data_provenance(digits, "digits", side=128, group=None)
-    provenance = provenance_of(make_plan(digits), "imprint train '\udcff'", data, data)
+    plan = make_plan(digits, validation=digits)
+    provenance = provenance_of(plan, "imprint train '\udcff'")
     assert Provenance.from_dict(json.loads(json.dumps(provenance.to_dict()))) == provenance
     provenance.command.encode()
-    assert data.options == {"side": 128}
+    assert provenance.training == provenance.validation
+    assert (provenance.training.path, provenance.training.options) == ("digits", {"side": 128, "allow_bad": 0.2})
 
 
 @pytest.mark.parametrize("broken", [{}, {"training": None}, {"training": 1}, {"training": {}, "validation": None}])

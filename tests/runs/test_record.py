@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from imprint import ImprintError, ModelFileError, UsageError
-from imprint.training.plan import make_plan
 from imprint.runs.record import read_run
+from imprint.training.plan import make_plan
 
 
 @pytest.fixture
-def copy_weights(run_folder, tmp_path):
+def copied(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -28,10 +28,10 @@ def test_what_was_written_is_read(run_folder, run, digits):
     assert np.array_equal(held_out.labels, record.labelled.labels)
 
 
-def test_a_run_of_an_older_version(copy_weights):
+def test_a_run_of_an_older_version(copied):
     for name in ("origin.json", "validation.csv", "history.csv"):
-        (copy_weights / name).unlink()
-    record = read_run(copy_weights)
+        (copied / name).unlink()
+    record = read_run(copied)
     assert (record.provenance, record.labelled, record.history) == (None, None, {})
     assert len(record.notes) == 3
     with pytest.raises(ImprintError, match="the run does not tell it"):
@@ -40,12 +40,12 @@ def test_a_run_of_an_older_version(copy_weights):
 
 @pytest.mark.parametrize("name", ["origin.json", "validation.csv", "history.csv", "metrics.json"])
 @pytest.mark.parametrize("content", [b"", b'{"validation": 1}', b"\xff\xfe", b"[1, 2]", b"{}", b"a,b\n1,2\n"])
-def test_broken_files_get_one_line(copy_weights, name, content):
+def test_broken_files_get_one_line(copied, name, content):
     if (name, content) == ("metrics.json", b"{}"):
         return  # it says little, but nothing wrong
-    (copy_weights / name).write_bytes(content)
+    (copied / name).write_bytes(content)
     with pytest.raises(ImprintError, match=name):
-        read_run(copy_weights)
+        read_run(copied)
 
 
 @pytest.mark.parametrize(
@@ -55,28 +55,28 @@ def test_broken_files_get_one_line(copy_weights, name, content):
         ("metrics.json", '{"validation": null, "seconds": Infinity}'),
     ],
 )
-def test_figures_that_are_none_are_refused(copy_weights, name, content):
-    (copy_weights / name).write_text(content)
+def test_figures_that_are_none_are_refused(copied, name, content):
+    (copied / name).write_text(content)
     with pytest.raises(UsageError, match="it does not hold together"):
-        read_run(copy_weights)
+        read_run(copied)
 
 
-def test_places_that_the_data_does_not_have(copy_weights):
-    rows = (copy_weights / "validation.csv").read_text().splitlines()
-    (copy_weights / "validation.csv").write_text("\n".join([rows[0], "99999" + rows[1][rows[1].index(",") :], ""]))
+def test_places_that_the_data_does_not_have(copied):
+    rows = (copied / "validation.csv").read_text().splitlines()
+    (copied / "validation.csv").write_text("\n".join([rows[0], "99999" + rows[1][rows[1].index(",") :], ""]))
     with pytest.raises(ImprintError, match="it names images that the data does not have"):
-        read_run(copy_weights).read_images()
+        read_run(copied).read_images()
 
 
-def test_no_run(copy_weights):
-    (copy_weights / "model.safetensors").unlink()
+def test_no_run(copied):
+    (copied / "model.safetensors").unlink()
     with pytest.raises(ModelFileError):
-        read_run(copy_weights)
+        read_run(copied)
     with pytest.raises(UsageError, match="there is no such folder"):
-        read_run(copy_weights / "no")
+        read_run(copied / "no")
 
 
-def test_an_origin_says_nothing_that_is_not_text(copy_weights):
-    provenance = json.loads((copy_weights / "origin.json").read_text())
+def test_an_origin_says_nothing_that_is_not_text(copied):
+    provenance = json.loads((copied / "origin.json").read_text())
     assert set(provenance) == {"command", "made", "settled", "versions", "machine", "training", "validation"}
-    assert (copy_weights / "origin.json").stat().st_size < 5_000
+    assert (copied / "origin.json").stat().st_size < 5_000

@@ -1,4 +1,4 @@
-"""A guard trained beside a network: what it finds, and what becomes of the model where it fails."""
+"""An OOD detector trained beside a network: what it finds, and what becomes of the model where it fails."""
 
 from dataclasses import replace
 
@@ -15,14 +15,13 @@ from imprint.training.ood_detector import make_synthetic_ood, ood_detector_recip
 
 
 @pytest.fixture(scope="module")
-def guarded(digits):
-    settings = ["guard=quick", "epochs=7", "min_steps=20"]
-    return imprint.train(digits[:1300], "quick", settings=settings, verbose=False)
+def detecting(digits):
+    return imprint.train(digits[:1300], "quick", ood_detector="quick", epochs=7, min_steps=20, verbose=False)
 
 
-def test_a_guard_knows_new_digits_and_not_their_strangers(guarded, digits):
+def test_it_knows_new_digits_and_not_synthetic_ood_images(detecting, digits):
     new = digits[1300:]
-    model = guarded.model
+    model = detecting.model
     known = in_distribution(model.ood_detector, new.pixels, model.spec, new.labels)
     assert np.median(known) > 0.8
     mirrored = in_distribution(model.ood_detector, new.pixels[..., ::-1].copy(), model.spec, new.labels)
@@ -30,15 +29,15 @@ def test_a_guard_knows_new_digits_and_not_their_strangers(guarded, digits):
     assert np.median(mirrored[twos_to_seven]) < 0.05
 
 
-def test_many_images_are_asked_about_part_by_part(guarded, digits, monkeypatch):
-    model, new = guarded.model, digits[1300:]
+def test_many_images_are_asked_about_part_by_part(detecting, digits, monkeypatch):
+    model, new = detecting.model, digits[1300:]
     at_once = in_distribution(model.ood_detector, new.pixels, model.spec, new.labels)
     monkeypatch.setattr("imprint.models.inference.TOGETHER", 100)
     assert in_distribution(model.ood_detector, new.pixels, model.spec, new.labels) == pytest.approx(at_once, abs=1e-6)
 
 
-def test_what_the_guard_doubts_is_doubted(guarded, digits):
-    model = guarded.model
+def test_what_it_takes_for_ood_is_uncertain(detecting, digits):
+    model = detecting.model
     blind = replace(model, ood_detector=None)
     new = digits[1300:]
     mirrored = replace(new, pixels=new.pixels[..., ::-1].copy())
@@ -48,31 +47,30 @@ def test_what_the_guard_doubts_is_doubted(guarded, digits):
     assert np.array_equal(model.predict(new).probabilities, blind.predict(new).probabilities)
 
 
-def test_a_guard_costs_no_accuracy_and_is_saved(guarded, digits, tmp_path):
+def test_it_costs_no_accuracy_and_is_saved(detecting, digits, tmp_path):
     path = tmp_path / "model.safetensors"
-    guarded.model.save(path)
+    detecting.model.save(path)
     loaded = imprint.Classifier.load(path)
-    assert np.array_equal(loaded.predict(digits).uncertainty, guarded.model.predict(digits).uncertainty)
-    settings = ["epochs=7", "min_steps=20"]
-    without = imprint.train(digits[:1300], "quick", settings=settings, verbose=False)
-    assert without.history["loss"] == guarded.history["loss"]
-    assert np.array_equal(without.model.predict(digits[1300:]).labels, guarded.model.predict(digits[1300:]).labels)
-    assert guarded.seconds > sum(guarded.history["seconds"])  # the guard's own counts
+    assert np.array_equal(loaded.predict(digits).uncertainty, detecting.model.predict(digits).uncertainty)
+    without = imprint.train(digits[:1300], "quick", epochs=7, min_steps=20, verbose=False)
+    assert without.history["loss"] == detecting.history["loss"]
+    assert np.array_equal(without.model.predict(digits[1300:]).labels, detecting.model.predict(digits[1300:]).labels)
+    assert detecting.seconds > sum(detecting.history["seconds"])  # its own count
 
 
-def test_a_guard_that_diverges_costs_the_guard_alone(digits, monkeypatch, capsys):
+def test_divergence_costs_the_detector_alone(digits, monkeypatch, capsys):
     def diverging(state, *rest):
         if state.plan.recipe.name == "ood_detector":
             raise UsageError("loss", "epoch 1", "it is no longer a number: training has diverged", "Lower the rate.")
         fit(state, *rest)
 
-    monkeypatch.setattr("imprint.runs.run.fit", diverging)
+    monkeypatch.setattr("imprint.training.ood_detector.fit", diverging)
     run = imprint.train(digits[:300], "quick", ood_detector="quick", epochs=1, min_steps=2)
     assert (run.model.ood_detector, run.recipe.ood_detector, run.interrupted) == (None, "", False)
-    assert "warning: training of the guard has diverged; the model is kept without it" in capsys.readouterr().err
+    assert "warning: training of the OOD detector has diverged; the model is kept without it" in capsys.readouterr().err
 
 
-def test_a_guard_sees_images_turned_as_far_as_its_network_does():
+def test_it_sees_images_turned_as_far_as_its_network_does():
     quick = replace(RECIPES["quick"], ood_detector="deep", hflip="no")
     assert ood_detector_recipe(replace(quick, rotation=0.0)).rotation == 10
     assert ood_detector_recipe(replace(quick, rotation=180.0)).rotation == 180
@@ -130,7 +128,7 @@ def test_the_images_themselves_are_left_alone_and_the_seed_decides(digits):
 
 
 def test_too_many_images_are_left_out(digits, monkeypatch):
-    monkeypatch.setattr("imprint.training.ood_detector.LARGEST", 64 * 50)
+    monkeypatch.setattr("imprint.training.ood_detector.MAX_BYTES", 64 * 50)
     assert len(make_synthetic_ood(digits, np.arange(1000), RECIPE)) == 50
 
 
@@ -149,7 +147,7 @@ TURNED = {"turned left", "turned right"}
         ({"rotation": 180.0, "hflip": "yes"}, (8, 8), set(FORMS)),
     ],
 )
-def test_what_is_no_stranger_is_left_out(digits, settings, size, missing):
+def test_transforms_that_change_nothing_are_left_out(digits, settings, size, missing):
     recipe = replace(RECIPE, **settings)
     assert set(FORMS) - set(transforms_for(recipe, size)) == missing
     assert ood_detector_classes(recipe, size, 7) == 7 * (5 - len(missing)) + 1

@@ -97,7 +97,7 @@ def test_every_weight_has_one_optimiser():
 
 @pytest.mark.parametrize("optimiser", ["rmsprop", "adamw", "muon"])
 def test_memory_is_all_that_an_optimiser_remembers(optimiser):
-    recipe = LESSON.with_settings([f"optimiser={optimiser}"])
+    recipe = LESSON.with_fields({"optimiser": optimiser})
     gradients = [torch.randn(3, 4, 2, 3, 3) for _ in range(2)]
     first, second = (
         [nn.Parameter(torch.ones(4, 2, 3, 3)), nn.Parameter(torch.ones(4, 2, 3, 3)), nn.Parameter(torch.ones(4))]
@@ -199,11 +199,11 @@ def test_a_schedule_goes_on_where_another_was():
         first, second = Plateau(RECIPES["tutorial"]), Plateau(RECIPES["tutorial"])
         for accuracy in accuracies[:stop]:
             first.end_epoch(accuracy)
-        second.go_on(*json.loads(json.dumps(first.state())))
+        second.restore(*json.loads(json.dumps(first.state())))
         for accuracy, rate in zip(accuracies[stop:], expected[stop:], strict=True):
             second.end_epoch(accuracy)
             assert second.rate(1e-3, 0) == rate
-    with pytest.raises(TypeError):
-        OneCycle(steps=10).go_on(1.0)
+    with pytest.raises(ValueError, match="too many"):
+        OneCycle(steps=10).restore(1.0)
     with pytest.raises(ValueError, match="unpack"):
-        whole.go_on(1.0)
+        whole.restore(1.0)

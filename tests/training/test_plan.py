@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imprint import LabelledImages, UsageError
-from imprint.training.plan import image_side, make_plan, may_hflip
+from imprint.training.plan import decoding_side, make_plan, may_hflip
 
 
 def photos(*names, channels=3, side=100, count=40):
@@ -90,8 +90,8 @@ def test_groups_stay_on_one_side(digits):
 
 
 def test_photos_are_decoded_as_large_as_the_recipe_wants():
-    assert image_side(None, []) == image_side("photos", ["largest_side=64"]) == 128
-    assert image_side("photos", ["largest_side=200"]) == 200
+    assert decoding_side(None) == decoding_side("photos", largest_side=64) == 128
+    assert decoding_side("photos", largest_side=200) == 200
 
 
 def test_glyphs_of_several_sizes_are_scaled_as_in_training(digits):

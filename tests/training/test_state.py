@@ -1,4 +1,4 @@
-"""A run that is stopped and taken up ends as one that never was."""
+"""A run that is stopped and resumed ends as one that never was."""
 
 import json
 import random
@@ -11,123 +11,115 @@ import torch
 
 import imprint
 from imprint import Classifier, DataError, ModelFileError, UsageError
+from imprint.models.inference import predict_probabilities
 from imprint.models.model_file import read_model_file, write_model_file
-from imprint.runs.folder import run_session
-from imprint.runs.run import carry_out
+from imprint.recipes import parse_settings
+from imprint.training import fit as fit_module
 from imprint.training.plan import make_plan
-from imprint.training.state import Checkpoint, begin, read_resumable_run
+from imprint.training.state import Checkpoint, read_resumable_run, start_network
 
-QUIET = Reporter(verbose=False)
+MUON = ["epochs=4", "min_steps=0", "batch_size=64", "epoch_fraction=0.5", "elastic=0.6"]
 RUNS = {
-    "muon, one-cycle, hard images first": [
-        "quick",
-        "epochs=4",
-        "min_steps=0",
-        "batch_size=64",
-        "epoch_fraction=0.5",
-        "elastic=0.6",
-    ],
+    "muon, one-cycle, hard images first": ["quick", *MUON],
     "adamw": ["quick", "epochs=4", "min_steps=3", "optimiser=adamw"],
     "rmsprop, plateau, dropout": ["tutorial", "epochs=4", "steps_per_epoch=6", "plateau_patience=1"],
-    "two networks": ["quick", "net=deep+broad", "epochs=2", "min_steps=3"],
-    "a guard": ["quick", "guard=quick", "epochs=3", "min_steps=3"],  # killed while it is trained
+    "two networks": ["quick", "networks=deep+broad", "epochs=2", "min_steps=3"],
+    "an OOD detector": ["quick", "ood_detector=quick", "epochs=3", "min_steps=3"],  # killed while it is trained
 }
+SHORT = ["quick", "epochs=3", "min_steps=2"]
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing in the package catches it."""
 
 
-class KillAt(Reporter):
-    """Dies when so many epochs have been told, within the following epoch."""
+def trained(images, recipe, *settings, **options):
+    return imprint.train(images, recipe, device="cpu", verbose=False, **options, **parse_settings(settings))
 
-    def __init__(self, epochs):
-        super().__init__(verbose=False)
-        self.left = epochs
 
-    def say(self, line):
-        self.left -= line.startswith("Epoch")
+def killed_after(epochs, images, folder, recipe, *settings):
+    """Train until killed within the next epoch; gives the run folder as the kill left it."""
+    left, deal = [epochs], fit_module._batches
 
-    def steps(self, items):
-        for place, item in enumerate(items):
-            if self.left <= 0 and place == 1:
+    def counted(line):
+        left[0] -= line.startswith("Epoch")
+
+    def batches(*arguments):
+        for place, batch in enumerate(deal(*arguments)):
+            if left[0] <= 0 and place == 1:
+                shutil.copytree(folder / "run", folder / "killed")
                 raise Killed
-            yield item
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imprint.training.fit.say", counted)
+        patch.setattr("imprint.training.fit._batches", batches)
+        patch.setattr(Checkpoint, "due", lambda self: True)
+        with pytest.raises(Killed):
+            trained(images, recipe, *settings, run=folder / "run")
+    return folder / "killed"
 
 
-def planned(digits, recipe, *settings):
-    return make_plan(digits, recipe, settings=settings, device="cpu")
-
-
-def stopped_after(epochs, plan, folder):
-    """Train until killed; a checkpoint is written after every epoch."""
-    checkpoint = Checkpoint(folder, plan, {"data": "digits"})
-    checkpoint.due = lambda: True
-    with pytest.raises(Killed):
-        carry_out(plan, KillAt(epochs), checkpoint)
-    return read_resumable_run(folder)
+def planned(images, recipe, *settings):
+    return make_plan(images, recipe, device="cpu", **parse_settings(settings))
 
 
 @pytest.mark.parametrize("case", RUNS)
 def test_a_resumed_run_ends_to_the_bit_as_one_never_stopped(digits, tmp_path, case):
-    plan = planned(digits[:400], *RUNS[case])
-    whole = carry_out(plan, QUIET)
-    stopped = stopped_after(3, plan, tmp_path)
-    assert len(stopped.epochs) == 3
+    whole = trained(digits[:400], *RUNS[case])
+    folder = killed_after(3, digits[:400], tmp_path, *RUNS[case])
+    assert len(read_resumable_run(folder).epochs) == 3
     torch.manual_seed(99)  # another process has other random numbers
-    again = planned(digits[:400], *RUNS[case])
-    stopped.check(again, QUIET)
-    resumed = carry_out(again, QUIET, stopped=stopped)
+    resumed = trained(digits[:400], None, resume=folder)
     for name, values in whole.history.items():
         assert name == "seconds" or resumed.history[name] == values
     expected, found = whole.model.network.state_dict(), resumed.model.network.state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     whole.model.save(tmp_path / "whole.safetensors")
-    resumed.model.save(tmp_path / "resumed.safetensors")
-    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "resumed.safetensors").read_bytes()
+    assert (tmp_path / "whole.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert not (folder / "checkpoint.safetensors").exists()
 
 
 def test_the_best_score_is_remembered(digits, tmp_path):
-    plan = planned(digits[:300], "quick", "epochs=4", "min_steps=2")
-    stopped = stopped_after(2, plan, tmp_path)
-    state = stopped.go_on(plan)
+    folder = killed_after(2, digits[:300], tmp_path, "quick", "epochs=4", "min_steps=2")
+    stopped, plan = read_resumable_run(folder), planned(digits[:300], "quick", "epochs=4", "min_steps=2")
+    with torch.random.fork_rng():
+        state = stopped.restore(plan)
     assert state.best_accuracy == max(epoch["val_acc"] for epoch in stopped.epochs)
     best = max(range(2), key=lambda place: stopped.epochs[place]["val_acc"])
     state.network.load_state_dict(state.best_weights)
-    found = imprint.models.inference.predict_probabilities(state.network, plan.validation.pixels, plan.spec).argmax(1)
+    found = predict_probabilities(state.network, plan.validation.pixels, plan.spec).argmax(1)
     accuracy = float((found == plan.validation.labels_among(plan.images.class_names)).mean())
     assert accuracy == stopped.epochs[best]["val_acc"]
 
 
 def test_a_stopped_runs_folder_holds_a_model(digits, tmp_path):
-    stopped_after(2, planned(digits[:300], "quick", "epochs=4", "min_steps=30"), tmp_path)
-    model = Classifier.load(tmp_path)
+    model = Classifier.load(killed_after(2, digits[:300], tmp_path, "quick", "epochs=4", "min_steps=30"))
     right = np.mean(np.array(model.predict(digits[300:]).names) == digits[300:].labels.astype(str))
     assert right > 0.5  # guessing gives 0.1
     assert (model.temperature, model.tta_below) == (1.0, 0.0)
     assert not model.predict(digits).unsure.any()
 
 
-def test_before_the_first_epoch_there_is_no_model_but_a_run_to_take_up(digits, tmp_path):
-    plan = planned(digits[:300], "quick", "epochs=2", "min_steps=2")
-    stopped = stopped_after(0, plan, tmp_path)
+def test_before_the_first_epoch_there_is_no_model_but_a_run_to_resume(digits, tmp_path):
+    words = ["quick", "epochs=2", "min_steps=2"]
+    folder = killed_after(0, digits[:300], tmp_path, *words)
     with pytest.raises(ModelFileError, match=r"before its first epoch had ended. Go on with imprint train --resume"):
-        Classifier.load(tmp_path)
-    assert carry_out(plan, QUIET, stopped=stopped).history["loss"] == carry_out(plan, QUIET).history["loss"]
+        Classifier.load(folder)
+    resumed = trained(digits[:300], None, resume=folder)
+    assert resumed.history["loss"] == trained(digits[:300], *words).history["loss"]
 
 
 @pytest.fixture(scope="module")
 def stopped_folder(digits, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stopped")
-    stopped_after(1, planned(digits[:300], "quick", "epochs=3", "min_steps=2"), folder)
-    return folder
+    return killed_after(1, digits[:300], tmp_path_factory.mktemp("stopped"), *SHORT)
 
 
-@pytest.mark.parametrize("setting", ["epochs=4", "seed=8", "net=deep", "validation_fraction=0.2"])
+@pytest.mark.parametrize("setting", ["epochs=4", "seed=8", "networks=deep", "validation_fraction=0.2"])
 def test_another_recipe_is_refused(digits, stopped_folder, setting):
-    other = planned(digits[:300], "quick", "epochs=3", "min_steps=2", setting)
-    with pytest.raises(UsageError, match=f"{setting} at --resume: the run began with "):
-        read_resumable_run(stopped_folder).check(other, QUIET)
+    key, _, value = setting.partition("=")
+    with pytest.raises(UsageError, match=rf"{key}=.*{value}.* at --resume: the run began with {key}="):
+        trained(digits[:300], None, setting, resume=stopped_folder)
 
 
 def test_changed_data_is_refused(digits, stopped_folder):
@@ -137,19 +129,19 @@ def test_changed_data_is_refused(digits, stopped_folder):
     labels[5] = (labels[5] + 1) % 10
     for changed in (replace(digits[:300], pixels=pixels), replace(digits[:300], labels=labels), digits[:299]):
         with pytest.raises(DataError, match=r"it is not what the run in .* began with\. Give the same data"):
-            read_resumable_run(stopped_folder).check(planned(changed, "quick", "epochs=3", "min_steps=2"), QUIET)
+            trained(changed, None, resume=stopped_folder)
 
 
-def test_another_machine_is_told(digits, stopped_folder, monkeypatch, capsys):
+def test_another_machine_is_told(digits, stopped_folder, monkeypatch, caplog):
     monkeypatch.setattr("imprint.training.state.machine_name", lambda device: "another")
-    read_resumable_run(stopped_folder).check(planned(digits[:300], "quick", "epochs=3", "min_steps=2"))
-    assert "begun on another machine" in capsys.readouterr().err
+    read_resumable_run(stopped_folder).check(planned(digits[:300], *SHORT))
+    assert "begun on another machine" in caplog.text
 
 
-def test_the_arithmetic_of_the_beginning_is_used_again(digits, stopped_folder, monkeypatch):
+def test_the_compute_config_of_the_beginning_is_used_again(digits, stopped_folder, monkeypatch):
     adopted = {}
     monkeypatch.setattr("imprint.training.state.adopt_compute_configs", lambda device, chosen: adopted.update(chosen))
-    read_resumable_run(stopped_folder).check(planned(digits[:300], "quick", "epochs=3", "min_steps=2"), QUIET)
+    read_resumable_run(stopped_folder).check(planned(digits[:300], *SHORT))
     assert set(adopted) == {"auto", "float32"}
 
 
@@ -171,13 +163,13 @@ CHANGES = {
     "too many epochs": lambda tensors, facts: facts["resume"].update(epochs=[{"loss": 1.0}] * 9),
     "too many networks": lambda tensors, facts: facts["resume"].update(networks=3),
     "steps of another optimiser": lambda tensors, facts: facts["resume"].update(steps=[1]),
-    "threads of no machine": lambda tensors, facts: facts["resume"]["arithmetic"]["auto"].update(threads=-1),
+    "threads of no machine": lambda tensors, facts: facts["resume"]["compute"]["auto"].update(threads=-1),
     "a machine of numbers": lambda tensors, facts: facts["resume"].update(machine=1),
-    "paths of lists": lambda tensors, facts: facts["resume"]["command"].update(data=["digits"]),
+    "paths of lists": lambda tensors, facts: facts["resume"]["options"].update(data=["digits"]),
     "a state of random numbers that is none": lambda tensors, facts: tensors["resume/random/cpu"].fill_(7),
     "a tensor less": lambda tensors, facts: tensors.pop("resume/losses"),
     "a tensor of another shape": lambda tensors, facts: tensors.update({"resume/losses": torch.ones(3)}),
-    "weights that are no numbers": lambda tensors, facts: tensors["resume/net/dense.bias"].fill_(float("nan")),
+    "weights that are no numbers": lambda tensors, facts: tensors["resume/network/dense.bias"].fill_(float("nan")),
 }
 
 
@@ -186,12 +178,12 @@ def test_a_checkpoint_that_does_not_hold_together_is_refused(digits, stopped_fol
     tensors, facts = read_model_file(stopped_folder / "checkpoint.safetensors")
     CHANGES[change](tensors, facts)
     write_model_file(tmp_path / "checkpoint.safetensors", tensors, facts)
-    plan = planned(digits[:300], "quick", "epochs=3", "min_steps=2")
+    plan = planned(digits[:300], *SHORT)
     with torch.random.fork_rng(), pytest.raises(ModelFileError, match="its header does not hold together"):
-        read_resumable_run(tmp_path).go_on(plan)
+        read_resumable_run(tmp_path).restore(plan)
 
 
-def test_a_run_that_has_ended_is_not_taken_up(model, tmp_path):
+def test_a_run_that_has_ended_is_not_resumed(model, tmp_path):
     model.save(tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match="it has ended, nothing is left to do"):
         read_resumable_run(tmp_path)
@@ -201,11 +193,11 @@ def test_a_run_that_has_ended_is_not_taken_up(model, tmp_path):
 
 def test_checkpoints_take_a_hundredth_of_the_time(digits, tmp_path):
     plan = planned(digits[:300], "quick")
-    checkpoint, state = Checkpoint(tmp_path, plan, {"data": "digits"}), begin(plan)
-    checkpoint.write(state, QUIET)
+    checkpoint, state = Checkpoint(tmp_path, plan, {"data": "digits"}), start_network(plan)
+    checkpoint.write(state)
     assert checkpoint.due()  # the first epoch is kept at once
     state.epochs.append({"loss": 1.0})
-    checkpoint.write(state, QUIET)
+    checkpoint.write(state)
     assert not checkpoint.due()
     checkpoint._written -= 100 * checkpoint._cost
     assert checkpoint.due()
@@ -217,39 +209,32 @@ def full(path):
 
 def test_a_full_disk_is_noticed_before_training(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
-    plan = planned(digits[:300], "quick", "epochs=2", "min_steps=2")
-    (tmp_path / "run").mkdir()
-    with (
-        pytest.raises(UsageError, match=r"No space left on device.*Free some space"),
-        run_session(tmp_path / "run", plan, {}) as checkpoint,
-    ):
-        carry_out(plan, QUIET, checkpoint)
+    with pytest.raises(UsageError, match=r"No space left on device.*Free some space"):
+        trained(digits[:300], *SHORT, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_disk_that_fills_up_costs_checkpoints_not_the_run(digits, tmp_path, monkeypatch, capsys):
-    plan = planned(digits[:300], "quick", "epochs=3", "min_steps=2")
-    checkpoint = Checkpoint(tmp_path, plan, {"data": "digits"})
-    checkpoint.due = lambda: True
-    whole = checkpoint.write
+def test_a_disk_that_fills_up_costs_checkpoints_not_the_run(digits, tmp_path, monkeypatch, caplog):
+    whole = Checkpoint.write
 
-    def fills_up(state):
-        if len(state.epochs) == 2:
-            monkeypatch.setattr("os.fsync", full)
-        whole(state)
+    def fills_up(self, state):
+        with pytest.MonkeyPatch.context() as patch:
+            if len(state.epochs) >= 2:
+                patch.setattr("os.fsync", full)
+            whole(self, state)
+        if len(state.epochs) == 3:
+            shutil.copytree(tmp_path / "run", tmp_path / "then")
 
-    checkpoint.write = fills_up
-    run = carry_out(plan, checkpoint)
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    monkeypatch.setattr(Checkpoint, "write", fills_up)
+    run = imprint.train(digits[:300], "quick", epochs=3, min_steps=2, device="cpu", run=tmp_path / "run")
     assert len(run.history["loss"]) == 3
-    assert "No space left on device" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
-    assert len(read_resumable_run(tmp_path).epochs) == 1
+    assert [path.name for path in (tmp_path / "then").iterdir()] == ["checkpoint.safetensors"]
+    assert len(read_resumable_run(tmp_path / "then").epochs) == 1
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_divergence_leaves_the_last_good_checkpoint(digits, tmp_path, monkeypatch):
-    plan = planned(digits[:300], "quick", "epochs=4", "min_steps=2")
-    tmp_path = tmp_path / "run"
-    tmp_path.mkdir()
     seen = []
 
     def worse(probabilities, labels):
@@ -257,22 +242,19 @@ def test_divergence_leaves_the_last_good_checkpoint(digits, tmp_path, monkeypatc
         return float("nan") if len(seen) == 3 else 1.0
 
     monkeypatch.setattr("imprint.training.fit.log_loss", worse)
-    with (
-        pytest.raises(UsageError, match=r"loss at epoch 3: it is no longer a number: .*--set learning_rate=0.0015"),
-        run_session(tmp_path, plan, {"data": "digits"}) as checkpoint,
-    ):
-        checkpoint.due = lambda: True
-        carry_out(plan, QUIET, checkpoint)
-    assert len(read_resumable_run(tmp_path).epochs) == 2
-    assert Classifier.load(tmp_path).predict(digits[:3]).names
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    with pytest.raises(UsageError, match=r"loss at epoch 3: it is no longer a number: .*--set learning_rate=0.0015"):
+        trained(digits[:300], "quick", "epochs=4", "min_steps=2", run=tmp_path / "run")
+    assert len(read_resumable_run(tmp_path / "run").epochs) == 2
+    assert Classifier.load(tmp_path / "run").predict(digits[:3]).names
 
 
 def test_a_checkpoint_holds_no_code_and_no_secret(stopped_folder):
     facts = read_model_file(stopped_folder / "checkpoint.safetensors")[1]
-    assert {type(value) for value in facts["resume"]["command"].values()} <= {str, float}
+    assert {type(value) for value in facts["resume"]["options"].values()} <= {str, float}
     assert json.dumps(facts)
 
 
-def test_copies_of_a_folder_can_be_taken_up(digits, stopped_folder, tmp_path):
+def test_copies_of_a_folder_can_be_resumed(stopped_folder, tmp_path):
     shutil.copytree(stopped_folder, tmp_path / "moved")
     assert len(read_resumable_run(tmp_path / "moved").epochs) == 1

@@ -74,14 +74,14 @@ def read_parts(path: Path) -> dict[str, Any]:
         remedy = f"Go on with imprint train --resume {path.parent}."
         raise broken(path, "training was stopped before its first epoch had ended", remedy)
     usual = {name: tensors.pop(f"{OOD_PREFIX}{name}", None) for name in OOD_TENSORS}
-    network, ood_detector, classes = parts["net"], parts["ood_detector"], len(parts["class_names"])
+    network, ood_detector, classes = parts["network"], parts["ood_detector"], len(parts["class_names"])
     if ood_detector is not None:
         of_guard = [name for name in tensors if name.startswith(GUARD)]
         _fill(ood_detector, {name.removeprefix(GUARD): tensors.pop(name) for name in of_guard}, path)
     _fill(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}, path)
     features = count_embeddings(network)
     ood_score = _unknown(classes, features) if RESUME in facts else _ood_score(usual, classes, features, path)
-    return parts | {"familiarity": ood_score}
+    return parts | {"ood_score": ood_score}
 
 
 def _parts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _parts(facts: dict[str, Any]) -> dict[str, Any]:
     if not (math.isfinite(unsure_above) and math.isfinite(tta_below)):
         raise ValueError("limits")
     return {
-        "net": network,
+        "network": network,
         "ood_detector": ood_detector,
         "class_names": names,
         "spec": spec,

@@ -9,15 +9,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import imprint
 from imprint import DataError, LabelledImages, UsageError
-from imprint.models.hardware import choose_compute_config
-from imprint.data.split import split
 from imprint.core.metrics import tempered
-from imprint.models.networks import NETWORKS
-from imprint.training.optimisers import AdamW
-from imprint.training.plan import make_plan
+from imprint.data.split import split
+from imprint.models.hardware import choose_compute_config
 from imprint.models.inference import predict_probabilities
+from imprint.models.networks import NETWORKS
+from imprint.recipes import parse_settings
+from imprint.training.fit import _batches as fit_batches
 from imprint.training.fit import epoch_order
-from imprint.runs.run import carry_out
+from imprint.training.optimisers import AdamW
 
 FAST = ["epochs=2", "min_steps=0"]
 
@@ -62,12 +62,12 @@ def test_what_to_expect_is_what_the_validation_images_say(run):
 
 def test_groups_widen_what_to_expect(digits):
     grouped = replace(digits, groups=(np.arange(len(digits)) // 30).astype(str))
-    run = imprint.train(grouped, "quick", settings=FAST, verbose=False)
+    run = imprint.train(grouped, "quick", **parse_settings(FAST), verbose=False)
     assert run.expected.effective < run.expected.images == run.validation.images
 
 
 def test_a_seed_decides_everything(digits):
-    runs = [imprint.train(digits, "quick", settings=FAST, seed=seed, verbose=False) for seed in (1, 1, 2)]
+    runs = [imprint.train(digits, "quick", **parse_settings(FAST), seed=seed, verbose=False) for seed in (1, 1, 2)]
     weights = [run.model.network.state_dict() for run in runs]
     same = [torch.equal(weights[0][name], weights[1][name]) for name in weights[0]]
     assert all(same)
@@ -83,7 +83,7 @@ def test_the_callers_random_numbers_are_left_alone(digits):
 
 
 def test_validation_may_be_given(digits):
-    run = imprint.train(digits[:1000], "quick", settings=FAST, validation=digits[1000:], verbose=False)
+    run = imprint.train(digits[:1000], "quick", **parse_settings(FAST), validation=digits[1000:], verbose=False)
     assert run.validation.images == 797
     assert run.model.score["images"] == 797
 
@@ -104,22 +104,20 @@ def test_without_validation_there_is_no_score(digits):
 
 
 def test_images_smaller_than_a_batch(digits):
-    assert imprint.train(digits[:20], "quick", settings=FAST, verbose=False).validation.images == 2
+    assert imprint.train(digits[:20], "quick", **parse_settings(FAST), verbose=False).validation.images == 2
 
 
-def test_small_sets_get_longer_epochs(digits):
-    taken = []
-    plan = make_plan(digits[:100], "quick", epochs=3, min_steps=5)
+def test_small_sets_get_longer_epochs(digits, monkeypatch):
+    dealt = []
+    monkeypatch.setattr("imprint.training.fit._batches", lambda *given: dealt.append(0) or deal(dealt, *given))
+    imprint.train(digits[:100], "quick", epochs=3, min_steps=5, verbose=False)
+    assert len(dealt) == 3 + 15  # epochs and steps
 
-    class Counting(Reporter):
-        def steps(self, items):
-            taken.append(0)
-            for item in items:
-                taken[-1] += 1
-                yield item
 
-    carry_out(plan, Counting(verbose=False))
-    assert taken == [5, 5, 5]
+def deal(dealt, *given):
+    for batch in fit_batches(*given):
+        dealt.append(0)
+        yield batch
 
 
 def test_later_epochs_take_their_share(digits, monkeypatch):
@@ -131,7 +129,7 @@ def test_later_epochs_take_their_share(digits, monkeypatch):
 
     monkeypatch.setattr("imprint.training.fit.epoch_order", counted)
     settings = ["epochs=3", "min_steps=0", "batch_size=32", "epoch_fraction=0.25", "hard_fraction=0.6"]
-    carry_out(make_plan(digits, "quick", settings=settings))
+    imprint.train(digits, "quick", verbose=False, **parse_settings(settings))
     assert [len(order) for order in taken] == [52 * 32, 13 * 32, 13 * 32]
     assert len(taken[1].unique()) == 13 * 32
 
@@ -139,10 +137,9 @@ def test_later_epochs_take_their_share(digits, monkeypatch):
 def test_mapped_images_are_learnt_from_where_they_are(digits, tmp_path):
     digits.pixels.tofile(tmp_path / "pixels")
     mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
-    plan = make_plan(replace(digits, pixels=mapped), "quick", epochs=1, min_steps=1)
-    assert plan.images.pixels is mapped
     inside, outside = (
-        carry_out(one).history["loss"] for one in (replace(plan, images=digits), plan)
+        imprint.train(images, "quick", epochs=1, min_steps=1, verbose=False).history["loss"]
+        for images in (digits, replace(digits, pixels=mapped))
     )
     assert inside == outside
 
@@ -172,8 +169,8 @@ def test_confidence_fits_accuracy_on_images_not_seen(digits):
 
 
 def test_several_networks_make_one_model(digits, tmp_path):
-    settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=4"]
-    run = imprint.train(digits, "quick", settings=settings, verbose=False)
+    settings = ["networks=quick+tutorial+quick", "epochs=2", "min_steps=4"]
+    run = imprint.train(digits, "quick", **parse_settings(settings), verbose=False)
     assert len(run.history["loss"]) == 6
     run.model.save(tmp_path / "m.safetensors")
     again = imprint.Classifier.load(tmp_path / "m.safetensors")
@@ -199,7 +196,7 @@ def test_colour_images(digits):
         (lambda d: (d, {"device": "cuda:99"}), "device 'cuda:99' at --device"),
         (lambda d: (d, {"device": "banana"}), "device 'banana' at --device"),
         (lambda d: (d, {"recipe": "fast"}), "there is no such recipe"),
-        (lambda d: (d, {"settings": ["epochs=0"]}), "epochs=0"),
+        (lambda d: (d, {"epochs": 0}), "epochs=0"),
     ],
 )
 def test_bad_input_is_refused_before_training(digits, change, words):
@@ -219,7 +216,7 @@ def test_divergence_is_noticed_in_its_epoch(digits, monkeypatch):
     broken = replace(quick, build=lambda *form: endless(quick.build(*form)))
     monkeypatch.setitem(NETWORKS, "quick", broken)
     with pytest.raises(UsageError, match="loss at epoch 1: it is no longer a number: training has diverged"):
-        imprint.train(digits, settings=FAST, verbose=False)
+        imprint.train(digits, **parse_settings(FAST), verbose=False)
 
 
 def test_a_loss_far_above_guessing_is_divergence(digits):
@@ -227,7 +224,7 @@ def test_a_loss_far_above_guessing_is_divergence(digits):
     with pytest.raises(
         UsageError, match=r"far above that of guessing: training has diverged. Lower .*learning_rate=30"
     ):
-        imprint.train(digits[:300], "tutorial", settings=settings, verbose=False)
+        imprint.train(digits[:300], "tutorial", **parse_settings(settings), verbose=False)
 
 
 def test_weights_that_end_as_no_numbers_are_divergence_too(digits, monkeypatch):
@@ -242,39 +239,31 @@ def test_weights_that_end_as_no_numbers_are_divergence_too(digits, monkeypatch):
     monkeypatch.setattr(AdamW, "step", last_step_fails)
     settings = ["optimiser=adamw", "epochs=1", "min_steps=4", "batch_size=64"]
     with pytest.raises(UsageError, match="weights at epoch 1: they are no longer numbers: training has diverged"):
-        imprint.train(digits[:256], "quick", settings=settings, validation=0, verbose=False)
+        imprint.train(digits[:256], "quick", **parse_settings(settings), validation=0, verbose=False)
 
 
 def test_a_mapped_file_may_vanish_while_it_is_learnt_from(digits, tmp_path, monkeypatch):
     digits.pixels.tofile(tmp_path / "pixels")
     mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=digits.pixels.shape)
-    plan = make_plan(replace(digits, pixels=mapped), "quick", epochs=2, min_steps=1)
-    expected = carry_out(plan).history["loss"]
-    monkeypatch.setattr(
-        "imprint.core.progress.Reporter.say", lambda self, line: (tmp_path / "pixels").unlink(missing_ok=True)
-    )
-    assert carry_out(plan).history["loss"] == expected
+    images = replace(digits, pixels=mapped)
+    expected = imprint.train(images, "quick", epochs=2, min_steps=1, verbose=False).history["loss"]
+    monkeypatch.setattr("imprint.training.fit.say", lambda line: (tmp_path / "pixels").unlink(missing_ok=True))
+    assert imprint.train(images, "quick", epochs=2, min_steps=1, verbose=False).history["loss"] == expected
     assert not (tmp_path / "pixels").exists()
 
 
-class StopAt:
-    """A reporter that presses Ctrl-C in the middle of an epoch."""
-
-    def __init__(self, step):
-        self.left = step
-        self.lines = []
-
-    def steps(self, items):
-        for item in items:
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-            yield item
-
-
 def press_ctrl_c(monkeypatch, step):
-    stop = StopAt(step)
-    monkeypatch.setattr("imprint.core.progress.Reporter.steps", lambda self, items: stop.steps(items))
+    """Press Ctrl-C in the middle of an epoch."""
+    left = [step]
+
+    def batches(*given):
+        for batch in fit_batches(*given):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr("imprint.training.fit._batches", batches)
 
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
@@ -290,15 +279,15 @@ def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):
 
 def test_ctrl_c_keeps_the_networks_that_are_finished(digits, monkeypatch):
     press_ctrl_c(monkeypatch, step=2 * 6 + 9)
-    settings = ["net=quick+tutorial+quick", "epochs=2", "min_steps=6"]
-    run = imprint.train(digits, "quick", settings=settings, verbose=False)
+    settings = ["networks=quick+tutorial+quick", "epochs=2", "min_steps=6"]
+    run = imprint.train(digits, "quick", **parse_settings(settings), verbose=False)
     assert run.interrupted
-    assert run.recipe.network == run.model.recipe.network == "quick"
+    assert run.recipe.networks == run.model.recipe.networks == ("quick",)
     assert len(run.model.predict(digits[:3]).names) == 3
     assert run.expected.tries == 1  # no score chose it
 
 
-def test_ctrl_c_while_the_guard_learns_keeps_the_model_without_it(digits, monkeypatch, tmp_path):
+def test_ctrl_c_while_the_ood_detector_learns_keeps_the_model_without_it(digits, monkeypatch, tmp_path):
     press_ctrl_c(monkeypatch, step=2 * 6 + 9)
     run = imprint.train(digits, "quick", ood_detector="quick", epochs=2, min_steps=6, verbose=False)
     assert run.interrupted
@@ -316,7 +305,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(digits, monkeypatch):
 
 
 def test_words_go_to_stderr(digits, capsys):
-    imprint.train(digits, settings=FAST)
+    imprint.train(digits, **parse_settings(FAST))
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert not out
@@ -341,14 +330,12 @@ def test_photos_are_learnt():
     pixels = np.clip(np.stack(drawn), 0, 255).astype(np.uint8)
     sources = np.array([f"{i}.png" for i in range(150)])
     images = LabelledImages(pixels, labels, ("disc", "lying", "standing"), sources, "shapes")
-    run = imprint.train(
-        images, "photos", epochs=4, batch_size=16, min_steps=15, validation=0.2, verbose=False
-    )
+    run = imprint.train(images, "photos", epochs=4, batch_size=16, min_steps=15, validation=0.2, verbose=False)
     assert run.recipe.hflip == "yes"
     assert run.validation.accuracy > 0.8
 
 
-class LabelledPredictions(TorchDispatchMode):
+class DeviceAnswers(TorchDispatchMode):
     """Counts the operations for which a GPU would have to be waited for."""
 
     def __init__(self):
@@ -367,10 +354,9 @@ def test_no_step_waits_for_an_answer_of_the_device(digits, recipe):
     counts = []
     for steps in (2, 8):
         settings = ["epochs=2", f"min_steps={steps}", "batch_size=16", "epoch_fraction=0.01"]
-        plan = make_plan(digits[:32], recipe, settings=settings, validation=0)
-        with LabelledPredictions() as labelled:
-            carry_out(plan)
-        counts.append(labelled.count)
+        with DeviceAnswers() as answers:
+            imprint.train(digits[:32], recipe, validation=0, verbose=False, **parse_settings(settings))
+        counts.append(answers.count)
     assert counts[0] == counts[1] > 0
 
 
