@@ -25,6 +25,7 @@ from torch import nn
 import imprint
 from imprint.models.layers import Dense, Dropout, Flatten, ReLU, glorot_uniform
 from imprint.models.networks import NETWORKS, NetworkKind
+from imprint.recipes import parse_settings
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PLAIN = ["rotation=0", "zoom=0", "shift=0"]
@@ -57,7 +58,7 @@ LENGTH = {
 
 
 class Through(ReLU):
-    """Stands where a ReLU would, since doubt takes its features there, and does nothing."""
+    """Stands where a ReLU would, since the OOD score takes its embeddings there, and does nothing."""
 
     def forward(self, values):
         return values
@@ -103,7 +104,7 @@ def run_once(images, data, measure, variant, seed):
     changes = [*LENGTH[data, measure], *VARIANTS[measure][variant]]
     networks = {"tutorial": lesson_without(variant)} if measure == "parts" else {}
     with patch.dict(NETWORKS, networks):
-        run = imprint.train(learn, "tutorial", settings=changes, seed=seed, verbose=False)
+        run = imprint.train(learn, "tutorial", seed=seed, **parse_settings(changes), verbose=False)
     score = imprint.evaluate(run.model, test)
     keys = ("loss", "acc", "val_loss", "val_acc", "lr")
     history = {key: [round(value, 6) for value in run.history[key]] for key in keys}

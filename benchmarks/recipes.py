@@ -52,7 +52,7 @@ def train(data, recipe, *options):
 
 
 def training_gflop(recipe, images):
-    """Count the arithmetic of a run: three times that of seeing each image, all networks and the ood_detector together."""
+    """Count the arithmetic of a run: three times that of seeing each image, in all networks and the OOD detector."""
     forward = 0
     for kind in recipe.networks:
         with FlopCounterMode(display=False) as counter, torch.no_grad():

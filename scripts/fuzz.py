@@ -48,21 +48,19 @@ def models():
     """A model file, a checkpoint and an .onnx file of a network so small that digests cost little; and its plan."""
     import torch
 
-    from imprint import export, load
-    from imprint.runs.run import carry_out
+    from imprint import export, load, train
     from imprint.training.plan import make_plan
-    from imprint.training.state import Checkpoint
+    from imprint.training.state import Checkpoint, start_network
 
     digits = load("digits")[:100]
     wide = np.pad(digits.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)))  # 10×10, the least that the lesson's network takes
     few = replace(digits, pixels=wide, labels=digits.labels % 2, class_names=("even", "odd"))
     plan = make_plan(few, "tutorial", epochs=2, steps_per_epoch=1, device="cpu")
     with tempfile.TemporaryDirectory() as name:
-        checkpoint = Checkpoint(Path(name), plan, {"data": "digits"})
-        checkpoint.due = lambda: True
-        model = carry_out(plan, checkpoint).model
-        usual = replace(model.ood_score, whitening=model.ood_score.whitening[:1])
-        model = replace(model, ood_score=usual)
+        model = train(few, plan.recipe, device="cpu", verbose=False).model
+        with torch.random.fork_rng():
+            Checkpoint(Path(name), plan, {"data": "digits"}).write(start_network(plan))
+        model = replace(model, ood_score=replace(model.ood_score, whitening=model.ood_score.whitening[:1]))
         model.save(Path(name) / "model.safetensors")
         export(model, Path(name) / "model.onnx")
         torch.manual_seed(0)
@@ -115,7 +113,7 @@ def target(name):
         elif name == "checkpoint":
             stopped = read_resumable_run(folder)
             stopped.check(plan)
-            stopped.go_on(plan)
+            stopped.restore(plan)
         else:
             (read_csv if name == "csv" else read_idx)(paths[name])
 

@@ -1,7 +1,7 @@
-"""Kills training at random moments, takes it up again, and compares the end with a run that was never stopped.
+"""Kills training at random moments, resumes it, and compares the end with a run that was never stopped.
 
 python scripts/kills.py [KILLS] [--seed N]: after every kill the run folder must hold a model that loads, or a run
-that can be taken up, or nothing; and no leftover that stands in the way of the next run.
+that can be resumed, or nothing; and no leftover that stands in the way of the next run.
 """
 
 import os
@@ -22,7 +22,7 @@ from pathlib import Path
 
 RUNS = {
     "quick": "--recipe quick --set epochs=12 --set min_steps=6 --set batch_size=64 --set epoch_fraction=0.5",
-    "two networks": "--recipe quick --set net=deep+broad --set epochs=4 --set min_steps=3 --set batch_size=64",
+    "two networks": "--recipe quick --set networks=deep+broad --set epochs=4 --set min_steps=3 --set batch_size=64",
     "tutorial": "--recipe tutorial --set epochs=12 --set steps_per_epoch=8 --set plateau_patience=1",
 }
 
@@ -59,7 +59,7 @@ def killed(pid, seconds):
 
 
 def found(folder):
-    """Tell what a kill left; raises where that is neither a model, nor a run to take up, nor nothing."""
+    """Tell what a kill left; raises where that is neither a model, nor a run to resume, nor nothing."""
     if not folder.exists() or not [path for path in folder.iterdir() if path.suffix != ".part"]:
         return "nothing yet"
     if not (folder / "checkpoint.safetensors").exists():
@@ -90,8 +90,8 @@ def torture(name, kills, generator, counts):
         runs += 1
         folder = Path(f"run-{name}-{runs}")
         while True:
-            taken_up = (folder / "checkpoint.safetensors").exists()
-            pid = start(["--resume", str(folder)] if taken_up else [*options, "--run", str(folder)])
+            resumed = (folder / "checkpoint.safetensors").exists()
+            pid = start(["--resume", str(folder)] if resumed else [*options, "--run", str(folder)])
             if kills <= 0:  # let the last one reach its end
                 assert ended(pid) == 0, Path("log").read_text()[-2000:]
                 break

@@ -2,9 +2,9 @@
 
     .venv/bin/python scripts/same_bytes.py OTHER_CHECKOUT [--cases lesson quick ...]
 
-Trains with the command line of both, whose options and files are a contract, on the same data and with the same choice of
-arithmetic, and compares every tensor and number of the model files, and every row of the predictions. Tensors are matched
-by their order and shape, since names may change. Also kills a run half-way and compares the resumed one.
+Trains with the command line of both, whose options and files are a contract, on the same data and with the same choice
+of arithmetic, and compares every tensor and number of the model files, and every row of the predictions. Tensors are
+matched by shape and content, since names may change. Also kills a run half-way and compares the resumed one.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def imprint(checkout, *words):
 def numbers(folder):
     """Every tensor in the order of its shape and bytes, every number of the header, and the rows of the predictions."""
     with safe_open(folder / "model.safetensors", "np") as file:
-        tensors = sorted((str(t.shape), t.tobytes()) for t in (file.get_tensor(name) for name in file.keys()))
+        tensors = sorted((str(t.shape), t.tobytes()) for t in (file.get_tensor(name) for name in sorted(file.keys())))
         facts = json.loads(file.metadata()["imprint"])
     found = [facts[key] for key in sorted(facts) if isinstance(facts[key], float)]
     rows = [(folder / name).read_bytes() for name in ("result.csv", "validation.csv") if (folder / name).exists()]

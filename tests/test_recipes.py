@@ -86,6 +86,7 @@ def test_a_recipe_survives_json(tmp_path):
         ("{", "it cannot be read"),
         ("[]", "there is no such recipe"),
         ("{}", "field name at"),
+        (json.dumps({"name": "quick", "net": "quick"}), "Imprint 0.1 wrote it"),
         (json.dumps(RECIPES["quick"].to_dict() | {"epochs": 2.5}), "epochs is a whole number"),
         (json.dumps(RECIPES["quick"].to_dict() | {"epochs": True}), "epochs is a whole number"),
         (json.dumps(RECIPES["quick"].to_dict() | {"colour": 1}), "recipes have none of that name"),

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-STOPPED = 130  # what a shell makes of Ctrl-C: 128 and the signal's number
-NOTHING_LOST = "run at Ctrl-C: stopped before there was anything to keep. Nothing was lost."
+INTERRUPTED = 130  # the exit status by which shells know Ctrl-C: 128 and the signal's number
+NOTHING_KEPT = "run at Ctrl-C: stopped before there was anything to keep. Nothing was lost."
 
 
 def _failed(line: str) -> int:
@@ -24,24 +24,25 @@ def _stop(line: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    os._exit(STOPPED)  # sys.exit ends by the signal instead where it came while a library built code of text
+    os._exit(INTERRUPTED)  # sys.exit ends by the signal instead where it came while a library built code of text
 
 
-def _let_go_of_stdout() -> None:
-    """Point stdout at nothing: what it could not take must not fail once more when Python ends."""
+def _discard_stdout() -> None:
+    """Redirect stdout to devnull so that the flush at exit cannot raise again."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _answer(wish: signal.Signals, how: Callable[[int, FrameType | None], object]) -> None:
-    ignored = signal.getsignal(wish) is signal.SIG_IGN  # as a shell's script starts what is to run in the background
+def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], object]) -> None:
+    """Install a signal handler, unless the signal is ignored, as shells start what runs in the background."""
+    ignored = signal.getsignal(number) is signal.SIG_IGN
     if threading.current_thread() is threading.main_thread() and not ignored:
-        signal.signal(wish, how)
+        signal.signal(number, handler)
 
 
 def main() -> None:
     """Run a command; Ctrl-C ends it in one line from the first moment, while Python still imports."""
-    _answer(signal.SIGINT, lambda *_: _stop(NOTHING_LOST))  # what is being imported could catch an exception
+    _handle(signal.SIGINT, lambda *_: _stop(NOTHING_KEPT))  # an import could catch an exception
     from imprint.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):
@@ -59,8 +60,8 @@ def _run(app: Callable[..., int | None]) -> None:
     from imprint.core.progress import shown
 
     try:
-        for wish in (signal.SIGINT, signal.SIGTERM):  # a service manager's wish to end is Ctrl-C
-            _answer(wish, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a service manager ends a process by SIGTERM: as by Ctrl-C
+            _handle(number, signal.default_int_handler)
         tune_malloc()
         with shown():
             status = app(standalone_mode=False)
@@ -78,20 +79,20 @@ def _run(app: Callable[..., int | None]) -> None:
             raise
         status = _failed(str(error))
     except BrokenPipeError:  # the reader has seen enough
-        _let_go_of_stdout()
+        _discard_stdout()
         status = 1
     except OSError as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
         if error.filename is None:
-            _let_go_of_stdout()
+            _discard_stdout()
         where = error.filename or "standard output"
         line = f"file at {where}: {error.strerror or error}. Check its permissions and the space left."
         status = _failed(spelled(line))
     except KeyboardInterrupt:  # before Typer looks out for it
-        status = STOPPED
-    if status == STOPPED:
-        _stop(NOTHING_LOST)
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        _stop(NOTHING_KEPT)
     sys.exit(status or 0)
 
 

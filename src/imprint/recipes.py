@@ -191,6 +191,9 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         """Build a recipe from JSON values; raises `UsageError` where a field is unknown, missing or of another type."""
+        if "net" in values:  # the network's field before 0.2
+            cause = "Imprint 0.1 wrote it, whose fields had other names"
+            raise UsageError("recipe", where, cause, "Train again, or rename them as CHANGELOG.md tells.")
         for field in dataclasses.fields(cls):
             if field.default is dataclasses.MISSING and field.name not in values:
                 raise UsageError(f"field {field.name}", where, "it is missing", "Start from a whole recipe.json.")

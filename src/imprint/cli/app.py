@@ -10,20 +10,21 @@ from imprint.cli.data import cache, check, show
 from imprint.cli.models import compare, evaluate, explain, export, predict, report, summary
 from imprint.cli.training import train
 
+DESCRIPTION = "Train a network to recognise images: labelled images in, a trained model and an honest score out."
+
 app = typer.Typer(
-    help="Train a machine to recognise images: labelled images in, a trained network and an honest score out.",
+    help=DESCRIPTION,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=DESCRIPTION)
 def version(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Train a machine to recognise images: labelled images in, a trained network and an honest score out."""
+    """Print the version, where asked; the help of the program itself is `DESCRIPTION`."""
     if show_version:
         from imprint import __version__
 

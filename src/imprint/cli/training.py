@@ -22,7 +22,12 @@ def train(
         typer.Option(help="tutorial, quick, best, record, photos, or a recipe.json. Left out, the images decide."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a field of the recipe; imprint summary RECIPE lists them with their meaning.",
+        ),
     ] = None,
     validation: Annotated[
         str | None, typer.Option(metavar="SHARE|DATA", help="Share to hold out, or other data to validate with.")
@@ -33,7 +38,7 @@ def train(
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Train so many runs, each with the next seed and a folder of its own.")
+        int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
     ] = 1,
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
