@@ -1,0 +1,269 @@
+"""`train`: from labelled images to a model, its score and its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+
+from imprint.core.errors import UsageError
+from imprint.core.malloc import tune_malloc
+from imprint.core.progress import say, shown, warn
+from imprint.core.scores import estimate_accuracy, score
+from imprint.data.images import LabelledImages
+from imprint.data.load import Data, load, parts
+from imprint.models.hardware import choose_compute_config, compute_settings
+from imprint.models.networks import combine
+from imprint.preprocessing.input_spec import InputSpec
+from imprint.recipes import Recipe, RecipeFields
+from imprint.runs.folder import new_run_folder, resume_command, run_session, settle_options, write_run
+from imprint.runs.run import Run
+from imprint.training.calibration import calibrate
+from imprint.training.fit import fit
+from imprint.training.ood_detector import fit_ood_detector
+from imprint.training.plan import Plan, decoding_side, make_plan
+from imprint.training.state import ResumableRun, TrainingState, read_resumable_run, start_network
+
+
+def train(
+    images: LabelledImages | Data | None = None,
+    recipe: str | Recipe | None = None,
+    *,
+    validation: float | int | LabelledImages | Data | None = None,
+    test: LabelledImages | Data | None = None,
+    run: str | Path | bool = False,
+    resume: str | Path | None = None,
+    group: str | None = None,
+    allow_bad: float | None = None,
+    device: str | None = None,
+    verbose: bool = True,
+    **fields: Unpack[RecipeFields],
+) -> Run:
+    """Train a network to tell images apart.
+
+    Tunes malloc for the whole process, for good: half of a training step hangs on it. Everything else that it sets
+    (threads, denormals, torch's random numbers) is the caller's again afterwards.
+
+    Parameters
+    ----------
+    images : LabelledImages, path, or what `load` takes; None only with `resume`
+        Labelled images of at least two classes.
+    recipe : str, Recipe or None, default=None
+        A recipe, its name or the path of a recipe.json; None lets the images decide.
+    validation : float, LabelledImages, path or None, default=None
+        Share to hold out, or other images to validate with; None takes the validation part of data that come divided,
+        else the share that the recipe names.
+    test : LabelledImages, path or None, default=None
+        Images to predict once the model is trained: ``run.result``, and in the run folder result.csv and
+        predictions.png.
+    run : str, Path or bool, default=False
+        The folder to write model, history, scores, curves and predictions into; it must be new or empty. True numbers
+        it: ``runs/0001-quick``. False writes nothing.
+    resume : str, Path or None, default=None
+        The folder of a run that was stopped; it goes on from its last checkpoint, and ends with the same bytes as if it
+        had never been. Whatever else is left out is taken as given when it began.
+    group : str or None, default=None
+        What images share that must stay on one side of the split: a regular expression or a column; see `load`.
+    allow_bad : float or None, default=None
+        Share of the images that may be unreadable; None is 0.2.
+    device : {"auto", "cpu", "cuda", "mps"} or None, default=None
+        Where to compute; None is ``"auto"``.
+    verbose : bool, default=True
+        Whether to tell on stderr how it goes.
+    **fields
+        Fields of `Recipe` to change, such as ``epochs=3`` or ``learning_rate=0.01``.
+
+    Returns
+    -------
+    Run
+        Model, history and honest score. After Ctrl-C, those of the best epoch so far.
+
+    Raises
+    ------
+    DataError
+        When data cannot be read, labels are missing or name one class only, or validation images do not fit.
+    UsageError
+        When recipe, field, folder or device makes no sense, or training diverges.
+    KeyboardInterrupt
+        On Ctrl-C before the first epoch has ended.
+
+    Examples
+    --------
+    >>> import imprint
+    >>> run = imprint.train("digits", "quick", epochs=2, min_steps=1, seed=1, verbose=False)
+    >>> run.validation.images
+    144
+    """
+    with shown(verbose):
+        tune_malloc()
+        resumed = None if resume is None else _read_resumed(Path(resume), run)
+        given = {"data": images, "validation": validation, "test": test}
+        options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
+        base = resumed.recipe if resumed is not None and recipe is None else recipe
+        learnt, checked = _read_data(options, base, fields)
+        plan = make_plan(learnt, base, validation=checked, device=options["device"], **fields)
+        tested = _read_test(options, plan)
+        if resumed is not None:
+            resumed.check(plan)
+        folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
+        with run_session(folder, plan, options, resumed) as checkpoint, _settings(plan):
+            state = start_network(plan) if resumed is None else resumed.restore(plan)
+            if resumed is not None:
+                say(f"resumed after epoch {len(state.epochs)}")
+            if checkpoint is not None:
+                checkpoint.write(state)  # a folder that cannot be written to is noticed now
+            pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
+            labels = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
+            members, done, detector, interrupted = plan.recipe.networks, len(state.finished), None, False
+            try:
+                for place, member in enumerate(members[done:], start=done):
+                    if place > done:  # the first is under way: started above, or taken from the checkpoint
+                        state = start_network(plan, state.finished, state.epochs, state.seconds)
+                    if len(members) > 1:
+                        say(f"network {place + 1} of {len(members)}: {member}")
+                    fit(state, pixels, labels, checkpoint)
+                    state.finished.append(state.network)
+                if plan.recipe.ood_detector:
+                    detector = fit_ood_detector(plan)
+            except KeyboardInterrupt:
+                interrupted = True
+                _keep_best(state)
+            trained = _finish(state, detector, interrupted)
+            if tested is not None:
+                trained = replace(trained, result=trained.model.predict(tested))
+            if checkpoint is not None:
+                trained = replace(trained, folder=folder)
+                write_run(trained, plan, options, tested)
+                if interrupted:
+                    say(f"{resume_command(checkpoint.path.parent)} goes on from epoch {checkpoint.epochs}")
+                else:
+                    checkpoint.path.unlink()
+        return trained
+
+
+def train_seeds(
+    images: LabelledImages | Data | None,
+    recipe: str | Recipe | None = None,
+    *,
+    seeds: int,
+    validation: float | int | LabelledImages | Data | None = None,
+    test: LabelledImages | Data | None = None,
+    run: str | Path | bool = False,
+    group: str | None = None,
+    allow_bad: float | None = None,
+    resume: str | Path | None = None,
+    device: str | None = None,
+    verbose: bool = True,
+    **fields: Unpack[RecipeFields],
+) -> list[Run]:
+    """Train several runs that differ in their seed alone, to see how far chance moves the score; see `train`.
+
+    Within a `run` folder that is named, each has its own: seed-7, seed-8 and so on. Ctrl-C ends the series. Raises
+    `UsageError` where no images are held out, since then there is nothing to compare.
+    """
+    if resume is not None:
+        raise UsageError(f"--seeds {seeds}", "--resume", "one run is resumed at a time", "Leave --seeds out.")
+    with shown(verbose):
+        given = {"data": images, "validation": validation, "test": test}
+        options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
+        learnt, checked = _read_data(options, recipe, fields)
+        plan = make_plan(learnt, recipe, validation=checked, device=options["device"], **fields)
+        if plan.validation is None:
+            cause = "without validation images there is nothing to compare"
+            raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
+        tested, runs = _read_test(options, plan), list[Run]()
+        for seed in range(plan.recipe.seed, plan.recipe.seed + seeds):
+            fields["seed"] = seed
+            folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
+            runs.append(train(learnt, recipe, validation=checked, test=tested, run=folder, device=device, **fields))
+            if runs[-1].interrupted:
+                break
+    return runs
+
+
+def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
+    """Read where the run to resume was stopped; refuse another folder to write to."""
+    if not isinstance(run, bool) and Path(run).resolve() != folder.resolve():
+        raise UsageError(f"--run {run}", "--resume", f"the run goes on in {folder}", "Leave --run out.")
+    return read_resumable_run(folder)
+
+
+def _read_data(
+    options: dict[str, Any], recipe: str | Recipe | None, fields: RecipeFields
+) -> tuple[LabelledImages, float | int | LabelledImages | None]:
+    """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
+    data, validation = options["data"], options.get("validation")
+    if isinstance(data, LabelledImages):
+        images = data
+    else:
+        side = decoding_side(recipe, **fields)
+        images = load(data, side=side, group=options.get("group"), allow_bad=options["allow_bad"])
+    form = InputSpec.from_shape(images.shape)
+    if validation is None:
+        divided = not isinstance(data, LabelledImages) and "validation" in parts(data)
+        return images, load(data, part="validation", spec=form) if divided else None
+    if isinstance(validation, float | int | LabelledImages):
+        return images, validation
+    return images, load(validation, spec=form)
+
+
+def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
+    """Read the test images, and check before training that the model will take them."""
+    test = options.get("test")
+    if test is None:
+        return None
+    tested = test if isinstance(test, LabelledImages) else load(test, spec=plan.spec, allow_bad=1.0)
+    plan.spec.check(tested.shape, tested.name)
+    return tested
+
+
+@contextmanager
+def _settings(plan: Plan) -> Iterator[None]:
+    """Compute as this machine is fastest, with random numbers that the recipe's seed decides, meanwhile."""
+    compute = choose_compute_config(plan.device, plan.recipe.precision)
+    choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
+    say(f"{plan}; {compute}")
+    for warning in plan.warnings:
+        warn(warning)
+    devices = [plan.device] if plan.device.type == "cuda" else []
+    with compute_settings(compute.threads), torch.random.fork_rng(devices):
+        torch.manual_seed(plan.recipe.seed)
+        yield
+
+
+def _keep_best(state: TrainingState) -> None:
+    """Settle what is kept after Ctrl-C, and say it; where there is nothing to keep, Ctrl-C goes on."""
+    members = len(state.plan.recipe.networks)
+    if len(state.finished) == members:
+        say("stopped: the model is kept, without its OOD detector")
+    elif state.finished:
+        say(f"stopped: of {members} networks, {len(state.finished)} kept")
+    elif state.best_weights is None:
+        raise KeyboardInterrupt
+    else:
+        say("stopped: the best epoch so far is kept; its score chose it, so expect slightly less")
+        state.network.load_state_dict(state.best_weights)
+
+
+def _finish(state: TrainingState, detector: TrainingState | None, interrupted: bool) -> Run:
+    """Calibrate what was trained, score it, and tell what that lets one expect."""
+    plan, recipe, seconds = state.plan, state.kept_recipe(), state.seconds
+    if detector is not None:
+        recipe, seconds = replace(recipe, ood_detector=plan.recipe.ood_detector), seconds + detector.seconds
+    network = combine(state.finished or [state.network]).eval()
+    model = calibrate(network, None if detector is None else detector.network, plan, recipe)
+    if plan.validation is None:
+        return Run(model, recipe, state.history, seconds, interrupted)
+    labels = plan.validation.labels_among(model.class_names)
+    predictions = model.predict(plan.validation)
+    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    # Temperature and limits were settled on these images, but neither changes an answer. The best of several epochs was
+    # chosen by them, though, which the estimate heeds.
+    tries = len(state.epochs) if interrupted and not state.finished else 1
+    expected = estimate_accuracy(predictions.labels == labels, plan.validation.groups, tries)
+    model = replace(model, score=validation.facts())
+    return Run(model, recipe, state.history, seconds, interrupted, validation, predictions, expected)
