@@ -97,7 +97,7 @@ HELD_OUT = slice(1500, 1540)
 
 @pytest.fixture(scope="module")
 def model(mnist):
-    return imprint.train(mnist[:1500], "quick", epochs=5, verbose=False).model
+    return imprint.train(mnist[:1500], "quick", epochs=3, verbose=False).model
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def class_scores(confused: Int64[ndarray, "k k"]) -> list[dict[str, float]]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact p-value that two classifiers err equally often, from the images that only one of them predicted rightly.
+    """Exact p-value that two classifiers err equally often, from the images that only one of them predicted correctly.
 
     McNemar, Psychometrika 12 (1947) 153-157, whose exact form is a two-sided sign test.
     """

@@ -245,10 +245,8 @@ def _paper_beside(cut: Float32[ndarray, "h w c"], ink: Bool[ndarray, "h w"]) -> 
     wide = max_filter(ink, 2 * max(cut.shape[0] // 20, 2) + 1)
     if wide.all():
         return np.broadcast_to(cut[~ink].mean(axis=0) if not ink.all() else cut.mean(axis=(0, 1)), cut.shape)
-    half = (
-        -(-cut.shape[0] // 2),
-        -(-cut.shape[1] // 2),
-    )  # paper is smooth: half the resolution takes a quarter of the time
+    # Paper is smooth: half the resolution takes a quarter of the time.
+    half = -(-cut.shape[0] // 2), -(-cut.shape[1] // 2)
     small = resample(np.where(wide[..., None], 0, cut), half)
     share = resample((~wide).astype(np.float32), half)
     rows, columns = distance_transform_edt(share == 0, return_distances=False, return_indices=True)
