@@ -3,7 +3,7 @@ import os
 import pytest
 
 from imprint import UsageError
-from imprint.core.files import written_whole
+from imprint.core.files import cache_folder, make_folder, remove_unfinished, sole_writer, written_whole
 
 
 def test_a_failure_half_way_leaves_the_old_file(tmp_path):
@@ -65,3 +65,43 @@ def test_the_file_is_on_disk_before_it_appears_and_its_name_after(tmp_path, monk
     with written_whole(tmp_path / "a") as temporary:
         temporary.write_text("x")
     assert synced == [False, True]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".model.safetensors.123.part", "model.safetensors", ".hidden"):
+        (tmp_path / name).write_text("x")
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "model.safetensors"]
+
+
+def test_a_folder_is_made_with_its_parents_or_refused(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="it cannot be made"):
+        make_folder(tmp_path / "file" / "b")
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")
+    with (
+        sole_writer(tmp_path),
+        pytest.raises(UsageError, match="another process is training in it"),
+        sole_writer(tmp_path),
+    ):
+        pass
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_the_cache_folder_is_found_by_environment_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("IMPRINT_CACHE")
+    assert cache_folder() == tmp_path / "xdg" / "imprint"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "imprint"

@@ -11,11 +11,11 @@ from imprint.core.memmap import in_chunks, mark_read_only, release, select_rows,
 
 COUNT, SIDE = 8000, 160
 DECODED = COUNT * SIDE * SIDE / 1e6  # MB
-linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells resident memory by /proc")
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory from /proc")
 
 
 def mapped_file_memory():
-    """Tell how much of mapped files is held in memory, in MB."""
+    """MB of mapped files that are held in memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssFile", "RssShmem"))) / 1000
 
@@ -58,7 +58,7 @@ def test_what_a_user_has_mapped_and_written_to_is_kept(path, start):
 
 
 def test_what_was_never_in_a_file_is_kept():
-    values = np.frombuffer(mmap.mmap(-1, imprint.core.memmap.WORTH + 1), np.uint8)
+    values = np.frombuffer(mmap.mmap(-1, imprint.core.memmap.MIN_MAPPED + 1), np.uint8)
     values[:3] = 7
     release(values)
     assert values[:4].tolist() == [7, 7, 7, 0]
@@ -72,7 +72,7 @@ def test_rows_are_those_of_plain_indexing(pixels, chosen):
     expected = np.asarray(pixels)[chosen]
     assert np.array_equal(take_rows(pixels, chosen), expected)
     assert np.array_equal(select_rows(pixels, chosen), expected)
-    assert isinstance(select_rows(pixels, chosen), np.memmap) == (expected.nbytes > imprint.core.memmap.WORTH)
+    assert isinstance(select_rows(pixels, chosen), np.memmap) == (expected.nbytes > imprint.core.memmap.MIN_MAPPED)
     places = np.arange(COUNT)[chosen]
     parts = list(in_chunks(pixels, 700, places))
     assert [len(part) for part in parts[:-1]] == [700] * (len(parts) - 1)
@@ -100,12 +100,12 @@ count, side = 8000, 160
 pixels = imprint.core.memmap.mark_read_only(np.memmap(sys.argv[1], np.uint8, "c", shape=(count, 1, side, side)))
 labels, sources = np.arange(count) % 2, np.arange(count).astype(str)
 images = imprint.LabelledImages(pixels, labels, ("even", "odd"), sources)
-settings = ["epochs=1", "steps_per_epoch=2", "batch_size=32", "largest_side=28"]
+fields = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 32, "largest_side": 28}
 few = imprint.LabelledImages(np.array(pixels[:400]), labels[:400], ("even", "odd"), sources[:400])
 
 def all_of_it(images):
     for share in (0.5, 0):
-        model = imprint.train(images, "quick", settings=settings, validation=share, verbose=False).model
+        model = imprint.train(images, "quick", validation=share, verbose=False, **fields).model
     imprint.evaluate(model, images)
     imprint.check(images, labels=False, verbose=False)
 

@@ -4,7 +4,7 @@ import sklearn.metrics
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
-from imprint import metrics
+from imprint.core import metrics
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (3, 7), (994, 1000), (27_832, 28_000), (28_000, 28_000)])
@@ -43,7 +43,7 @@ def test_top_k_is_scikit_learns(predictions, k):
 
 def test_class_scores_are_scikit_learns(predictions):
     probabilities, labels = predictions
-    predicted = np.minimum(probabilities.argmax(1), 2)  # the last class is never named
+    predicted = np.minimum(probabilities.argmax(1), 2)  # the last class is never predicted
     found = metrics.class_scores(metrics.confusion(labels, predicted, 4))
     expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
     for key, column in zip(("precision", "recall", "f1", "images"), expected, strict=True):
@@ -90,7 +90,7 @@ def test_a_few_faultless_images_prove_no_certainty():
 @pytest.mark.parametrize("count", [1, 6, 20, 60, 300])
 @pytest.mark.parametrize("stated", [0.6, 0.9, 0.999])
 def test_calibration_on_few_images_is_never_worse_than_none(count, stated):
-    # A model that is right in 97 of 100 and says `stated` of each: too modest, or too sure.
+    # A model that is right in 97 of 100 with a confidence of `stated` in each: underconfident, or overconfident.
     generator = np.random.default_rng(0)
     probabilities = np.tile(np.array([[stated, 1 - stated]], dtype=np.float32), (count, 1))
     for _ in range(20):
@@ -104,7 +104,7 @@ def test_calibration_on_few_images_is_never_worse_than_none(count, stated):
             assert confidence < 1 - (1 - stated) * 10 / (10 + count) * 0.9  # a few faultless images prove little
 
 
-def test_temperature_changes_no_answer(predictions):
+def test_temperature_changes_no_prediction(predictions):
     probabilities, _ = predictions
     for temperature in (0.1, 10.0):
         changed = metrics.tempered(probabilities, temperature)

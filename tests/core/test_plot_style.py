@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from imprint.core.plot_style import NAMES, new_figure, save_png, shorten, to_svg
+from imprint.core.plot_style import CSS_VARIABLES, image_height, new_figure, save_png, shorten, to_svg
 
 
 @pytest.fixture
@@ -16,18 +16,18 @@ def figure():
     return drawn
 
 
-def test_svg_takes_the_pages_colours_and_escapes(figure):
+def test_svg_takes_the_colours_of_the_page_and_escapes(figure):
     drawn = to_svg(figure, "one", 'seen "so" <b>')
     root = ElementTree.fromstring(drawn.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
     assert root.attrib["aria-label"] == 'seen "so" <b>'
     assert "<script" not in drawn
     assert "var(--blue)" in drawn
-    assert not [colour for colour in NAMES if colour.lower() in drawn.lower()]
+    assert not [colour for colour in CSS_VARIABLES if colour.lower() in drawn.lower()]
     assert "DejaVu" not in drawn
     assert "700 12px" in drawn or "font-weight: 700" in drawn
 
 
-def test_names_within_two_drawings_do_not_meet(figure):
+def test_ids_of_two_figures_differ(figure):
     drawings = [to_svg(figure, name, "") for name in ("one", "two")]
     ids = [set(re.findall(r'id="([^"]+)"', drawn)) for drawn in drawings]
     assert ids[0]
@@ -45,3 +45,7 @@ def test_png(figure, tmp_path):
 def test_names_are_cut_in_the_middle():
     assert shorten("class number 17 of many", 9) == "clas…many"
     assert shorten("short\nclass number 17 of many", 9) == "short\nclas…many"
+
+
+def test_heights_of_extreme_shapes_are_bounded():
+    assert [image_height((1, height, 100), 1.6) for height in (1, 50, 1000)] == [0.4, 0.8, 2.4000000000000004]

@@ -32,6 +32,9 @@ def test_rows_stay_numbers(labelled, tmp_path):
     rows = dataclasses.replace(labelled, sources=np.array([3, 4, 5, 9]))
     rows.write_csv(tmp_path / "validation.csv")
     assert read_labelled_predictions(tmp_path / "validation.csv", NAMES).sources.dtype.kind == "i"
+    header, first, *_ = (tmp_path / "validation.csv").read_text().splitlines()
+    assert header == "place,row,label,prediction,confidence,label_probability,unsure"
+    assert first == "8,3,cat,cat,0.9,0.9,no"
 
 
 def test_the_worst_is_the_one_whose_label_was_least_probable(labelled):
@@ -53,7 +56,7 @@ def test_the_worst_is_the_one_whose_label_was_least_probable(labelled):
 )
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "validation.csv").write_text(content)
-    with pytest.raises(DataError, match="it is no list of answers"):
+    with pytest.raises(DataError, match="it is not a table of predictions"):
         read_labelled_predictions(tmp_path / "validation.csv", NAMES)
 
 
@@ -79,7 +82,7 @@ def share_holding(truth, draws):
 
 @pytest.fixture(scope="module")
 def right(digits):
-    """Whether a fast classifier, trained 300 digits, names each of the others rightly."""
+    """Whether a fast classifier, trained on 300 digits, predicts each of the others correctly."""
     pixels = digits.pixels.reshape(len(digits), -1)
     return (
         GaussianNB(var_smoothing=0.1).fit(pixels[:300], digits.labels[:300]).predict(pixels[300:])
@@ -100,10 +103,13 @@ def test_images_without_groups_have_wilsons_interval():
     wilson = binomtest(994, 1000).proportion_ci(0.95, method="wilson")
     assert expected.interval == pytest.approx((wilson.low, wilson.high), abs=1e-9)
     assert (expected.images, expected.effective, expected.tries) == (1000, 1000.0, 1)
+    assert str(expected) == (
+        "expect 0.9940 on new images like these, from 0.9870 to 0.9972 (95 % interval, from 1,000 images held out)"
+    )
 
 
 def in_groups(generator, groups, size):
-    """Photos of persons, some of whom the model finds hard: right with a chance of 0.9 on average."""
+    """Photos of persons, some of whom are hard for the model: correct with a probability of 0.9 on average."""
     chance = generator.beta(9, 1, groups)
     number = np.repeat(np.arange(groups), size)
     return generator.random(groups * size) < chance[number], number
@@ -166,12 +172,12 @@ def test_a_class_without_images_does_not_count_in_the_mean():
     assert result.macro == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
 
 
-def test_nobody_left_when_all_are_unsure():
+def test_no_accuracy_when_sure_if_all_are_unsure():
     result = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([True, True]))
     assert result.unsure == {"share": 1.0, "accuracy_when_sure": None}
 
 
-def test_many_classes_have_a_score_of_the_five_likeliest():
+def test_many_classes_have_a_top_5_score():
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet(np.ones(12), size=200).astype(np.float32)
     labels = generator.integers(12, size=200)

@@ -5,7 +5,7 @@ from imprint.preprocessing.components import find_components, light_of
 
 
 def sheet(shadow=0.0, channels=1):
-    """A tall stroke and its short bar beside it, on paper whose right half may lie in the shade; where the ink is."""
+    """A tall stroke with a short bar beside it, on paper whose right half may be in the shade; and where the ink is."""
     ink = np.zeros((200, 200), dtype=bool)
     ink[60:140, 90:100] = ink[60:70, 105:130] = True
     light = np.where(np.arange(200) < 115, 1.0, 1.0 - shadow)
@@ -22,18 +22,18 @@ def test_parts_of_one_glyph_are_found_together_in_light_and_shade(channels, shad
     assert (found & ~ink).sum() <= 0.1 * ink.sum()
 
 
-def test_bright_marks_are_found_as_dark_ones_are():
+def test_bright_ink_is_found_as_dark_ink_is():
     image, ink = sheet()
     assert (find_components(255 - image) == ink).mean() > 0.99
 
 
-def test_blank_paper_and_a_shadows_edge_bear_no_marks():
+def test_blank_paper_and_the_edge_of_a_shadow_have_no_components():
     assert find_components(np.full((100, 80, 1), 200, dtype=np.float32)) is None
     shade = np.where(np.arange(200) < 100, 200, 90).astype(np.float32)
     assert find_components(np.broadcast_to(shade[:, None], (200, 200, 1))) is None
 
 
-def test_dirt_far_away_and_finer_than_the_pen_is_left_out():
+def test_distant_dirt_and_scratches_finer_than_the_pen_are_left_out():
     image, _ = sheet()
     image[10:12, 10:12] = image[150:190, 105:107] = 40
     found = find_components(image)

@@ -1,3 +1,3 @@
-"""Errors, files, progress, metrics and scores: what everything stands on; no torch."""
+"""Errors, files, progress, metrics and scores, for all other packages; no torch."""
 
 __version__ = "0.2.0"

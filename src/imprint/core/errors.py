@@ -1,31 +1,16 @@
-"""The errors that Imprint raises on purpose: each names what, where, the cause and the remedy."""
+"""The errors that Imprint raises on purpose: each names what is wrong, where, the cause and the remedy."""
 
 
 def spelled(line: str) -> str:
-    r"""Spell what cannot be printed: names of files and classes come from anybody, and may steer a terminal.
-
-    Parameters
-    ----------
-    line : str
-        Any text.
-
-    Returns
-    -------
-    str
-        The same on one line.
-
-    Examples
-    --------
-    >>> print(spelled("two\nlines"))
-    two\nlines
-    """
+    """Escape unprintable characters: names of files and classes are not trusted and could steer a terminal."""
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 class ImprintError(Exception):
-    """Base of every error that Imprint raises on purpose.
+    """Base class of every error that Imprint raises on purpose.
 
-    Its text is one line, ``WHAT at WHERE: CAUSE. REMEDY``, as the command line prints it.
+    Its text is one line, ``WHAT at WHERE: CAUSE. REMEDY``, as the command line prints it. The four parts are attributes
+    of the same names, unprintable characters included; in the text these are escaped.
 
     Parameters
     ----------
@@ -54,14 +39,8 @@ class DataError(ImprintError, ValueError):
 
     Parameters
     ----------
-    what : str
-        The thing that is wrong, e.g. ``"pixel 256"``.
-    where : str
-        The place: file, row, column or option.
-    cause : str
-        Why it cannot be used, without a full stop.
-    remedy : str
-        What the reader can do about it, one sentence.
+    what, where, cause, remedy : str
+        The four parts of the message, as in `ImprintError`.
 
     Examples
     --------
@@ -71,18 +50,12 @@ class DataError(ImprintError, ValueError):
 
 
 class ModelFileError(ImprintError, ValueError):
-    """A file that is not a whole Imprint model.
+    """A file that is not a complete Imprint model.
 
     Parameters
     ----------
-    what : str
-        The thing that is wrong, e.g. ``"pixel 256"``.
-    where : str
-        The place: file, row, column or option.
-    cause : str
-        Why it cannot be used, without a full stop.
-    remedy : str
-        What the reader can do about it, one sentence.
+    what, where, cause, remedy : str
+        The four parts of the message, as in `ImprintError`.
 
     Examples
     --------
@@ -96,14 +69,8 @@ class UsageError(ImprintError, ValueError):
 
     Parameters
     ----------
-    what : str
-        The thing that is wrong, e.g. ``"pixel 256"``.
-    where : str
-        The place: file, row, column or option.
-    cause : str
-        Why it cannot be used, without a full stop.
-    remedy : str
-        What the reader can do about it, one sentence.
+    what, where, cause, remedy : str
+        The four parts of the message, as in `ImprintError`.
 
     Examples
     --------
@@ -113,21 +80,4 @@ class UsageError(ImprintError, ValueError):
 
 
 class StoppedError(ImprintError):
-    """A run that Ctrl-C ended before its results were written, with something kept to go on from.
-
-    Parameters
-    ----------
-    what : str
-        The thing that is wrong, e.g. ``"pixel 256"``.
-    where : str
-        The place: file, row, column or option.
-    cause : str
-        Why it cannot be used, without a full stop.
-    remedy : str
-        What the reader can do about it, one sentence.
-
-    Examples
-    --------
-    >>> issubclass(StoppedError, ImprintError)
-    True
-    """
+    """Ctrl-C ended a run before its results were written, but it left a checkpoint to resume from."""

@@ -1,4 +1,4 @@
-"""Values mapped from a file: read as if they were in memory, while little of them is held there."""
+"""Arrays mapped from files: indexed as if in memory, of which little is held at a time."""
 
 from __future__ import annotations
 
@@ -13,114 +13,60 @@ from numpy import ndarray
 
 from imprint.core.files import cache_folder
 
-WORTH = 2**26  # bytes; of a smaller file all may stay in memory
-TOGETHER = 32  # rows; around each that is looked at, the system may map 2 MB of the file
-_never_written = WeakSet[mmap.mmap]()
+MIN_MAPPED = 2**26  # bytes; smaller arrays may stay in memory
+ROWS_AT_ONCE = 32  # for each row that is read, the system may map 2 MB of the file
+_read_only = WeakSet[mmap.mmap]()
 
 
 def mark_read_only(values: np.memmap) -> np.memmap:
-    """Promise that mapped values are not written to, so that their memory may be given back: writing would be lost.
+    """Declare that nothing writes to these mapped values, so that `release` may drop their pages.
 
-    Parameters
-    ----------
-    values : memmap
-        Mapped by Imprint itself; what a user has mapped may have been changed since.
-
-    Returns
-    -------
-    memmap
-        The same.
-
-    Examples
-    --------
-    >>> with tempfile.TemporaryFile() as file:
-    ...     _ = file.write(bytes(5))
-    ...     mark_read_only(np.memmap(file, mode="c")).shape
-    (5,)
+    Only for what Imprint itself has mapped: a user's mapped array may hold changes of its own, which would be lost.
     """
-    memory = _mapping(values)
-    if memory is not None:
-        _never_written.add(memory)
+    mapping = _mapping(values)
+    if mapping is not None:
+        _read_only.add(mapping)
     return values
 
 
 def release(values: ndarray) -> None:
-    """Give back the memory that mapped values have taken; they are read again when next looked at.
-
-    Parameters
-    ----------
-    values : ndarray
-        From `mark_read_only`, or a slice of such; of others nothing is given back.
-
-    Examples
-    --------
-    >>> release(np.zeros(3))
-    """
-    memory = _mapping(values)
-    if memory is not None and memory in _never_written and len(memory) > WORTH and hasattr(mmap, "MADV_DONTNEED"):
-        memory.madvise(mmap.MADV_DONTNEED)
+    """Give back the memory of values marked read-only, or of a slice of such; they are read again when next used."""
+    mapping = _mapping(values)
+    if mapping is not None and mapping in _read_only and len(mapping) > MIN_MAPPED and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def take_rows(values: ndarray, chosen: ndarray) -> ndarray:
-    """Copy some rows into memory; of mapped values little else is held there meanwhile.
+    """Copy the rows at these positions or under this mask into memory; of mapped values little else is held meanwhile.
 
-    Parameters
-    ----------
-    values : ndarray
-        In memory or mapped.
-    chosen : ndarray of int or bool
-        Positions along the first axis.
-
-    Returns
-    -------
-    ndarray
-        A copy.
-
-    Examples
-    --------
-    >>> take_rows(np.arange(5), np.array([3, 1]))
-    array([3, 1])
+    Numpy's own indexing would leave the pages of all these rows in memory.
     """
     if not isinstance(values, np.memmap):
         return np.asarray(values[chosen])
     rows = np.arange(len(values))[chosen]
     taken = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
-    for start in range(0, len(rows), TOGETHER):
-        taken[start : start + TOGETHER] = values[rows[start : start + TOGETHER]]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        taken[part] = values[rows[part]]
         release(values)
     return taken
 
 
 def select_rows(values: ndarray, chosen: ndarray) -> ndarray:
-    """Pick some rows; many of mapped values are mapped too, from a file without a name in the cache folder.
+    """Copy the rows at these positions or under this mask.
 
-    Parameters
-    ----------
-    values : ndarray
-        In memory or mapped.
-    chosen : ndarray of int or bool
-        Positions along the first axis.
-
-    Returns
-    -------
-    ndarray
-        A copy: in memory, unless it is large and `values` are mapped.
-
-    Examples
-    --------
-    >>> select_rows(np.arange(5), np.array([False, True, False, True, False]))
-    array([1, 3])
+    A large copy of mapped values is mapped too, from an unnamed file in the cache folder; any other is in memory.
     """
     if not isinstance(values, np.memmap):
         return take_rows(values, chosen)
     rows = np.arange(len(values))[chosen]
     shape = (len(rows), *values.shape[1:])
-    if math.prod(shape) * values.itemsize <= WORTH:
+    if math.prod(shape) * values.itemsize <= MIN_MAPPED:
         return take_rows(values, rows)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache_folder()) as file:
-            for part in in_chunks(values, TOGETHER, rows):
+            for part in in_chunks(values, ROWS_AT_ONCE, rows):
                 file.write(part.data)
             file.flush()
             return mark_read_only(np.memmap(file, dtype=values.dtype, mode="c", shape=shape))
@@ -129,29 +75,7 @@ def select_rows(values: ndarray, chosen: ndarray) -> ndarray:
 
 
 def in_chunks(values: ndarray, size: int, chosen: ndarray | None = None) -> Iterator[ndarray]:
-    """Go through rows part by part; of mapped values one part at a time is held in memory.
-
-    Parameters
-    ----------
-    values : ndarray
-        In memory or mapped.
-    size : int
-        Rows of a part; the last may have fewer.
-    chosen : ndarray of int or None, default=None
-        Positions along the first axis; None goes through all of them, without copying any.
-
-    Yields
-    ------
-    ndarray
-        The next rows: where none are chosen, a view.
-
-    Examples
-    --------
-    >>> list(in_chunks(np.arange(5), 2))
-    [array([0, 1]), array([2, 3]), array([4])]
-    >>> list(in_chunks(np.arange(5), 2, np.array([3, 1, 0])))
-    [array([3, 1]), array([0])]
-    """
+    """Yield `size` rows at a time, of mapped values holding only these in memory; without `chosen` all, as views."""
     for start in range(0, len(values) if chosen is None else len(chosen), size):
         part = slice(start, start + size)
         yield values[part] if chosen is None else take_rows(values, chosen[part])
@@ -159,8 +83,8 @@ def in_chunks(values: ndarray, size: int, chosen: ndarray | None = None) -> Iter
 
 
 def _mapping(values: ndarray) -> mmap.mmap | None:
-    """Find the mapping that values lie in."""
-    memory: object = values
-    while isinstance(memory, ndarray):
-        memory = memory.base
-    return memory if isinstance(memory, mmap.mmap) else None
+    """Find the memory map at the end of an array's chain of bases."""
+    base: object = values
+    while isinstance(base, ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None

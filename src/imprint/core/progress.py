@@ -1,8 +1,8 @@
-"""Words and bars while something long goes on: words through `logging`, bars through rich, both on stderr.
+"""Progress messages through `logging`, progress bars through rich, both on stderr.
 
-Everything is said to the logger "imprint". Nobody hears it until a terminal is attached: the command line attaches one
-for the whole process, `train` and `check` for the time of the call unless they get ``verbose=False``. A program that has
-given that logger a level or a handler of its own gets the records instead.
+All messages go to the logger "imprint", which prints nothing by itself. `shown` prints them on stderr: the command
+line calls it for the whole process, `train` and `check` for one call unless they get ``verbose=False``. Where the host
+program has given that logger a level or a handler, it gets the records, and `shown` prints none.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ logger.addHandler(logging.NullHandler())
 _muted: ContextVar[bool] = ContextVar("_muted", default=False)
 
 
-class _Terminal(logging.Handler):
-    """Prints each record as one line on stderr, above the bar while there is one."""
+class _StderrHandler(logging.Handler):
+    """Prints each record as one line on stderr, above the progress bar if there is one."""
 
-    console: Console | None = None  # of the bar that is shown
+    console: Console | None = None  # of the bar on screen
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
@@ -42,45 +42,50 @@ class _Terminal(logging.Handler):
             print(record.getMessage(), file=sys.stderr, flush=True)
 
 
-_terminal = _Terminal()
+_handler = _StderrHandler()
 
 
 def say(line: str) -> None:
-    """Say one line of progress, at level INFO."""
+    """Log a progress message at level INFO."""
     if not _muted.get():
         logger.info("%s", spelled(line))
 
 
 def warn(line: str) -> None:
-    """Say that something may be wrong, at level WARNING."""
+    """Log, at level WARNING, that something may be wrong."""
     if not _muted.get():
         logger.warning("%s", spelled(f"warning: {line}"))
 
 
 @contextmanager
 def shown(verbose: bool = True) -> Iterator[None]:
-    """Show words and bars on stderr meanwhile, or with ``verbose=False`` nothing, whoever else may be listening."""
+    """Show messages and bars on stderr; with ``verbose=False`` mute them in this block, for the host's handlers too."""
     muted = _muted.set(not verbose)
-    own = logger.level != logging.NOTSET or any(not isinstance(h, logging.NullHandler) for h in logger.handlers)
-    attach = verbose and not own
+    attach = verbose and not _is_configured()
+    propagate = logger.propagate
     try:
         if attach:
-            logger.addHandler(_terminal)
+            logger.addHandler(_handler)
             logger.setLevel(logging.INFO)
             logger.propagate = False
         yield
     finally:
         _muted.reset(muted)
         if attach:
-            logger.removeHandler(_terminal)
+            logger.removeHandler(_handler)
             logger.setLevel(logging.NOTSET)
-            logger.propagate = True
+            logger.propagate = propagate
+
+
+def _is_configured() -> bool:
+    """Whether the host program, or `shown` around this one, has given the logger a level or a handler."""
+    return logger.level != logging.NOTSET or any(not isinstance(h, logging.NullHandler) for h in logger.handlers)
 
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with the time left, where words are shown on a terminal; gives what counts one step of `total`."""
-    quiet = _muted.get() or _terminal not in logger.handlers or _terminal.console is not None
+    """Show a bar with the time left, if messages are shown on a terminal; yields what advances it by one of `total`."""
+    quiet = _muted.get() or _handler not in logger.handlers or _handler.console is not None
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -91,15 +96,15 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console, transient=True) as bar:
         task = bar.add_task(title, total=total)
-        _terminal.console = bar.console
+        _handler.console = bar.console
         try:
             yield lambda: bar.advance(task)
         finally:
-            _terminal.console = None
+            _handler.console = None
 
 
 def track(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """Pass `items` on, counting each in a bar of `total` steps."""
+    """Yield `items`, counting each in a bar of `total` steps."""
     with progress_bar(title, total) as advance:
         for item in items:
             yield item

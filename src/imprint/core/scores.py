@@ -25,6 +25,8 @@ from imprint.core.metrics import (
     wilson_interval,
 )
 
+COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")  # of validation.csv, after where
+
 
 @dataclass(frozen=True)
 class Score:
@@ -35,25 +37,27 @@ class Score:
     images : int
         Number of images scored.
     accuracy : float
-        Share of them predicted rightly.
+        Share of them predicted correctly, from 0 to 1.
     interval : tuple of float
-        95 % Wilson interval of the accuracy.
+        95 % Wilson interval of the accuracy (Wilson, JASA 22 (1927) 209-212).
     baseline : float
-        Accuracy of always naming the commonest class of these images.
+        Accuracy of always predicting the most frequent class of these images.
     log_loss : float
-        See `metrics.log_loss`.
+        Mean of -log of the true class's probability, in nats; 0 is perfect.
     calibration_error : float
-        See `metrics.calibration_error`.
+        Expected calibration error in 15 bins, from 0 (calibrated) to 1 (Guo et al., arXiv:1706.04599).
     brier : float
-        See `metrics.brier_loss`.
+        Mean squared distance of the probabilities from the truth, summed over classes, from 0 (perfect) to 2 (Brier,
+        Monthly Weather Review 78 (1950) 1-3).
     macro : dict
-        Means of ``precision``, ``recall`` and ``f1`` over the classes that have images, each counting alike.
+        Unweighted means of ``precision``, ``recall`` and ``f1`` over the classes that have images.
     per_class : dict
-        For each class name ``precision``, ``recall``, ``f1`` and ``images``; see `metrics.class_scores`.
+        For each class name ``precision`` (share of the images predicted as this class that are of it), ``recall``
+        (share of its images predicted as it), ``f1`` (their harmonic mean) and ``images``; 0 where undefined.
     top_5 : float or None
-        Share of images whose true class is among the five likeliest; None for ten classes or fewer.
+        Share of images whose true class is among the five most probable; None for ten classes or fewer.
     confusion : list of list of int
-        See `metrics.confusion`.
+        Counts of images by true class (row) and predicted class (column).
     classes : tuple of str
         Names of the rows and columns of `confusion`.
     unsure : dict
@@ -89,7 +93,7 @@ class Score:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Give the figures that sum a run up, as plain JSON values.
+        """Give the figures that sum up a run, as plain JSON values.
 
         Returns
         -------
@@ -113,29 +117,7 @@ def score(
     classes: tuple[str, ...],
     unsure: ndarray,
 ) -> Score:
-    """Score probabilities against labels.
-
-    Parameters
-    ----------
-    probabilities : ndarray of float32, shape (n, classes)
-        Rows that sum to 1.
-    labels : ndarray of int64, shape (n,)
-        True classes, as columns of `probabilities`.
-    classes : tuple of str
-        Names of the columns.
-    unsure : ndarray of bool, shape (n,)
-        Which predictions are flagged.
-
-    Returns
-    -------
-    Score
-        Every figure of it.
-
-    Examples
-    --------
-    >>> score(np.eye(2, dtype=np.float32), np.array([0, 0]), ("a", "b"), np.array([False, True])).accuracy
-    0.5
-    """
+    """Score probabilities, whose columns are `classes`, against labels; `unsure` marks the flagged predictions."""
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     correct = predicted == labels
     sure = ~unsure
@@ -164,27 +146,10 @@ def score(
 
 @dataclass(frozen=True)
 class AccuracyEstimate:
-    """What a model will score on new images.
+    """Accuracy to expect on new images, from `images` held out.
 
-    Parameters
-    ----------
-    accuracy : float
-        Its accuracy on the images held out.
-    interval : tuple of float
-        Holds, in 95 of 100 runs, the share that this very model would name rightly of endlessly many new
-        images from the same source. A score on `m` new images scatters around that share by chance, and another
-        seed makes another model.
-    images : int
-        Number of images held out.
-    effective : float
-        How many unrelated images they are worth; fewer than `images` where groups err together.
-    tries : int
-        Among how many epochs these images chose the model; 1 where they did not choose.
-
-    Examples
-    --------
-    >>> print(estimate_accuracy(np.arange(1000) >= 5))
-    expect 0.9950 on new images like these, from 0.9883 to 0.9979 (95 % interval, from 1,000 images held out)
+    In 95 of 100 runs `interval` holds the accuracy of this very model on endlessly many images from the same source.
+    `effective` is how many independent images those held out are worth, `tries` how many epochs they chose the best of.
     """
 
     accuracy: float
@@ -199,61 +164,21 @@ class AccuracyEstimate:
         if round(self.effective) < self.images:
             because += f", worth {self.effective:,.0f} unrelated ones since groups err together"
         if self.tries > 1:
-            because += f"; widened, since they chose the best of {self.tries} epochs: rather less than more"
+            because += f"; widened, since they chose the best of {self.tries} epochs, which makes this optimistic"
         return f"expect {self.accuracy:.4f} on new images like these, from {low:.4f} to {high:.4f} ({because})"
 
     def facts(self) -> dict[str, Any]:
-        """Give what `train --json` tells of it.
-
-        Returns
-        -------
-        dict
-            `accuracy` and `interval`.
-
-        Examples
-        --------
-        >>> sorted(estimate_accuracy(np.array([True, False])).facts())
-        ['accuracy', 'interval']
-        """
+        """Give what `train --json` prints."""
         return {"accuracy": self.accuracy, "interval": list(self.interval)}
 
 
 def estimate_accuracy(
     correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"] | None = None, tries: int = 1
 ) -> AccuracyEstimate:
-    """Tell what accuracy to expect on new images from those held out.
+    """Estimate the accuracy on new images by Wilson's interval, widened for `groups` that err together and for `tries`.
 
-    Wilson's interval, with two corrections. Images of one group, such as photos of one person, tend to be right
-    or wrong together, so that they count as fewer: their number is divided by the design effect, the variance
-    between groups against that of unrelated images. Where the same images chose the best of several
-    epochs, each epoch's interval gets its share of the 5 % (Bonferroni), so that all of them hold at once.
-
-    Parameters
-    ----------
-    correct : ndarray of bool, shape (n,)
-        Whether each image held out was named rightly.
-    groups : ndarray, shape (n,), or None, default=None
-        Images with the same value belong together.
-    tries : int, default=1
-        Among how many epochs these images chose.
-
-    Returns
-    -------
-    AccuracyEstimate
-        Accuracy and interval.
-
-    References
-    ----------
-    Wilson, JASA 22 (1927) 209-212; Kish, "Survey sampling", 1965, for the design effect; Korn and
-    Graubard, Survey Methodology 24 (1998) 193-201, for Student's t where groups are few.
-
-    Examples
-    --------
-    >>> right = np.repeat([True, True, True, False], 25)
-    >>> alone = estimate_accuracy(right)
-    >>> together = estimate_accuracy(right, groups=np.repeat(np.arange(4), 25))
-    >>> alone.effective, together.effective  # and that of four only roughly known
-    (100.0, 1.5...)
+    The number of images is divided by the design effect of the groups (Kish, "Survey sampling", 1965). Where the images
+    chose the best of several epochs, each epoch's interval gets its share of the 5 % (Bonferroni), so that all hold.
     """
     accuracy = float(correct.mean())
     effective = float(len(correct)) if groups is None else _effective_number(correct, groups)
@@ -262,15 +187,14 @@ def estimate_accuracy(
     return AccuracyEstimate(accuracy, interval, len(correct), effective, tries)
 
 
-def _students_point(freedom: int) -> float:
-    """Give the 97.5 % point of Student's t: a variance estimated from few groups is itself uncertain."""
+def _effective_number(correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"]) -> float:
+    """How many independent images these groups are worth: at least the number if each group were one image.
+
+    Student's t stands for the normal distribution where groups are few and their variance therefore uncertain: Korn and
+    Graubard, Survey Methodology 24 (1998) 193-201.
+    """
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.975))
-
-
-def _effective_number(correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"]) -> float:
-    """Tell how many unrelated images groups are worth, never fewer than if each group were one image."""
     _, number = np.unique(groups, return_inverse=True)
     sizes = np.bincount(number).astype(float)
     n, accuracy = len(correct), correct.mean()
@@ -279,42 +203,16 @@ def _effective_number(correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"
         return fewest  # nothing shows whether they err together
     surplus = np.bincount(number, weights=correct - accuracy)
     variance = len(sizes) / (len(sizes) - 1) * (surplus**2).sum() / n**2
-    return float(
-        np.clip(accuracy * (1 - accuracy) / variance, fewest, n) * (Z_95 / _students_point(len(sizes) - 1)) ** 2
-    )
-
-
-COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")
+    independent = np.clip(accuracy * (1 - accuracy) / variance, fewest, n)
+    return float(independent * (Z_95 / float(stdtrit(len(sizes) - 1, 0.975))) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledPredictions:
-    """What a model said of labelled images.
+    """A model's predictions for labelled images, with one entry an image in every array.
 
-    Parameters
-    ----------
-    places : ndarray of int64, shape (n,)
-        Position of each image in its data, the first being 0.
-    sources : ndarray, shape (n,)
-        Where each image came from, as in `LabelledImages`.
-    labels : ndarray of int64, shape (n,)
-        True classes, as positions in `class_names`.
-    predicted : ndarray of int64, shape (n,)
-        The likeliest classes.
-    confidence : ndarray of float32, shape (n,)
-        Their probabilities.
-    label_probability : ndarray of float32, shape (n,)
-        The probabilities of the true classes.
-    unsure : ndarray of bool, shape (n,)
-        Which predictions were flagged.
-    class_names : tuple of str
-        The model's classes.
-
-    Examples
-    --------
-    >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
-    >>> label_predictions(two, np.array([0, 0]), ("cat", "dog"), unsure).correct.tolist()
-    [True, False]
+    `places` are the images' positions in their data, from 0; `sources` where they came from, as in `LabelledImages`;
+    `confidence` the probability of the predicted class, `label_probability` that of the true one.
     """
 
     places: Int64[ndarray, " n"]
@@ -335,79 +233,33 @@ class LabelledPredictions:
         return np.asarray(self.labels == self.predicted)
 
     def confusion(self) -> Int64[ndarray, "k k"]:
-        """Count images by true class (row) and predicted class (column).
-
-        Returns
-        -------
-        ndarray of int64, shape (classes, classes)
-            Counts.
-
-        Examples
-        --------
-        >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
-        >>> label_predictions(two, np.array([0, 0]), ("cat", "dog"), unsure).confusion().tolist()
-        [[1, 1], [0, 0]]
-        """
+        """Count images by true class (row) and predicted class (column)."""
         return confusion(self.labels, self.predicted, len(self.class_names))
 
     def worst(self) -> Int64[ndarray, " mistakes"]:
-        """List the mistakes, those of which the model was surest first.
-
-        Returns
-        -------
-        ndarray of int64, shape (mistakes,)
-            Positions.
-
-        Examples
-        --------
-        >>> two, unsure = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([False, True])
-        >>> label_predictions(two, np.array([1, 0]), ("cat", "dog"), unsure).worst()
-        array([0, 1])
-        """
+        """Positions of the wrong predictions, those with the least probable label first."""
         mistakes = np.flatnonzero(~self.correct)
         order = np.lexsort((-self.confidence[mistakes], self.label_probability[mistakes]))
         return np.asarray(mistakes[order])
 
     def write_csv(self, path: Path) -> None:
-        r"""Write one row an image: where it stands, label, prediction, and how probable each was.
-
-        Parameters
-        ----------
-        path : Path
-            The file; it appears once it is whole.
-
-        Raises
-        ------
-        UsageError
-            When the file cannot be written.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> one, path = np.array([[0.9, 0.1]], dtype=np.float32), Path(tempfile.mkdtemp()) / "validation.csv"
-        >>> label_predictions(one, np.array([1]), ("cat", "dog"), np.array([False]), np.array([5])).write_csv(path)
-        >>> path.read_text()
-        'place,row,label,prediction,confidence,label_probability,unsure\n1,5,dog,cat,0.9,0.1,no\n'
-        """
-        names = self.class_names
+        """Write one row an image, places counted from 1; raises `UsageError` when the file cannot be written."""
+        header = ["place", "row" if self.sources.dtype.kind == "i" else "source", *COLUMNS]
+        rows = zip(
+            (self.places + 1).tolist(),
+            self.sources.tolist(),
+            [self.class_names[label] for label in self.labels],
+            [self.class_names[label] for label in self.predicted],
+            [f"{probability:.6g}" for probability in self.confidence],
+            [f"{probability:.6g}" for probability in self.label_probability],
+            ["yes" if unsure else "no" for unsure in self.unsure],
+            strict=True,
+        )
         with (
             written_whole(path) as temporary,
             open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["place", "row" if self.sources.dtype.kind == "i" else "source", *COLUMNS])
-            for place, source, label, predicted, confidence, probability, unsure in zip(
-                self.places.tolist(),
-                self.sources.tolist(),
-                self.labels,
-                self.predicted,
-                self.confidence,
-                self.label_probability,
-                self.unsure,
-                strict=True,
-            ):
-                shown = f"{confidence:.6g}", f"{probability:.6g}", "yes" if unsure else "no"
-                writer.writerow([place + 1, source, names[label], names[predicted], *shown])
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def label_predictions(
@@ -418,33 +270,9 @@ def label_predictions(
     sources: Shaped[ndarray, " n"] | None = None,
     places: Int64[ndarray, " n"] | None = None,
 ) -> LabelledPredictions:
-    """Put what a model said beside the labels.
+    """Join probabilities, whose columns are `classes`, with labels.
 
-    Parameters
-    ----------
-    probabilities : ndarray of float32, shape (n, classes)
-        Rows that sum to 1.
-    labels : ndarray of int64, shape (n,)
-        True classes, as columns of `probabilities`.
-    classes : tuple of str
-        Names of the columns.
-    unsure : ndarray of bool, shape (n,)
-        Which predictions are flagged.
-    sources : ndarray, shape (n,), or None, default=None
-        Where each image came from; None counts them from 1.
-    places : ndarray of int64, shape (n,), or None, default=None
-        Position of each image in its data; None where these are all of it.
-
-    Returns
-    -------
-    LabelledPredictions
-        One for each image.
-
-    Examples
-    --------
-    >>> one = np.array([[0.9, 0.1]], dtype=np.float32)
-    >>> label_predictions(one, np.array([1]), ("cat", "dog"), np.array([False])).label_probability
-    array([0.1], dtype=float32)
+    Without `places` the images are all of their data, and without `sources` these count from 1.
     """
     count = len(labels)
     return LabelledPredictions(
@@ -460,54 +288,36 @@ def label_predictions(
 
 
 def read_labelled_predictions(path: Path, class_names: tuple[str, ...]) -> LabelledPredictions:
-    """Read what `LabelledPredictions.write_csv` wrote.
+    """Read what `LabelledPredictions.write_csv` wrote, for the same classes; probabilities have six digits.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    class_names : tuple of str
-        The model's classes.
-
-    Returns
-    -------
-    LabelledPredictions
-        As they were written, probabilities to six digits.
-
-    Raises
-    ------
-    DataError
-        When the file is not one that a run wrote with these classes.
-
-    Examples
-    --------
-    >>> read_labelled_predictions(Path("pyproject.toml"), ("cat", "dog"))
-    Traceback (most recent call last):
-    imprint.core.errors.DataError: pyproject.toml at .: it is no list of answers (...
+    Raises `DataError` when the file is any other.
     """
-    position = {name: i for i, name in enumerate(class_names)}
     try:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
-        if header[:1] + header[2:] != ["place", *COLUMNS] or not rows:
-            raise ValueError("its columns are others, or it is empty")
-        if {len(row) for row in rows} != {len(header)}:
-            raise ValueError("a row has more or fewer cells than the header")
-        places, sources, labels, predicted, confidence, probability, unsure = zip(*rows, strict=True)
-        shares = np.array([confidence, probability], dtype=np.float32)
-        if not ((shares >= 0) & (shares <= 1)).all():
-            raise ValueError("a probability lies outside 0 to 1")
-        return LabelledPredictions(
-            np.array(places, dtype=np.int64) - 1,
-            np.array([int(row) for row in sources] if header[1] == "row" else sources),
-            np.array([position[name] for name in labels], dtype=np.int64),
-            np.array([position[name] for name in predicted], dtype=np.int64),
-            np.array(confidence, dtype=np.float32),
-            np.array(probability, dtype=np.float32),
-            np.array(unsure) == "yes",
-            class_names,
-        )
+        return _parse_predictions(header, rows, class_names)
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise DataError(
-            path.name, str(path.parent), f"it is no list of answers ({error})", "Use a run folder as train left it."
-        ) from None
+        cause, remedy = f"it is not a table of predictions ({error})", "Use a run folder as train left it."
+        raise DataError(path.name, str(path.parent), cause, remedy) from None
+
+
+def _parse_predictions(header: list[str], rows: list[list[str]], class_names: tuple[str, ...]) -> LabelledPredictions:
+    if header[:1] + header[2:] != ["place", *COLUMNS] or not rows:
+        raise ValueError("its columns are others, or it is empty")
+    if {len(row) for row in rows} != {len(header)}:
+        raise ValueError("a row has more or fewer cells than the header")
+    places, sources, labels, predicted, confidence, probability, unsure = zip(*rows, strict=True)
+    probabilities = np.array([confidence, probability], dtype=np.float32)
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("a probability lies outside 0 to 1")
+    position = {name: i for i, name in enumerate(class_names)}
+    return LabelledPredictions(
+        np.array(places, dtype=np.int64) - 1,
+        np.array([int(row) for row in sources] if header[1] == "row" else sources),
+        np.array([position[name] for name in labels], dtype=np.int64),
+        np.array([position[name] for name in predicted], dtype=np.int64),
+        probabilities[0],
+        probabilities[1],
+        np.array(unsure) == "yes",
+        class_names,
+    )

@@ -1,4 +1,4 @@
-"""The marks on paper, and which of them belong together: a pen's strokes, not a shadow's edge or a sheet's corner."""
+"""Connected components of ink on paper, and which belong together: strokes, not a shadow's edge or a sheet's corner."""
 
 from __future__ import annotations
 
@@ -11,43 +11,30 @@ from numpy import ndarray
 
 from imprint.preprocessing.morphology import closing, max_filter, min_filter, opening
 
-WIDEST = (0.08, 0.25, 0.8)  # of the longer side: strokes up to so wide are sought, anything wider is paper
-DARKEST = 24.0  # levels; added to the paper's, so that black ground does not make noise of its own infinite
-FAINTEST = 0.1  # of the paper's brightness; a weaker mark counts as even paper
-REACH = 0.35  # parts belong together whose gap is a smaller share of what they span: the bar of a 5, the dots of ä
-CLOSED = 0.75  # of a mark's outline runs over even paper
-SAME_PEN = 0.45  # of the main part's stroke; thinner marks beside it are dirt
-MOST = 64  # marks of one look, their numbers fit a byte; beyond so many it is texture
+WINDOWS = (0.08, 0.25, 0.8)  # of the longer side: strokes up to so wide are sought, anything wider is paper
+BLACK_OFFSET = 24.0  # levels; added to the paper's, so that noise on black ground has no infinite contrast
+MIN_CONTRAST = 0.1  # of the paper's brightness; a weaker component counts as even paper
+MAX_GAP = 0.35  # of what two parts span together: the bar of a 5, the dots of ä
+MIN_EVEN_OUTLINE = 0.75  # of a component's outline runs over even paper
+MIN_PEN = 0.45  # of the main part's stroke width; thinner components beside it are dirt
+MAX_COMPONENTS = 64  # in one image, so that their numbers fit a byte; beyond so many it is texture
+MAX_GROUPS = 8  # in one image
+MIN_EDGES = 0.03  # of the most distinct group's; a fainter one does not stand in its place
 
 
 def find_components(image: Float32[ndarray, "h w c"]) -> Bool[ndarray, "h w"] | None:
-    """Find the most distinct group of marks, whatever the light, the paper and the pen.
+    """Find the most distinct group of components, whatever the light, the paper and the pen; None on blank paper.
 
-    Parameters
-    ----------
-    image : ndarray of float32, shape (h, w, c)
-        Levels from 0 to 255, some 256 places a side.
-
-    Returns
-    -------
-    ndarray of bool, shape (h, w), or None
-        Where the marks are; None where there are none.
-
-    Examples
-    --------
-    >>> image = np.full((60, 60, 1), 200, dtype=np.float32)
-    >>> image[20:40, 28:32] = 30
-    >>> np.argwhere(find_components(image)).min(axis=0).tolist()
-    [20, 28]
+    `image` holds levels from 0 to 255, some 256 places a side.
     """
-    steps = _steps(image)
-    group = _most_distinct([group for top_hat in _top_hats(image) for group in _groups(*top_hat, steps)])
+    gradient = _gradient(image)
+    group = _most_distinct([group for top_hat in _top_hats(image) for group in _groups(*top_hat, gradient)])
     return None if group is None else group.mask
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Marks that belong together: where, how sharp and strong their edges are in all, whether its outline is one."""
+    """Components that belong together, the sum of their edges' strength, and whether even paper surrounds them."""
 
     mask: Bool[ndarray, "h w"]
     edges: float
@@ -55,28 +42,12 @@ class _Group:
 
     @property
     def inside(self) -> bool:
-        """Whether none of it runs out of the image."""
+        """Whether none of it touches the image's border."""
         return not (self.mask[0].any() or self.mask[-1].any() or self.mask[:, 0].any() or self.mask[:, -1].any())
 
 
 def light_of(image: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
-    """Average the channels.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (h, w, c)
-        Levels.
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w)
-        As numpy's mean, whose sums over an axis of three take four times as long.
-
-    Examples
-    --------
-    >>> light_of(np.array([[[30, 60, 90]]], dtype=np.float32))
-    array([[60.]], dtype=float32)
-    """
+    """Average the channels, in a quarter of the time that numpy's mean takes over an axis of three."""
     channels = image.shape[2]
     return image @ np.full(channels, 1 / channels, dtype=np.float32)
 
@@ -84,85 +55,96 @@ def light_of(image: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
 def _top_hats(
     image: Float32[ndarray, "h w c"],
 ) -> Iterator[tuple[Float32[ndarray, "h w"], UInt8[ndarray, "h w c"]]]:
-    """How far each place stands out from wider surroundings, as a share of the light, and these surroundings: paper.
+    """Yield the contrast of each place to its surroundings, as a share of the light, and these surroundings: paper.
 
-    Dark from bright, then bright from dark. Closing fills dark marks narrower than its window, and leaves the edge of
-    a shadow or a table where it is (Serra 1982, Image Analysis and Mathematical Morphology, chapter XII).
+    Dark from bright, then bright from dark, for each window. Closing fills dark strokes narrower than the window and
+    leaves the edges of shadows and tables in place (Serra 1982, Image Analysis and Mathematical Morphology, ch. XII).
     """
     levels = image.round().astype(np.uint8)  # a quarter of the memory, and of the time, of floats
     papers: list[UInt8[ndarray, "h w c"]] = []
-    for share in WIDEST:
+    for share in WINDOWS:
         window = int(share * max(image.shape[:2])) | 1
         for paper in (closing(levels, window), opening(levels, window)):
-            if any(np.array_equal(paper, other) for other in papers):  # even paper: a wider window shows nothing new
+            if any(np.array_equal(paper, other) for other in papers):  # even paper: a wider window finds nothing new
                 continue
             papers.append(paper)
-            # Of the light at that place alone: ink in the shade stands out from its paper as much as in the sun.
-            yield _strength((image - paper) / (np.maximum(image, paper) + np.float32(DARKEST))), paper
+            # Relative to the light at that very place: ink has the same contrast in the shade as in the sun.
+            yield _rms((image - paper) / (np.maximum(image, paper) + np.float32(BLACK_OFFSET))), paper
 
 
-def _strength(values: Float32[ndarray, "*n c"]) -> Float32[ndarray, "*n"]:
-    """Join the channels: the root of their mean square."""
+def _rms(values: Float32[ndarray, "*n c"]) -> Float32[ndarray, "*n"]:
+    """Root mean square over channels."""
     return np.asarray(np.sqrt(np.einsum("...c,...c->...", values, values) / np.float32(values.shape[-1])))
 
 
 def _most_distinct(groups: list[_Group]) -> _Group | None:
-    """Choose of marks outlined all around the most distinct; one that runs out of the image only if all do."""
+    """Choose the group with the strongest edges among those on even paper; one at the border only if all are."""
     best = max(groups, key=lambda group: group.edges, default=None)
-    outlined = [group for group in groups if group.closed]
-    for some in ([group for group in outlined if group.inside], outlined):
-        found = max(some, key=lambda group: group.edges, default=None)
-        if best is not None and found is not None and found.edges > 0.03 * best.edges:
+    closed = [group for group in groups if group.closed]
+    for candidates in ([group for group in closed if group.inside], closed):
+        found = max(candidates, key=lambda group: group.edges, default=None)
+        if best is not None and found is not None and found.edges > MIN_EDGES * best.edges:
             return found
     return best
 
 
 def _groups(
-    contrast: Float32[ndarray, "h w"], paper: UInt8[ndarray, "h w c"], steps: Float32[ndarray, "h w"]
+    contrast: Float32[ndarray, "h w"], paper: UInt8[ndarray, "h w c"], gradient: Float32[ndarray, "h w"]
 ) -> list[_Group]:
-    """Join marks that stand close together for their size and were drawn with the same pen."""
-    from scipy.ndimage import distance_transform_cdt, find_objects, label
+    """Group components that are close together for their size and were drawn with the same pen."""
+    from scipy.ndimage import find_objects, label
 
-    some = contrast[::2, ::2]
-    usual = float(np.median(some))
-    noise = usual + 4 * float(np.median(np.abs(some - usual)))
-    marks = contrast > max(FAINTEST, noise, 0.22 * float(np.quantile(contrast, 0.999)))
-    labels, count = label(marks, structure=np.ones((3, 3)))
+    ink = contrast > _threshold(contrast)
+    labels, count = label(ink, structure=np.ones((3, 3)))
     if not count:
         return []
-    labels, weights = _heaviest(labels, _sums(steps[marks] ** 2, labels[marks], count))
+    labels, edges = _strongest(labels, _sums(gradient[ink] ** 2, labels[ink], count))
     places = find_objects(labels)
     boxes = np.array([[s.start for s in place] + [s.stop for s in place] for place in places])
-    pens = np.array(
-        [distance_transform_cdt(np.pad(labels[place] == i, 1), "chessboard").max() for i, place in enumerate(places, 1)]
-    )
-    edge = (boxes[:, :2] == 0).any(1) | (boxes[:, 2:] == marks.shape).any(1)
-    closed = _closed(labels, contrast, paper) >= CLOSED
-    left = list(range(len(weights)))
+    pens = _pens(labels, places)
+    at_border = (boxes[:, :2] == 0).any(1) | (boxes[:, 2:] == ink.shape).any(1)
+    closed = _even_outline(labels, contrast, paper) >= MIN_EVEN_OUTLINE
+    left = list(range(len(edges)))
     groups: list[_Group] = []
-    while left and len(groups) < 8:
+    while left and len(groups) < MAX_GROUPS:
         first = left[0]
-        alike = (pens >= SAME_PEN * pens[first]) & (edge <= edge[first]) & (closed >= closed[first])
+        alike = (pens >= MIN_PEN * pens[first]) & (at_border <= at_border[first]) & (closed >= closed[first])
         members = _joined(first, [i for i in left[1:] if alike[i]], boxes)
         left = [i for i in left if i not in members]
-        chosen = np.zeros(len(weights) + 1, dtype=bool)
+        chosen = np.zeros(len(edges) + 1, dtype=bool)
         chosen[np.add(members, 1)] = True
-        groups.append(_Group(chosen[labels], float(weights[members].sum()), bool(closed[first])))
+        groups.append(_Group(chosen[labels], float(edges[members].sum()), bool(closed[first])))
     return groups
 
 
-def _heaviest(
-    labels: Int32[ndarray, "h w"], weights: Float64[ndarray, " count"]
+def _threshold(contrast: Float32[ndarray, "h w"]) -> float:
+    """Contrast above the noise of paper and well below that of full ink."""
+    some = contrast[::2, ::2]
+    usual = float(np.median(some))
+    noise = usual + 4 * float(np.median(np.abs(some - usual)))
+    return max(MIN_CONTRAST, noise, 0.22 * float(np.quantile(contrast, 0.999)))
+
+
+def _pens(labels: UInt8[ndarray, "h w"], places: list[tuple[slice, slice]]) -> Int32[ndarray, " n"]:
+    """Half the width of each component's widest stroke."""
+    from scipy.ndimage import distance_transform_cdt
+
+    components = (np.pad(labels[place] == i, 1) for i, place in enumerate(places, 1))
+    return np.array([distance_transform_cdt(component, "chessboard").max() for component in components])
+
+
+def _strongest(
+    labels: Int32[ndarray, "h w"], edges: Float64[ndarray, " count"]
 ) -> tuple[UInt8[ndarray, "h w"], Float64[ndarray, " n"]]:
-    """Keep the marks that weigh most, numbered from the heaviest on."""
-    order = np.argsort(-weights, kind="stable")[:MOST]
-    ranks = np.zeros(len(weights) + 1, dtype=np.uint8)
+    """Keep the MAX_COMPONENTS components with the strongest edges, numbered from the strongest on."""
+    order = np.argsort(-edges, kind="stable")[:MAX_COMPONENTS]
+    ranks = np.zeros(len(edges) + 1, dtype=np.uint8)
     ranks[order + 1] = np.arange(1, len(order) + 1)
-    return ranks[labels], weights[order]
+    return ranks[labels], edges[order]
 
 
 def _joined(first: int, others: list[int], boxes: Int64[ndarray, "n 4"]) -> list[int]:
-    """Collect the marks that stand near the first or near those collected before."""
+    """Collect the components that are near the first, or near those collected so far."""
     members = [first]
     while True:
         own = np.concatenate([boxes[members, :2].min(axis=0), boxes[members, 2:].max(axis=0)])
@@ -172,33 +154,33 @@ def _joined(first: int, others: list[int], boxes: Int64[ndarray, "n 4"]) -> list
         members += near
 
 
-def _steps(image: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
-    """How steep the image is at each place: the contrast between the two sides of it, per pixel."""
-    light = max_filter(light_of(image), 15) + DARKEST
+def _gradient(image: Float32[ndarray, "h w c"]) -> Float32[ndarray, "h w"]:
+    """Contrast between the two sides of each place, per pixel."""
+    light = max_filter(light_of(image), 15) + BLACK_OFFSET
     framed = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     down = framed[2:, 1:-1] - framed[:-2, 1:-1]
     across = framed[1:-1, 2:] - framed[1:-1, :-2]
-    return np.asarray(np.hypot(_strength(down), _strength(across)) / light / 2)
+    return np.asarray(np.hypot(_rms(down), _rms(across)) / light / 2)
 
 
-def _closed(
+def _even_outline(
     labels: UInt8[ndarray, "h w"], contrast: Float32[ndarray, "h w"], paper: UInt8[ndarray, "h w c"]
 ) -> Float64[ndarray, " n"]:
-    """Measure how much of each mark's outline runs over even paper; at a sheet's corner what changes is the paper."""
-    marks, count = labels > 0, int(labels.max())
-    usual = _sums(contrast[marks], labels[marks], count) / _sums(None, labels[marks], count)
-    reached = max_filter(labels, 3)
-    outline = (reached > 0) & (min_filter(labels, 3) == 0)
-    owners = reached[outline]
+    """Share of each component's outline that runs over even paper; at a sheet's corner it is the paper that changes."""
+    ink, count = labels > 0, int(labels.max())
+    usual = _sums(contrast[ink], labels[ink], count) / _sums(None, labels[ink], count)
+    grown = max_filter(labels, 3)
+    outline = (grown > 0) & (min_filter(labels, 3) == 0)
+    owners = grown[outline]
     brightest = max_filter(paper, 5)[outline]
-    change = _strength((brightest - min_filter(paper, 5)[outline]) / (brightest + np.float32(DARKEST)))
+    change = _rms((brightest - min_filter(paper, 5)[outline]) / (brightest + np.float32(BLACK_OFFSET)))
     even = _sums(change < 0.3 * usual[owners - 1], owners, count)
-    places = _sums(None, owners, count).clip(1)  # a speck inside another mark has no outline
+    places = _sums(None, owners, count).clip(1)  # a speck inside another component has no outline
     return np.asarray(even / places)
 
 
 def _sums(values: Shaped[ndarray, " n"] | None, owners: Integer[ndarray, " n"], count: int) -> Float64[ndarray, " c"]:
-    """Add up the values, or the places, that each mark owns."""
+    """Sum the values of each component, or count its places."""
     return np.bincount(owners, weights=values, minlength=count + 1)[1:].astype(np.float64)
 
 
@@ -206,4 +188,4 @@ def _near(one: ndarray, other: ndarray) -> bool:
     """Whether the gap between two boxes (top, left, bottom, right) is small for what they span together."""
     gap = np.maximum(np.maximum(one[:2] - other[2:], other[:2] - one[2:]), 0)
     span = np.maximum(one[2:], other[2:]) - np.minimum(one[:2], other[:2])
-    return float(np.hypot(*gap)) <= REACH * float(span.max())
+    return float(np.hypot(*gap)) <= MAX_GAP * float(span.max())

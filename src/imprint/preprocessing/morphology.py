@@ -1,4 +1,9 @@
-"""The highest and the lowest values within a window around each place, and what is built of them."""
+"""Grey-scale morphology with windows and discs: maxima, minima, and what is built of them; edges are repeated.
+
+Our own, since on bytes it takes a fifth to an eighth of the time of scipy's filters: a window is made of two
+overlapping ones half as wide, those again of halves, which is log2(side) maxima of whole arrays an axis. (van Herk,
+Pattern Recognition Letters 13 (1992) 517, needs only three, but goes through the places one by one.)
+"""
 
 from __future__ import annotations
 
@@ -7,185 +12,65 @@ from numpy import ndarray
 
 
 def max_filter(values: ndarray, side: int) -> ndarray:
-    """Give the highest value within a square window around each place.
-
-    Windows are made of two overlapping ones half as wide, those again of halves: log2(side) maxima of whole arrays an
-    axis. On bytes that takes a fifth to an eighth of the time of scipy's filter.
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w) or (h, w, c)
-        Anything with an order, channels each by themselves.
-    side : int
-        Of the window, in places, odd; what lies beyond an edge does not count.
-
-    Returns
-    -------
-    ndarray
-        Of the values' shape and type.
-
-    References
-    ----------
-    van Herk, "A fast algorithm for local minimum and maximum filters on rectangular and octagonal kernels", Pattern
-    Recognition Letters 13 (1992), p. 517, does with three maxima what this does with log2(side), but one by one.
-
-    Examples
-    --------
-    >>> max_filter(np.array([[1, 5, 2, 0, 0]]), 3).tolist()
-    [[5, 5, 5, 2, 0]]
-    """
-    return _extreme(np.maximum, values, side)
+    """Maximum within a square window around each place, its odd side in places, channels each by themselves."""
+    return _within_window(np.maximum, values, side)
 
 
 def min_filter(values: ndarray, side: int) -> ndarray:
-    """Give the lowest value within a square window around each place.
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w) or (h, w, c)
-        As for `highest`.
-    side : int
-        As for `highest`.
-
-    Returns
-    -------
-    ndarray
-        Of the values' shape and type.
-
-    Examples
-    --------
-    >>> min_filter(np.array([[1, 5, 2, 0, 0]]), 3).tolist()
-    [[1, 1, 0, 0, 0]]
-    """
-    return _extreme(np.minimum, values, side)
+    """Minimum within a square window around each place; see `max_filter`."""
+    return _within_window(np.minimum, values, side)
 
 
 def closing(values: ndarray, side: int) -> ndarray:
-    """Fill valleys narrower than a square window; edges of what is wider stay where they are.
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w) or (h, w, c)
-        As for `highest`.
-    side : int
-        As for `highest`.
-
-    Returns
-    -------
-    ndarray
-        Of the values' shape and type.
-
-    References
-    ----------
-    Serra, Image Analysis and Mathematical Morphology, 1982, chapter II.
-
-    Examples
-    --------
-    >>> closing(np.array([[5, 5, 1, 5, 2, 2, 2]]), 3).tolist()
-    [[5, 5, 5, 5, 2, 2, 2]]
-    """
+    """Fill valleys narrower than a square window; edges of wider ones stay in place (Serra 1982, chapter II)."""
     return min_filter(max_filter(values, side), side)
 
 
 def opening(values: ndarray, side: int) -> ndarray:
-    """Cut off peaks narrower than a square window.
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w) or (h, w, c)
-        As for `highest`.
-    side : int
-        As for `highest`.
-
-    Returns
-    -------
-    ndarray
-        Of the values' shape and type.
-
-    Examples
-    --------
-    >>> opening(np.array([[1, 1, 5, 1, 4, 4, 4]]), 3).tolist()
-    [[1, 1, 1, 1, 4, 4, 4]]
-    """
+    """Cut off peaks narrower than a square window."""
     return max_filter(min_filter(values, side), side)
 
 
 def dilation(values: ndarray, radius: float) -> ndarray:
-    """Give the highest value within a disc around each place: what is bright grows by its radius.
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w)
-        Anything with an order.
-    radius : float
-        In places; what lies beyond an edge does not count.
-
-    Returns
-    -------
-    ndarray
-        Of the values' shape and type.
-
-    Examples
-    --------
-    >>> dilation(np.array([[0, 0, 7, 0]]), 1.0).tolist()
-    [[0, 7, 7, 7]]
-    """
+    """Maximum within a disc around each place, its radius in places: bright regions grow by that."""
     return _within_disc(np.maximum, values, radius)
 
 
 def erosion(values: ndarray, radius: float) -> ndarray:
-    """Give the lowest value within a disc around each place: what is bright shrinks by its radius.
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w)
-        As for `dilation`.
-    radius : float
-        As for `dilation`.
-
-    Returns
-    -------
-    ndarray
-        Of the values' shape and type.
-
-    Examples
-    --------
-    >>> erosion(np.array([[0, 7, 7, 7]]), 1.0).tolist()
-    [[0, 0, 7, 7]]
-    """
+    """Minimum within a disc around each place, its radius in places: bright regions shrink by that."""
     return _within_disc(np.minimum, values, radius)
 
 
-def _within_disc(better: np.ufunc, values: ndarray, radius: float) -> ndarray:
-    """Take the extreme of the image moved to every place of the disc."""
+def _within_disc(extreme: np.ufunc, values: ndarray, radius: float) -> ndarray:
+    """Take the extreme of all copies of the image that are shifted within the disc."""
     (height, width), reach = values.shape, int(radius)
-    wide, found = np.pad(values, reach, mode="edge"), values.copy()
+    padded, found = np.pad(values, reach, mode="edge"), values.copy()
     for row, column in np.argwhere(np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1]) <= radius):
-        better(found, wide[row : row + height, column : column + width], out=found)
+        extreme(found, padded[row : row + height, column : column + width], out=found)
     return found
 
 
-def _extreme(better: np.ufunc, values: ndarray, side: int) -> ndarray:
+def _within_window(extreme: np.ufunc, values: ndarray, side: int) -> ndarray:
     """Take the extreme over columns, then over rows."""
     for axis in (0, 1):
-        values = _along(axis, better, values, min(side // 2, values.shape[axis] - 1))
+        values = _along(axis, extreme, values, min(side // 2, values.shape[axis] - 1))
     return values
 
 
-def _along(axis: int, better: np.ufunc, values: ndarray, reach: int) -> ndarray:
+def _along(axis: int, extreme: np.ufunc, values: ndarray, reach: int) -> ndarray:
     """Take the extreme of what lies up to `reach` places away along an axis."""
     count, side, span = values.shape[axis], 2 * reach + 1, 1
-
-    def part(start: int, stop: int) -> tuple[slice, ...]:
-        return (slice(None),) * axis + (slice(start, stop),)
-
-    # Repeating the first and the last adds nothing to a window that holds them anyway.
-    wide = np.empty([length + 2 * reach * (each == axis) for each, length in enumerate(values.shape)], values.dtype)
-    wide[part(reach, reach + count)] = values
-    wide[part(0, reach)] = values[part(0, 1)]
-    wide[part(reach + count, count + 2 * reach)] = values[part(count - 1, count)]
-    while 2 * span <= side:
-        length = wide.shape[axis] - span
-        wide = better(wide[part(0, length)], wide[part(span, span + length)])
+    # Repeating the first and the last place adds nothing to a window that holds them anyway; np.pad took 3 of 20 ms.
+    padded = np.empty([length + 2 * reach * (each == axis) for each, length in enumerate(values.shape)], values.dtype)
+    padded[_part(axis, reach, reach + count)] = values
+    padded[_part(axis, 0, reach)] = values[_part(axis, 0, 1)]
+    padded[_part(axis, reach + count, count + 2 * reach)] = values[_part(axis, count - 1, count)]
+    while 2 * span <= side:  # each place of `padded` holds the extreme of `span` places from there on
+        length = padded.shape[axis] - span
+        padded = extreme(padded[_part(axis, 0, length)], padded[_part(axis, span, span + length)])
         span *= 2
-    return np.asarray(better(wide[part(0, count)], wide[part(side - span, side - span + count)]))
+    return np.asarray(extreme(padded[_part(axis, 0, count)], padded[_part(axis, side - span, side - span + count)]))
+
+
+def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    return (slice(None),) * axis + (slice(start, stop),)
