@@ -87,6 +87,7 @@ def run(folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs(installed):
     script = "import imprint, sys; print(imprint.__file__, imprint.__version__)"
     where, version = run(installed, "-c", script).split()

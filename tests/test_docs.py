@@ -86,6 +86,7 @@ def test_examples(folder, monkeypatch, capsys):
 SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/0001-quick").mkdir(parents=True)
