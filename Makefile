@@ -18,7 +18,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-lesson bench-importing clean
+.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-lesson bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -27,12 +27,16 @@ test: $(INSTALLED)
 	@scripts/install-browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
+# Between commits: everything but the tests marked slow.
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/test_docstrings.py
+	$(BIN)/python -m pytest -q tests/test_docstrings.py tests/test_hints.py
 
 kills: $(INSTALLED)
 	$(BIN)/python scripts/kills.py $(KILLS)
@@ -104,4 +108,4 @@ $(KERAS): benchmarks/keras-requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(KERAS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(KERAS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,4 +1,7 @@
-"""The whole Kaggle lesson in Python. Run it in a folder with train.csv and test.csv."""
+"""The whole Kaggle lesson in Python. Run it in a folder with train.csv and test.csv.
+
+python lesson.py [key=value ...]     # fields of the recipe, such as epochs=3 for a quick look
+"""
 
 import sys
 
@@ -7,11 +10,10 @@ import imprint
 images = imprint.load("train.csv")
 print(f"{len(images):,} images, classes {', '.join(images.class_names)}")
 
-settings = sys.argv[1:]  # such as epochs=3 for a quick look
-run = imprint.train(images, recipe="tutorial", settings=settings)
+fields = dict(argument.split("=") for argument in sys.argv[1:])  # in code: imprint.train(images, "tutorial", epochs=3)
+run = imprint.train(images, "tutorial", test="test.csv", **fields)
 print(f"validation accuracy {run.validation}")
 
-predictions = run.model.predict(imprint.load("test.csv"))
-predictions.write_csv("result.csv")
+run.result.write_csv("result.csv")
 run.model.save("digits.safetensors")
-print(f"{len(predictions):,} predictions in result.csv, {predictions.unsure.sum():,} of them unsure")
+print(f"{len(run.result):,} predictions in result.csv, {run.result.unsure.sum():,} of them unsure")

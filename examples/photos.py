@@ -30,7 +30,7 @@ def draw_folder() -> Path:
     return folder
 
 
-settings = [argument for argument in sys.argv[1:] if "=" in argument]  # such as epochs=3 for a quick look
+fields = dict(argument.split("=") for argument in sys.argv[1:] if "=" in argument)  # such as epochs=3 for a quick look
 folders = [argument for argument in sys.argv[1:] if "=" not in argument]
 folder = Path(folders[0]) if folders else draw_folder()
 
@@ -38,14 +38,14 @@ folder = Path(folders[0]) if folders else draw_folder()
 images = imprint.load(folder)
 print(f"{len(images):,} images: {images.class_counts()}")
 
-# Copies and faults are cheap to find before training and dear after it.
+# Copies and faults are cheap to find before training and expensive after it.
 for finding in imprint.check(images, labels=False, verbose=False).findings[:5]:
     print(f"{finding.kind}: {finding.message} ({', '.join(map(str, finding.where[:3]))})")
 
-run = imprint.train(images, recipe="photos", settings=settings)
+run = imprint.train(images, "photos", **fields)
 run.model.save("photos.safetensors")
 
-# The validation score comes with the run. A test part tells more, since nothing was chosen by it.
+# The validation score comes with the run. A test part says more, since nothing was chosen by it.
 print(f"validation {run.validation}")
 if (folder / "test").is_dir():
     print(f"test {imprint.evaluate(run.model, folder, part='test')}")

@@ -18,23 +18,31 @@ PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 HEAD = """\
 # The Python interface
 
-Everything that `import imprint` offers. This page is made from the docstrings by `make docs`; the tests run every
-example on it, and `help(imprint.train)` says the same. What is not on it may change without notice
-([CONTRIBUTING.md](../CONTRIBUTING.md)). On the command line, `imprint VERB --help` tells every option.
+Everything that `imprint` exports. This page is made from the docstrings by `make docs`; the tests run every example
+on it, and `help(imprint.train)` says the same. What is not on it may change without notice
+([CONTRIBUTING.md](../CONTRIBUTING.md)). On the command line, `imprint VERB --help` lists every option.
 
-The examples take this for granted: `from imprint import *`, `import numpy as np`, `from pathlib import Path`.
+The examples assume `from imprint import *`, `import numpy as np` and `from pathlib import Path`.
 """
-# Told in this order; whatever is missing here comes after, so that nothing is left out.
+# Listed in this order; whatever is missing here comes after, so that nothing is left out.
 ORDER = (
     "load",
     "train",
     "evaluate",
+    "compare",
     "check",
-    "ImageClassifier",
+    "analyse_errors",
+    "explain",
+    "export",
+    "Run",
     "Classifier",
+    "OnnxClassifier",
+    "ImageClassifier",
     "Predictions",
     "LabelledImages",
+    "InputSpec",
     "Recipe",
+    "RECIPES",
 )
 PROPERTIES = (property, cached_property)
 
@@ -70,15 +78,15 @@ def _entry(name: str) -> Iterator[str]:
         return
     yield from _described(f"imprint.{name}", thing)
     if inspect.isclass(thing):
-        for member, value in _members(thing):
+        for member, value in members(thing):
             yield f"### {name}.{member}\n"
             yield from _described(f"{name}.{member}", value)
         if inherited := _inherited(thing):
             yield f"From scikit-learn: {', '.join(f'`{member}`' for member in inherited)}.\n"
 
 
-def _members(thing: type) -> Iterator[tuple[str, Any]]:
-    """List the documented methods and properties of a class that are Imprint's own, in the order of the code."""
+def members(thing: type) -> Iterator[tuple[str, Any]]:
+    """List the public methods and properties of a class that are Imprint's own, in the order of the code."""
     homes = [base for base in thing.__mro__ if base.__module__.startswith("imprint.")]
     seen = set()
     for base in homes:

@@ -1,9 +1,10 @@
 """docs/api.md is what `make docs` writes from the docstrings as they stand."""
 
-import runpy
+import re
 from pathlib import Path
 
 import pytest
+from api_page import api_page
 
 import imprint
 
@@ -12,8 +13,11 @@ PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 def test_the_page_is_up_to_date():
-    made = runpy.run_path(str(ROOT / "scripts" / "api_page.py"))["api_page"]()
-    assert made == PAGE, "run make docs"
+    assert api_page() == PAGE, "run make docs"
+
+
+def test_it_has_what_is_exported_and_nothing_else():
+    assert sorted(re.findall(r"^## imprint\.(\w+)$", PAGE, re.MULTILINE)) == sorted(imprint.__all__)
 
 
 @pytest.mark.parametrize("name", imprint.__all__)
@@ -22,7 +26,7 @@ def test_every_public_name_is_on_it(name):
     assert f"](#imprint{name.lower()})" in PAGE
 
 
-def test_methods_are_told_with_parameters_errors_and_example():
+def test_methods_have_parameters_errors_and_example():
     [save] = [part for part in PAGE.split("\n### ") if part.startswith("Classifier.save\n")]
     for words in (
         "Classifier.save(path)",

@@ -13,11 +13,13 @@ from hatchling.build import build_sdist, build_wheel
 import imprint
 
 ROOT = Path(__file__).parent.parent
+DISTRIBUTION = f"imprint_vision-{imprint.__version__}"  # imprint is another project's name on PyPI
 NEEDED = (
     "imprint/py.typed",
     "imprint/report/templates/findings.html",
     "imprint/models/templates/model_card.md",
-    "imprint/data/csv.py",
+    "imprint/data/readers/csv.py",
+    "imprint/runs/training.py",
 )
 
 
@@ -44,25 +46,32 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     with zipfile.ZipFile(built[0]) as archive:
         names = archive.namelist()
     assert set(NEEDED) <= set(names)
-    assert {name.split("/")[0] for name in names} == {"imprint", f"imprint-{imprint.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"imprint", f"{DISTRIBUTION}.dist-info"}
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
     assert sources <= set(names)
 
 
 def test_the_sdist_holds_what_a_packager_needs(built):
-    top = f"imprint-{imprint.__version__}"
     with tarfile.open(built[1]) as archive:
         names = set(archive.getnames())
-    for name in ("pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "constraints.txt", "tests/conftest.py"):
-        assert f"{top}/{name}" in names
-    assert {f"{top}/src/{name}" for name in NEEDED} <= names
+    for name in (
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "constraints.txt",
+        "tests/conftest.py",
+    ):
+        assert f"{DISTRIBUTION}/{name}" in names
+    assert {f"{DISTRIBUTION}/src/{name}" for name in NEEDED} <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".safetensors", ".npz", ".zip"))]
 
 
 def test_a_packager_builds_the_same_wheel_from_the_sdist(built, tmp_path, monkeypatch):
     with tarfile.open(built[1]) as archive:
         archive.extractall(tmp_path, filter="data")
-    monkeypatch.chdir(tmp_path / f"imprint-{imprint.__version__}")
+    monkeypatch.chdir(tmp_path / DISTRIBUTION)
     with zipfile.ZipFile(built[0]) as first, zipfile.ZipFile(tmp_path / build_wheel(str(tmp_path))) as again:
         assert {name: first.read(name) for name in first.namelist()} == {
             name: again.read(name) for name in again.namelist()
@@ -78,6 +87,7 @@ def run(folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs(installed):
     script = "import imprint, sys; print(imprint.__file__, imprint.__version__)"
     where, version = run(installed, "-c", script).split()

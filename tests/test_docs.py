@@ -1,8 +1,9 @@
-"""What docs/data.md shows is run as it stands there, in a folder that has what it speaks of."""
+"""What the pages show is run as it stands there; what they say of the code is so."""
 
 import gzip
 import re
 import shlex
+import tomllib
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,7 +17,8 @@ import imprint
 from helpers import pixel_table
 from imprint.cli.app import app
 
-PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
@@ -81,9 +83,10 @@ def test_examples(folder, monkeypatch, capsys):
     assert names["same"].pixels.shape == (50, 1, 8, 8)
 
 
-SERVING = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/0001-quick").mkdir(parents=True)
@@ -107,3 +110,73 @@ def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
         assert words in printed
     assert re.search(r"^7 [01]\.\d{4} sure$", printed, re.MULTILINE)
     assert len((tmp_path / "result.csv").read_text().splitlines()) == 51
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+
+
+def test_architecture_has_the_floors_of_the_contract():
+    floors = CONTRACTS[0]["layers"]
+    assert f"`{' > '.join(floors)}`" in ARCHITECTURE
+    told = re.findall(r"^\| \*\*`(\w+)(?:/|\.py)`\*\* \|", ARCHITECTURE, re.MULTILINE)
+    assert told == floors[1:]
+
+
+def test_architecture_names_every_file_where_it_is():
+    top, package, named = ROOT / "src" / "imprint", "", set()
+    for line in ARCHITECTURE.split("## Where to change what")[0].splitlines():
+        found = re.findall(r"`(\w+(?:\.py|/))`", line)
+        if line.startswith("| **"):
+            package = found[0] if found[0].endswith("/") else ""
+            named |= {found[0]} - {package}
+        elif line.startswith("| `"):
+            inner = found[0] if found[0] in ("onnx/", "readers/", "decoding/") else ""
+            named |= {f"{package}{inner}{name}" for name in found if name.endswith(".py")}
+    there = {
+        path.relative_to(top).as_posix() for path in top.rglob("*.py") if path.parent == top or path.stem != "__init__"
+    }
+    assert named == there
+
+
+# How a reference to the log is written: docs/log/ink.md, "Any paper, any pen", "No ink, no glyph"
+REFERENCE = re.compile(r'(?:docs/log/?|\blog/\w+\.md\)?),((?: "[^"]+",?(?: and)?)+)')
+LOG = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "log").glob("*.md")}
+TITLES = {title: name for name, text in LOG.items() for title in re.findall(r"^## (.+)$", text, re.MULTILINE)}
+
+
+def test_the_log_is_listed():
+    listed = re.findall(r"^- \[(\w+\.md)\]\(\1\)|^  - (.+)$", LOG["README.md"], re.MULTILINE)
+    name, places = "", {}
+    for file, title in listed:
+        name = file or name
+        if title:
+            places[title] = name
+    assert places == TITLES
+    assert {file for file, _ in listed if file} | {"README.md"} == set(LOG)
+
+
+def test_references_to_the_log_lead_somewhere():
+    count = 0
+    suffixes = {".py", ".md", ".html", ".toml"}
+    folders = ("src", "tests", "docs", "benchmarks", "scripts", "examples")
+    paths = [*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    for path in paths:
+        if path.suffix not in suffixes or path == Path(__file__) or path.parent.name == "log":
+            continue
+        text = re.sub(r"\s+(?:#:? )?\s*", " ", path.read_text(encoding="utf-8"))  # comments over several lines
+        assert not re.search(r"\bLOG\.md", text), path
+        for name in re.findall(r"\blog/(\w+\.md)", text):
+            assert name in LOG, path
+        for titles in REFERENCE.findall(text):
+            for title in re.findall(r'"([^"]+)"', titles):
+                count += 1
+                assert any(whole.startswith(title.rstrip(",.")) for whole in TITLES), (path, title)
+    assert count >= 10
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith(("http", "#")):
+                assert (page.parent / target.split("#")[0]).exists(), (page, target)

@@ -35,6 +35,7 @@ def differences(expected, found, loose):
             yield one[0], other[0]
 
 
+@pytest.mark.slow
 def test_the_page_prints_what_it_says(followed):
     _, _, printed = followed
     shown = [block for block, _ in printed if block["printed"] is not None]
@@ -87,6 +88,7 @@ def test_images_are_there_small_and_described():
     assert all(len(alternative) > 20 for alternative, _ in SHOWN)
 
 
+@pytest.mark.slow
 def test_images_can_be_drawn_again(followed, tmp_path):
     folder, names, _ = followed
     with chdir(folder):

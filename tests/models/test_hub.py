@@ -168,9 +168,9 @@ def test_what_is_not_there_is_one_line(hub, source, cause):
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_library_the_extra_is_named(model, monkeypatch):
+def test_without_the_library_it_is_named(model, monkeypatch):
     monkeypatch.setattr("imprint.models.hub.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"it is not installed. pip install 'imprint\[hub\]'"):
+    with pytest.raises(UsageError, match=r"it is not installed. Install it: pip install huggingface_hub"):
         model.push_to_hub("me/digits")
     with pytest.raises(UsageError, match="it is not installed"):
         Classifier.from_pretrained("me/nothing")

@@ -177,7 +177,9 @@ def upload(folder: str | Path, repository: str, *, private: bool | None, token: 
 
 def _require_library() -> None:
     if find_spec("huggingface_hub") is None:
-        raise UsageError("huggingface_hub", "Hugging Face", "it is not installed", "pip install 'imprint[hub]'.")
+        raise UsageError(
+            "huggingface_hub", "Hugging Face", "it is not installed", "Install it: pip install huggingface_hub."
+        )
 
 
 def _first_line(error: Exception) -> str:
