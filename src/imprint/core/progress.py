@@ -60,7 +60,7 @@ def warn(line: str) -> None:
 @contextmanager
 def shown(verbose: bool = True) -> Iterator[None]:
     """Show messages and bars on stderr; with ``verbose=False`` mute them in this block, for the host's handlers too."""
-    muted = _muted.set(not verbose)
+    muted = _muted.set(_muted.get() or not verbose)
     attach = verbose and not _is_configured()
     propagate = logger.propagate
     try:
