@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -39,15 +40,12 @@ def model(run):
 @pytest.fixture(scope="session")
 def run_folder(run, digits, tmp_path_factory):
     """What `imprint train digits` leaves behind."""
-    from imprint.runs.folder import train_facts, write_evidence, write_run
-    from imprint.runs.provenance import data_provenance, provenance_of
+    from imprint.runs.folder import write_run
     from imprint.training.plan import make_plan
 
     folder = tmp_path_factory.mktemp("runs") / "0001-quick"
     folder.mkdir()
-    plan = make_plan(digits, run.recipe)
-    write_run(run, folder, train_facts(run, folder, None))
-    write_evidence(run, plan, provenance_of(plan, "imprint train digits", data_provenance(digits, "digits")), folder)
+    write_run(replace(run, folder=folder), make_plan(digits, run.recipe), {"command": "imprint train digits"}, None)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The image of an explanation: answer and where the network looked, first filters, every layer."""
+"""Plot of an explanation in bands: prediction and Grad-CAM, first filters, and the output of every layer."""
 
 from __future__ import annotations
 
@@ -20,41 +20,19 @@ if TYPE_CHECKING:
 
 BANDS = ("answer", "filters", "layers")
 WIDTH = 9.0  # inches; 150 pixels each
-LABEL = 1.35  # inches on the left for a layer's name
-TILES = 12  # channels drawn of a layer: those that vary most
-TILE, GAP = 80, 9  # pixels of a drawn map's side and of the space behind it
-HEAD, FILTER_ROW = 0.75, 0.74  # inches of a band's title and of a row of filters
+LAYER_LABEL = 1.35  # inches on the left for a layer's name
+MOST_TILES = 12  # channels drawn of a layer: those that vary most
+TILE, GAP = 80, 9  # pixels of a drawn map's side and of the space to its right
+TITLE, FILTER_ROW = 0.75, 0.74  # inches of a band's title and of a row of filters
 MOST_BARS = 10  # classes
 
 
 def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] = BANDS) -> None:
-    """Draw an explanation in bands, one under the other.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        From `explain`.
-    path : Path
-        The PNG file to write.
-    bands : sequence of {"answer", "filters", "layers"}, default=all three
-        Which to draw, from top to bottom.
-
-    Raises
-    ------
-    UsageError
-        When the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint import explain, load, train
-    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
-    >>> save_explanation(explain(model, "digits"), Path(tempfile.mkdtemp()) / "explained.png")
-    """
+    """Draw bands of an explanation, from top to bottom."""
     heights = {
         "answer": 2.75,
-        "filters": HEAD + FILTER_ROW * len(_rows_of_filters(explanation)),
-        "layers": HEAD + sum(map(_layer_height, explanation.layers)),
+        "filters": TITLE + FILTER_ROW * len(_rows_of_filters(explanation)),
+        "layers": TITLE + sum(map(_layer_height, explanation.layers)),
     }
     top = sum(heights[band] for band in bands)
     with new_figure(WIDTH, top, layout=None) as figure:
@@ -83,7 +61,7 @@ def _title(figure: Figure, top: float, title: str, note: str) -> None:
 
 
 def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw the image, where evidence was found for two classes, which pixels counted, and the probabilities."""
+    """Draw the image, Grad-CAM for two classes, integrated gradients, and the probabilities."""
     from matplotlib.patches import Rectangle
 
     prediction = explanation.prediction
@@ -114,7 +92,7 @@ def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
 
 
 def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float) -> None:
-    """Draw the likeliest classes' probabilities as bars."""
+    """Draw the probabilities of the likeliest classes as bars."""
     prediction = explanation.prediction
     order = prediction.probabilities[0].argsort()[::-1][:MOST_BARS]
     names = [shorten(prediction.class_names[label], 10) for label in order]
@@ -131,12 +109,13 @@ def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float
 
 
 def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw the first layer's filters, numbered."""
     rows = _rows_of_filters(explanation)
     count, channels, height, width = explanation.filters.shape
     first = explanation.layers[0].name
-    note = "Orange weights reward brightness under them, blue ones punish it, white is 0."
-    note = "Red, green and blue weights as colours; mid-grey is 0." if channels == 3 else note
+    signed_note = (
+        "Orange weights are above 0: bright pixels under them raise the output. Blue ones lower it, white is 0."
+    )
+    note = "Red, green and blue weights as colours; mid-grey is 0." if channels == 3 else signed_note
     form = f"{count} of {height}×{width}" + (f"×{channels}" if channels > 1 else "")
     _title(figure, top, f"The filters of {_named(explanation, first)}: {form}", note)
     limit = float(np.abs(explanation.filters).max()) or 1.0
@@ -148,7 +127,7 @@ def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
 
 
 def _rows_of_filters(explanation: Explanation) -> list[range]:
-    """Deal the filters into rows of up to sixteen, as even as they go."""
+    """Divide the filters into rows of up to sixteen, as even as possible."""
     count = len(explanation.filters)
     rows = -(-count // 16)
     each = -(-count // rows)
@@ -156,35 +135,35 @@ def _rows_of_filters(explanation: Explanation) -> list[range]:
 
 
 def _filter_image(weights: Float32[ndarray, "c h w"], limit: float) -> Float[ndarray, "h w *colour"]:
-    """Give a filter as numbers from -1 to 1, or as a colour image where it sees colour."""
+    """Give a filter as numbers from -1 to 1, or as a colour image where its input has colour."""
     colour, plain = weights.transpose(1, 2, 0) / (2 * limit) + 0.5, weights.mean(axis=0) / limit
     return np.asarray(colour if len(weights) == 3 else plain)
 
 
 def _draw_layers(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw what each layer turns the image into: a row of maps or a strip of numbers each."""
+    """Draw the output of each layer: a row of maps, or a strip of numbers."""
     _title(
         figure,
         top,
         _named(explanation, "What each layer turns the image into"),
-        f"Up to {TILES} channels each, under their numbers: the liveliest. Orange is above 0, blue below, white 0.",
+        f"Up to {MOST_TILES} numbered channels each, those that vary most. Orange: above 0, blue: below, white: 0.",
     )
-    below, room = top - HEAD + 0.1, WIDTH - LABEL - 0.15
-    for layer, channels in zip(explanation.layers, _liveliest(explanation.layers), strict=True):
+    below, room = top - TITLE + 0.1, WIDTH - LAYER_LABEL - 0.15
+    for layer, channels in zip(explanation.layers, _varying_channels(explanation.layers), strict=True):
         _write(figure, 0.15, below - 0.12, layer.name, fontsize=9.5, fontweight="bold")
         _write(figure, 0.15, below - 0.3, layer.form.replace(", ", "\n"), fontsize=8.5, color=GREY)
         limit = float(np.abs(layer.output).max()) or 1.0
         if layer.output.ndim == 1:
-            axes = _place(figure, LABEL, below - 0.13, room, 0.28)
+            axes = _place(figure, LAYER_LABEL, below - 0.13, room, 0.28)
             axes.imshow(layer.output[None], cmap=_signed(), vmin=-limit, vmax=limit, aspect="auto")
         else:
             tiles = [_tile(layer.output[channel] / limit) for channel in channels]
-            _draw_tiles(figure, LABEL, below, room, tiles, channels, TILES)
+            _draw_tiles(figure, LAYER_LABEL, below, room, tiles, channels, MOST_TILES)
         below -= _layer_height(layer)
     names = explanation.prediction.class_names
     if len(names) <= MOST_BARS:
         for place, name in enumerate(names):  # under the last strip, the logits
-            middle = LABEL + (place + 0.5) * room / len(names)
+            middle = LAYER_LABEL + (place + 0.5) * room / len(names)
             _write(figure, middle, below + 0.06, shorten(name, 10), fontsize=8.5, color=GREY, ha="center")
 
 
@@ -192,18 +171,18 @@ def _layer_height(layer: LayerOutput) -> float:
     return 0.5 if layer.output.ndim == 1 else 0.8
 
 
-def _liveliest(layers: Sequence[LayerOutput]) -> list[list[int]]:
-    """Choose the channels that vary most once ReLU has cut them, the same ones from a convolution to its ReLU."""
+def _varying_channels(layers: Sequence[LayerOutput]) -> list[list[int]]:
+    """Choose the channels that vary most after their ReLU, the same ones from a convolution to its ReLU."""
     chosen: list[list[int]] = []
-    begins = True
+    new_block = True
     for layer in reversed(layers):
         same = chosen[-1] if chosen else []
         if layer.output.ndim == 1:
             same = []
-        elif not same or begins:
+        elif not same or new_block:
             variation = layer.output.std(axis=(1, 2))
-            same = sorted(variation.argsort(kind="stable")[::-1][:TILES].tolist())
-        begins = layer.name.startswith(("conv2d", "residual"))
+            same = sorted(variation.argsort(kind="stable")[::-1][:MOST_TILES].tolist())
+        new_block = layer.name.startswith(("conv2d", "residual"))
         chosen.append(same)
     return chosen[::-1]
 
@@ -217,7 +196,7 @@ def _draw_tiles(
     numbers: Sequence[int],
     places: int,
 ) -> None:
-    """Draw square tiles in a row as one image, each under its number."""
+    """Draw square tiles, each under its number, in a row with room for `places`; as one image, since axes are slow."""
     pixel = width / (places * (TILE + GAP) - GAP)  # inches
     across = len(tiles) * (TILE + GAP) - GAP
     row = np.ones((TILE, across, 3))
@@ -229,7 +208,7 @@ def _draw_tiles(
 
 
 def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colour"]:
-    """Draw a map of numbers from -1 to 1, or a colour image, as a framed square with crisp pixels."""
+    """Draw a map of numbers from -1 to 1, or a colour image, with crisp pixels and a frame in a square."""
     from matplotlib.colors import to_rgb
 
     colours = map_ if map_.ndim == 3 else _signed()(map_ / 2 + 0.5)[..., :3]
@@ -244,19 +223,18 @@ def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colo
     return tile
 
 
-def _glowing(image: UInt8[ndarray, "c h w"], looked: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
-    """Lay a glow over a darkened image, as strong as the map says, 0 to 1."""
+def _glowing(image: UInt8[ndarray, "c h w"], strength: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
+    """Lay an orange glow over a darkened image, as strong as `strength` says, 0 to 1."""
     height, width = image.shape[1:]
-    smooth = Image.fromarray(looked.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    strength = np.asarray(smooth).clip(0, 1)[..., None]
+    enlarged = Image.fromarray(strength.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     grey = image.astype(np.float64).mean(axis=0)[..., None] / 255
     glow = np.array([0.835, 0.369, 0.0])  # ORANGE
     dark, bright = 0.8 * grey.repeat(3, axis=2), glow + (1 - glow) * grey * 0.6
-    return np.asarray(dark + 0.75 * strength * (bright - dark))
+    return np.asarray(dark + 0.75 * np.asarray(enlarged).clip(0, 1)[..., None] * (bright - dark))
 
 
 def _signed() -> Any:
-    """Blue below 0, white at 0, orange above; colour-blind people tell them apart."""
+    """Give a colour map, blue below 0, white at 0 and orange above, which colour-blind people can read."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
