@@ -40,6 +40,6 @@ def test_long_names_many_classes_and_long_images(tmp_path):
     pixels = rng.integers(0, 256, (24, 3, 20, 80), dtype=np.uint8)
     names = tuple(f"$a {'very ' * i}long name" for i in range(12))
     photos = imprint.LabelledImages(pixels, np.arange(24) % 12, names, np.array([f"<{i}>.png" for i in range(24)]))
-    model = imprint.train(photos, "photos", epochs=1, min_steps=1, validation=0, verbose=False).model
+    model = imprint.train(photos, "photos", epochs=1, min_steps=1, validation=0.0, verbose=False).model
     pixels = drawn(explain(model, photos, index=3), tmp_path / "long.png")
     assert (pixels[:, -3:] == 255).all()

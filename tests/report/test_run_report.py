@@ -115,7 +115,7 @@ def test_a_run_that_was_stopped_early(copied, epochs, words):
 
 
 def test_a_run_without_validation(run, digits, tmp_path):
-    plan = make_plan(digits, run.recipe, validation=0)
+    plan = make_plan(digits, run.recipe, validation=0.0)
     blind = dataclasses.replace(
         run,
         model=dataclasses.replace(run.model, score=None),

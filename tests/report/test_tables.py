@@ -24,7 +24,7 @@ from imprint.report.tables import (
 def test_preview_shows_first_rows(digits):
     lines = preview(digits).splitlines()
     assert lines[0] == "digits: 1,797 images of 8×8 grey, 1 channel, 10 classes"
-    assert "    3       183  10.2%" in lines
+    assert "    3     183  10.2%" in lines
     assert lines[-1].split()[:2] == ["digits#5", "4"]
 
 
@@ -89,7 +89,7 @@ def test_seeds():
 def test_cache():
     lines = cache_table("cache", 10**10, [Entry(Path("ab.images"), "photos", 200, 9_830_500, 0.0)]).splitlines()
     assert lines[0] == "cache: 9.8 MB of at most 10,000 MB (IMPRINT_CACHE_GB)"
-    assert lines[-1] == "photos           200  9.8  1970-01-01"
+    assert lines[-1] == "photos         200  9.8  1970-01-01"
 
 
 def test_fields_of_a_recipe_with_value_and_meaning():
