@@ -37,7 +37,7 @@ def test_a_whole_report(run_folder, run, tmp_path):
     page = read(write_report(run_folder, tmp_path / "a.html"))
     right, count = round(run.validation.accuracy * run.validation.images), run.validation.images
     assert f"is right {percent(right / count, count)} of the time</h1>" in page
-    assert f"It classified {right} of {count} images correctly" in page
+    assert f"Of {count} images that it was not trained on, it classified {right} correctly." in page
     for words in (
         "<code>imprint train digits</code>",
         "What the network sees",

@@ -32,7 +32,7 @@ TITLES = {
     "score": "How good it is",
     "confidence": "How sure it is",
     "mistakes": "The mistakes",
-    "training": "How training went",
+    "training": "Training",
     "recipe": "The recipe",
     "repeat": "How to repeat it",
 }
