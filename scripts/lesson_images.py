@@ -47,7 +47,7 @@ def draw_images(names, work, folder):
     draw_augmentation(folder / "augmentation.png")
     draw_overfitting(folder / "overfitting.png")
     explanation = explain(run.model, work / "test.csv", index=EXPLAINED)
-    for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "answer")):
+    for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "prediction")):
         save_explanation(explanation, folder / f"{name}.png", bands=[band])
     predictions = names["answers"]
     labelled = label_predictions(predictions.probabilities, secret.labels, secret.class_names, predictions.unsure)

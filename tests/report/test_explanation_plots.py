@@ -7,8 +7,8 @@ from imprint.analysis.explanation import explain
 from imprint.report.explanation_plots import save_explanation
 
 
-def drawn(explanation, path, **how):
-    save_explanation(explanation, path, **how)
+def drawn(explanation, path, **bands):
+    save_explanation(explanation, path, **bands)
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB")).astype(int)
@@ -25,7 +25,7 @@ def explanation(model, digits):
 
 def test_the_whole_is_its_bands(explanation, tmp_path):
     heights = {}
-    for band in ("answer", "filters", "layers"):
+    for band in ("prediction", "filters", "layers"):
         pixels = drawn(explanation, tmp_path / f"{band}.png", bands=[band])
         heights[band] = len(pixels)
         assert pixels.shape[1] == 1350

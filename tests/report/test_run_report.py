@@ -146,7 +146,7 @@ def test_a_hundred_classes_and_thirty_thousand_images_stay_light(tmp_path):
     path = write_report(tmp_path)
     assert path.stat().st_size < 1_500_000
     assert (tmp_path / "validation.csv").stat().st_size < 6_000_000
-    assert "of 30,000 images" in read(path)
+    assert "Of 30,000 images" in read(path)
 
 
 def test_two_validation_images(tmp_path, digits):

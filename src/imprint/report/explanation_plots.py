@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BANDS = ("answer", "filters", "layers")
+BANDS = ("prediction", "filters", "layers")
 WIDTH = 9.0  # inches; 150 pixels each
 LAYER_LABEL = 1.35  # inches on the left for a layer's name
 MOST_TILES = 12  # channels drawn of a layer: those that vary most
 TILE, GAP = 80, 9  # pixels of a drawn map's side and of the space to its right
 TITLE, FILTER_ROW = 0.75, 0.74  # inches of a band's title and of a row of filters
+PANEL = 1.68  # inches of the side of a drawn image
 MOST_BARS = 10  # classes
 
 
 def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] = BANDS) -> None:
     """Draw bands of an explanation, from top to bottom."""
     heights = {
-        "answer": 2.75,
+        "prediction": 2.75,
         "filters": TITLE + FILTER_ROW * len(_rows_of_filters(explanation)),
         "layers": TITLE + sum(map(_layer_height, explanation.layers)),
     }
@@ -42,17 +43,18 @@ def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] 
     save_png(figure, path)
 
 
-def _place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Make axes without frame at a place in inches, `top` counted from the figure's bottom edge."""
-    across, up = figure.get_size_inches()
-    axes = figure.add_axes((left / across, (top - height) / up, width / across, height / up))
+def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes without frame at a position in inches, `top` counted from the figure's bottom edge."""
+    whole_width, whole_height = figure.get_size_inches()
+    bottom = (top - height) / whole_height
+    axes = figure.add_axes((left / whole_width, bottom, width / whole_width, height / whole_height))
     axes.axis("off")
     return axes
 
 
-def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> None:
-    across, up = figure.get_size_inches()
-    figure.text(left / across, top / up, text, va="top", parse_math=False, **how)
+def _write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
+    whole_width, whole_height = figure.get_size_inches()
+    figure.text(left / whole_width, top / whole_height, text, va="top", parse_math=False, **style)
 
 
 def _title(figure: Figure, top: float, title: str, note: str) -> None:
@@ -60,35 +62,38 @@ def _title(figure: Figure, top: float, title: str, note: str) -> None:
     _write(figure, 0.15, top - 0.34, note, fontsize=9, color=GREY)
 
 
-def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
+def _draw_prediction(figure: Figure, explanation: Explanation, top: float) -> None:
     """Draw the image, Grad-CAM for two classes, integrated gradients, and the probabilities."""
+    prediction = explanation.prediction
+    predicted, unsure = prediction.names[0], ", but is unsure" if prediction.unsure[0] else ""
+    label = "" if explanation.truth in (None, predicted) else f"; it is {shorten(str(explanation.truth), 20)}"
+    where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
+    title = f"{where}: the model says {shorten(predicted, 20)}{unsure}{label}"
+    note = "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for that class, blue against it."
+    _title(figure, top, title, note)
+    left, top = 0.15, top - 0.62
+    draw_image(_panel(figure, left, top, "what it sees"), explanation.image)
+    for name, evidence in explanation.looked:
+        left += PANEL + 0.1
+        overlay = _overlay(explanation.image, evidence / (float(evidence.max()) or 1.0))
+        _panel(figure, left, top, f"evidence for {shorten(name, 10)}").imshow(overlay, interpolation="nearest")
+    left += PANEL + 0.1
+    _draw_attributions(_panel(figure, left, top, "pixels for and against"), explanation.weighed)
+    _draw_bars(figure, explanation, left + PANEL + 0.1, top)
+
+
+def _panel(figure: Figure, left: float, top: float, title: str) -> Axes:
+    """Add square axes under a small title."""
+    _write(figure, left, top, title, fontsize=9.5)
+    return _add_axes(figure, left, top - 0.22, PANEL, PANEL)
+
+
+def _draw_attributions(axes: Axes, attributions: Float32[ndarray, "h w"]) -> None:
     from matplotlib.patches import Rectangle
 
-    prediction = explanation.prediction
-    answer, sure = prediction.names[0], ", but is unsure" if prediction.unsure[0] else ""
-    known = "" if explanation.truth in (None, answer) else f"; it is {shorten(str(explanation.truth), 20)}"
-    where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
-    _title(
-        figure,
-        top,
-        f"{where}: the model says {shorten(answer, 20)}{sure}{known}",
-        "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for the answer, blue against it.",
-    )
-    side, left, below = 1.68, 0.15, top - 0.62
-    draw_image(_place(figure, left, below - 0.22, side, side), explanation.image)
-    _write(figure, left, below, "what it sees", fontsize=9.5)
-    for name, looked in explanation.looked:
-        left += side + 0.1
-        axes = _place(figure, left, below - 0.22, side, side)
-        axes.imshow(_glowing(explanation.image, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
-        _write(figure, left, below, f"evidence for {shorten(name, 10)}", fontsize=9.5)
-    left += side + 0.1
-    axes = _place(figure, left, below - 0.22, side, side)
-    limit = float(np.abs(explanation.weighed).max()) or 1.0
-    axes.imshow(explanation.weighed, cmap=_signed(), vmin=-limit, vmax=limit, interpolation="nearest")
+    limit = float(np.abs(attributions).max()) or 1.0
+    axes.imshow(attributions, cmap=_signed_colours(), vmin=-limit, vmax=limit, interpolation="nearest")
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=EDGE, linewidth=1.5))
-    _write(figure, left, below, "pixels for and against", fontsize=9.5)
-    _draw_bars(figure, explanation, left + side + 0.1, below)
 
 
 def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float) -> None:
@@ -98,7 +103,7 @@ def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float
     names = [shorten(prediction.class_names[label], 10) for label in order]
     room = 0.09 * max(map(len, names)) + 0.12
     _write(figure, left, top, "confidence", fontsize=9.5)
-    axes = _place(figure, left + room, top - 0.22, WIDTH - left - room - 0.5, 1.68)
+    axes = _add_axes(figure, left + room, top - 0.22, WIDTH - left - room - 0.5, PANEL)
     values = prediction.probabilities[0][order]
     axes.barh(range(len(order)), values, color=[ORANGE, *[GREY] * (len(order) - 1)], height=0.72)
     axes.set_xlim(0, 1)
@@ -117,7 +122,7 @@ def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
     )
     note = "Red, green and blue weights as colours; mid-grey is 0." if channels == 3 else signed_note
     form = f"{count} of {height}×{width}" + (f"×{channels}" if channels > 1 else "")
-    _title(figure, top, f"The filters of {_named(explanation, first)}: {form}", note)
+    _title(figure, top, f"The filters of {_with_network(explanation, first)}: {form}", note)
     limit = float(np.abs(explanation.filters).max()) or 1.0
     below = top - 0.65
     for row in rows:
@@ -142,20 +147,16 @@ def _filter_image(weights: Float32[ndarray, "c h w"], limit: float) -> Float[nda
 
 def _draw_layers(figure: Figure, explanation: Explanation, top: float) -> None:
     """Draw the output of each layer: a row of maps, or a strip of numbers."""
-    _title(
-        figure,
-        top,
-        _named(explanation, "What each layer turns the image into"),
-        f"Up to {MOST_TILES} numbered channels each, those that vary most. Orange: above 0, blue: below, white: 0.",
-    )
+    note = f"Up to {MOST_TILES} numbered channels each, those that vary most. Orange: above 0, blue: below, white: 0."
+    _title(figure, top, _with_network(explanation, "What each layer turns the image into"), note)
     below, room = top - TITLE + 0.1, WIDTH - LAYER_LABEL - 0.15
     for layer, channels in zip(explanation.layers, _varying_channels(explanation.layers), strict=True):
         _write(figure, 0.15, below - 0.12, layer.name, fontsize=9.5, fontweight="bold")
         _write(figure, 0.15, below - 0.3, layer.form.replace(", ", "\n"), fontsize=8.5, color=GREY)
         limit = float(np.abs(layer.output).max()) or 1.0
         if layer.output.ndim == 1:
-            axes = _place(figure, LAYER_LABEL, below - 0.13, room, 0.28)
-            axes.imshow(layer.output[None], cmap=_signed(), vmin=-limit, vmax=limit, aspect="auto")
+            axes = _add_axes(figure, LAYER_LABEL, below - 0.13, room, 0.28)
+            axes.imshow(layer.output[None], cmap=_signed_colours(), vmin=-limit, vmax=limit, aspect="auto")
         else:
             tiles = [_tile(layer.output[channel] / limit) for channel in channels]
             _draw_tiles(figure, LAYER_LABEL, below, room, tiles, channels, MOST_TILES)
@@ -174,17 +175,23 @@ def _layer_height(layer: LayerOutput) -> float:
 def _varying_channels(layers: Sequence[LayerOutput]) -> list[list[int]]:
     """Choose the channels that vary most after their ReLU, the same ones from a convolution to its ReLU."""
     chosen: list[list[int]] = []
-    new_block = True
+    following = None
     for layer in reversed(layers):
-        same = chosen[-1] if chosen else []
         if layer.output.ndim == 1:
-            same = []
-        elif not same or new_block:
+            chosen.append([])
+        elif following is not None and _same_channels(layer, following):
+            chosen.append(chosen[-1])
+        else:
             variation = layer.output.std(axis=(1, 2))
-            same = sorted(variation.argsort(kind="stable")[::-1][:MOST_TILES].tolist())
-        new_block = layer.name.startswith(("conv2d", "residual"))
-        chosen.append(same)
+            chosen.append(sorted(variation.argsort(kind="stable")[::-1][:MOST_TILES].tolist()))
+        following = layer
     return chosen[::-1]
+
+
+def _same_channels(layer: LayerOutput, following: LayerOutput) -> bool:
+    """Tell whether a layer (ReLU, pooling) works on each channel of the one before by itself."""
+    mixing = following.name.startswith(("conv2d", "residual")) or following.output.ndim == 1
+    return not mixing and len(following.output) == len(layer.output)
 
 
 def _draw_tiles(
@@ -204,14 +211,15 @@ def _draw_tiles(
         start = place * (TILE + GAP)
         row[:, start : start + TILE] = tile
         _write(figure, left + start * pixel, top, str(number), fontsize=7, color=GREY)
-    _place(figure, left, top - 0.13, across * pixel, TILE * pixel).imshow(row, interpolation="nearest", aspect="auto")
+    axes = _add_axes(figure, left, top - 0.13, across * pixel, TILE * pixel)
+    axes.imshow(row, interpolation="nearest", aspect="auto")
 
 
 def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colour"]:
     """Draw a map of numbers from -1 to 1, or a colour image, with crisp pixels and a frame in a square."""
     from matplotlib.colors import to_rgb
 
-    colours = map_ if map_.ndim == 3 else _signed()(map_ / 2 + 0.5)[..., :3]
+    colours = map_ if map_.ndim == 3 else _signed_colours()(map_ / 2 + 0.5)[..., :3]
     height, width = colours.shape[:2]
     inner = TILE - 2
     rows, columns = (max(1, round(side * inner / max(height, width))) for side in (height, width))
@@ -223,7 +231,7 @@ def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colo
     return tile
 
 
-def _glowing(image: UInt8[ndarray, "c h w"], strength: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
+def _overlay(image: UInt8[ndarray, "c h w"], strength: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
     """Lay an orange glow over a darkened image, as strong as `strength` says, 0 to 1."""
     height, width = image.shape[1:]
     enlarged = Image.fromarray(strength.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -233,15 +241,15 @@ def _glowing(image: UInt8[ndarray, "c h w"], strength: Float32[ndarray, "rows co
     return np.asarray(dark + 0.75 * np.asarray(enlarged).clip(0, 1)[..., None] * (bright - dark))
 
 
-def _signed() -> Any:
+def _signed_colours() -> Any:
     """Give a colour map, blue below 0, white at 0 and orange above, which colour-blind people can read."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
 
 
-def _named(explanation: Explanation, what: str) -> str:
-    return f"{what}, {explanation.network}" if explanation.network else what
+def _with_network(explanation: Explanation, title: str) -> str:
+    return f"{title}, {explanation.network}" if explanation.network else title
 
 
-DRAW = {"answer": _draw_answer, "filters": _draw_filters, "layers": _draw_layers}
+DRAW = {"prediction": _draw_prediction, "filters": _draw_filters, "layers": _draw_layers}
