@@ -1,4 +1,4 @@
-"""What docs/lesson.md takes from benchmarks/lesson.jsonl: its tables of measurements, and the drawings of them."""
+"""Tables and plots of docs/lesson.md, made from the measurements in benchmarks/lesson.jsonl."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def spread(runs, key="accuracy"):
 
 
 def times_seen(run):
-    """How often training saw each image; those held out to validate are not seen."""
+    """How often training saw each image; the 8 % held out for validation are not seen."""
     lengths = dict(change.split("=") for change in run["settings"])
     steps = int(lengths.get("epochs", 30)) * int(lengths.get("steps_per_epoch", 640))
     return round(steps * 64 / (run["learnt"] * 0.92))
@@ -102,7 +102,7 @@ TABLES = {
 
 
 def with_tables(page):
-    """Write the tables of measurements into a page."""
+    """Replace the tables of measurements in a page."""
     runs = measured()
     last = max(run["date"] for run in runs)
     when = f"`benchmarks/lesson.py`, until {last}, {runs[-1]['machine']}."

@@ -1,10 +1,10 @@
-"""Follow docs/lesson.md block by block, write under each block what it prints, and draw the page's images.
+"""Run docs/lesson.md block by block, write under each block what it prints, and draw the page's images.
 
     make lesson
 
-The page itself is the program: its python and sh blocks run in order in an empty folder. A block that is followed by a
-text block prints that. Training does not give the same bits on every processor, so what depends on it stands in a block
-marked `text about`, or behind the word "about".
+The page itself is the program: its python and sh blocks run in order in an empty folder, and the text block that
+follows a block holds what it prints. Training does not give the same bits on every processor, so numbers that depend on
+it stand in a block marked `text about`, or behind the word "about".
 """
 
 import io
@@ -30,7 +30,7 @@ BLOCK = re.compile(
 
 
 def follow(page, folder):
-    """Run a page's blocks; give the names that they leave, and for each block its match and what it printed."""
+    """Run a page's blocks; give their variables, and for each block its match and what it printed."""
     names, printed = {}, []
     with chdir(folder):
         for block in BLOCK.finditer(page):
@@ -46,7 +46,7 @@ def follow(page, folder):
 
 
 def rewritten(page, printed):
-    """Put what was printed in place of what stands there."""
+    """Replace the text blocks by what was printed."""
     for block, out in reversed(printed):
         if block["printed"] is not None:
             page = page[: block.start("printed")] + out + page[block.end("printed") :]

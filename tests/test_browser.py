@@ -6,8 +6,8 @@ import tempfile
 
 import numpy as np
 import pytest
-from test_report import hasty_run, many
 
+from helpers import random_images, write_short_run
 from imprint import LabelledImages, load
 from imprint.analysis.doctor import check
 from imprint.report.doctor_page import write_page
@@ -43,14 +43,14 @@ def browser():
 
 
 def wide_photos():
-    """Colour photos three times as wide as high, in 40 classes with names that no line holds."""
+    """Colour photos three times as wide as high, in 40 classes with names too long for a line."""
     pixels = np.random.default_rng(0).integers(0, 256, (400, 3, 30, 90), dtype=np.uint8)
     names = tuple(f"<script>alert({i})</script> an_unbroken_name_without_end_{i}" for i in range(40))
     return LabelledImages(pixels, np.arange(400) % 40, names, np.arange(400).astype(str), "photos")
 
 
-def keep_mask(images, folder):
-    """Write images where a run of `hasty_run` looks for them, and read them from there."""
+def saved(images, folder):
+    """Write images to a file and read them from there, so that a report can read them again."""
     folder.mkdir()
     names = np.array(images.class_names)[images.labels]
     np.savez(folder / "x.npz", images=images.pixels.transpose(0, 2, 3, 1), labels=names)
@@ -61,10 +61,10 @@ def keep_mask(images, folder):
 def pages(run_folder, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     write_report(run_folder, folder / "report.html")
-    photos = keep_mask(wide_photos(), folder / "strange")
-    hasty_run(photos, folder / "strange", 0.3, epochs=300)
-    write_report(folder / "strange", folder / "strange.html")
-    hasty_run(many(2, 40), folder / "gone", 0.5)
+    photos = saved(wide_photos(), folder / "wide")
+    write_short_run(photos, folder / "wide", 0.3, epochs=300)
+    write_report(folder / "wide", folder / "wide.html")
+    write_short_run(random_images(2, 40), folder / "gone", 0.5)
     (folder / "gone" / "validation.csv").unlink()
     write_report(folder / "gone", folder / "reduced.html")
     doubled = dataclasses.replace(photos, pixels=photos.pixels[np.arange(400) // 2])
@@ -72,7 +72,7 @@ def pages(run_folder, digits, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", ["report", "strange", "reduced", "findings"])
+@pytest.mark.parametrize("page", ["report", "wide", "reduced", "findings"])
 def test_a_page_on_a_phone_and_a_wide_screen(browser, pages, page):
     for scheme, ground in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 24, 29)")):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -91,7 +91,7 @@ def test_a_page_on_a_phone_and_a_wide_screen(browser, pages, page):
     assert browser.execute_script("return document.scripts.length") == 0
 
 
-@pytest.mark.parametrize("page", ["report", "strange", "reduced", "findings"])
+@pytest.mark.parametrize("page", ["report", "wide", "reduced", "findings"])
 def test_a_page_on_paper(browser, pages, page):
     paper = 718  # CSS pixels between the margins of A4
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
@@ -103,7 +103,7 @@ def test_a_page_on_paper(browser, pages, page):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-# The right edge of the page, and what reaches farthest to the right of all that does not scroll by itself.
+# The right edge of the page, and the element that reaches farthest right of all that do not scroll by themselves.
 WIDEST = """
 const outside = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, svg"));
 const edge = e => e.getBoundingClientRect().right;

@@ -7,8 +7,8 @@ from imprint.analysis.explanation import explain
 from imprint.report.explanation_plots import save_explanation
 
 
-def drawn(explanation, path, **how):
-    save_explanation(explanation, path, **how)
+def drawn(explanation, path, **bands):
+    save_explanation(explanation, path, **bands)
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB")).astype(int)
@@ -25,7 +25,7 @@ def explanation(model, digits):
 
 def test_the_whole_is_its_bands(explanation, tmp_path):
     heights = {}
-    for band in ("answer", "filters", "layers"):
+    for band in ("prediction", "filters", "layers"):
         pixels = drawn(explanation, tmp_path / f"{band}.png", bands=[band])
         heights[band] = len(pixels)
         assert pixels.shape[1] == 1350
@@ -40,6 +40,6 @@ def test_long_names_many_classes_and_long_images(tmp_path):
     pixels = rng.integers(0, 256, (24, 3, 20, 80), dtype=np.uint8)
     names = tuple(f"$a {'very ' * i}long name" for i in range(12))
     photos = imprint.LabelledImages(pixels, np.arange(24) % 12, names, np.array([f"<{i}>.png" for i in range(24)]))
-    model = imprint.train(photos, "photos", epochs=1, min_steps=1, validation=0, verbose=False).model
+    model = imprint.train(photos, "photos", epochs=1, min_steps=1, validation=0.0, verbose=False).model
     pixels = drawn(explain(model, photos, index=3), tmp_path / "long.png")
     assert (pixels[:, -3:] == 255).all()

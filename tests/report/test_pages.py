@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import imprint
-from imprint.report.pages import page_image
+from imprint import Findings
+from imprint.report import pages
+from imprint.report.pages import page_image, write_template
 
-BASE = (Path(imprint.__file__).parent / "templates" / "base.html").read_text()
+BASE = (Path(pages.__file__).parent / "templates" / "base.html").read_text()
 
 
 def luminance(colour):
@@ -18,14 +19,14 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_words_can_be_read(scheme):
+def test_text_has_enough_contrast(scheme):
     """WCAG 2.1, AA: a contrast of 4.5 at least."""
     block = re.findall(r":root \{(.*?)\}", BASE, re.DOTALL)[scheme]
     tones = {name: luminance(tone) for name, tone in re.findall(r"--(\w+): #(\w+)", block)}
     for ground in ("ground", "card"):
-        for word in ("ink", "soft", "blue", "orange", "bad", "green"):
-            bright, dark = max(tones[word], tones[ground]), min(tones[word], tones[ground])
-            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (word, ground)
+        for text in ("ink", "soft", "blue", "orange", "bad", "green"):
+            bright, dark = max(tones[text], tones[ground]), min(tones[text], tones[ground])
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 
 
 def test_small_images_stay_crisp_and_large_ones_become_small():
@@ -37,3 +38,8 @@ def test_small_images_stay_crisp_and_large_ones_become_small():
     assert not large["crisp"]
     assert large["src"].startswith("data:image/jpeg;base64,")
     assert len(page_image(photo, 80)["src"]) < len(large["src"]) < 40_000
+
+
+def test_names_are_escaped(tmp_path):
+    write_template("findings.html", tmp_path / "a.html", findings=Findings("<b>", 0, {}, ()), sections=[], bars=[])
+    assert "<h1>&lt;b&gt;</h1>" in (tmp_path / "a.html").read_text()

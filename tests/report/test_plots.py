@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imprint.report.plots import curve_plot, random_window, save_curves, save_predictions, save_samples
+from imprint import RECIPES, InputSpec
+from imprint.report.plots import one_of_each, save_samples, training_versions
 
 
-def image(path):
+def read_png(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))
@@ -17,11 +18,11 @@ def dark_share(pixels):
 
 def test_samples_show_the_images(digits, tmp_path):
     save_samples(digits, tmp_path / "five.png")
-    five = image(tmp_path / "five.png")
+    five = read_png(tmp_path / "five.png")
     assert five.shape[1] > 3 * five.shape[0]  # one row of five
     assert 0.2 < dark_share(five) < 0.8
     save_samples(digits, tmp_path / "forty.png", count=40)
-    assert image(tmp_path / "forty.png").shape[0] > five.shape[0]
+    assert read_png(tmp_path / "forty.png").shape[0] > five.shape[0]
 
 
 def test_images_sorted_by_class_show_one_of_each(digits, tmp_path):
@@ -29,13 +30,13 @@ def test_images_sorted_by_class_show_one_of_each(digits, tmp_path):
     firsts = [np.flatnonzero(digits.labels == label)[0] for label in range(5)]
     save_samples(by_class, tmp_path / "sorted.png")
     save_samples(digits[firsts], tmp_path / "firsts.png")
-    assert (image(tmp_path / "sorted.png") == image(tmp_path / "firsts.png")).all()
+    assert (read_png(tmp_path / "sorted.png") == read_png(tmp_path / "firsts.png")).all()
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 12])
 def test_any_number_of_samples(digits, tmp_path, count):
     save_samples(digits[:count], tmp_path / "some.png", count=40)
-    assert image(tmp_path / "some.png").size
+    assert read_png(tmp_path / "some.png").size
 
 
 def test_awkward_labels(digits, tmp_path):
@@ -43,51 +44,15 @@ def test_awkward_labels(digits, tmp_path):
     save_samples(
         type(digits)(digits.pixels, digits.labels, names[:3] + names[4:] + ("z",), digits.sources), tmp_path / "a.png"
     )
-    assert image(tmp_path / "a.png").size
+    assert read_png(tmp_path / "a.png").size
 
 
-def test_ten_predictions_in_two_rows(digits, model, tmp_path):
-    save_predictions(digits, model.predict(digits), tmp_path / "p.png", random_window(len(digits), 7))
-    pixels = image(tmp_path / "p.png")
-    assert 1 < pixels.shape[1] / pixels.shape[0] < 3
+def test_training_versions_are_the_same_at_every_call(digits):
+    spec = InputSpec(1, image_size=(8, 8), input_size=(28, 28))
+    versions = training_versions(digits.pixels[:3], spec, RECIPES["quick"])
+    assert versions.shape == (3, 5, 1, 28, 28)
+    assert np.array_equal(versions, training_versions(digits.pixels[:3], spec, RECIPES["quick"]))
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 30])
-def test_nothing_lies_over_the_curves(epochs):
-    rates = np.geomspace(2e-4, 4e-3, epochs).tolist()
-    history = {key: np.geomspace(2, 0.1, epochs).tolist() for key in ("loss", "acc", "val_loss", "val_acc")}
-    for what in ("loss", "acc", "lr"):
-        figure = curve_plot(history | {"lr": rates}, what)
-        figure.draw_without_rendering()
-        axes = figure.axes[0]
-        if (legend := axes.get_legend()) is not None:
-            key, title = legend.get_window_extent(), axes.title.get_window_extent()
-            assert key.y0 >= axes.get_window_extent().y1 - 0.5
-            assert key.y1 <= title.y0 + 0.5
-            assert key.x1 <= figure.bbox.x1
-        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
-        assert all(tick == round(tick) for tick in ticks)  # there is no epoch 1.02
-        if what == "lr" and epochs > 1:
-            low, high = axes.get_ylim()
-            assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2
-
-
-@pytest.mark.parametrize("count", [1, 9, 10, 11, 28_000])
-def test_window_stays_inside(count):
-    windows = [random_window(count, seed) for seed in range(50)]
-    assert all(window.start >= 0 and window.stop <= count for window in windows)
-    assert {window.stop - window.start for window in windows} == {min(count, 10)}
-    assert len({window.start for window in windows}) == min(50, max(1, count - 9)) or count == 28_000
-
-
-def test_curves(run, tmp_path):
-    save_curves(run.history, tmp_path / "curves.png")
-    pixels = image(tmp_path / "curves.png")
-    assert pixels.shape[1] > 2 * pixels.shape[0]
-    blue = (np.abs(pixels.astype(int) - [0, 0x72, 0xB2]).sum(2) < 30).mean()
-    assert blue > 0.0005  # the validation curve
-
-
-def test_one_epoch_without_validation(tmp_path):
-    save_curves({"loss": [1.0], "acc": [0.5], "lr": [1e-3], "seconds": [1.0]}, tmp_path / "curves.png")
-    assert image(tmp_path / "curves.png").size
+def test_one_of_each_class_first():
+    assert one_of_each(np.array([1, 1, 0, 0, 2]), 4).tolist() == [2, 0, 4, 3]

@@ -12,7 +12,7 @@ from imprint.core.metrics import wilson_interval
 from imprint.core.plot_style import BLUE, INK, ORANGE, to_svg
 from imprint.core.scores import label_predictions
 from imprint.report.score_plots import (
-    STRONGEST,
+    MAX_OPACITY,
     class_plot,
     confusion_plot,
     coverage_plot,
@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-def answered(count, names, skill, seed=0):
+def predicted(count, names, skill, seed=0):
     random = np.random.default_rng(seed)
     labels = random.integers(0, len(names), count)
     logits = random.normal(size=(count, len(names)))
@@ -43,23 +43,23 @@ def answered(count, names, skill, seed=0):
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_plot(case):
-    labelled = answered(*CASES[case])
+    labelled = predicted(*CASES[case])
     for plot in (confusion_plot, reliability_plot, coverage_plot, class_plot):
         drawn = to_svg(plot(labelled), "one", "")
         assert 2_000 < len(drawn) < 120_000
 
 
 def test_confusion_holds_the_counts():
-    labelled = answered(300, ("a", "b", "c"), 2.0)
+    labelled = predicted(300, ("a", "b", "c"), 2.0)
     shown = [text.get_text() for text in confusion_plot(labelled).axes[0].texts]
     assert sorted(map(int, shown)) == sorted(labelled.confusion()[labelled.confusion() > 0].tolist())
 
 
-def test_numbers_on_the_confusion_can_be_read_on_white_and_in_the_dark():
+def test_numbers_on_the_confusion_matrix_have_enough_contrast_in_light_and_dark():
     """WCAG 1.4.3: 4.5 to 1 between a number and its cell, with the page's ink and ground."""
     style = resources.files("imprint").joinpath("report/templates/base.html").read_text(encoding="utf-8")
     pages = [dict(re.findall(r"--(\w+): (#\w+)", part)) for part in style.split("@media")[:2]]
-    cells = [(BLUE, STRONGEST), (ORANGE, STRONGEST), (ORANGE, 0.1)]
+    cells = [(BLUE, MAX_OPACITY), (ORANGE, MAX_OPACITY), (ORANGE, 0.1)]
     for page in pages:
         ink, ground = (np.array(to_rgb(page[name])) for name in ("ink", "ground"))
         for colour, opacity in cells:
@@ -68,8 +68,8 @@ def test_numbers_on_the_confusion_can_be_read_on_white_and_in_the_dark():
             for behind in ("ground", "card"):
                 if page.get(name, "").startswith("#"):
                     assert contrast(*(np.array(to_rgb(page[one])) for one in (name, behind))) >= 4.5
-    drawn = confusion_plot(answered(300, ("a", "b", "c"), 2.0)).axes[0]
-    assert drawn.images[0].get_array()[..., 3].max() <= STRONGEST
+    drawn = confusion_plot(predicted(300, ("a", "b", "c"), 2.0)).axes[0]
+    assert drawn.images[0].get_array()[..., 3].max() <= MAX_OPACITY
     assert {text.get_color() for text in drawn.texts} == {INK}
 
 
@@ -81,15 +81,15 @@ def contrast(one, other):
 
 
 def test_classes_without_images_are_not_called_the_hardest():
-    labelled = answered(20, tuple("abc"), 3.0)
+    labelled = predicted(20, tuple("abc"), 3.0)
     labelled = dataclasses.replace(labelled, class_names=(*labelled.class_names, "never met"))
     names = [label.get_text() for label in class_plot(labelled).axes[0].get_yticklabels()]
     assert len(names) == 3
     assert not any("never" in name for name in names)
 
 
-def test_the_band_of_a_faultless_model_is_seen_whole():
-    labelled = answered(*CASES["no mistake"])
+def test_the_interval_of_a_perfect_model_is_drawn_whole():
+    labelled = predicted(*CASES["no mistake"])
     lowest, _ = wilson_interval(50, 50)
     assert coverage_plot(labelled).axes[0].get_ylim()[0] < lowest
 
@@ -97,7 +97,7 @@ def test_the_band_of_a_faultless_model_is_seen_whole():
 def test_reliability_is_scikit_learns():
     from sklearn.calibration import calibration_curve
 
-    labelled = answered(3000, ("a", "b"), 1.0)
+    labelled = predicted(3000, ("a", "b"), 1.0)
     points = reliability_plot(labelled).axes[0].lines[1]
     right, mean = calibration_curve(labelled.correct, labelled.confidence, n_bins=15)
     assert np.allclose(points.get_ydata(), right)
@@ -105,7 +105,7 @@ def test_reliability_is_scikit_learns():
 
 
 def test_coverage_ends_at_the_accuracy_and_shows_the_limit_of_unsure():
-    labelled = answered(500, ("a", "b", "c"), 2.0)
+    labelled = predicted(500, ("a", "b", "c"), 2.0)
     curve, point = coverage_plot(labelled).axes[0].lines
     assert curve.get_ydata()[-1] == labelled.correct.mean()
     sure = ~labelled.unsure
@@ -113,8 +113,8 @@ def test_coverage_ends_at_the_accuracy_and_shows_the_limit_of_unsure():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 40, 60), (1, 20, 400)])
-def test_mistakes_of_any_form(shape, tmp_path):
-    labelled = answered(80, ("a", LONG, "c"), 1.0)
+def test_mistakes_of_any_shape(shape, tmp_path):
+    labelled = predicted(80, ("a", LONG, "c"), 1.0)
     pixels = np.random.default_rng(0).integers(0, 256, (80, *shape), dtype=np.uint8)
     images = LabelledImages(pixels, labelled.labels, labelled.class_names, np.arange(80))
     paths = save_score_plots(labelled, images, tmp_path)
@@ -130,7 +130,7 @@ def test_mistakes_of_any_form(shape, tmp_path):
 
 
 def test_one_mistake_and_none():
-    labelled = answered(60, ("a", "b"), 3.0)
+    labelled = predicted(60, ("a", "b"), 3.0)
     images = LabelledImages(np.zeros((60, 1, 8, 8), dtype=np.uint8), labelled.labels, ("a", "b"), np.arange(60))
     one = [*np.flatnonzero(labelled.correct)[:5], labelled.worst()[0]]
     fields = [field.name for field in dataclasses.fields(labelled) if field.name != "class_names"]

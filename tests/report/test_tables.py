@@ -1,16 +1,30 @@
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 
+from imprint import RECIPES, Comparison
 from imprint.core.scores import label_predictions, score
+from imprint.data.cache import Entry
 from imprint.models.networks import tutorial
 from imprint.models.summary import summarise
 from imprint.report.sections import score_section
-from imprint.report.tables import preview, score_table, summary_table, table
+from imprint.report.tables import (
+    cache_table,
+    comparison_table,
+    fields_table,
+    preview,
+    score_table,
+    seeds_table,
+    summary_table,
+    table,
+)
 
 
 def test_preview_shows_first_rows(digits):
     lines = preview(digits).splitlines()
     assert lines[0] == "digits: 1,797 images of 8×8 grey, 1 channel, 10 classes"
-    assert "    3       183  10.2%" in lines
+    assert "    3     183  10.2%" in lines
     assert lines[-1].split()[:2] == ["digits#5", "4"]
 
 
@@ -26,11 +40,11 @@ def test_columns_line_up():
     assert [line.index(cell) + len(cell) for line, cell in zip(lines, ("b", "1", "1,000"), strict=True)] == [11] * 3
 
 
-def test_names_in_a_header_stay_on_their_line_and_steer_nothing():
+def test_control_characters_in_a_header_are_escaped():
     assert table(["", "new\nline", "\x1b[31m"], [["a", "1", "2"]]).splitlines()[0] == r"   new line  \x1b[31m"
 
 
-def test_names_that_begin_with_a_digit_are_words():
+def test_names_that_begin_with_a_digit_are_not_numbers():
     assert table(["layer"], [["1/conv2d (Conv2D)"], ["2/dense"]]).splitlines()[2] == "2/dense"
 
 
@@ -49,5 +63,41 @@ def test_a_class_without_images_is_not_called_the_hardest():
     )
     text = score_table(score(sure, labels, names, flags)).split("rows: true class")[0]
     assert "none" not in text
-    section = score_section(label_predictions(sure, labels, names, flags), settled_here=False)
+    section = score_section(label_predictions(sure, labels, names, flags))
     assert [row["name"] for row in section["hardest"]] == ["a", "b"]
+
+
+def test_comparison():
+    text = comparison_table("a", "b", Comparison(1000, (0.99, 0.97), 0.02, (0.0075, 0.0324), 30, 10, 0.0022))
+    assert text.splitlines() == [
+        "model  accuracy  correct where the other is wrong",
+        "a        0.9900                                30",
+        "b        0.9700                                10",
+        "",
+        "difference +0.0200 (95 % interval +0.0075 to +0.0324; 1,000 images; McNemar's test: p = 0.0022)",
+        "a is better",
+    ]
+
+
+def test_seeds():
+    rows = [{"seed": 7, "accuracy": 0.98, "run": "runs/1"}, {"seed": 8, "accuracy": 0.99, "run": "runs/2"}]
+    lines = seeds_table({"seeds": rows, "mean": 0.985, "sd": 0.0071}).splitlines()
+    assert lines[1] == "   7    0.9800  runs/1"
+    assert lines[-1] == "mean 0.9850 ± 0.0071 (standard deviation of 2 seeds on the same validation images)"
+
+
+def test_cache():
+    lines = cache_table("cache", 10**10, [Entry(Path("ab.images"), "photos", 200, 9_830_500, 0.0)]).splitlines()
+    assert lines[0] == "cache: 9.8 MB of at most 10,000 MB (IMPRINT_CACHE_GB)"
+    assert lines[-1] == "photos         200  9.8  1970-01-01"
+
+
+def test_fields_of_a_recipe_with_value_and_meaning():
+    recipe = replace(RECIPES["record"], ood_detector="")
+    lines = fields_table(recipe).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[0] for line in lines[1:] if line[0] != " "] == [field.name for field in fields(recipe)]
+    starts = {line.split()[0]: line.split()[1] for line in lines if line[0] != " "}
+    assert starts["networks"] == "deep+broad+deep+broad+deep+broad+deep+broad"
+    assert starts["epochs"] == "54"
+    assert "One of rmsprop, adamw, muon." in " ".join(" ".join(lines).split())

@@ -1,4 +1,4 @@
-"""The image of an explanation: answer and where the network looked, first filters, every layer."""
+"""Plot of an explanation in bands: prediction and Grad-CAM, first filters, and the output of every layer."""
 
 from __future__ import annotations
 
@@ -18,43 +18,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BANDS = ("answer", "filters", "layers")
+BANDS = ("prediction", "filters", "layers")
 WIDTH = 9.0  # inches; 150 pixels each
-LABEL = 1.35  # inches on the left for a layer's name
-TILES = 12  # channels drawn of a layer: those that vary most
-TILE, GAP = 80, 9  # pixels of a drawn map's side and of the space behind it
-HEAD, FILTER_ROW = 0.75, 0.74  # inches of a band's title and of a row of filters
+LAYER_LABEL = 1.35  # inches on the left for a layer's name
+MOST_TILES = 12  # channels drawn of a layer: those that vary most
+TILE, GAP = 80, 9  # pixels of a drawn map's side and of the space to its right
+TITLE, FILTER_ROW = 0.75, 0.74  # inches of a band's title and of a row of filters
+PANEL = 1.68  # inches of the side of a drawn image
 MOST_BARS = 10  # classes
 
 
 def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] = BANDS) -> None:
-    """Draw an explanation in bands, one under the other.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        From `explain`.
-    path : Path
-        The PNG file to write.
-    bands : sequence of {"answer", "filters", "layers"}, default=all three
-        Which to draw, from top to bottom.
-
-    Raises
-    ------
-    UsageError
-        When the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint import explain, load, train
-    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
-    >>> save_explanation(explain(model, "digits"), Path(tempfile.mkdtemp()) / "explained.png")
-    """
+    """Draw bands of an explanation, from top to bottom."""
     heights = {
-        "answer": 2.75,
-        "filters": HEAD + FILTER_ROW * len(_rows_of_filters(explanation)),
-        "layers": HEAD + sum(map(_layer_height, explanation.layers)),
+        "prediction": 2.75,
+        "filters": TITLE + FILTER_ROW * len(_rows_of_filters(explanation)),
+        "layers": TITLE + sum(map(_layer_height, explanation.layers)),
     }
     top = sum(heights[band] for band in bands)
     with new_figure(WIDTH, top, layout=None) as figure:
@@ -64,17 +43,18 @@ def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] 
     save_png(figure, path)
 
 
-def _place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Make axes without frame at a place in inches, `top` counted from the figure's bottom edge."""
-    across, up = figure.get_size_inches()
-    axes = figure.add_axes((left / across, (top - height) / up, width / across, height / up))
+def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes without frame at a position in inches, `top` counted from the figure's bottom edge."""
+    whole_width, whole_height = figure.get_size_inches()
+    bottom = (top - height) / whole_height
+    axes = figure.add_axes((left / whole_width, bottom, width / whole_width, height / whole_height))
     axes.axis("off")
     return axes
 
 
-def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> None:
-    across, up = figure.get_size_inches()
-    figure.text(left / across, top / up, text, va="top", parse_math=False, **how)
+def _write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
+    whole_width, whole_height = figure.get_size_inches()
+    figure.text(left / whole_width, top / whole_height, text, va="top", parse_math=False, **style)
 
 
 def _title(figure: Figure, top: float, title: str, note: str) -> None:
@@ -82,45 +62,48 @@ def _title(figure: Figure, top: float, title: str, note: str) -> None:
     _write(figure, 0.15, top - 0.34, note, fontsize=9, color=GREY)
 
 
-def _draw_answer(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw the image, where evidence was found for two classes, which pixels counted, and the probabilities."""
+def _draw_prediction(figure: Figure, explanation: Explanation, top: float) -> None:
+    """Draw the image, Grad-CAM for two classes, integrated gradients, and the probabilities."""
+    prediction = explanation.prediction
+    predicted, unsure = prediction.names[0], ", but is unsure" if prediction.unsure[0] else ""
+    label = "" if explanation.truth in (None, predicted) else f"; it is {shorten(str(explanation.truth), 20)}"
+    where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
+    title = f"{where}: the model says {shorten(predicted, 20)}{unsure}{label}"
+    note = "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for that class, blue against it."
+    _title(figure, top, title, note)
+    left, top = 0.15, top - 0.62
+    draw_image(_panel(figure, left, top, "what it sees"), explanation.image)
+    for name, evidence in explanation.looked:
+        left += PANEL + 0.1
+        overlay = _overlay(explanation.image, evidence / (float(evidence.max()) or 1.0))
+        _panel(figure, left, top, f"evidence for {shorten(name, 10)}").imshow(overlay, interpolation="nearest")
+    left += PANEL + 0.1
+    _draw_attributions(_panel(figure, left, top, "pixels for and against"), explanation.weighed)
+    _draw_bars(figure, explanation, left + PANEL + 0.1, top)
+
+
+def _panel(figure: Figure, left: float, top: float, title: str) -> Axes:
+    """Add square axes under a small title."""
+    _write(figure, left, top, title, fontsize=9.5)
+    return _add_axes(figure, left, top - 0.22, PANEL, PANEL)
+
+
+def _draw_attributions(axes: Axes, attributions: Float32[ndarray, "h w"]) -> None:
     from matplotlib.patches import Rectangle
 
-    prediction = explanation.prediction
-    answer, sure = prediction.names[0], ", but is unsure" if prediction.unsure[0] else ""
-    known = "" if explanation.truth in (None, answer) else f"; it is {shorten(str(explanation.truth), 20)}"
-    where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
-    _title(
-        figure,
-        top,
-        f"{where}: the model says {shorten(answer, 20)}{sure}{known}",
-        "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for the answer, blue against it.",
-    )
-    side, left, below = 1.68, 0.15, top - 0.62
-    draw_image(_place(figure, left, below - 0.22, side, side), explanation.image)
-    _write(figure, left, below, "what it sees", fontsize=9.5)
-    for name, looked in explanation.looked:
-        left += side + 0.1
-        axes = _place(figure, left, below - 0.22, side, side)
-        axes.imshow(_glowing(explanation.image, looked / (float(looked.max()) or 1.0)), interpolation="nearest")
-        _write(figure, left, below, f"evidence for {shorten(name, 10)}", fontsize=9.5)
-    left += side + 0.1
-    axes = _place(figure, left, below - 0.22, side, side)
-    limit = float(np.abs(explanation.weighed).max()) or 1.0
-    axes.imshow(explanation.weighed, cmap=_signed(), vmin=-limit, vmax=limit, interpolation="nearest")
+    limit = float(np.abs(attributions).max()) or 1.0
+    axes.imshow(attributions, cmap=_signed_colours(), vmin=-limit, vmax=limit, interpolation="nearest")
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=EDGE, linewidth=1.5))
-    _write(figure, left, below, "pixels for and against", fontsize=9.5)
-    _draw_bars(figure, explanation, left + side + 0.1, below)
 
 
 def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float) -> None:
-    """Draw the likeliest classes' probabilities as bars."""
+    """Draw the probabilities of the likeliest classes as bars."""
     prediction = explanation.prediction
     order = prediction.probabilities[0].argsort()[::-1][:MOST_BARS]
     names = [shorten(prediction.class_names[label], 10) for label in order]
     room = 0.09 * max(map(len, names)) + 0.12
     _write(figure, left, top, "confidence", fontsize=9.5)
-    axes = _place(figure, left + room, top - 0.22, WIDTH - left - room - 0.5, 1.68)
+    axes = _add_axes(figure, left + room, top - 0.22, WIDTH - left - room - 0.5, PANEL)
     values = prediction.probabilities[0][order]
     axes.barh(range(len(order)), values, color=[ORANGE, *[GREY] * (len(order) - 1)], height=0.72)
     axes.set_xlim(0, 1)
@@ -131,14 +114,15 @@ def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float
 
 
 def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw the first layer's filters, numbered."""
     rows = _rows_of_filters(explanation)
     count, channels, height, width = explanation.filters.shape
     first = explanation.layers[0].name
-    note = "Orange weights reward brightness under them, blue ones punish it, white is 0."
-    note = "Red, green and blue weights as colours; mid-grey is 0." if channels == 3 else note
+    signed_note = (
+        "Orange weights are above 0: bright pixels under them raise the output. Blue ones lower it, white is 0."
+    )
+    note = "Red, green and blue weights as colours; mid-grey is 0." if channels == 3 else signed_note
     form = f"{count} of {height}×{width}" + (f"×{channels}" if channels > 1 else "")
-    _title(figure, top, f"The filters of {_named(explanation, first)}: {form}", note)
+    _title(figure, top, f"The filters of {_with_network(explanation, first)}: {form}", note)
     limit = float(np.abs(explanation.filters).max()) or 1.0
     below = top - 0.65
     for row in rows:
@@ -148,7 +132,7 @@ def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
 
 
 def _rows_of_filters(explanation: Explanation) -> list[range]:
-    """Deal the filters into rows of up to sixteen, as even as they go."""
+    """Divide the filters into rows of up to sixteen, as even as possible."""
     count = len(explanation.filters)
     rows = -(-count // 16)
     each = -(-count // rows)
@@ -156,35 +140,31 @@ def _rows_of_filters(explanation: Explanation) -> list[range]:
 
 
 def _filter_image(weights: Float32[ndarray, "c h w"], limit: float) -> Float[ndarray, "h w *colour"]:
-    """Give a filter as numbers from -1 to 1, or as a colour image where it sees colour."""
+    """Give a filter as numbers from -1 to 1, or as a colour image where its input has colour."""
     colour, plain = weights.transpose(1, 2, 0) / (2 * limit) + 0.5, weights.mean(axis=0) / limit
     return np.asarray(colour if len(weights) == 3 else plain)
 
 
 def _draw_layers(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw what each layer turns the image into: a row of maps or a strip of numbers each."""
-    _title(
-        figure,
-        top,
-        _named(explanation, "What each layer turns the image into"),
-        f"Up to {TILES} channels each, under their numbers: the liveliest. Orange is above 0, blue below, white 0.",
-    )
-    below, room = top - HEAD + 0.1, WIDTH - LABEL - 0.15
-    for layer, channels in zip(explanation.layers, _liveliest(explanation.layers), strict=True):
+    """Draw the output of each layer: a row of maps, or a strip of numbers."""
+    note = f"Up to {MOST_TILES} numbered channels each, those that vary most. Orange: above 0, blue: below, white: 0."
+    _title(figure, top, _with_network(explanation, "What each layer turns the image into"), note)
+    below, room = top - TITLE + 0.1, WIDTH - LAYER_LABEL - 0.15
+    for layer, channels in zip(explanation.layers, _varying_channels(explanation.layers), strict=True):
         _write(figure, 0.15, below - 0.12, layer.name, fontsize=9.5, fontweight="bold")
         _write(figure, 0.15, below - 0.3, layer.form.replace(", ", "\n"), fontsize=8.5, color=GREY)
         limit = float(np.abs(layer.output).max()) or 1.0
         if layer.output.ndim == 1:
-            axes = _place(figure, LABEL, below - 0.13, room, 0.28)
-            axes.imshow(layer.output[None], cmap=_signed(), vmin=-limit, vmax=limit, aspect="auto")
+            axes = _add_axes(figure, LAYER_LABEL, below - 0.13, room, 0.28)
+            axes.imshow(layer.output[None], cmap=_signed_colours(), vmin=-limit, vmax=limit, aspect="auto")
         else:
             tiles = [_tile(layer.output[channel] / limit) for channel in channels]
-            _draw_tiles(figure, LABEL, below, room, tiles, channels, TILES)
+            _draw_tiles(figure, LAYER_LABEL, below, room, tiles, channels, MOST_TILES)
         below -= _layer_height(layer)
     names = explanation.prediction.class_names
     if len(names) <= MOST_BARS:
         for place, name in enumerate(names):  # under the last strip, the logits
-            middle = LABEL + (place + 0.5) * room / len(names)
+            middle = LAYER_LABEL + (place + 0.5) * room / len(names)
             _write(figure, middle, below + 0.06, shorten(name, 10), fontsize=8.5, color=GREY, ha="center")
 
 
@@ -192,20 +172,26 @@ def _layer_height(layer: LayerOutput) -> float:
     return 0.5 if layer.output.ndim == 1 else 0.8
 
 
-def _liveliest(layers: Sequence[LayerOutput]) -> list[list[int]]:
-    """Choose the channels that vary most once ReLU has cut them, the same ones from a convolution to its ReLU."""
+def _varying_channels(layers: Sequence[LayerOutput]) -> list[list[int]]:
+    """Choose the channels that vary most after their ReLU, the same ones from a convolution to its ReLU."""
     chosen: list[list[int]] = []
-    begins = True
+    following = None
     for layer in reversed(layers):
-        same = chosen[-1] if chosen else []
         if layer.output.ndim == 1:
-            same = []
-        elif not same or begins:
+            chosen.append([])
+        elif following is not None and _same_channels(layer, following):
+            chosen.append(chosen[-1])
+        else:
             variation = layer.output.std(axis=(1, 2))
-            same = sorted(variation.argsort(kind="stable")[::-1][:TILES].tolist())
-        begins = layer.name.startswith(("conv2d", "residual"))
-        chosen.append(same)
+            chosen.append(sorted(variation.argsort(kind="stable")[::-1][:MOST_TILES].tolist()))
+        following = layer
     return chosen[::-1]
+
+
+def _same_channels(layer: LayerOutput, following: LayerOutput) -> bool:
+    """Tell whether a layer (ReLU, pooling) works on each channel of the one before by itself."""
+    mixing = following.name.startswith(("conv2d", "residual")) or following.output.ndim == 1
+    return not mixing and len(following.output) == len(layer.output)
 
 
 def _draw_tiles(
@@ -217,7 +203,7 @@ def _draw_tiles(
     numbers: Sequence[int],
     places: int,
 ) -> None:
-    """Draw square tiles in a row as one image, each under its number."""
+    """Draw square tiles, each under its number, in a row with room for `places`; as one image, since axes are slow."""
     pixel = width / (places * (TILE + GAP) - GAP)  # inches
     across = len(tiles) * (TILE + GAP) - GAP
     row = np.ones((TILE, across, 3))
@@ -225,14 +211,15 @@ def _draw_tiles(
         start = place * (TILE + GAP)
         row[:, start : start + TILE] = tile
         _write(figure, left + start * pixel, top, str(number), fontsize=7, color=GREY)
-    _place(figure, left, top - 0.13, across * pixel, TILE * pixel).imshow(row, interpolation="nearest", aspect="auto")
+    axes = _add_axes(figure, left, top - 0.13, across * pixel, TILE * pixel)
+    axes.imshow(row, interpolation="nearest", aspect="auto")
 
 
 def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colour"]:
-    """Draw a map of numbers from -1 to 1, or a colour image, as a framed square with crisp pixels."""
+    """Draw a map of numbers from -1 to 1, or a colour image, with crisp pixels and a frame in a square."""
     from matplotlib.colors import to_rgb
 
-    colours = map_ if map_.ndim == 3 else _signed()(map_ / 2 + 0.5)[..., :3]
+    colours = map_ if map_.ndim == 3 else _signed_colours()(map_ / 2 + 0.5)[..., :3]
     height, width = colours.shape[:2]
     inner = TILE - 2
     rows, columns = (max(1, round(side * inner / max(height, width))) for side in (height, width))
@@ -244,26 +231,25 @@ def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colo
     return tile
 
 
-def _glowing(image: UInt8[ndarray, "c h w"], looked: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
-    """Lay a glow over a darkened image, as strong as the map says, 0 to 1."""
+def _overlay(image: UInt8[ndarray, "c h w"], strength: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
+    """Lay an orange glow over a darkened image, as strong as `strength` says, 0 to 1."""
     height, width = image.shape[1:]
-    smooth = Image.fromarray(looked.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    strength = np.asarray(smooth).clip(0, 1)[..., None]
+    enlarged = Image.fromarray(strength.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     grey = image.astype(np.float64).mean(axis=0)[..., None] / 255
     glow = np.array([0.835, 0.369, 0.0])  # ORANGE
     dark, bright = 0.8 * grey.repeat(3, axis=2), glow + (1 - glow) * grey * 0.6
-    return np.asarray(dark + 0.75 * strength * (bright - dark))
+    return np.asarray(dark + 0.75 * np.asarray(enlarged).clip(0, 1)[..., None] * (bright - dark))
 
 
-def _signed() -> Any:
-    """Blue below 0, white at 0, orange above; colour-blind people tell them apart."""
+def _signed_colours() -> Any:
+    """Give a colour map, blue below 0, white at 0 and orange above, which colour-blind people can read."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
 
 
-def _named(explanation: Explanation, what: str) -> str:
-    return f"{what}, {explanation.network}" if explanation.network else what
+def _with_network(explanation: Explanation, title: str) -> str:
+    return f"{title}, {explanation.network}" if explanation.network else title
 
 
-DRAW = {"answer": _draw_answer, "filters": _draw_filters, "layers": _draw_layers}
+DRAW = {"prediction": _draw_prediction, "filters": _draw_filters, "layers": _draw_layers}

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a training run."""
+"""The report of a training run: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -27,157 +27,127 @@ from imprint.report.sections import (
 from imprint.runs.record import RunRecord, read_run
 
 REPORT_NAME = "report.html"  # within a run folder
+TITLES = {
+    "data": "The images",
+    "score": "How good it is",
+    "confidence": "How sure it is",
+    "mistakes": "The mistakes",
+    "training": "Training",
+    "recipe": "The recipe",
+    "repeat": "How to repeat it",
+}
 
 
 def write_report(folder: Path | str, path: Path | None = None, data: str | None = None) -> Path:
-    """Write a page about a run: what was learnt, how good it is, how sure, what went wrong, how to repeat it.
+    """Write a page about a run, by default report.html in its folder, and give its path.
 
-    The images are read again from where they stood. Where they cannot be, or are others by now,
-    the page does without them and says so.
-
-    Parameters
-    ----------
-    folder : Path or str
-        A run folder.
-    path : Path or None, default=None
-        The HTML file to write; None is report.html in the run folder.
-    data : str or None, default=None
-        Where the run's data stands now; None is where it stood.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    UsageError
-        When there is no such run, a file of it is broken, or the page cannot be written.
-    ModelFileError
-        When it holds no whole model.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint import load, train
-    >>> from imprint.runs.folder import train_facts, write_run
-    >>> run = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False)
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> write_run(run, folder, train_facts(run, folder, None))
-    >>> write_report(folder).name
-    'report.html'
+    The images are read again from where they were, or from `data`; where they cannot be, or have changed, the page
+    says so and does without. Raises `UsageError` for a folder that holds no whole run, `ModelFileError` for its model.
     """
     record = read_run(Path(folder))
     notes = list(record.notes)
-    clinic, training = None, None
+    analysis, training = None, None
     if record.provenance is not None:
         try:
             training, held_out = record.read_images(data)
-            clinic = None if held_out is None else analyse_errors(record.model, held_out, training)
+            analysis = None if held_out is None else analyse_errors(record.model, held_out, training)
         except ImprintError as error:
             notes.append(f"images cannot be shown: {error}")
-    labelled = clinic.labelled if clinic else record.labelled
     if record.metrics.get("interrupted"):
-        notes.append(_stopped_early(record))
+        notes.append(_interrupted_note(record))
     for note in notes:
         say(f"note: {note}")
     path = Path(folder) / REPORT_NAME if path is None else path
-    write_template("report.html", path, **_page(record, labelled, clinic, training, data, notes))
+    write_template("report.html", path, **_page(record, analysis, training, data, notes))
     return path
 
 
-def _stopped_early(record: RunRecord) -> str:
-    """Say what an interrupt has kept: the networks that had ended, else the best epoch of the first."""
+def _interrupted_note(record: RunRecord) -> str:
     if len(record.history.get("loss", ())) >= record.model.recipe.epochs:
-        return "training was stopped early; the model holds the networks that had ended by then"
-    return "training was stopped early, and the best epoch chosen by this very score: expect slightly less"
+        return "training was stopped early; the model holds the networks that were finished by then"
+    return "training was stopped early, and this very score chose the best epoch: expect slightly less"
 
 
 def _page(
     record: RunRecord,
-    labelled: LabelledPredictions | None,
-    clinic: ErrorAnalysis | None,
+    analysis: ErrorAnalysis | None,
     training: LabelledImages | None,
     data: str | None,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Gather what the page says."""
+    """Gather what the template shows."""
     provenance, seconds = record.provenance, record.metrics.get("seconds")
+    labelled = analysis.labelled if analysis else record.labelled
     root = "" if provenance is None else str(Path(data).absolute()) if data else provenance.training.path or ""
     score = _score(record, labelled)
-    facts: dict[str, Any] = {
-        "headline": _headline(record, score),
-        "lead": _lead(record, score, clinic),
-        "notes": [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes],
-        "tiles": _tiles(record, score, labelled),
+    sections: dict[str, Any] = {
         "data": data_section(provenance.training, training, record.model) if provenance else None,
-        "score": score_section(labelled, settled_here=True) if labelled else None,
-        "clinic": error_analysis_section(clinic, root) if clinic else None,
+        "score": score_section(labelled) if labelled else None,
+        "error_analysis": error_analysis_section(analysis, root) if analysis else None,
         "mistakes": mistake_rows(labelled, root) if labelled else [],
         "curves": curves_section(record.history, seconds) if record.history else None,
         "recipe": recipe_section(record.model, provenance.settled if provenance else ""),
         "repeat": repeat_section(str(record.folder), provenance),
+    }
+    return sections | {
+        "headline": _headline(record, score),
+        "lead": _lead(record, score, analysis),
+        "notes": [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes],
+        "tiles": _tiles(record, score, labelled),
         "interrupted": record.metrics.get("interrupted"),
+        "titles": _titles(sections),
     }
-    titles = {
-        "data": "The images",
-        "score": "How good",
-        "confidence": "How sure",
-        "mistakes": "The mistakes",
-        "training": "How it learnt",
-        "recipe": "The recipe",
-        "repeat": "Doing it again",
+
+
+def _titles(sections: dict[str, Any]) -> dict[str, str]:
+    """Give id and title of each section that the page has."""
+    missing = {
+        "data": not sections["data"],
+        "score": not sections["score"],
+        "confidence": not sections["score"],
+        "mistakes": not (sections["error_analysis"] or sections["mistakes"]),
+        "training": not sections["curves"],
     }
-    there = {
-        "data": facts["data"],
-        "score": labelled,
-        "confidence": labelled,
-        "mistakes": facts["clinic"] or facts["mistakes"],
-        "training": facts["curves"],
-        "recipe": True,
-        "repeat": True,
-    }
-    return facts | {"sections": [(id, title) for id, title in titles.items() if there[id]]}
+    return {id: title for id, title in TITLES.items() if not missing.get(id)}
 
 
 def _score(record: RunRecord, labelled: LabelledPredictions | None) -> dict[str, Any] | None:
-    """Give the figures of the score, from the answers or else from what the run noted; None without a score."""
-    noted: dict[str, Any] | None = record.metrics.get("validation")
+    """Give the score of the predictions, or else the one in metrics.json; None without a score."""
+    score: dict[str, Any] | None = record.metrics.get("validation")
     if labelled is not None:
-        right, count = int(labelled.correct.sum()), len(labelled)
+        correct, count = int(labelled.correct.sum()), len(labelled)
         baseline = float(np.bincount(labelled.labels).max() / count)
-        interval = wilson_interval(right, count)
-        noted = {"images": count, "accuracy": right / count, "interval": interval, "baseline": baseline}
-    # What the run said to expect is wider where groups err together, or where the images chose the epoch.
-    return noted and noted | {"interval": (record.metrics.get("expected") or noted)["interval"]}
+        interval = wilson_interval(correct, count)
+        score = {"images": count, "accuracy": correct / count, "interval": interval, "baseline": baseline}
+    # The run's own estimate is wider where groups err together, or where the images chose the epoch.
+    return score and score | {"interval": (record.metrics.get("expected") or score)["interval"]}
 
 
 def _headline(record: RunRecord, score: dict[str, Any] | None) -> str:
-    """Say in one sentence what was learnt, and how well."""
-    classes = len(record.model.class_names)
     of = f" of {record.provenance.training.name}" if record.provenance else ""
+    classes = f"the {len(record.model.class_names):,} classes{of}"
     if score is None:
-        return f"A network that learnt {classes:,} classes{of}, and was not scored: no images were held out"
+        return f"A network trained on {classes}, and not scored: no images were held out"
     if score["interval"][0] <= score["baseline"]:
-        return f"A network that learnt {classes:,} classes{of}, and is not shown to do better than guessing"
+        return f"A network trained on {classes}, and not shown to do better than guessing"
     accuracy = percent(score["accuracy"], score["images"])
-    return f"A network that tells the {classes:,} classes{of} apart, and is right {accuracy} of the time"
+    return f"A network that tells {classes} apart, and is right {accuracy} of the time"
 
 
-def _lead(record: RunRecord, score: dict[str, Any] | None, clinic: ErrorAnalysis | None) -> str:
-    """Say how sure that is."""
+def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalysis | None) -> str:
+    """Say how sure the headline is."""
     if score is None:
-        return "How good it is on images that it has not seen is not known."
+        return "How good it is on new images is not known."
     low, high = (percent(bound, score["images"]) for bound in score["interval"])
     text = (
-        f"That is measured on {score['images']:,} images that it had not learnt from. Of other images like these, "
-        f"expect {low} to {high} to be named rightly (95 % interval)."
+        f"That is measured on {score['images']:,} images that it was not trained on. Of other images like these, "
+        f"expect {low} to {high} to be classified correctly (95 % interval)."
     )
     if record.provenance and record.provenance.validation is None and record.provenance.training.options.get("group"):
-        text += " Images of one group err together and so tell less, which the interval heeds."
-    if clinic and (doubted := len(clinic.of("mislabelled"))):
-        wrong = "a wrong label" if doubted == 1 else "wrong labels"
-        text += f" Of its {len(clinic.mistakes):,} mistakes, {doubted:,} may be {wrong}."
+        text += " Images of one group err together and so tell less; the interval takes that into account."
+    if analysis and (suspected := len(analysis.of("mislabelled"))):
+        wrong = "a wrong label" if suspected == 1 else "wrong labels"
+        text += f" Of its {len(analysis.mistakes):,} mistakes, {suspected:,} may be {wrong}."
     return text
 
 
@@ -191,7 +161,7 @@ def _tiles(
         low, high = (percent(bound, count) for bound in score["interval"])
         tiles += [
             ("accuracy", percent(score["accuracy"], count), f"{low} to {high}"),
-            ("always naming the commonest class", percent(score["baseline"], count), "what accuracy must beat"),
+            ("always the commonest class", percent(score["baseline"], count), "what accuracy must beat"),
         ]
     if labelled is not None:
         sure = ~labelled.unsure

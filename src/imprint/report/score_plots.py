@@ -1,4 +1,4 @@
-"""Images of a score: who was taken for whom, how far confidence can be trusted, the worst mistakes."""
+"""Plots of a score: confusion matrix, calibration, accuracy against coverage, classes, and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -20,47 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 15  # of confidence, as `metrics.calibration_error` has them
-NUMBERED = 20  # classes; more leave no room for numbers in the cells
-STRONGEST = 0.7  # opacity of a cell; ink on it keeps a contrast of 4.5 on white and on black (WCAG 1.4.3)
-NAMED = 40  # classes; more leave no room for every name
+MOST_NUMBERED = 20  # classes; more leave no room for numbers in the cells
+MAX_OPACITY = 0.7  # of a cell; ink on it keeps a contrast of 4.5 on white and on black (WCAG 1.4.3)
+MOST_NAMED = 40  # classes; more leave no room for every name
 POINTS = 400  # of a curve; more cannot be seen
 HARDEST = 25  # classes
 WORST = 15  # mistakes
 
 
 def save_score_plots(labelled: LabelledPredictions, images: LabelledImages, folder: Path) -> list[Path]:
-    """Draw everything about a score into a folder.
-
-    Parameters
-    ----------
-    answers : LabelledPredictions
-        At least one.
-    images : LabelledImages
-        The images answered, in the same order.
-    folder : Path
-        It must be there; files of the same names are replaced.
-
-    Returns
-    -------
-    list of Path
-        The PNG files.
-
-    Raises
-    ------
-    UsageError
-        When a file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint.core.scores import label_predictions
-    >>> from imprint.data.load import load
-    >>> digits = load("digits")
-    >>> sure, flagged = np.eye(10, dtype=np.float32)[digits.labels], np.zeros(1797, dtype=bool)
-    >>> labelled = label_predictions(sure, digits.labels, digits.class_names, flagged)
-    >>> [path.name for path in save_score_plots(labelled, digits, Path(tempfile.mkdtemp()))]
-    ['confusion.png', 'reliability.png', 'coverage.png', 'classes.png', 'mistakes.png']
-    """
+    """Draw every plot of a score into an existing folder, and give the PNG files; `images` in the same order."""
     figures = {
         "confusion": confusion_plot(labelled),
         "reliability": reliability_plot(labelled),
@@ -75,30 +44,13 @@ def save_score_plots(labelled: LabelledPredictions, images: LabelledImages, fold
 
 
 def confusion_plot(labelled: LabelledPredictions) -> Figure:
-    """Draw who was taken for whom: rows are true classes, columns predictions.
+    """Draw the confusion matrix: rows are true classes, columns predictions.
 
-    Right answers are blue, by the share of the row; mistakes are orange, by their number, the
-    commonest the strongest.
-
-    Parameters
-    ----------
-    answers : LabelledPredictions
-        For two classes or hundreds.
-
-    Returns
-    -------
-    Figure
-        Of matplotlib.
-
-    Examples
-    --------
-    >>> from imprint.core.scores import label_predictions
-    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = confusion_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
+    Correct predictions are blue, by their share of the row; mistakes are orange, by their number.
     """
     counts, names = labelled.confusion(), labelled.class_names
     longest = min(max(map(len, names)), 14)
-    side = max(2.6, 0.36 * len(names)) if len(names) <= NAMED else 6.4
+    side = max(2.6, 0.36 * len(names)) if len(names) <= MOST_NAMED else 6.4
     margin = 0.09 * longest + 0.9
     with new_figure(min(side, 8) + margin, min(side, 8) + margin) as figure:
         axes = figure.subplots()
@@ -107,34 +59,34 @@ def confusion_plot(labelled: LabelledPredictions) -> Figure:
         axes.set_xlabel("predicted")
         axes.set_ylabel("true class")
         _name_classes(axes, names)
-        if len(names) <= NUMBERED:
+        if len(names) <= MOST_NUMBERED:
             _number_cells(axes, counts)
     return figure
 
 
 def _cell_colours(counts: Int64[ndarray, "k k"]) -> Float64[ndarray, "k k 4"]:
-    """Colour right answers blue and mistakes orange, see-through where few, never too dark for ink."""
+    """Colour correct predictions blue and mistakes orange, more transparent where few, never too dark for ink."""
     from matplotlib.colors import to_rgb
 
     classes = len(counts)
     colours = np.zeros((classes, classes, 4))
     colours[..., :3] = to_rgb(ORANGE)
     mistakes = counts * (1 - np.eye(classes))
-    # Mistakes are few beside right answers, and most of them one or two: without the root they could not be seen.
-    colours[..., 3] = np.sqrt(mistakes / max(1, mistakes.max())) * STRONGEST
+    # Mistakes are few beside correct predictions, most cells hold one or two: without the root they would be invisible.
+    colours[..., 3] = np.sqrt(mistakes / max(1, mistakes.max())) * MAX_OPACITY
     own = np.arange(classes)
     colours[own, own, :3] = to_rgb(BLUE)
-    colours[own, own, 3] = STRONGEST * counts.diagonal() / np.maximum(1, counts.sum(axis=1))
+    colours[own, own, 3] = MAX_OPACITY * counts.diagonal() / np.maximum(1, counts.sum(axis=1))
     return colours
 
 
 def _name_classes(axes: Axes, names: tuple[str, ...]) -> None:
-    """Name rows and columns, of many classes only some."""
-    step = math.ceil(len(names) / NAMED)
+    """Label rows and columns; of many classes only some."""
+    step = math.ceil(len(names) / MOST_NAMED)
     places = np.arange(0, len(names), step)
     shown = [shorten(names[i], 14) for i in places]
-    size = 10 if len(places) <= NUMBERED else 7
-    upright = max(map(len, shown)) * len(shown) > 36  # letters that stand side by side below the image
+    size = 10 if len(places) <= MOST_NUMBERED else 7
+    upright = max(map(len, shown)) * len(shown) > 36  # letters that fit side by side below the plot
     axes.set_xticks(places, shown, rotation=90 if upright else 0, fontsize=size, parse_math=False)
     axes.set_yticks(places, shown, fontsize=size, parse_math=False)
     axes.tick_params(length=0)
@@ -147,74 +99,36 @@ def _number_cells(axes: Axes, counts: Int64[ndarray, "k k"]) -> None:
 
 
 def reliability_plot(labelled: LabelledPredictions) -> Figure:
-    """Draw how often the model was right when it was so sure, and how many images that was.
+    """Draw accuracy against confidence in 15 bins, with 95 % Wilson intervals, and how many images each bin holds.
 
-    Parameters
-    ----------
-    answers : LabelledPredictions
-        At least one.
-
-    Returns
-    -------
-    Figure
-        Of matplotlib. Bars are 95 % Wilson intervals; a model that is right as often as it says lies on the line.
-
-    References
-    ----------
     Niculescu-Mizil and Caruana, "Predicting good probabilities with supervised learning", ICML 2005.
-
-    Examples
-    --------
-    >>> from imprint.core.scores import label_predictions
-    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = reliability_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
     bin_of = np.minimum((labelled.confidence * BINS).astype(int), BINS - 1)
     filled = np.unique(bin_of)
     counts = np.bincount(bin_of, minlength=BINS)
     mean = np.array([labelled.confidence[bin_of == i].mean() for i in filled])
     hits = np.array([labelled.correct[bin_of == i].sum() for i in filled])
-    right = hits / counts[filled]
     bounds = np.array([wilson_interval(int(hit), int(count)) for hit, count in zip(hits, counts[filled], strict=True)])
+    top = 10 ** math.ceil(math.log10(max(10, counts.max())))
     with new_figure(4.4, 4.2) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
         upper.vlines(mean, bounds[:, 0], bounds[:, 1], color=BLUE, linewidth=1.5)
-        upper.plot(mean, right, "o", color=BLUE, label="model, 95 % interval", clip_on=False)
-        upper.set(xlim=(0, 1.02), ylim=(0, 1.05), ylabel="share right")
+        upper.plot(mean, hits / counts[filled], "o", color=BLUE, label="model, 95 % interval", clip_on=False)
+        upper.set(xlim=(0, 1.02), ylim=(0, 1.05), ylabel="accuracy")
         figure.legend(loc="outside upper left", fontsize=9, ncols=2, columnspacing=1, handletextpad=0.5)
         edges = np.arange(BINS) / BINS
         lower.bar(edges, counts, width=1 / BINS, align="edge", color=BLUE, alpha=0.75)
         lower.set_yscale("symlog", linthresh=1)
-        lower.set_ylim(0, 10 ** math.ceil(math.log10(max(10, counts.max()))))
-        lower.set(xlabel="confidence", ylabel="images")
-        lower.set_yticks([1, 10 ** math.ceil(math.log10(max(10, counts.max())))])
+        lower.set(xlabel="confidence", ylabel="images", ylim=(0, top), yticks=[1, top])
         lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure
 
 
 def coverage_plot(labelled: LabelledPredictions) -> Figure:
-    """Draw how accurate the model is if it answers only the images that it is surest of.
+    """Draw accuracy against coverage, with its 95 % Wilson interval; the point leaves out unsure predictions.
 
-    Parameters
-    ----------
-    answers : LabelledPredictions
-        At least one.
-
-    Returns
-    -------
-    Figure
-        Of matplotlib. The band is the 95 % Wilson interval; the point is where `unsure` draws the line.
-
-    References
-    ----------
     El-Yaniv and Wiener, "On the foundations of noise-free selective classification", JMLR 11 (2010) 1605-1641.
-
-    Examples
-    --------
-    >>> from imprint.core.scores import label_predictions
-    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = coverage_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
     """
     count = len(labelled)
     order = np.argsort(-labelled.confidence, kind="stable")
@@ -231,37 +145,20 @@ def coverage_plot(labelled: LabelledPredictions) -> Figure:
         if sure.any():
             point = float(labelled.correct[sure].mean())
             lowest = min(lowest, point)
-            axes.plot([sure.mean()], [point], "o", color=ORANGE, label="without the unsure")
+            axes.plot([sure.mean()], [point], "o", color=ORANGE, label="without unsure ones")
             axes.legend(loc="lower left", fontsize=9)
         bottom = max(0, min(lowest - 1.2 * (1 - lowest), bounds[-1, 0] - 0.2 * (1 - bounds[-1, 0])))
         axes.set(xlim=(0, 1.02), ylim=(bottom, 1 + 0.03 * (1 - bottom)))
-        axes.set(xlabel="share answered, the surest first", ylabel="share right of those")
+        axes.set(xlabel="coverage, the surest first", ylabel="accuracy of those")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return figure
 
 
 def class_plot(labelled: LabelledPredictions) -> Figure:
-    """Draw precision and recall of the classes that there are images of, the hardest first.
-
-    Parameters
-    ----------
-    answers : LabelledPredictions
-        At least one.
-
-    Returns
-    -------
-    Figure
-        Of matplotlib.
-
-    Examples
-    --------
-    >>> from imprint.core.scores import label_predictions
-    >>> sure, flagged = np.eye(2, dtype=np.float32), np.array([False, False])
-    >>> figure = class_plot(label_predictions(sure, np.array([0, 0]), ("cat", "dog"), flagged))
-    """
+    """Draw precision and recall of the classes that have images, the hardest first."""
     scored = class_scores(labelled.confusion())
-    met = [i for i, one in enumerate(scored) if one["images"]]
-    order = sorted(met, key=lambda i: scored[i]["f1"])[:HARDEST]
+    present = [i for i, one in enumerate(scored) if one["images"]]
+    order = sorted(present, key=lambda i: scored[i]["f1"])[:HARDEST]
     places = np.arange(len(order))
     with new_figure(4.8, 0.9 + 0.26 * len(order)) as figure:
         axes = figure.subplots()
@@ -279,28 +176,7 @@ def class_plot(labelled: LabelledPredictions) -> Figure:
 
 
 def mistakes_plot(labelled: LabelledPredictions, images: LabelledImages) -> Figure:
-    """Draw the mistakes that the model was surest of, each with label, prediction and confidence.
-
-    Parameters
-    ----------
-    answers : LabelledPredictions
-        At least one.
-    images : LabelledImages
-        The images answered, in the same order.
-
-    Returns
-    -------
-    Figure
-        Of matplotlib; without mistakes it says so.
-
-    Examples
-    --------
-    >>> from imprint.core.scores import label_predictions
-    >>> from imprint.data.load import load
-    >>> digits, says_0 = load("digits"), np.tile(np.eye(10, dtype=np.float32)[0], (1797, 1))
-    >>> labelled = label_predictions(says_0, digits.labels, digits.class_names, np.zeros(1797, dtype=bool))
-    >>> figure = mistakes_plot(labelled, digits)
-    """
+    """Draw the mistakes with the highest confidence, each with label, prediction and confidence; `images` in order."""
     worst, names = labelled.worst()[:WORST], labelled.class_names
     columns = min(5, max(1, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))

@@ -1,4 +1,4 @@
-"""What a run folder shows: curves of the training, and test images with what the model says of them."""
+"""Figures of a run folder: training curves, and test images with their predictions."""
 
 from __future__ import annotations
 
@@ -20,34 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES = {"loss": "Loss", "acc": "Accuracy", "lr": "Learning rate"}
-
-
-SHOWN = 10  # test images in predictions.png
+PREDICTIONS_SHOWN = 10  # test images in predictions.png
 
 
 def save_curves(history: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Draw loss, accuracy and learning rate over the epochs.
-
-    Parameters
-    ----------
-    history : mapping of str to sequence of float
-        As `Run.history`.
-    path : Path
-        The PNG file to write.
-
-    Raises
-    ------
-    UsageError
-        When the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> history = {"loss": [1.0, 0.5], "acc": [0.7, 0.9], "lr": [1e-3, 1e-3]}
-    >>> save_curves(history, Path(tempfile.mkdtemp()) / "curves.png")
-    """
+    """Draw loss, accuracy and learning rate over the epochs of a `Run.history`."""
     with new_figure(9, 3.4, layout=None) as figure:
-        # Margins by hand: finding them takes longer than the rest of the drawing.
+        # Margins set by hand: the constrained layout takes longer than the rest of the drawing.
         panels = figure.subplots(
             1, 3, gridspec_kw={"left": 0.06, "right": 0.985, "top": 0.82, "bottom": 0.15, "wspace": 0.3}
         )
@@ -57,31 +36,13 @@ def save_curves(history: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def curve_plot(history: Mapping[str, Sequence[float]], what: str) -> Figure:
-    """Draw one of the curves by itself.
-
-    Parameters
-    ----------
-    history : mapping of str to sequence of float
-        As `Run.history`.
-    what : str
-        One of `CURVES`.
-
-    Returns
-    -------
-    Figure
-        Of matplotlib.
-
-    Examples
-    --------
-    >>> figure = curve_plot({"loss": [1.0, 0.5], "acc": [0.7, 0.9], "lr": [1e-3, 1e-3]}, "acc")
-    """
+    """Draw one of `CURVES` by itself."""
     with new_figure(3.3, 2.8) as figure:
         _draw_curve(figure.subplots(), history, what)
     return figure
 
 
 def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -> None:
-    """Draw training and validation, or the learning rate, over the epochs."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     epochs = range(1, len(history["loss"]) + 1)
@@ -104,65 +65,20 @@ def _draw_curve(axes: Axes, history: Mapping[str, Sequence[float]], what: str) -
 
 
 def random_window(count: int, seed: int) -> slice:
-    """Choose ten consecutive images from a random place.
-
-    Parameters
-    ----------
-    count : int
-        How many images there are.
-    seed : int
-        Which place.
-
-    Returns
-    -------
-    slice
-        Positions; all of them if there are fewer than ten.
-
-    Examples
-    --------
-    >>> window = random_window(28_000, seed=7)
-    >>> window.stop - window.start
-    10
-    """
-    start = int(np.random.default_rng(seed).integers(max(count - SHOWN, 0) + 1))
-    return slice(start, min(start + SHOWN, count))
+    """Choose ten consecutive images at a random place, or all where there are fewer."""
+    start = int(np.random.default_rng(seed).integers(max(count - PREDICTIONS_SHOWN, 0) + 1))
+    return slice(start, min(start + PREDICTIONS_SHOWN, count))
 
 
 def save_predictions(images: LabelledImages, predictions: Predictions, path: Path, window: slice) -> None:
-    """Draw some images in rows of five, each under its index and prediction.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        The images.
-    predictions : Predictions
-        What the model says of them, in the same order.
-    path : Path
-        The PNG file to write.
-    window : slice
-        Which to draw, as `random_window` gives it; the first image has index 0.
-
-    Raises
-    ------
-    UsageError
-        When the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint.data.load import load
-    >>> digits = load("digits")
-    >>> sure = np.eye(10, dtype=np.float32)[digits.labels]
-    >>> right = Predictions(sure, digits.class_names, digits.sources, np.zeros(1797, dtype=np.float32), 0.5)
-    >>> save_predictions(digits, right, Path(tempfile.mkdtemp()) / "predictions.png", slice(0, 10))
-    """
+    """Draw the images of a window in rows of five, each under its index, counted from 0, and its prediction."""
     names = predictions.names
     titles = [f"index {i}\npredicted {shorten(names[i], 8)}" for i in range(window.start, window.stop)]
     save_grid(images.pixels[window], titles, path)
 
 
 def save_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str], path: Path) -> None:
-    """Draw images in rows, each under its title."""
+    """Draw images in rows of five, more than ten in rows of ten, each under its title."""
     columns = 5 if len(pixels) <= 10 else 10
     rows = math.ceil(len(pixels) / columns)
     lines = max(title.count("\n") + 1 for title in titles)

@@ -1,4 +1,4 @@
-"""The images of docs/lesson.md: one function each, drawn from what its blocks leave."""
+"""The images of docs/lesson.md, a function each, drawn from the variables of its blocks."""
 
 import math
 
@@ -17,8 +17,9 @@ from imprint.core.scores import label_predictions
 from imprint.preprocessing.prepare import prepare
 from imprint.recipes import RECIPES
 from imprint.report.explanation_plots import save_explanation
-from imprint.report.plots import save_curves, save_predictions, save_samples
+from imprint.report.plots import save_samples
 from imprint.report.score_plots import confusion_plot, mistakes_plot
+from imprint.runs.figures import save_curves, save_predictions
 from imprint.training.augmentation import augment
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", ORANGE])
@@ -26,7 +27,7 @@ EXPLAINED = 3  # index of the test image that the page explains
 
 
 def draw_images(names, work, folder):
-    """Draw all images of the page; `names` is what its blocks left, `work` the folder that they ran in."""
+    """Draw all images of the page; `names` holds the variables of its blocks, `work` is the folder that they ran in."""
     folder.mkdir(parents=True, exist_ok=True)
     run, known, secret = names["run"], names["known"], names["secret"]
     draw_numbers(known, folder / "numbers.png")
@@ -46,27 +47,27 @@ def draw_images(names, work, folder):
     draw_augmentation(folder / "augmentation.png")
     draw_overfitting(folder / "overfitting.png")
     explanation = explain(run.model, work / "test.csv", index=EXPLAINED)
-    for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "answer")):
+    for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "prediction")):
         save_explanation(explanation, folder / f"{name}.png", bands=[band])
-    labelled = names["answers"]
-    judged = label_predictions(labelled.probabilities, secret.labels, secret.class_names, labelled.unsure)
-    save_png(confusion_plot(judged), folder / "confusion.png")
-    save_png(mistakes_plot(judged, secret), folder / "mistakes.png")
+    predictions = names["answers"]
+    labelled = label_predictions(predictions.probabilities, secret.labels, secret.class_names, predictions.unsure)
+    save_png(confusion_plot(labelled), folder / "confusion.png")
+    save_png(mistakes_plot(labelled, secret), folder / "mistakes.png")
     draw_interval(folder / "interval.png")
-    save_predictions(secret, labelled, folder / "ten.png", slice(0, 10))
+    save_predictions(secret, predictions, folder / "ten.png", slice(0, 10))
     for path in folder.glob("*.png"):
         shrink(path)
 
 
 def shrink(path):
-    """Keep 256 colours: a third of the bytes, and no eye sees it."""
+    """Keep 256 colours: a third of the bytes, without a visible difference."""
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 
 def draw_table(axes, table, title, colours=None, limit=27.0):
-    """Draw a small table of numbers as coloured cells that can be read."""
+    """Draw a small table of numbers in coloured cells."""
     height, width = table.shape
     axes.axis("off")
     axes.set_xlim(0, width)
@@ -92,7 +93,7 @@ def arrow(axes, text):
 
 
 def draw_numbers(images, path):
-    """One digit as an image, and as the numbers that stand in the file."""
+    """One digit as an image, and as the numbers in the file."""
     image = images.pixels[0]
     with new_figure(6.4, 3.2) as figure:
         left, right = figure.subplots(1, 2)
@@ -167,13 +168,13 @@ def draw_ten(tables, path, signed=False):
 
 
 def plain_four(images, spec):
-    """A 4 that anybody can read, as the network sees it."""
+    """A 4 that is easy to read, as the network sees it."""
     place = int(np.flatnonzero(images.labels == 4)[5])
     return prepare(torch.from_numpy(images.pixels[place : place + 1]), spec)
 
 
 def draw_edges(images, spec, path):
-    """Two filters laid on a real digit, and what ReLU and pooling leave of the answers."""
+    """Two filters applied to a real digit, then ReLU and pooling."""
     digit = plain_four(images, spec)
     upright = torch.tensor([[-1.0, 0, 1]] * 3)
     with new_figure(6.6, 3.5) as figure:
@@ -214,7 +215,7 @@ def draw_downhill(path):
 
 
 def draw_learnt_filter(stages, wanted, path):
-    """A filter at several steps of learning, and the one that it had to find."""
+    """A filter at several steps of training, and the one to be found."""
     with new_figure(6.6, 1.7) as figure:
         panels = figure.subplots(1, len(stages) + 1)
         for axes, (step, weights) in zip(panels, stages.items(), strict=False):
