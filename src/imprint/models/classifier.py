@@ -404,7 +404,7 @@ def _take_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _filled_network(
     names: Sequence[str], spec: InputSpec, classes: int, tensors: dict[str, Tensor], path: Path
 ) -> nn.Module:
-    """Build a network or an ensemble with a file's tensors, once all names, shapes, types and numbers have been checked.
+    """Build a network or an ensemble with a file's tensors, once every name, shape, type and number is checked.
 
     They are compared with a network on the meta device, which takes no memory, whatever size the file claims.
     """
