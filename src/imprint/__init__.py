@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imprint.data.quality import Finding as Finding
     from imprint.data.quality import Findings as Findings
     from imprint.models.classifier import Classifier as Classifier
+    from imprint.models.networks import register_network as register_network
     from imprint.models.onnx.classifier import OnnxClassifier as OnnxClassifier
     from imprint.models.onnx.exporting import Exported as Exported
     from imprint.models.onnx.exporting import export as export
@@ -63,6 +64,7 @@ _HOMES = {
     "export": "imprint.models.onnx.exporting",
     "explain": "imprint.analysis.explanation",
     "load": "imprint.data.load",
+    "register_network": "imprint.models.networks",
     "train": "imprint.runs.training",
 }
 __all__ = [*_HOMES]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from imprint import Classifier, DataError, ModelFileError
 from imprint.models.model_file import read_model_file, write_model_file
-from imprint.models.networks import build_network
+from imprint.models.networks import build_network, build_networks
 
 
 def test_a_saved_model_predicts_the_same(model, model_file, digits):
@@ -35,10 +35,11 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     with safe_open(model_file, framework="np") as file:
         assert list(file.metadata()) == ["imprint"]
         facts = json.loads(file.metadata()["imprint"])
-    assert facts["format"] == 3
+    assert facts["format"] == 4
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
-    assert facts["input_spec"] == {"channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
+    sizes = {"channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
+    assert facts["input_spec"] == sizes | {"mean": [0.0], "std": [1.0], "version": 1}
     assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
     assert facts["recipe"]["name"] == "quick"
 
@@ -87,12 +88,17 @@ DAMAGES = {
     "another program's": lambda path, content: save_file({"w": torch.ones(2)}, path),
     "our key, no JSON": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "{"}),
     "our key, a list": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "[]"}),
-    "another version": with_bytes(lambda content: content.replace(b'format\\": 3', b'format\\": 4', 1)),
+    "another version": with_bytes(lambda content: content.replace(b'format\\": 4', b'format\\": 5', 1)),
     "an older version": lambda path, content: save_file({"w": torch.ones(2)}, path, {"imprint": '{"format": 1}'}),
+    "another input contract": with_facts(lambda facts: facts["input_spec"].update(version=2)),
+    "an input contract without a version": with_facts(lambda facts: facts["input_spec"].pop("version")),
+    "a standard deviation of 0": with_facts(lambda facts: facts["input_spec"].update(std=[0.0])),
+    "a mean of two channels": with_facts(lambda facts: facts["input_spec"].update(mean=[0.5, 0.5])),
+    "a mean of words": with_facts(lambda facts: facts["input_spec"].update(mean="dark")),
     "no classes": with_facts(lambda facts: facts.update(class_names=[])),
     "a class twice": with_facts(lambda facts: facts.update(class_names=["1"] * 10)),
     "a missing fact": with_facts(lambda facts: facts.pop("input_spec")),
-    "an unknown net": with_facts(lambda facts: facts["recipe"].update(network="evil")),
+    "an unknown network": with_facts(lambda facts: facts["recipe"].update(networks=["evil"])),
     "an enormous size": with_facts(lambda facts: facts["input_spec"].update(input_size=[10**9, 10**9])),
     "a tiny size": with_facts(lambda facts: facts["input_spec"].update(input_size=[1, 1])),
     "an enormous glyph": with_facts(lambda facts: facts["input_spec"]["glyph"].update(box=1e9)),
@@ -102,21 +108,21 @@ DAMAGES = {
     "classes of one text": with_facts(lambda facts: facts.update(class_names="0123456789")),
     "an endless temperature": with_facts(lambda facts: facts.update(temperature=10**400)),
     "an impossible confidence": with_facts(lambda facts: facts.update(unsure_above=[])),
-    "views that are none": with_facts(lambda facts: facts["recipe"].update(tta="auto", hflip="yes")),
-    "a guard that is not there": with_facts(lambda facts: facts["recipe"].update(ood_detector="quick")),
-    "an unknown guard": with_facts(lambda facts: facts["recipe"].update(ood_detector="evil")),
+    "test-time augmentation that is none": with_facts(lambda facts: facts["recipe"].update(tta="auto", hflip="yes")),
+    "an OOD detector that is not there": with_facts(lambda facts: facts["recipe"].update(ood_detector="quick")),
+    "an unknown OOD detector": with_facts(lambda facts: facts["recipe"].update(ood_detector="evil")),
     "fewer classes": with_facts(lambda facts: facts.update(class_names=list("012345678"))),
     "a missing tensor": with_tensors(lambda tensors: tensors.pop("dense.bias")),
     "a tensor of another type": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(10).half()})),
     "a tensor of another shape": with_tensors(lambda tensors: tensors.update({"dense.bias": torch.ones(11)})),
-    "no familiarity": with_tensors(lambda tensors: tensors.pop("familiarity.whitening")),
-    "familiarity of other features": with_tensors(
-        lambda tensors: tensors.update({"familiarity.whitening": torch.zeros(10, 207, 207)})
+    "no OOD score": with_tensors(lambda tensors: tensors.pop("ood_score/whitening")),
+    "an OOD score of other embeddings": with_tensors(
+        lambda tensors: tensors.update({"ood_score/whitening": torch.zeros(10, 207, 207)})
     ),
-    "familiarity of fewer classes": with_tensors(
-        lambda tensors: tensors.update({"familiarity.centres": tensors["familiarity.centres"][1:].clone()})
+    "an OOD score of fewer classes": with_tensors(
+        lambda tensors: tensors.update({"ood_score/centres": tensors["ood_score/centres"][1:].clone()})
     ),
-    "familiarity that is no number": with_tensors(lambda tensors: tensors["familiarity.centres"].fill_(float("inf"))),
+    "an OOD score that is no number": with_tensors(lambda tensors: tensors["ood_score/centres"].fill_(float("inf"))),
     "a limit that is no number": with_facts(lambda facts: facts.update(unsure_above="no")),
     "weights that are not numbers": with_tensors(lambda tensors: tensors["dense.bias"].fill_(float("nan"))),
 }
@@ -133,27 +139,27 @@ def test_what_is_no_model_is_refused_in_one_line(model_file, tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-GUARD_DAMAGES = {
-    "a missing tensor": with_tensors(lambda tensors: tensors.pop("guard.dense.bias")),
-    "a tensor too much": with_tensors(lambda tensors: tensors.update({"guard.evil": torch.zeros(3)})),
-    "other classes": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(50)})),
-    "another type": with_tensors(lambda tensors: tensors.update({"guard.dense.bias": torch.zeros(51).half()})),
-    "no numbers": with_tensors(lambda tensors: tensors["guard.dense.bias"].fill_(float("nan"))),
-    "a recipe without a guard": with_facts(lambda facts: facts["recipe"].pop("ood_detector")),
+DETECTOR_DAMAGES = {
+    "a missing tensor": with_tensors(lambda tensors: tensors.pop("ood_detector/dense.bias")),
+    "a tensor too much": with_tensors(lambda tensors: tensors.update({"ood_detector/evil": torch.zeros(3)})),
+    "other classes": with_tensors(lambda tensors: tensors.update({"ood_detector/dense.bias": torch.zeros(50)})),
+    "another type": with_tensors(lambda tensors: tensors.update({"ood_detector/dense.bias": torch.zeros(51).half()})),
+    "no numbers": with_tensors(lambda tensors: tensors["ood_detector/dense.bias"].fill_(float("nan"))),
+    "a recipe without one": with_facts(lambda facts: facts["recipe"].pop("ood_detector")),
     "a recipe with another": with_facts(lambda facts: facts["recipe"].update(ood_detector="deep")),
-    "a recipe of other strangers": with_facts(lambda facts: facts["recipe"].update(hflip="yes")),
-    "a guard of another kind": with_facts(lambda facts: facts["recipe"].update(ood_detector=["quick"])),
+    "a recipe of other synthetic images": with_facts(lambda facts: facts["recipe"].update(hflip="yes")),
+    "a detector of another kind": with_facts(lambda facts: facts["recipe"].update(ood_detector=["quick"])),
 }
 
 
-@pytest.mark.parametrize("damage", GUARD_DAMAGES)
-def test_a_guard_that_does_not_fit_its_model_is_refused(model, tmp_path, damage):
+@pytest.mark.parametrize("damage", DETECTOR_DAMAGES)
+def test_an_ood_detector_that_does_not_fit_its_model_is_refused(model, tmp_path, damage):
     path = tmp_path / "model.safetensors"
     recipe, ood_detector = replace(model.recipe, ood_detector="quick"), build_network("quick", 1, (28, 28), 51)
     replace(model, recipe=recipe, ood_detector=ood_detector).save(path)
     Classifier.load(path)
-    GUARD_DAMAGES[damage](path, path.read_bytes())
-    with pytest.raises(ModelFileError, match=r"tensor|guard"):
+    DETECTOR_DAMAGES[damage](path, path.read_bytes())
+    with pytest.raises(ModelFileError, match=r"tensor|OOD detector|ood_detector|quick"):
         Classifier.load(path)
 
 
@@ -166,12 +172,12 @@ def test_a_missing_model_is_refused(tmp_path, place):
 def test_a_network_for_huge_images_is_not_run_to_find_out(model_file, tmp_path):
     facts = read_model_file(model_file)[1]
     facts["input_spec"] |= {"input_size": [4096, 4096], "image_size": [4096, 4096], "glyph": None}
-    facts["recipe"]["net"] = "+".join(["residual"] * 3)  # whose weights are the same for images of any size
-    weights = build_network(facts["recipe"]["net"], 1, (64, 64), 10).state_dict()
+    facts["recipe"]["networks"] = ["residual"] * 3  # whose weights are the same for images of any size
+    weights = build_networks(facts["recipe"]["networks"], 1, (64, 64), 10).state_dict()
     write_model_file(tmp_path / "m.safetensors", weights, facts)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    with pytest.raises(ModelFileError, match=r"familiarity\.centres is missing"):
+    with pytest.raises(ModelFileError, match="ood_score/centres is missing"):
         Classifier.load(tmp_path / "m.safetensors")
     assert time.perf_counter() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB

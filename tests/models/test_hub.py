@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard, constants
 from imprint import Classifier, ModelFileError, UsageError
 
 
-class LabelledPredictions(BaseHTTPRequestHandler):
-    """LabelledPredictions as the Hub does, from and into the server's `files`, by repository and name."""
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the Hub does, from and into the server's `files`, by repository and name."""
 
     protocol_version = "HTTP/1.1"
 
@@ -72,7 +72,7 @@ class LabelledPredictions(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), LabelledPredictions)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.files, server.tokens = {}, set()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -143,7 +143,7 @@ def test_a_card_without_a_score_says_so(model, tmp_path):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("digits", "repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits."),
+        ("digits", "repository 'digits' at Hugging Face: it names none. Write it as me/digits."),
         ("others/digits", "it refuses (403 Forbidden: You may not write here). Check name, token and connection."),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_is_not_there_is_one_line(hub, source, cause):
 
 def test_without_the_library_it_is_named(model, monkeypatch):
     monkeypatch.setattr("imprint.models.hub.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"it is not installed. Install it: pip install huggingface_hub"):
+    with pytest.raises(UsageError, match=r"it is not installed\. pip install huggingface_hub"):
         model.push_to_hub("me/digits")
     with pytest.raises(UsageError, match="it is not installed"):
         Classifier.from_pretrained("me/nothing")

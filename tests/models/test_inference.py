@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from imprint.models import inference
+from imprint.models.hardware import ROWS, choose_compute_config
 from imprint.models.inference import (
     CPU_BATCH,
     GRADUAL,
     features,
     in_batches,
     nearest,
+    network_compute_config,
     predict_probabilities,
-    test_time_augment,
 )
 from imprint.models.layers import Ensemble
 from imprint.models.networks import build_network
@@ -33,11 +35,11 @@ def test_large_images_go_in_smaller_batches(kind):
     pixels = np.zeros((2 * size + 1, spec.channels, *spec.image_size), dtype=np.uint8)
     seen = []
 
-    def look(prepared, to_layout):
+    def run(prepared, to_layout):
         seen.append(len(prepared))
         return [prepared.mean(dim=(1, 2, 3))]
 
-    assert in_batches(nn.Linear(1, 1), pixels, spec, look)[0].shape == (2 * size + 1,)
+    assert in_batches(nn.Linear(1, 1), pixels, spec, run)[0].shape == (2 * size + 1,)
     assert seen == [size, size, 1]
 
 
@@ -46,11 +48,11 @@ def test_rows_are_those_of_the_images_chosen_in_their_order():
     chosen = np.random.default_rng(0).permutation(250)[:200]
     network = nn.Linear(1, 1).train()
 
-    def look(prepared, to_layout):
+    def run(prepared, to_layout):
         assert not network.training
         return prepared[:, 0, 0, 0], prepared.flatten(1)
 
-    first, whole = in_batches(network, pixels, InputSpec(1, (2, 2), (2, 2)), look, chosen)
+    first, whole = in_batches(network, pixels, InputSpec(1, (2, 2), (2, 2)), run, chosen)
     assert torch.equal((first * 255).round(), torch.from_numpy(chosen).float())
     assert torch.equal(whole, first[:, None].expand(200, 4))
     assert network.training
@@ -89,11 +91,11 @@ def test_fewer_than_asked_for():
     assert nearest(torch.eye(2), torch.eye(2)[:1], 3)[0].tolist() == [[0], [0]]
 
 
-@pytest.mark.parametrize("net", ["tutorial", "quick"])
+@pytest.mark.parametrize("name", ["tutorial", "quick"])
 @pytest.mark.parametrize("count", [1, CPU_BATCH, 2 * CPU_BATCH + 1])
-def test_batches_and_layout_do_not_show(digits, network, count):
+def test_batches_and_layout_do_not_show(digits, name, count):
     torch.manual_seed(0)
-    built = build_network(network, 1, (28, 28), 10)
+    built = build_network(name, 1, (28, 28), 10)
     spec = InputSpec(1, (8, 8), (28, 28))
     pixels = digits.pixels[:count]
     ours = predict_probabilities(built, pixels, spec)
@@ -111,20 +113,20 @@ def test_training_mode_is_left_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
 
 
-def test_other_views_come_to_count_gradually(digits):
+def test_other_versions_come_to_count_gradually(digits):
     torch.manual_seed(0)
     network, spec = build_network("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
     pixels = digits.pixels[:20]
     found = predict_probabilities(network, pixels, spec)
-    fully = test_time_augment(network, pixels, spec, "shifts", found, 2.0)
+    fully = inference.test_time_augment(network, pixels, spec, "shifts", found, 2.0)
     assert (np.abs(fully - found).max(axis=1) > 1e-4).all()
     confidence = found.max(axis=1)
     for share in (0.5, 0.001, 0.0):
         limit = float(np.float64(confidence[3]) + share * GRADUAL)
-        viewed = test_time_augment(network, pixels, spec, "shifts", found, limit)
-        assert np.abs(viewed[3] - (found[3] + share * (fully[3] - found[3]))).max() < 1e-5
+        averaged = inference.test_time_augment(network, pixels, spec, "shifts", found, limit)
+        assert np.abs(averaged[3] - (found[3] + share * (fully[3] - found[3]))).max() < 1e-5
         sure = confidence >= limit
-        assert np.array_equal(viewed[sure], found[sure])
+        assert np.array_equal(averaged[sure], found[sure])
 
 
 def test_threads_that_ask_at_once_get_what_one_gets(model, digits):
@@ -132,6 +134,32 @@ def test_threads_that_ask_at_once_get_what_one_gets(model, digits):
     model.network.train()  # as if training had just ended
     replaced = replace(model)
     with ThreadPoolExecutor(4) as pool:
-        labelled = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
-    for start, answer in zip([0, 1, 2, 3] * 3, labelled, strict=True):
-        assert np.abs(answer - expected[start:]).max() < 1e-4
+        each = list(pool.map(lambda start: replaced.predict_proba(digits[start:]), [0, 1, 2, 3] * 3))
+    for start, found in zip([0, 1, 2, 3] * 3, each, strict=True):
+        assert np.abs(found - expected[start:]).max() < 1e-4
+
+
+def test_only_networks_of_our_own_leave_rows_first():
+    own, other = build_network("quick", 1, (28, 28), 10), nn.Linear(1, 1)
+    cpu = torch.device("cpu")
+    assert network_compute_config(own, cpu) == choose_compute_config(cpu, "float32")
+    assert network_compute_config(Ensemble([own, own]), cpu) == choose_compute_config(cpu, "float32")
+    assert network_compute_config(other, cpu).layout == ROWS
+    assert network_compute_config(Ensemble([own, other]), cpu).layout == ROWS
+
+
+def test_other_versions_are_shifted_with_repeated_edges_or_mirrored():
+    row = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+    assert inference.shifted(row)[3].tolist() == [[[[1.0, 1.0, 2.0]]]]
+    assert len(inference.shifted(row)) == 8
+    assert inference.mirrored(row)[0].tolist() == [[[[3.0, 2.0, 1.0]]]]
+
+
+def test_uncertainty_joins_distance_confidence_and_the_ood_detector():
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.3, 0.3]], dtype=np.float32)
+    distances = torch.ones(3)
+    plain = inference.uncertainty_score(probabilities, distances)
+    assert plain == pytest.approx([0, np.log(2), np.log(2)])
+    known = np.array([1.0, 0.1, 0.0], dtype=np.float32)
+    added = inference.uncertainty_score(probabilities, distances, known) - plain
+    assert added == pytest.approx([0, -0.2 * np.log(0.1), -0.2 * np.log(1e-3)], abs=1e-6)

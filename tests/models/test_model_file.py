@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from imprint import Classifier, ImprintError, ModelFileError
-from imprint.models.model_file import MOST_HEADER, read_model_file, write_model_file
+from imprint.models.model_file import FORMAT, MAX_HEADER, read_model_file, write_model_file
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def signed(text, tensors=None):
     """Write a safetensors file with any text for its facts, and a digest that is right for it."""
     import hashlib
 
-    text = '{"format": 3, "sha256": "' + "0" * 64 + '"' + text
+    text = f'{{"format": {FORMAT}, "sha256": "{"0" * 64}"' + text
     content = save(tensors or {"w": torch.ones(2)}, {"imprint": text})
     return content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1)
 
@@ -169,7 +169,7 @@ def test_facts_that_no_reader_would_take_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_model_file(tmp_path / "m.safetensors", {}, {"temperature": float("nan")})
     with pytest.raises(ImprintError, match="a model file holds"):
-        write_model_file(tmp_path / "m.safetensors", {}, {"names": "x" * MOST_HEADER})
+        write_model_file(tmp_path / "m.safetensors", {}, {"names": "x" * MAX_HEADER})
     assert not list(tmp_path.iterdir())
 
 
@@ -183,7 +183,7 @@ def test_any_bytes_are_read_or_refused(model_file, tmp_path_factory, start, keep
         Classifier.load(path)
 
 
-FLOATS = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)  # which the CPU counts as zero
+FLOATS = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)  # which the CPU may take for zero
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),

@@ -48,11 +48,11 @@ def test_dropout_rests_when_predicting():
 
 
 @pytest.mark.parametrize("layout", [BLOCKED, CHANNELS_LAST])
-@pytest.mark.parametrize("net", ["tutorial", "quick"])
-def test_layout_changes_no_output_and_no_gradient(network, layout):
+@pytest.mark.parametrize("name", ["tutorial", "quick"])
+def test_layout_changes_no_output_and_no_gradient(name, layout):
     torch.manual_seed(0)
-    built = build_network(network, 1, (28, 28), 10)
-    if network == "tutorial":
+    built = build_network(name, 1, (28, 28), 10)
+    if name == "tutorial":
         built.dropout = torch.nn.Identity()
     pixels = torch.rand(16, 1, 28, 28)
     for batch in (pixels, ComputeConfig("float32", layout, 2, 1.0, 0.0).to_layout(pixels)):

@@ -4,23 +4,23 @@ import torch
 from sklearn.covariance import EmpiricalCovariance
 
 from imprint.models.layers import ReLU, Residual
-from imprint.models.networks import NETWORKS, build_network
+from imprint.models.networks import BUILT_IN, build_network, build_networks
 from imprint.models.ood import count_embeddings, fit_mahalanobis, logits_and_embeddings
 
 
-@pytest.mark.parametrize("net", [*NETWORKS, "quick+tutorial+quick"])
-def test_logits_are_the_networks_own(network):
+@pytest.mark.parametrize("names", [*[(name,) for name in BUILT_IN], ("quick", "tutorial", "quick")], ids="+".join)
+def test_logits_are_the_networks_own(names):
     torch.manual_seed(0)
-    built = build_network(network, 1, (28, 28), 10).eval()
+    built = build_networks(names, 1, (28, 28), 10).eval()
     pixels = torch.rand(5, 1, 28, 28)
     with torch.inference_mode():
-        logits, features = logits_and_embeddings(built, pixels)
+        logits, embeddings = logits_and_embeddings(built, pixels)
         assert torch.allclose(logits, built(pixels), atol=1e-6)
-    assert features.shape == (5, count_embeddings(built))
-    assert bool(features.isfinite().all())
+    assert embeddings.shape == (5, count_embeddings(built))
+    assert bool(embeddings.isfinite().all())
 
 
-def test_features_are_channel_means_behind_each_activation():
+def test_our_own_embeddings_are_channel_means_behind_each_activation():
     torch.manual_seed(0)
     built = build_network("residual", 1, (28, 28), 10).eval()
     noted = []
@@ -38,19 +38,19 @@ def test_distances_are_scikit_learns_mahalanobis():
     mixing = np.eye(6) + 0.2 * generator.normal(size=(3, 6, 6))  # each class has its own shape
     noise = np.einsum("ni,nij->nj", generator.normal(size=(60_000, 6)), mixing[labels])
     mixed = noise + 5 * generator.normal(size=(3, 6))[labels]
-    usual = fit_mahalanobis(torch.tensor(mixed, dtype=torch.float32), torch.from_numpy(labels), 3)
-    strange = generator.normal(size=(50, 6)) * 20
+    fitted = fit_mahalanobis(torch.tensor(mixed, dtype=torch.float32), torch.from_numpy(labels), 3)
+    other = generator.normal(size=(50, 6)) * 20
     for label in range(3):
-        expected = EmpiricalCovariance().fit(mixed[labels == label]).mahalanobis(strange)
+        expected = EmpiricalCovariance().fit(mixed[labels == label]).mahalanobis(other)
         predicted = torch.full((50,), label)
-        found = usual.distances(torch.tensor(strange, dtype=torch.float32), predicted).numpy()
-        assert found == pytest.approx(expected, rel=0.02)  # what it is drawn by counts as 30 images of 20,000
+        found = fitted.distances(torch.tensor(other, dtype=torch.float32), predicted).numpy()
+        assert found == pytest.approx(expected, rel=0.02)  # it is shrunk by the weight of 30 images of 20,000
 
 
 def test_many_classes_share_one_shape(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(900, 4, generator=generator), torch.arange(900) % 3
-    monkeypatch.setattr("imprint.models.ood.LARGEST", 3 * 4 * 4 - 1)
+    monkeypatch.setattr("imprint.models.ood.MAX_MATRIX_NUMBERS", 3 * 4 * 4 - 1)
     shared = fit_mahalanobis(features, labels, 3)
     assert shared.whitening.shape == (1, 4, 4)
     within = features - torch.stack([features[labels == i].mean(dim=0) for i in range(3)])[labels]
@@ -61,9 +61,9 @@ def test_many_classes_share_one_shape(monkeypatch):
 def test_few_images_and_silent_channels_do_no_harm():
     features = torch.zeros(4, 50)
     features[:, :10] = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
-    usual = fit_mahalanobis(features, torch.tensor([0, 0, 1, 1]), 3)  # the third class has no image
+    fitted = fit_mahalanobis(features, torch.tensor([0, 0, 1, 1]), 3)  # the third class has no image
     for predicted in range(3):
-        found = usual.distances(torch.cat([features, features + 100]), torch.full((8,), predicted))
+        found = fitted.distances(torch.cat([features, features + 100]), torch.full((8,), predicted))
         assert bool(found.isfinite().all())
         assert found[4:].min() > 100 * found[:4].max()
 
@@ -72,7 +72,7 @@ def test_few_images_and_silent_channels_do_no_harm():
 def test_a_gpu_learns_what_the_cpu_learns():
     features, labels = torch.randn(200, 5), torch.arange(200) % 2
     device = torch.accelerator.current_accelerator()
-    usual, there = fit_mahalanobis(features, labels, 2), fit_mahalanobis(features.to(device), labels, 2)
+    fitted, there = fit_mahalanobis(features, labels, 2), fit_mahalanobis(features.to(device), labels, 2)
     assert there.whitening.device.type == device.type
-    assert torch.equal(there.whitening.cpu(), usual.whitening)
-    assert torch.equal(there.centres.cpu(), usual.centres)
+    assert torch.equal(there.whitening.cpu(), fitted.whitening)
+    assert torch.equal(there.centres.cpu(), fitted.centres)

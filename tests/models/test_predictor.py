@@ -18,7 +18,7 @@ def predictions(sources, names=("cat", "dog, big")):
     return Predictions(probabilities, names, np.array(sources), uncertainty, unsure_above=6.0)
 
 
-def test_kaggles_form_counts_from_one_in_order(tmp_path):
+def test_kaggles_format_counts_from_one_in_order(tmp_path):
     path = tmp_path / "result.csv"
     predictions([5, 9, 7]).write_csv(path)
     assert path.read_bytes() == b'ImageId,Label\n1,cat\n2,"dog, big"\n3,"dog, big"\n'
@@ -68,7 +68,7 @@ def everywhere(digits, tmp_path_factory):
     }
 
 
-def test_the_same_images_have_the_same_answers_everywhere(predictor, model, everywhere):
+def test_the_same_images_have_the_same_predictions_everywhere(predictor, model, everywhere):
     expected = model.predict(everywhere["records"])
     for where, images in everywhere.items():
         found = predictor.predict(images)
@@ -77,27 +77,27 @@ def test_the_same_images_have_the_same_answers_everywhere(predictor, model, ever
         assert np.array_equal(found.unsure, expected.unsure), where
 
 
-def test_the_command_line_gives_those_answers_too(model, model_file, onnx_file, everywhere, capsys):
+def test_the_command_line_gives_those_predictions_too(model, model_file, onnx_file, everywhere, capsys):
     expected = model.predict(everywhere["records"])
     for path in (model_file, onnx_file):
         for data in (everywhere["CSV"], everywhere[".npz"], everywhere["files"][0]):
             app(["predict", str(path), str(data), "--json"], standalone_mode=False)
-            labelled = json.loads(capsys.readouterr().out)["predictions"]
-            assert [one["label"] for one in labelled] == expected.names[: len(labelled)]
-            assert np.abs([one["confidence"] for one in labelled] - expected.confidence[: len(labelled)]).max() < 1e-4
+            found = json.loads(capsys.readouterr().out)["predictions"]
+            assert [one["label"] for one in found] == expected.names[: len(found)]
+            assert np.abs([one["confidence"] for one in found] - expected.confidence[: len(found)]).max() < 1e-4
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_image_of_another_form_is_the_same_as_file_bytes_and_array(predictor, tmp_path, form):
+def test_an_image_of_another_form_is_the_same_as_file_bytes_and_array(predictor, tmp_path, form):
     photo = np.full((60, 80, 3), 230, dtype=np.uint8)
     photo[15:45, 38:44] = (20, 30, 90)
     Image.fromarray(photo).save(tmp_path / "photo", form, quality=95)
     decoded = np.asarray(Image.open(tmp_path / "photo"))
     given = (tmp_path / "photo", (tmp_path / "photo").read_bytes(), decoded, decoded[None])
-    labelled = [predictor.predict_proba(one) for one in given]
-    for answer in labelled:
-        assert answer.shape == (1, 10)
-        assert np.abs(answer - labelled[0]).max() < 1e-4
+    each = [predictor.predict_proba(one) for one in given]
+    for found in each:
+        assert found.shape == (1, 10)
+        assert np.abs(found - each[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize("count", [1, 3])

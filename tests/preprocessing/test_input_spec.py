@@ -1,9 +1,12 @@
+import json
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from imprint import DataError
-from imprint.preprocessing.input_spec import InputSpec, fit
+from imprint.preprocessing.input_spec import InputSpec, describe, fit
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (1, 27, 28), (1, 28, 29)])
@@ -48,3 +51,39 @@ def test_any_size_is_brought_to_any_other():
             to_height,
             to_width,
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [((1, 28, 20), "20×28 grey"), ((3, 2, 2), "2×2 colour"), ((4, 2, 2), "2×2 4 channels")]
+)
+def test_forms_in_words(shape, words):
+    assert describe(shape) == words
+
+
+SPEC = InputSpec(3, (8, 9), (16, 18), mean=(0.4, 0.5, 0.6), std=(0.2,))
+
+
+def test_a_contract_is_the_same_after_json():
+    assert InputSpec.from_dict(json.loads(json.dumps(asdict(SPEC)))) == SPEC
+    assert replace(SPEC, input_size=(8, 9)).version == SPEC.version
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "another version than 1"),
+        ({"version": None}, "another version than 1"),
+        ({"channels": 5}, "channels"),
+        ({"image_size": [0, 8]}, "image sizes"),
+        ({"input_size": [10**6, 8]}, "image sizes"),
+        ({"mean": [0.5, 0.5]}, "2 and 1 numbers for 3 channels"),
+        ({"mean": []}, "0 and 1 numbers"),
+        ({"mean": [float("inf")]}, "not a usable number"),
+        ({"std": [0.0]}, "not a usable number"),
+        ({"std": [float("nan")]}, "not a usable number"),
+        ({"std": ["wide"]}, "wide"),
+    ],
+)
+def test_a_contract_that_does_not_fit_together_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        InputSpec.from_dict(asdict(SPEC) | change)

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from imprint.preprocessing.input_spec import InputSpec, scaling_weights
-from imprint.preprocessing.prepare import prepare, scale
+from imprint.preprocessing.prepare import normalise, prepare, scale
 
 
 def test_training_form_passes_untouched(digits):
@@ -42,3 +42,18 @@ def test_scaling_is_exact_in_any_order_of_adding(given, wanted):
 def test_a_plain_image_stays_plain():
     white = torch.full((1, 3, 300, 200), 255, dtype=torch.uint8)
     assert (scale(white, InputSpec(3, (300, 200), (28, 19))) == 255).all()
+
+
+def test_pixels_are_standardised_as_the_network_asks():
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), dtype=np.uint8))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    prepared = prepare(pixels, InputSpec(3, (4, 4), (4, 4), mean=mean, std=std)).numpy()
+    expected = (pixels.numpy() / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    assert prepared == pytest.approx(expected, abs=1e-6)
+    for_all = prepare(pixels, InputSpec(3, (4, 4), (4, 4), mean=(0.5,), std=(0.25,))).numpy()
+    assert for_all == pytest.approx((pixels.numpy() / 255 - 0.5) / 0.25, abs=1e-6)
+
+
+def test_a_plain_mean_and_std_change_no_bit():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(prepare(pixels, InputSpec(1, (16, 16), (16, 16))), normalise(pixels))

@@ -1,4 +1,4 @@
-"""The parts of a saved model, read from its file and checked against each other before anything is computed."""
+"""Classifier: a trained network with all that is needed to use it, saved to and loaded from one file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from imprint.core.errors import ModelFileError
 from imprint.core.files import make_folder
 from imprint.core.metrics import tempered
 from imprint.models.hardware import choose_device
@@ -25,8 +26,8 @@ from imprint.models.inference import (
     test_time_augment,
     uncertainty_score,
 )
-from imprint.models.model_file import MODEL_NAME, broken, find_model, read_model_file, write_model_file
-from imprint.models.networks import build_network, build_networks, smallest_side
+from imprint.models.model_file import MODEL_NAME, broken, find_model, inconsistent, read_model_file, write_model_file
+from imprint.models.networks import BUILT_IN, NETWORKS, build_networks, smallest_side
 from imprint.models.ood import MahalanobisScore, count_embeddings, ood_detector_classes
 from imprint.models.predictor import Predictor
 from imprint.models.summary import Layer, summarise
@@ -34,144 +35,21 @@ from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe
 
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
-OOD_PREFIX = "familiarity."  # before the names of its tensors in the file
-OOD_TENSORS = ("centres", "whitening")
-GUARD = "guard."  # before the names of its tensors
-MOST_CLASSES = 100_000  # a file that claims more is not believed
-
-
-def read_parts(path: Path) -> dict[str, Any]:
-    """Read what a model file holds.
-
-    Parameters
-    ----------
-    path : Path
-        A model file, or a checkpoint, of which the best epoch is taken.
-
-    Returns
-    -------
-    dict
-        Every field of a `Classifier`.
-
-    Raises
-    ------
-    ModelFileError
-        When the file is not a whole model.
-
-    Examples
-    --------
-    >>> read_parts(Path("pyproject.toml"))
-    Traceback (most recent call last):
-    imprint.core.errors.ModelFileError: model at pyproject.toml: ...
-    """
-    tensors, facts = read_model_file(path)
-    try:
-        parts = _parts(facts)
-        begun = RESUME not in facts or bool(facts[RESUME]["epochs"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-        raise broken(path, f"its header does not hold together ({error})") from None
-    if not begun:
-        remedy = f"Go on with imprint train --resume {path.parent}."
-        raise broken(path, "training was stopped before its first epoch had ended", remedy)
-    usual = {name: tensors.pop(f"{OOD_PREFIX}{name}", None) for name in OOD_TENSORS}
-    network, ood_detector, classes = parts["network"], parts["ood_detector"], len(parts["class_names"])
-    if ood_detector is not None:
-        of_guard = [name for name in tensors if name.startswith(GUARD)]
-        _fill(ood_detector, {name.removeprefix(GUARD): tensors.pop(name) for name in of_guard}, path)
-    _fill(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{RESUME}/")}, path)
-    features = count_embeddings(network)
-    ood_score = _unknown(classes, features) if RESUME in facts else _ood_score(usual, classes, features, path)
-    return parts | {"ood_score": ood_score}
-
-
-def _parts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Check a model file's facts; the network's weights are not yet there."""
-    spec = InputSpec.from_dict(facts["input_spec"])
-    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.image_size:
-        raise ValueError("the size of glyphs")
-    names, score = tuple(facts["class_names"]), facts["score"]
-    recipe = Recipe.from_dict(facts["recipe"])
-    if recipe.tta not in (*TTA_VIEWS, "none"):
-        raise ValueError("tta")
-    if not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
-        raise ValueError("classes")
-    listed = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in names)
-    if not listed or not isinstance(score, dict | None):
-        raise ValueError("class names or score")
-    if min(spec.input_size) < smallest_side(recipe.all_networks):
-        raise ValueError("images too small")
-    with torch.device("meta"):
-        network = build_networks(recipe.networks, spec.channels, spec.input_size, len(names))
-        told_apart = ood_detector_classes(recipe, spec.image_size, len(names))
-        ood_detector = (
-            build_network(recipe.ood_detector, spec.channels, spec.input_size, told_apart)
-            if recipe.ood_detector
-            else None
-        )
-    temperature, unsure_above, tta_below = (float(facts[key]) for key in ("temperature", "unsure_above", "tta_below"))
-    if not 0 < temperature < math.inf:
-        raise ValueError("temperature")
-    notes = facts.get("notes")
-    if not isinstance(notes, dict | None):
-        raise ValueError("notes")
-    if not (math.isfinite(unsure_above) and math.isfinite(tta_below)):
-        raise ValueError("limits")
-    return {
-        "network": network,
-        "ood_detector": ood_detector,
-        "class_names": names,
-        "spec": spec,
-        "recipe": recipe,
-        "temperature": temperature,
-        "unsure_above": unsure_above,
-        "tta_below": tta_below,
-        "score": score,
-        "notes": notes,
-    }
-
-
-def _ood_score(given: Mapping[str, Tensor | None], classes: int, features: int, path: Path) -> MahalanobisScore:
-    """Check what a file says of usual features against the network whose features they are."""
-    each_or_one = [(count, features, features) for count in (classes, 1)]
-    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, features)], "whitening": each_or_one}
-    for name, tensor in given.items():
-        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
-            raise broken(path, f"tensor {OOD_PREFIX}{name} is missing, or has the wrong shape or type")
-        if not bool(torch.isfinite(tensor).all()):
-            raise broken(path, f"tensor {OOD_PREFIX}{name} holds numbers that are not finite")
-    return MahalanobisScore(**{name: tensor for name, tensor in given.items() if tensor is not None})
-
-
-def _unknown(classes: int, features: int) -> MahalanobisScore:
-    """Stand in for what a run that was stopped has not measured yet: everything lies near."""
-    return MahalanobisScore(torch.zeros(classes, features), torch.zeros(1, features, features))
-
-
-def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put a file's tensors into a network whose own are only outlines, if every name, shape and number fits."""
-    outlines = network.state_dict()
-    if set(outlines) != set(tensors):
-        differ = sorted(set(outlines) ^ set(tensors))
-        raise broken(path, f"its tensors are not those of the network ({', '.join(differ[:3])}; {len(differ)} in all)")
-    for name, tensor in tensors.items():
-        if tensor.shape != outlines[name].shape or tensor.dtype != outlines[name].dtype:
-            raise broken(path, f"tensor {name} has the wrong shape or type")
-        if not bool(torch.isfinite(tensor).all()):
-            raise broken(path, f"tensor {name} holds numbers that are not finite")
-    network.load_state_dict(tensors, assign=True)
-
-
-UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is known
-NEVER_UNSURE = 1e9  # more doubt than there is
+# Starts of tensors' names in the file; a network's own begin with neither, since names of modules have no slash.
+SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
+SCORE_TENSORS = ("centres", "whitening")
+MAX_CLASSES = 100_000  # a file that claims more is not believed
+UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is fitted
+NEVER_UNSURE = 1e9  # more uncertainty than there is
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier(Predictor):
-    """A trained network with all that is needed to use it.
+    """A trained network with all that is needed to use it. Several threads may use one at once.
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         From prepared images to logits.
     class_names : tuple of str
         As the labels stood in the training data.
@@ -180,19 +58,19 @@ class Classifier(Predictor):
     recipe : Recipe
         How it was trained.
     temperature : float
-        What the network's logits are divided by, so that confidence fits accuracy. Training fits
-        it on the validation images, and leaves it at 1 where there are none.
-    familiarity : MahalanobisScore
-        What the network's features are like for images as it was trained on.
+        What the network's logits are divided by, so that confidence fits accuracy. Training fits it on the validation
+        images, or on augmented training images where there are none.
+    ood_score : MahalanobisScore
+        Measures how far an image's embedding lies from those of the training images of its class.
     unsure_above : float
-        Predictions with more doubt than this are flagged unsure; see `confidence.conformal_limit` for what that
-        promises, and `predict.doubts` for what doubt is.
+        Predictions with more uncertainty than this are flagged unsure. Training sets it so that at most 1 % of new
+        images like the validation images are.
     tta_below : float
-        Images that the network is less sure of than this are looked at again in the recipe's
-        other views. Training sets it so that 5 % of the validation images are.
-    guard : nn.Module or None, default=None
-        Tells images from strangers made of them; see `strangers.make_synthetic_ood`. None where the recipe has none.
-    score : dict or None
+        Images that the network is less confident of than this get test-time augmentation, as the recipe's `tta` says.
+        Training sets it so that 5 % of the validation images do.
+    ood_detector : nn.Module or None, default=None
+        Tells images from synthetic out-of-distribution ones made of them. None where the recipe has none.
+    score : dict or None, default=None
         How it did on the validation images, for information.
     notes : dict or None, default=None
         What a program that uses the model wants to keep with it, as plain JSON values.
@@ -225,17 +103,17 @@ class Classifier(Predictor):
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        found, features = predict_with_embeddings(self.network, pixels, self.spec)
+        found, embeddings = predict_with_embeddings(self.network, pixels, self.spec)
         found = test_time_augment(self.network, pixels, self.spec, self.recipe.tta, found, self.tta_below)
         probabilities = tempered(found, self.temperature)
         predicted = probabilities.argmax(axis=1)
-        ood_score = self.ood_score.to(features.device)
-        distances = ood_score.distances(features, torch.from_numpy(predicted).to(features.device))
+        ood_score = self.ood_score.to(embeddings.device)
+        distances = ood_score.distances(embeddings, torch.from_numpy(predicted).to(embeddings.device))
         known = None if self.ood_detector is None else in_distribution(self.ood_detector, pixels, self.spec, predicted)
         return probabilities, uncertainty_score(probabilities, distances, known)
 
     def summary(self) -> list[Layer]:
-        """List the network's layers as Keras would.
+        """List the network's layers as Keras would; of networks that a program registered, their children.
 
         Returns
         -------
@@ -252,7 +130,7 @@ class Classifier(Predictor):
         return summarise(self.network, (self.spec.channels, *self.spec.input_size))
 
     def save(self, path: str | Path) -> None:
-        """Write the model to one file.
+        """Write the model to one file, of which the same model gives the same bytes.
 
         Parameters
         ----------
@@ -274,9 +152,10 @@ class Classifier(Predictor):
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        usual = {f"{OOD_PREFIX}{name}": getattr(self.ood_score, name) for name in OOD_TENSORS}
-        ood_detector = {} if self.ood_detector is None else self.ood_detector.state_dict(prefix=GUARD)
-        write_model_file(path, self.network.state_dict() | usual | ood_detector, self.facts())
+        tensors = {f"{SCORE_PREFIX}{name}": getattr(self.ood_score, name) for name in SCORE_TENSORS}
+        if self.ood_detector is not None:
+            tensors |= self.ood_detector.state_dict(prefix=DETECTOR_PREFIX)
+        write_model_file(path, self.network.state_dict() | tensors, self.facts())
 
     def facts(self) -> dict[str, Any]:
         """Give everything but the weights, as a model file holds it.
@@ -306,13 +185,13 @@ class Classifier(Predictor):
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Classifier:
-        """Read a model.
+        """Read a model. A network of your own must have been registered first, see `imprint.register_network`.
 
         Parameters
         ----------
         path : str or Path
-            A model file or run folder. Of a run that was stopped before its model was written, the last
-            checkpoint is taken: its best epoch, not calibrated, without views, and never unsure.
+            A model file or run folder. Of a run that was stopped before its model was written, the last checkpoint is
+            taken: its best epoch, neither calibrated nor augmented at test time, and never unsure.
         device : str, default="auto"
             Where to compute.
 
@@ -340,7 +219,7 @@ class Classifier(Predictor):
         return classifier
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
-        """Write the model and a card that tells what it is into a folder, as Hugging Face lays them out.
+        """Write the model and a card that describes it into a folder, as Hugging Face lays them out.
 
         Parameters
         ----------
@@ -376,7 +255,7 @@ class Classifier(Predictor):
         ----------
         source : str or Path
             What `save_pretrained` wrote, or any model file or run folder; where nothing is there, a
-            repository such as ``"me/digits"``, which needs the extra ``hub``.
+            repository such as ``"me/digits"``, which needs the library huggingface_hub.
         revision : str or None, default=None
             Branch, tag or commit of the repository; None is its main branch.
         token : str or None, default=None
@@ -413,7 +292,7 @@ class Classifier(Predictor):
     def push_to_hub(
         self, repository: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
     ) -> str:
-        """Publish the model and its card on Hugging Face's Hub; needs the extra ``hub``.
+        """Publish the model and its card on Hugging Face's Hub; needs the library huggingface_hub.
 
         Parameters
         ----------
@@ -422,7 +301,7 @@ class Classifier(Predictor):
         private : bool or None, default=None
             Whether a new repository can be seen by you only; None does as your settings there say.
         token : str or None, default=None
-            One that may write; None takes what ``hf auth login`` keeps.
+            With the right to write; None takes what ``hf auth login`` keeps.
         license : str or None, default=None
             For the card, as the Hub names licenses, such as ``"mit"``; None leaves it to you.
 
@@ -434,7 +313,7 @@ class Classifier(Predictor):
         Raises
         ------
         UsageError
-            When the name is none, huggingface_hub is missing, or the Hub refuses.
+            When the name is not one of a repository, huggingface_hub is missing, or the Hub refuses.
 
         Examples
         --------
@@ -442,7 +321,7 @@ class Classifier(Predictor):
         >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> model.push_to_hub("digits")
         Traceback (most recent call last):
-        imprint.core.errors.UsageError: repository 'digits' at Hugging Face: it is no name of one. Write it as me/digits.
+        imprint.core.errors.UsageError: repository 'digits' at Hugging Face: it names none. Write it as me/digits.
         """
         with tempfile.TemporaryDirectory() as folder:
             self._write_folder(Path(folder), repository, license)
@@ -454,3 +333,117 @@ class Classifier(Predictor):
         self.save(folder / MODEL_NAME)
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         write_card(folder, self.facts(), self.spec, parameters, source, license)
+
+
+def read_parts(path: Path) -> dict[str, Any]:
+    """Read every field of a `Classifier` from a model file, or from a checkpoint, of which the best epoch is taken.
+
+    All of it is checked against each other before anything is computed. Raises `ModelFileError` where it does not fit.
+    """
+    tensors, facts = read_model_file(path)
+    try:
+        parts = _parts(facts, path)
+        resumable = RESUME in facts
+        begun = not resumable or bool(facts[RESUME]["epochs"])
+        if not begun:
+            remedy = f"Resume it: imprint train --resume {path.parent}."
+            raise broken(path, "training was stopped before its first epoch had ended", remedy)
+        score_tensors = {name: tensors.pop(f"{SCORE_PREFIX}{name}", None) for name in SCORE_TENSORS}
+        detector_tensors = _take_prefix(tensors, DETECTOR_PREFIX)
+        _take_prefix(tensors, f"{RESUME}/")
+        recipe, spec, classes = parts["recipe"], parts["spec"], len(parts["class_names"])
+        network = _filled_network(recipe.networks, spec, classes, tensors, path)
+        detector = None
+        if recipe.ood_detector:
+            detected = ood_detector_classes(recipe, spec.image_size, classes)
+            detector = _filled_network((recipe.ood_detector,), spec, detected, detector_tensors, path)
+        elif detector_tensors:
+            raise broken(path, "it holds an OOD detector, of which its recipe knows nothing")
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise inconsistent(path, error) from None
+    size = count_embeddings(network)
+    ood_score = _never_far(classes, size) if resumable else _ood_score(score_tensors, classes, size, path)
+    return parts | {"network": network, "ood_detector": detector, "ood_score": ood_score}
+
+
+def _parts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check a model file's facts and give the fields that come from them alone."""
+    spec = InputSpec.from_dict(facts["input_spec"])
+    if spec.glyph is not None and (spec.glyph.height, spec.glyph.width) != spec.image_size:
+        raise ValueError("the size of glyphs")
+    names, score, notes = facts["class_names"], facts["score"], facts.get("notes")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class names")
+    if not 1 <= len(set(names)) == len(names) <= MAX_CLASSES:
+        raise ValueError("classes")
+    if not isinstance(score, dict | None) or not isinstance(notes, dict | None):
+        raise ValueError("score or notes")
+    recipe = Recipe.from_dict(facts["recipe"])
+    for name in recipe.all_networks:
+        if name not in NETWORKS:
+            cause = f"its network {name[:50]!r} is none of Imprint's"
+            raise broken(path, cause, "Register it first with imprint.register_network.")
+    if recipe.tta not in (*TTA_VIEWS, "none"):
+        raise ValueError("tta")
+    if min(spec.input_size) < smallest_side(recipe.all_networks):
+        raise ValueError("images too small")
+    limits = {key: float(facts[key]) for key in ("temperature", "unsure_above", "tta_below")}
+    if not all(map(math.isfinite, limits.values())) or limits["temperature"] <= 0:
+        raise ValueError("temperature or limits")
+    return {"class_names": tuple(names), "spec": spec, "recipe": recipe, "score": score, "notes": notes, **limits}
+
+
+def _take_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove the tensors whose names begin with a prefix, and give them without it."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def _filled_network(
+    names: Sequence[str], spec: InputSpec, classes: int, tensors: dict[str, Tensor], path: Path
+) -> nn.Module:
+    """Build a network or an ensemble with a file's tensors, once every name, shape, type and number is checked.
+
+    They are compared with a network on the meta device, which takes no memory, whatever size the file claims.
+    """
+    with torch.random.fork_rng(devices=[]):  # a network that a program registered may draw numbers even there
+        with torch.device("meta"):
+            outline = build_networks(names, spec.channels, spec.input_size, classes)
+        _check_tensors(outline.state_dict(), tensors, path)
+        if BUILT_IN.issuperset(names):
+            outline.load_state_dict(tensors, assign=True)
+            return outline
+        # Others may have tensors that no file holds, such as a grid of positions.
+        network = build_networks(names, spec.channels, spec.input_size, classes)
+        network.load_state_dict(tensors)
+        return network
+
+
+def _check_tensors(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    if set(wanted) != set(tensors):
+        differ = sorted(set(wanted) ^ set(tensors))
+        raise broken(path, f"its tensors are not those of the network ({', '.join(differ[:3])}; {len(differ)} in all)")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
+            raise broken(path, f"tensor {name} has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {name} holds numbers that are not finite")
+
+
+def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path: Path) -> MahalanobisScore:
+    """Check the tensors of the OOD score against the embeddings of the network, which have `size` numbers."""
+    each_or_one = [(count, size, size) for count in (classes, 1)]
+    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, size)], "whitening": each_or_one}
+    for name, tensor in given.items():
+        if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
+            raise broken(path, f"tensor {SCORE_PREFIX}{name} is missing, or has the wrong shape or type")
+        if not bool(torch.isfinite(tensor).all()):
+            raise broken(path, f"tensor {SCORE_PREFIX}{name} holds numbers that are not finite")
+    return MahalanobisScore(**{name: tensor for name, tensor in given.items() if tensor is not None})
+
+
+def _never_far(classes: int, size: int) -> MahalanobisScore:
+    """Make the OOD score of a stopped run, which has fitted none yet: all distances are 0."""
+    return MahalanobisScore(torch.zeros(classes, size), torch.zeros(1, size, size))

@@ -1,4 +1,4 @@
-"""Hugging Face: a model's card, and its way to and from the Hub."""
+"""Hugging Face: a model's card, and transfers from and to the Hub."""
 
 from __future__ import annotations
 
@@ -14,45 +14,16 @@ from imprint.core.files import written_whole
 from imprint.preprocessing.input_spec import InputSpec, describe
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-MOST_SHOWN = 50  # classes
+MAX_SHOWN = 50  # classes
 
 
 def write_card(
     folder: str | Path, facts: Mapping[str, Any], spec: InputSpec, parameters: int, source: str, license: str | None
 ) -> None:
-    """Write a model card, ``README.md``, with the Hub's metadata at its head.
+    """Write a model card, ``README.md``, with the Hub's metadata at its head, into an existing folder.
 
-    Parameters
-    ----------
-    folder : str or Path
-        An existing folder.
-    facts : mapping
-        ``class_names``, ``recipe`` and ``score``, as model files hold them.
-    spec : InputSpec
-        The model's input contract.
-    parameters : int
-        Numbers that the network holds.
-    source : str
-        What to load it from: a repository, or the folder.
-    license : str or None
-        As the Hub names licenses, such as ``"mit"``; None leaves it out.
-
-    Raises
-    ------
-    UsageError
-        When the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint.recipes import RECIPES
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> score = {"accuracy": 0.9, "interval": (0.6, 0.98), "baseline": 0.5, "images": 10}
-    >>> recipe = RECIPES["quick"].to_dict()
-    >>> facts = {"class_names": ["cat", "dog"], "recipe": recipe, "score": score}
-    >>> write_card(folder, facts, InputSpec(3, (64, 64), (64, 64)), 1000, "me/pets", license=None)
-    >>> "| 0.9000 | 0.6000 to 0.9800 | 0.5000 | 10 |" in (folder / "README.md").read_text()
-    True
+    `facts` are those of a model file, of which class_names, recipe and score are shown; the card says to load the model
+    from `source`. Raises `UsageError` where the file cannot be written.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -60,7 +31,7 @@ def write_card(
         loader=PackageLoader("imprint.models"), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     names = [_escaped(name) for name in facts["class_names"]]
-    more = len(names) - MOST_SHOWN
+    more = len(names) - MAX_SHOWN
     height, width = spec.input_size
     card = environment.get_template("model_card.md").render(
         name=source.rstrip("/").rpartition("/")[2],
@@ -68,7 +39,7 @@ def write_card(
         license=license,
         version=__version__,
         classes=names,
-        shown=", ".join(names[:MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else ""),
+        shown=", ".join(names[:MAX_SHOWN]) + (f" and {more:,} more" if more > 0 else ""),
         parameters=parameters,
         recipe=facts["recipe"],
         score=facts["score"],
@@ -83,35 +54,7 @@ def write_card(
 def download(source: str, filename: str, revision: str | None, token: str | None) -> Path:
     """Fetch one file of a repository of the Hub, or find it in the Hub's cache.
 
-    Parameters
-    ----------
-    source : str
-        The repository, such as ``"me/digits"``.
-    filename : str
-        Which file.
-    revision : str or None
-        Branch, tag or commit; None is the main branch.
-    token : str or None
-        Who asks; None takes what ``hf auth login`` keeps.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ModelFileError
-        When there is no such file, or the Hub cannot be reached.
-    UsageError
-        When huggingface_hub is missing.
-
-    Examples
-    --------
-    >>> download("digits", "model.safetensors", revision=None, token=None)
-    Traceback (most recent call last):
-    imprint.core.errors.ModelFileError: model at digits: there is no such folder, and it names no repository. Give a folder
-    that save_pretrained wrote, or a repository such as me/digits.
+    Raises `ModelFileError` where it cannot be had, `UsageError` where huggingface_hub is missing.
     """
     if not REPOSITORY.fullmatch(source):
         cause, remedy = "there is no such folder, and it names no repository", "a repository such as me/digits"
@@ -131,37 +74,12 @@ def download(source: str, filename: str, revision: str | None, token: str | None
 
 
 def upload(folder: str | Path, repository: str, *, private: bool | None, token: str | None) -> str:
-    """Put a folder into a repository of the Hub, which is made where it does not exist.
+    """Upload a folder into a repository of the Hub, which is made where it does not exist; gives its URL.
 
-    Parameters
-    ----------
-    folder : str or Path
-        What to put there.
-    repository : str
-        Such as ``"me/digits"``.
-    private : bool or None
-        Whether a new repository can be seen by its owner only; None does as the owner's settings say.
-    token : str or None
-        Who asks; None takes what ``hf auth login`` keeps.
-
-    Returns
-    -------
-    str
-        Where it can be seen.
-
-    Raises
-    ------
-    UsageError
-        When the name is none, huggingface_hub is missing, or the Hub refuses.
-
-    Examples
-    --------
-    >>> upload(".", "a name", private=None, token=None)
-    Traceback (most recent call last):
-    imprint.core.errors.UsageError: repository 'a name' at Hugging Face: it is no name of one. Write it as me/digits.
+    Raises `UsageError` where the name is not one of a repository, huggingface_hub is missing, or the Hub refuses.
     """
     if not REPOSITORY.fullmatch(repository):
-        raise UsageError(f"repository {repository!r}", "Hugging Face", "it is no name of one", "Write it as me/digits.")
+        raise UsageError(f"repository {repository!r}", "Hugging Face", "it names none", "Write it as me/digits.")
     _require_library()
     from huggingface_hub import HfApi
 
@@ -177,9 +95,7 @@ def upload(folder: str | Path, repository: str, *, private: bool | None, token: 
 
 def _require_library() -> None:
     if find_spec("huggingface_hub") is None:
-        raise UsageError(
-            "huggingface_hub", "Hugging Face", "it is not installed", "Install it: pip install huggingface_hub."
-        )
+        raise UsageError("huggingface_hub", "Hugging Face", "it is not installed", "pip install huggingface_hub.")
 
 
 def _first_line(error: Exception) -> str:
@@ -187,5 +103,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _escaped(name: str) -> str:
-    """Keep a class name from being read as Markdown or HTML."""
+    """Escape a class name, so that it is read neither as Markdown nor as HTML."""
     return re.sub(r"([\\`*_{}\[\]<>#|!&])", r"\\\1", " ".join(name.split()))

@@ -1,7 +1,7 @@
 """The model file: weights, and all that is needed to use them, in one safetensors file that is checked before use.
 
-Its header begins with the format's number and the SHA-256 of the whole file, in which the digest's own
-place counts as zeros: a file that is cut short, damaged or pieced together is refused before any of it is used.
+Its header holds the SHA-256 of the whole file, in which the digest's own place counts as zeros: a file that is cut
+short, damaged or pieced together is refused before any of it is used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,34 +22,16 @@ if TYPE_CHECKING:
 
 # Within a run folder.
 MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME = "model.safetensors", "checkpoint.safetensors", "origin.json"
-KEY = "imprint"  # the one entry of the safetensors metadata: a JSON text
-FORMAT = 3  # 1 had no familiarity, 2 no digest
+METADATA, KEY = "__metadata__", "imprint"  # safetensors' entry for texts, and our one text there: JSON
+FORMAT = 4  # 1 had no OOD score, 2 no digest, 3 older names of recipe fields and tensors
 UNSIGNED = "0" * 64  # where the digest will stand
-START = re.compile(rb'\{"__metadata__":\{"imprint":"\{\\"format\\": (\d{1,9})(?:, \\"sha256\\": \\"([0-9a-f]{64})\\")?')
 # What a file may claim before its digest has been checked: 100,000 classes need 2 MB of header, eight networks for
 # photos 0.06 GB. A digest of 1 GB takes a second.
-MOST_HEADER, MOST_BYTES = 4 * 2**20, 2**30
-BLOCK = 2**20
+MAX_HEADER, MAX_BYTES = 4 * 2**20, 2**30
 
 
 def find_model(path: str | Path) -> Path:
-    """Find the model's file.
-
-    Parameters
-    ----------
-    path : str or Path
-        A model file or run folder.
-
-    Returns
-    -------
-    Path
-        In a run folder its model, or its checkpoint where there is no model yet.
-
-    Examples
-    --------
-    >>> find_model("digits.safetensors").name
-    'digits.safetensors'
-    """
+    """Find the model's file: the path itself, or in a run folder its model, else its checkpoint."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -59,71 +40,29 @@ def find_model(path: str | Path) -> Path:
 
 
 def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts to one file, which appears once it is whole.
+    """Write tensors by name, and facts as JSON values, to one file, which appears once it is whole.
 
-    The same tensors and facts give the same bytes.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file; an existing one is replaced.
-    tensors : mapping of str to Tensor
-        Weights and buffers by name.
-    facts : mapping
-        Everything else, as plain JSON values; neither NaN nor infinity.
-
-    Raises
-    ------
-    UsageError
-        When the file cannot be written, or would be larger than `read_model_file` takes.
-
-    Examples
-    --------
-    >>> import tempfile, torch
-    >>> path = Path(tempfile.mkdtemp()) / "m.safetensors"
-    >>> write_model_file(path, {"w": torch.ones(2)}, {"classes": ["a", "b"]})
-    >>> read_model_file(path)[1]["classes"]
-    ['a', 'b']
+    The same contents give the same bytes. Raises `UsageError` where the file cannot be written or would be larger than
+    `read_model_file` takes.
     """
     from safetensors.torch import save
 
     text = json.dumps({"format": FORMAT, "sha256": UNSIGNED, **facts}, ensure_ascii=False, allow_nan=False)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = bytearray(save(whole, metadata={KEY: text}))
-    if int.from_bytes(content[:8], "little") > MOST_HEADER or len(content) > MOST_BYTES:
-        cause = f"a model file holds {MOST_BYTES:,} bytes and a header of {MOST_HEADER:,} at most"
+    if int.from_bytes(content[:8], "little") > MAX_HEADER or len(content) > MAX_BYTES:
+        cause = f"a model file holds {MAX_BYTES:,} bytes and a header of {MAX_HEADER:,} at most"
         raise UsageError("size", str(path), cause, "Use fewer classes, or smaller images.")
-    place = content.index(UNSIGNED.encode())  # the first: `START` begins the file
-    content[place : place + 64] = hashlib.sha256(content).hexdigest().encode()
+    place = content.index(UNSIGNED.encode())  # the first: safetensors puts the metadata before the tensors' names
+    content[place : place + len(UNSIGNED)] = hashlib.sha256(content).hexdigest().encode()
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
 
 
 def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file that `write_model_file` wrote, to the bit.
+    """Read the tensors and facts that `write_model_file` wrote, to the bit.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    tensors : dict of str to Tensor
-        Weights and buffers by name.
-    facts : dict
-        Everything else.
-
-    Raises
-    ------
-    ModelFileError
-        When the file is missing, damaged, or not a model of Imprint's.
-
-    Examples
-    --------
-    >>> read_model_file("pyproject.toml")
-    Traceback (most recent call last):
-    imprint.core.errors.ModelFileError: model at pyproject.toml: ...
+    Raises `ModelFileError` where the file is missing, damaged, or not a model of Imprint's.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -132,50 +71,33 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         tensors = load(content)
     except (SafetensorError, LookupError, ValueError, TypeError, AssertionError, RuntimeError) as error:
-        raise broken(path, f"its header does not hold together ({error})") from None
+        raise inconsistent(path, error) from None
     del facts["format"], facts["sha256"]
     return tensors, facts
 
 
 def check_model_file(path: str | Path) -> tuple[dict[str, Any], bytes]:
-    """Check a file's start, sizes and digest, without importing torch, which takes longer than refusing.
+    """Check a file's sizes and digest without importing torch, which takes longer than that; gives facts and content.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    facts : dict
-        What it says beside its tensors.
-    content : bytes
-        All of it.
-
-    Raises
-    ------
-    ModelFileError
-        When the file is missing, damaged, or not a model of Imprint's.
-
-    Examples
-    --------
-    >>> check_model_file("pyproject.toml")
-    Traceback (most recent call last):
-    imprint.core.errors.ModelFileError: model at pyproject.toml: ...
+    Raises `ModelFileError` as `read_model_file` does.
     """
     try:
-        header, content = _checked(Path(path))
-        return _parsed(header["__metadata__"][KEY]), content
+        start, header = _read_header(Path(path))
+        facts = _parse(header[METADATA][KEY]) if KEY in header.get(METADATA, ()) else {}
+        _check_format(path, facts)
+        content = _read_content(Path(path), start, header)
+        _check_digest(path, content, len(start), str(facts["sha256"]))
+        return facts, content
     except ModelFileError:
         raise
     except OSError as error:
         raise broken(path, f"it cannot be read ({error.strerror or error})") from None
     except (LookupError, ValueError, TypeError, RuntimeError) as error:
-        raise broken(path, f"its header does not hold together ({error})") from None
+        raise inconsistent(path, error) from None
 
 
-def _checked(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Give a file's header and content once its start, its sizes and its digest have been found right."""
+def _read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Read the length and the JSON that a safetensors file begins with, once the sizes have been found believable."""
     status = path.stat()
     if path.suffix.lower() == ".onnx":
         remedy = "Name the model.safetensors or run folder that it was made from."
@@ -187,30 +109,48 @@ def _checked(path: Path) -> tuple[dict[str, Any], bytes]:
         length = int.from_bytes(start, "little")
         if not length or length + 8 > status.st_size:
             raise broken(path, "it is no whole safetensors file")
-        if length > MOST_HEADER or status.st_size > MOST_BYTES:
+        if length > MAX_HEADER or status.st_size > MAX_BYTES:
             raise broken(path, f"it claims a header of {length:,} bytes and holds {status.st_size:,}, too many")
-        text = file.read(length)
-        found = START.match(text)
-        if found is None:
-            raise broken(path, "it is not one of Imprint's")
-        if int(found[1]) != FORMAT or found[2] is None:
-            raise broken(path, f"its format is {int(found[1])}, and this Imprint reads {FORMAT}")
-        header = _parsed(text.decode())
-        size = (
-            8 + length + max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
-        )
-        if size != status.st_size:
-            raise broken(path, f"it holds {status.st_size:,} bytes, of the {size:,} that its header speaks of")
-        digest = hashlib.sha256(start + text[: found.start(2)] + UNSIGNED.encode() + text[found.end(2) :])
-        while block := file.read(BLOCK):
-            digest.update(block)
-        if digest.hexdigest() != found[2].decode():
-            raise broken(path, "it is damaged: its content is not what was written")
-        file.seek(0)
-        return header, file.read()
+        start += file.read(length)
+    return start, _parse(start[8:].decode())
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _check_format(path: str | Path, facts: Mapping[str, Any]) -> None:
+    version = facts.get("format")
+    if type(version) is not int:
+        raise broken(path, "it is not one of Imprint's")
+    if version < FORMAT:
+        cause = f"an older Imprint wrote it: its format is {version}, and this one reads {FORMAT}"
+        raise broken(path, cause, "Train again with imprint train.")
+    if version > FORMAT:
+        cause = f"a newer Imprint wrote it: its format is {version}, and this one reads {FORMAT}"
+        raise broken(path, cause, "Update Imprint.")
+
+
+def _read_content(path: Path, start: bytes, header: Mapping[str, Any]) -> bytes:
+    """Read all of a file that holds as many bytes as its header says."""
+    size = len(start) + max((header[name]["data_offsets"][1] for name in header if name != METADATA), default=0)
+    held = path.stat().st_size
+    if size != held:
+        raise broken(path, f"it holds {held:,} bytes, of the {size:,} that its header speaks of")
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _check_digest(path: str | Path, content: bytes, start: int, signed: str) -> None:
+    """Compare the digest of the content with the one that stands in its first `start` bytes."""
+    place = content.find(signed.encode(), 0, start)
+    if len(signed) != len(UNSIGNED) or place < 0:
+        raise ValueError("sha256")
+    whole = memoryview(content)
+    digest = hashlib.sha256(whole[:place])
+    digest.update(UNSIGNED.encode())
+    digest.update(whole[place + len(UNSIGNED) :])
+    if digest.hexdigest() != signed:
+        raise broken(path, "it is damaged: its content is not what was written")
+
+
+def _parse(text: str) -> dict[str, Any]:
     """Read a JSON object whose numbers are finite; one nested too deeply is a RecursionError, a RuntimeError."""
     values = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
     if not isinstance(values, dict):
@@ -227,26 +167,11 @@ def _not_finite(text: str) -> NoReturn:
 
 
 def broken(path: str | Path, cause: str, remedy: str = "") -> ModelFileError:
-    """Make the error for a file that cannot be used as a model.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    cause : str
-        What is wrong with it.
-    remedy : str, default=""
-        What to do about it; left out, to name another file.
-
-    Returns
-    -------
-    ModelFileError
-        To be raised.
-
-    Examples
-    --------
-    >>> print(broken("a.csv", "it is a table"))
-    model at a.csv: it is a table. Name a model.safetensors or run folder that imprint train wrote.
-    """
+    """Make the error for a file that cannot be used as a model; the remedy left out is to name another."""
     remedy = remedy or "Name a model.safetensors or run folder that imprint train wrote."
     return ModelFileError("model", str(path), cause, remedy)
+
+
+def inconsistent(path: str | Path, error: Exception) -> ModelFileError:
+    """Make the error for a file whose header is malformed or contradicts itself."""
+    return broken(path, f"its header does not hold together ({error})")

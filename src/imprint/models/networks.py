@@ -1,11 +1,14 @@
-"""The networks. Each is a flat `nn.Sequential` whose layers bear Keras's names, as `summary.py` lists them."""
+"""The networks by name: our own, flat chains whose layers have Keras's names, and those that a program registers."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
+import torch
 from torch import nn
 
 from imprint.core.errors import DataError, UsageError
@@ -21,30 +24,17 @@ from imprint.models.layers import (
     glorot_uniform,
     he_normal,
 )
+from imprint.preprocessing.input_spec import PLAIN_MEAN, PLAIN_STD, check_normalisation
+
+# What everything after training asks of a network besides being called: timm's names.
+PROTOCOL = ("forward_features", "forward_head", "num_features")
 
 
 def tutorial(channels: int, height: int, width: int, classes: int) -> ConvNet:
-    """Build the lesson's network; 203,933 parameters for 28×28 grey images and 10 classes.
+    """Build the lesson's network with Keras's initial weights; 203,933 parameters for 28×28 grey images and 10 classes.
 
-    ReLU stands behind the first pooling instead of before it: the larger of two numbers stays
-    the larger, so the result is the same on a quarter of the numbers.
-
-    Parameters
-    ----------
-    channels, height, width : int
-        Form of the images; height and width of at least 10.
-    classes : int
-        Number of classes.
-
-    Returns
-    -------
-    ConvNet
-        Images (n, channels, height, width) to logits (n, classes), Keras's initial weights.
-
-    Examples
-    --------
-    >>> sum(p.numel() for p in tutorial(1, 28, 28, 10).parameters())
-    203933
+    ReLU stands behind the first pooling instead of before it: the larger of two numbers stays the larger, so the result
+    is the same on a quarter of the numbers. Height and width of at least 10.
     """
     features = 15 * ((height - 4) // 2 - 2) * ((width - 4) // 2 - 2)
     network = _named(
@@ -65,26 +55,7 @@ def tutorial(channels: int, height: int, width: int, classes: int) -> ConvNet:
 
 
 def quick(channels: int, height: int, width: int, classes: int) -> ConvNet:
-    """Build a small convolutional network that halves the image at once and again after one more layer.
-
-    Parameters
-    ----------
-    channels, height, width : int
-        Form of the images; height and width of at least 20.
-    classes : int
-        Number of classes.
-
-    Returns
-    -------
-    ConvNet
-        Images (n, channels, height, width) to logits (n, classes).
-
-    Examples
-    --------
-    >>> import torch
-    >>> quick(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
-    torch.Size([2, 10])
-    """
+    """Build a small convolutional network that halves the image in its first layer and again after one more."""
     rows, columns = (((side - 3) // 2 - 2) // 2 - 2 for side in (height, width))
     network = _named(
         *_filters(channels, 32, 5, stride=2),
@@ -98,26 +69,7 @@ def quick(channels: int, height: int, width: int, classes: int) -> ConvNet:
 
 
 def deep(channels: int, height: int, width: int, classes: int) -> ConvNet:
-    """Build `quick` with two more layers, three times its arithmetic.
-
-    Parameters
-    ----------
-    channels, height, width : int
-        Form of the images; height and width of at least 20.
-    classes : int
-        Number of classes.
-
-    Returns
-    -------
-    ConvNet
-        Images (n, channels, height, width) to logits (n, classes).
-
-    Examples
-    --------
-    >>> import torch
-    >>> deep(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
-    torch.Size([2, 10])
-    """
+    """Build `quick` with two more layers, three times its arithmetic."""
     rows, columns = (((side - 3) // 2 - 2) // 2 - 2 for side in (height, width))
     network = _named(
         *_filters(channels, 32, 5, stride=2),
@@ -133,26 +85,7 @@ def deep(channels: int, height: int, width: int, classes: int) -> ConvNet:
 
 
 def broad(channels: int, height: int, width: int, classes: int) -> ConvNet:
-    """Build a network of 5×5 filters, the first at full resolution; it errs elsewhere than `deep`.
-
-    Parameters
-    ----------
-    channels, height, width : int
-        Form of the images; height and width of at least 16.
-    classes : int
-        Number of classes.
-
-    Returns
-    -------
-    ConvNet
-        Images (n, channels, height, width) to logits (n, classes).
-
-    Examples
-    --------
-    >>> import torch
-    >>> broad(1, 28, 28, 10)(torch.zeros(2, 1, 28, 28)).shape
-    torch.Size([2, 10])
-    """
+    """Build a network of 5×5 filters, the first at full resolution; its errors differ from those of `deep`."""
     rows, columns = ((side - 4) // 2 // 2 - 2 for side in (height, width))
     network = _named(
         *_filters(channels, 24, 5, pool=True),
@@ -166,26 +99,7 @@ def broad(channels: int, height: int, width: int, classes: int) -> ConvNet:
 
 
 def residual(channels: int, height: int, width: int, classes: int) -> ConvNet:
-    """Build a small residual network for photos of any size.
-
-    Parameters
-    ----------
-    channels, height, width : int
-        Form of the images; height and width of at least 16. From 64 on the first layer halves them.
-    classes : int
-        Number of classes.
-
-    Returns
-    -------
-    ConvNet
-        Images (n, channels, height, width) to logits (n, classes).
-
-    Examples
-    --------
-    >>> import torch
-    >>> residual(3, 96, 128, 10)(torch.zeros(2, 3, 96, 128)).shape
-    torch.Size([2, 10])
-    """
+    """Build a small residual network for photos of any size; from 64 pixels on the first layer halves them."""
     halved = min(height, width) >= 64
     network = _named(
         *_filters(channels, 32, 6 if halved else 3, stride=2 if halved else 1, padding=2 if halved else 1),
@@ -204,7 +118,7 @@ def residual(channels: int, height: int, width: int, classes: int) -> ConvNet:
 def _filters(
     inputs: int, outputs: int, side: int, *, stride: int = 1, padding: int = 0, pool: bool = False
 ) -> Iterator[nn.Module]:
-    """Give a convolution, the largest of four where wanted, batch normalisation and ReLU."""
+    """Yield a convolution, max pooling where wanted, batch normalisation and ReLU."""
     yield nn.Conv2d(inputs, outputs, side, stride, padding, bias=False)
     if pool:
         yield nn.MaxPool2d(2)
@@ -213,7 +127,7 @@ def _filters(
 
 
 def _named(*layers: nn.Module) -> ConvNet:
-    """Chain layers under the names that Keras would give them: conv2d, conv2d_1, conv2d_2 and so on."""
+    """Chain layers under the names that Keras gives them: conv2d, conv2d_1, conv2d_2 and so on."""
     counts: Counter[str] = Counter()
     network = ConvNet()
     for layer in layers:
@@ -238,16 +152,15 @@ KERAS_NAMES: dict[type[nn.Module], str] = {
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """How a network is built for images of any form, and what it expects of them.
+    """How a network is built for images of any form (channels, height, width, classes), and what it expects of them.
 
-    `build` takes channels, height, width and classes. `mean` and `std`, one number a channel or one for all, are what
-    pixels from 0 to 1 are normalised by.
+    `mean` and `std`, one number a channel or one for all, standardise pixels from 0 to 1.
     """
 
     build: Callable[[int, int, int, int], nn.Module]
     smallest_side: int = 1
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] = PLAIN_MEAN
+    std: tuple[float, ...] = PLAIN_STD
 
 
 NETWORKS = {
@@ -257,28 +170,152 @@ NETWORKS = {
     "broad": NetworkKind(broad, 16),
     "residual": NetworkKind(residual, 16),
 }
+BUILT_IN = frozenset(NETWORKS)
 
-USUAL_SIDE = 28  # MNIST's; images too small for a network are enlarged to it
+USUAL_SIDE = 28  # pixels, MNIST's; images too small for a network are enlarged to it
+MAX_ASPECT = 16  # times `USUAL_SIDE` or the wanted side; what is longer is refused
+
+
+def register_network(
+    name: str,
+    build: Callable[[int, int, int, int], nn.Module],
+    *,
+    smallest_side: int = 1,
+    mean: Sequence[float] = PLAIN_MEAN,
+    std: Sequence[float] = PLAIN_STD,
+) -> None:
+    """Make a network of your own known by name, so that recipes and model files can use it.
+
+    It must follow timm's protocol: `forward_features` gives its feature maps, `forward_head(features,
+    pre_logits=False)` logits of them or with `pre_logits` the embedding that its last layer gets, `num_features` is the
+    embedding's length, and `forward` is the one after the other. `build` is tried on blank images at once. A model file
+    holds weights and the name: a program that loads it registers the network first. A name registered before is
+    replaced.
+
+    Parameters
+    ----------
+    name : str
+        For the field `networks` of a recipe; letters, digits, ``-``, ``_`` and ``.``.
+    build : callable
+        From channels, height, width and number of classes to an `nn.Module` with freshly drawn weights, which takes
+        images (n, channels, height, width) and gives logits (n, classes). It must not depend on anything else, nor on
+        values of tensors: model files are checked against networks built on torch's meta device.
+    smallest_side : int, default=1
+        Least height and width in pixels; smaller images are enlarged.
+    mean : sequence of float, default=(0.0,)
+        Subtracted from pixels from 0 to 1: one number a channel, or a single one for all. In an ensemble, Imprint's own
+        networks take what this one asks for.
+    std : sequence of float, default=(1.0,)
+        What the difference is then divided by, likewise.
+
+    Raises
+    ------
+    UsageError
+        When the name is one of Imprint's own, or the network lacks part of the protocol.
+
+    Examples
+    --------
+    >>> import imprint
+    >>> from torch import nn
+    >>> class Linear(nn.Module):
+    ...     def __init__(self, channels, height, width, classes):
+    ...         super().__init__()
+    ...         self.num_features = channels * height * width
+    ...         self.head = nn.Linear(self.num_features, classes)
+    ...     def forward_features(self, images):
+    ...         return images
+    ...     def forward_head(self, features, pre_logits=False):
+    ...         return features.flatten(1) if pre_logits else self.head(features.flatten(1))
+    ...     def forward(self, images):
+    ...         return self.forward_head(self.forward_features(images))
+    >>> imprint.register_network("linear", Linear, mean=(0.5,), std=(0.5,))
+    >>> run = imprint.train("digits", "quick", networks="linear", epochs=1, min_steps=1, verbose=False)
+    >>> run.model.spec.mean
+    (0.5,)
+    """
+    where = "register_network"
+    if name in BUILT_IN:
+        raise UsageError(f"network {name!r}", where, "Imprint has one of that name", "Choose another name.")
+    if not re.fullmatch(r"[\w.-]+", name):
+        cause = "a name has letters, digits, -, _ and . only"
+        raise UsageError(f"network {name!r}", where, cause, "Choose another name.")
+    kind = NetworkKind(build, smallest_side, tuple(map(float, mean)), tuple(map(float, std)))
+    channels = max(len(kind.mean), len(kind.std))
+    try:
+        check_normalisation(kind.mean, kind.std, channels)
+    except ValueError as error:
+        raise UsageError(f"network {name!r}", where, str(error), "Give one number a channel, or one.") from None
+    cause = _protocol_fault(kind, channels)
+    if cause:
+        remedy = "See imprint.register_network for what it must do."
+        raise UsageError(f"network {name!r}", where, cause, remedy)
+    NETWORKS[name] = kind
+
+
+@torch.no_grad()
+def _protocol_fault(kind: NetworkKind, channels: int) -> str:
+    """Try a network on blank images; say what it lacks of the protocol, or nothing."""
+    side, classes = max(kind.smallest_side, USUAL_SIDE), 3
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):  # where a model file is compared with the network before anything is computed
+                kind.build(channels, side, side, classes)
+        except (RuntimeError, NotImplementedError) as error:
+            return f"it cannot be built on torch's meta device ({error})"
+        network = kind.build(channels, side, side, classes)
+        if not isinstance(network, nn.Module):
+            return "its build gives no nn.Module"
+        missing = [name for name in PROTOCOL if not hasattr(network, name)]
+        if missing:
+            return f"it has no {' and no '.join(missing)}"
+        network.eval()
+        images = torch.zeros(2, channels, side, side)
+        features = cast(Any, network).forward_features(images)
+        embedding = cast(Any, network).forward_head(features, pre_logits=True)
+        logits = cast(Any, network).forward_head(features)
+    if embedding.flatten(1).shape != (2, network.num_features):
+        return f"forward_head with pre_logits gives {embedding.flatten(1).shape[1]} numbers, not its num_features"
+    if logits.shape != (2, classes) or not torch.allclose(network(images), logits, atol=1e-4):
+        return "forward_head gives other logits than forward, or not one a class"
+    return ""
 
 
 def network_kind(name: str) -> NetworkKind:
     """Find a network by name; raises `UsageError` where there is none."""
     if name not in NETWORKS:
-        remedy = f"Use {', '.join(NETWORKS)}, or imprint.register_network."
+        remedy = f"Use {', '.join(NETWORKS)}, or register it first with imprint.register_network."
         raise UsageError(f"network {name!r}", "networks", "there is no such network", remedy)
     return NETWORKS[name]
 
 
+def normalisation(names: Sequence[str], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give the mean and std that networks of one recipe ask for.
+
+    Our own are trained from random weights and take any. Raises `UsageError` where others disagree, or ask for another
+    number of channels.
+    """
+    wanted = {(network_kind(name).mean, network_kind(name).std) for name in names if name not in BUILT_IN}
+    if len(wanted) > 1:
+        cause = "they ask for images of different mean and std"
+        raise UsageError("+".join(names), "networks", cause, "Train them one by one.")
+    mean, std = next(iter(wanted), (PLAIN_MEAN, PLAIN_STD))
+    try:
+        check_normalisation(mean, std, channels)
+    except ValueError as error:
+        raise UsageError("+".join(names), "networks", str(error), "Choose another network.") from None
+    return mean, std
+
+
 def smallest_side(names: Sequence[str]) -> int:
-    """Tell the least height and width in pixels that all of these networks take."""
+    """Find the least height and width in pixels that all of these networks take."""
     return max(network_kind(name).smallest_side for name in names)
 
 
 def input_size(names: Sequence[str], image_size: tuple[int, int], largest: int = 0) -> tuple[int, int]:
-    """Tell the size at which networks take images: theirs, unless they are too small or too large for it.
+    """Choose the size at which networks take images: their own, unless that is too small or too large.
 
     Small images are enlarged in proportion until their shorter side has 28 pixels, large ones scaled down until it has
-    `largest` (0 for no limit).
+    `largest` (0 for no limit). Raises `DataError` where the longer side gets too long.
     """
     shorter = min(image_size)
     too_large = 0 < largest < shorter
@@ -286,7 +323,7 @@ def input_size(names: Sequence[str], image_size: tuple[int, int], largest: int =
         return image_size
     target = max(largest, smallest_side(names)) if too_large else max(USUAL_SIDE, smallest_side(names))
     height, width = (round(side * target / shorter) for side in image_size)
-    if max(height, width) > 16 * max(USUAL_SIDE, target):
+    if max(height, width) > MAX_ASPECT * max(USUAL_SIDE, target):
         raise DataError(
             f"images of {image_size[1]}×{image_size[0]}",
             f"network {'+'.join(names)}",
@@ -307,5 +344,5 @@ def build_networks(names: Sequence[str], channels: int, size: tuple[int, int], c
 
 
 def combine(networks: Sequence[nn.Module]) -> nn.Module:
-    """Make one network of several: an ensemble, or the only one itself."""
+    """Make an ensemble of several networks; a single one stays itself."""
     return networks[0] if len(networks) == 1 else Ensemble(list(networks))

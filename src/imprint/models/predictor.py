@@ -1,4 +1,4 @@
-"""Predictions: what a model says about images, and the CSV that is written of it."""
+"""Predictions: what a model says about images, and Predictor, what every kind of model does with images."""
 
 from __future__ import annotations
 
@@ -31,10 +31,22 @@ class Predictions:
         Names of the columns.
     sources : ndarray, shape (n,)
         Where each image came from, as in `LabelledImages`.
-    doubt : ndarray of float32, shape (n,)
-        See `doubts`.
+    uncertainty : ndarray of float32, shape (n,)
+        The higher, the less the class is to be trusted: from confidence and the OOD score; compare it only within a
+        model.
     unsure_above : float
-        Predictions with more doubt than this are flagged unsure.
+        Predictions with more uncertainty than this are flagged unsure.
+
+    Attributes
+    ----------
+    labels : ndarray of int64, shape (n,)
+        The likeliest class of each image, as position in `class_names`.
+    names : list of str
+        The same by name.
+    confidence : ndarray of float32, shape (n,)
+        The likeliest class's probability.
+    unsure : ndarray of bool, shape (n,)
+        Whether each prediction is flagged.
 
     Examples
     --------
@@ -60,7 +72,7 @@ class Predictions:
 
     @property
     def names(self) -> list[str]:
-        """The likeliest class of each image, by name as in the training data."""
+        """The same by name."""
         return [self.class_names[label] for label in self.labels]
 
     @property
@@ -70,11 +82,11 @@ class Predictions:
 
     @property
     def unsure(self) -> ndarray:
-        """Whether each prediction is more doubtful than all but 1 % of those for genuine images."""
+        """Whether each prediction is more uncertain than all but 1 % of those for genuine images."""
         return np.asarray(self.uncertainty > self.unsure_above)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Give each prediction as plain JSON values.
+        """Convert each prediction to plain JSON values.
 
         Returns
         -------
@@ -92,7 +104,7 @@ class Predictions:
         return [dict(zip(keys, values, strict=True)) for values in facts]
 
     def to_csv(self) -> str:
-        """Lay the predictions out as CSV: `ImageId,Label` for a CSV of pixels, ids from 1, else all four facts.
+        """Format as CSV: `ImageId,Label` for images from a CSV of pixels, ids from 1, else all four facts.
 
         Returns
         -------
@@ -149,23 +161,7 @@ class Predictions:
 
 
 class Predictor(ABC):
-    """What every model does with images. Several threads may ask one model at once.
-
-    Attributes
-    ----------
-    class_names : tuple of str
-        As the labels stood in the training data.
-    spec : InputSpec
-        What it expects of an image.
-    unsure_above : float
-        Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
-
-    Examples
-    --------
-    >>> from imprint.models.classifier import Classifier
-    >>> issubclass(Classifier, Predictor)
-    True
-    """
+    """What every model does with images, by `_compute` alone. Several threads may use one model at once."""
 
     class_names: tuple[str, ...]
     spec: InputSpec
@@ -175,16 +171,15 @@ class Predictor(ABC):
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        """Compute probabilities and doubt of images that have the form of `spec`."""
+        """Compute probabilities and uncertainty of images that have the form of `spec`."""
 
     def predict_proba(self, images: LabelledImages | Data) -> Float32[ndarray, "n classes"]:
-        """Give each image's probability of each class.
+        """Predict each image's probability of each class.
 
         Parameters
         ----------
         images : LabelledImages, or data as `load` takes it
-            Images of the form that the model was trained on, or data that are brought into it; labels
-            are not looked at.
+            Images of the form that the model was trained on, or data that are brought into it; labels are ignored.
 
         Returns
         -------
@@ -207,13 +202,12 @@ class Predictor(ABC):
         return self.predict(images).probabilities
 
     def predict(self, images: LabelledImages | Data) -> Predictions:
-        """Name each image's class.
+        """Predict each image's class.
 
         Parameters
         ----------
         images : LabelledImages, or data as `load` takes it
-            Images of the form that the model was trained on, or data that are brought into it; labels
-            are not looked at.
+            Images of the form that the model was trained on, or data that are brought into it; labels are ignored.
 
         Returns
         -------
@@ -240,31 +234,9 @@ class Predictor(ABC):
         return Predictions(probabilities, self.class_names, ready.sources, uncertainty, self.unsure_above)
 
     def ready(self, data: LabelledImages | Data, part: str | None = None) -> LabelledImages:
-        """Read data in the form that the model was trained on.
+        """Read data in the form that the model was trained on, or one `part` of data that come divided.
 
-        Parameters
-        ----------
-        data : LabelledImages, or data as `load` takes it
-            Images already in that form, or data that are brought into it.
-        part : {"train", "validation", "test"} or None, default=None
-            Which part of data that come divided.
-
-        Returns
-        -------
-        LabelledImages
-            In that form.
-
-        Raises
-        ------
-        DataError
-            When the data cannot be read, or a table has another form.
-
-        Examples
-        --------
-        >>> from imprint import load, train
-        >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
-        >>> model.ready("digits").shape
-        (1, 8, 8)
+        Raises `DataError` where the data cannot be read, or images already read have another form.
         """
         if not isinstance(data, LabelledImages):
             data = load(data, part=part, spec=self.spec, allow_bad=1.0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imprint.models.layers import Dense, Dropout, Ensemble, Flatten, GlobalPool, Residual
+from imprint.models.layers import ConvNet, Dense, Dropout, Ensemble, Flatten, GlobalPool, Residual, members_of
 
 KERAS_TYPES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv2D",
@@ -27,22 +28,8 @@ KERAS_TYPES: dict[type[nn.Module], str] = {
 class Layer:
     """One line of a network's summary.
 
-    Parameters
-    ----------
-    name, type : str
-        As Keras calls them.
-    output_shape : tuple
-        None for the number of images, then rows, columns and channels, or features.
-    parameters : int
-        Numbers that the layer holds.
-    trainable : int
-        Those of them that training changes by gradient.
-
-    Examples
-    --------
-    >>> from imprint.models.networks import tutorial
-    >>> summarise(tutorial(1, 28, 28, 10), (1, 28, 28))[0]
-    Layer(name='conv2d', type='Conv2D', output_shape=(None, 24, 24, 30), parameters=780, trainable=780)
+    `output_shape` has None for the number of images, then rows, columns and channels, or features; of a layer that was
+    not called nothing else. `parameters` counts running averages too, `trainable` only what gradients change.
     """
 
     name: str
@@ -52,55 +39,68 @@ class Layer:
     trainable: int
 
 
+@torch.no_grad()
 def summarise(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
-    """List the layers of a network.
+    """List the layers of a network, or of each member of an ensemble, for images of `shape` (channels, height, width).
 
-    Parameters
-    ----------
-    net : nn.Module
-        A chain of layers, or an ensemble of chains.
-    shape : tuple of int
-        Channels, height and width of its input.
-
-    Returns
-    -------
-    list of Layer
-        One for each layer that Keras would list.
-
-    Examples
-    --------
-    >>> from imprint.models.networks import tutorial
-    >>> [layer.parameters for layer in summarise(tutorial(1, 28, 28, 10), (1, 28, 28))]
-    [780, 0, 4065, 0, 0, 192128, 6450, 510]
+    Of our own networks these are the layers that Keras would list, of any other its children.
     """
     was_training = network.training
     network.eval()
-    if isinstance(network, Ensemble):
-        layers = [
-            replace(layer, name=f"{number}/{layer.name}")
-            for number, member in enumerate(network.members, start=1)
-            for layer in _chain(member, shape)
-        ]
-    else:
-        layers = _chain(network, shape)
+    images = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    layers = []
+    for number, member in enumerate(members_of(network), start=1):
+        listed = _chain(member, images) if isinstance(member, ConvNet) else _children(member, images)
+        prefix = f"{number}/" if isinstance(network, Ensemble) else ""
+        layers += [replace(layer, name=prefix + layer.name) for layer in listed]
     network.train(was_training)
     return layers
 
 
-@torch.no_grad()
-def _chain(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
-    """List a chain's layers by sending one blank image through."""
-    layers = []
-    activations = torch.zeros(1, *shape, device=next(network.parameters()).device)
+def _chain(network: ConvNet, images: Tensor) -> list[Layer]:
+    """List the layers of a chain by running it layer by layer."""
+    layers, activations = [], images
     for name, layer in network.named_children():
         activations = layer(activations)
         if type(layer) in KERAS_TYPES:
-            # Keras writes channels last.
-            output_shape = (None, *activations.shape[2:], activations.shape[1])
-            trainable = _count(layer.parameters())
-            held = trainable + _count(b for b in layer.buffers() if b.is_floating_point())
-            layers.append(Layer(name, KERAS_TYPES[type(layer)], output_shape, held, trainable))
+            layers.append(_layer(name, KERAS_TYPES[type(layer)], activations, layer))
     return layers
+
+
+def _children(network: nn.Module, images: Tensor) -> list[Layer]:
+    """List the children of a network in the order they were first called, by hooks that are removed again."""
+    outputs: dict[str, Any] = {}
+    children = dict(network.named_children())
+    hooks = [
+        child.register_forward_hook(lambda module, given, output, name=name: outputs.__setitem__(name, output))
+        for name, child in children.items()
+    ]
+    try:
+        logits = network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    called = [*outputs, *(name for name in children if name not in outputs)]
+    layers = [_layer(name, type(children[name]).__name__, outputs.get(name), children[name]) for name in called]
+    own = _count(network.parameters(recurse=False))  # such as a class token
+    if own:
+        layers.append(Layer("(itself)", type(network).__name__, (None, *_shape(logits)), own, own))
+    return layers
+
+
+def _layer(name: str, kind: str, output: Any, layer: nn.Module) -> Layer:
+    trainable = _count(layer.parameters())
+    held = trainable + _count(buffer for buffer in layer.buffers() if buffer.is_floating_point())
+    return Layer(name, kind, (None, *_shape(output)), held, trainable)
+
+
+def _shape(output: Any) -> tuple[int, ...]:
+    """Give the shape of an output, or of the first of several, without the images; channels last, as Keras does."""
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        return ()
+    return (*output.shape[2:], output.shape[1]) if output.ndim == 4 else tuple(output.shape[1:])
 
 
 def _count(tensors: Iterable[Tensor]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 from imprint.core.errors import DataError
 from imprint.preprocessing.glyph import GlyphForm, fit_glyph, glyph_steps
 
-LARGEST = 4096  # pixels of a side; a file that claims more is not believed
+VERSION = 1  # of the contract's form, within model files and ONNX files
+MAX_SIDE = 4096  # pixels; a file that claims more is not believed
+PLAIN_MEAN, PLAIN_STD = (0.0,), (1.0,)  # pixels from 0 to 1 as they are
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,15 @@ class InputSpec:
         Height and width in pixels that its network takes; images are scaled where this differs.
     glyph : GlyphForm or None, default=None
         How ink stood on its ground in the images that the model was trained on; None for photos.
+    mean : tuple of float, default=(0.0,)
+        Subtracted from pixels from 0 to 1: one number a channel, or a single one for all.
+    std : tuple of float, default=(1.0,)
+        What the difference is then divided by, likewise.
+
+    Attributes
+    ----------
+    version : int
+        Of the contract's form; `from_dict` refuses another.
 
     Examples
     --------
@@ -44,6 +56,9 @@ class InputSpec:
     image_size: tuple[int, int]
     input_size: tuple[int, int]
     glyph: GlyphForm | None = None
+    mean: tuple[float, ...] = PLAIN_MEAN
+    std: tuple[float, ...] = PLAIN_STD
+    version: int = field(default=VERSION, init=False)
 
     def check(self, shape: tuple[int, int, int], where: str) -> None:
         """Refuse images of another form than those the model was trained on.
@@ -70,12 +85,28 @@ class InputSpec:
                 f"images of {describe(shape)}",
                 where,
                 f"the model was trained on images of {describe(expected)}",
-                "Give images of that form, or files of images, which are brought into it.",
+                "Give images of that form, or image files, which are brought into it.",
             )
 
     @classmethod
     def from_shape(cls, shape: tuple[int, int, int]) -> InputSpec:
-        """Give the contract of images as they are: channels, height and width."""
+        """Make the contract that takes images as they are.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Channels, height and width.
+
+        Returns
+        -------
+        InputSpec
+            Without scaling or a form of glyphs.
+
+        Examples
+        --------
+        >>> InputSpec.from_shape((3, 48, 64)).input_size
+        (48, 64)
+        """
         channels, height, width = shape
         return cls(channels, (height, width), (height, width))
 
@@ -86,7 +117,7 @@ class InputSpec:
         Parameters
         ----------
         values : mapping
-            Field name to value.
+            Field name to value, as `dataclasses.asdict` gives them.
 
         Returns
         -------
@@ -96,72 +127,49 @@ class InputSpec:
         Raises
         ------
         KeyError, TypeError, ValueError
-            When the values do not hold together.
+            When the version is another, or the values do not fit together.
 
         Examples
         --------
-        >>> values = {"channels": 1, "image_size": [8, 8], "input_size": [28, 28], "glyph": None}
-        >>> InputSpec.from_dict(values).input_size
+        >>> values = {"version": 1, "channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
+        >>> InputSpec.from_dict(values | {"glyph": None, "mean": [0.5], "std": [0.5]}).input_size
         (28, 28)
         """
+        if values.get("version") != VERSION:
+            raise ValueError(f"its input contract has another version than {VERSION}, which this Imprint reads")
         (height, width), (input_height, input_width) = (
             [int(side) for side in values[key]] for key in ("image_size", "input_size")
         )
         glyph = None if values["glyph"] is None else GlyphForm(**values["glyph"])
-        spec = cls(int(values["channels"]), (height, width), (input_height, input_width), glyph)
+        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+        spec = cls(int(values["channels"]), (height, width), (input_height, input_width), glyph, mean, std)
         if not 1 <= spec.channels <= 4:
             raise ValueError("channels")
-        if not 1 <= min(*spec.image_size, *spec.input_size) <= max(*spec.image_size, *spec.input_size) <= LARGEST:
-            raise ValueError("sizes of images")
+        if not 1 <= min(*spec.image_size, *spec.input_size) <= max(*spec.image_size, *spec.input_size) <= MAX_SIDE:
+            raise ValueError("image sizes")
+        check_normalisation(mean, std, spec.channels)
         return spec
 
 
+def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+    """Raise `ValueError` unless there is one number a channel, or one for all, and dividing by `std` is sound."""
+    if len(mean) not in (1, channels) or len(std) not in (1, channels):
+        raise ValueError(f"mean and std have {len(mean)} and {len(std)} numbers for {channels} channels")
+    if not all(map(math.isfinite, mean)) or not all(1e-6 <= value < math.inf for value in std):
+        raise ValueError("mean or std is not a usable number")
+
+
 def describe(shape: tuple[int, int, int]) -> str:
-    """Put an image's form into words.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Channels, height and width.
-
-    Returns
-    -------
-    str
-        Width × height and the kind of colour.
-
-    Examples
-    --------
-    >>> describe((1, 28, 28))
-    '28×28 grey'
-    """
+    """Put an image's form (channels, height, width) into words, such as 28×28 grey."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'colour' if channels == 3 else f'{channels} channels'}"
 
 
 def fit(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
-    """Bring one image of any size into the form that a model was trained on.
+    """Bring one image of any size, grey or colour, into the form that a model was trained on.
 
-    It is scaled until it covers that form, and its middle is cut out. An image of that size
-    passes untouched.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (h, w, k)
-        Brightness, 0 to 255; k is 1 for grey, 3 for colour.
-    spec : InputSpec
-        The model's input contract.
-
-    Returns
-    -------
-    ndarray of uint8, shape (spec.channels, *spec.image_size)
-        Bilinear samples, anti-aliased where the image shrinks. Colour becomes grey as its
-        luminance (0.299 red, 0.587 green, 0.114 blue: ITU-R BT.601), grey is repeated for colour.
-
-    Examples
-    --------
-    >>> wide = np.full((50, 80, 3), 200, dtype=np.uint8)
-    >>> fit(wide, InputSpec(1, (28, 28), (28, 28))).shape
-    (1, 28, 28)
+    It is scaled, bilinear and anti-aliased, until it covers that form, and its middle is cut out; an image of that size
+    passes untouched. Colour becomes grey as its luminance (ITU-R BT.601), grey is repeated for colour.
     """
     if spec.glyph is not None:
         return fit_glyph(image, spec.glyph, spec.image_size)
@@ -175,26 +183,7 @@ def fit(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H 
 
 
 def fitting_steps(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tuple[str, UInt8[ndarray, "_ _ _"]]]:
-    """Show how `fit` brings an image into the form.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (h, w, k)
-        Brightness, 0 to 255; k is 1 for grey, 3 for colour.
-    spec : InputSpec
-        The model's input contract.
-
-    Returns
-    -------
-    list of tuple of str and ndarray of uint8
-        Name and image, channels last, of each step; the last is what the model sees.
-
-    Examples
-    --------
-    >>> wide = np.full((50, 80, 3), 200, dtype=np.uint8)
-    >>> [name for name, _ in fitting_steps(wide, InputSpec(1, (28, 28), (28, 28)))]
-    ['as given', 'as the model sees it']
-    """
+    """Show how `fit` brings an image into the form: name and image, channels last, of each step."""
     if spec.glyph is not None:
         return glyph_steps(image, spec.glyph, spec.image_size)
     return [("as given", image), ("as the model sees it", fit(image, spec).transpose(1, 2, 0))]
@@ -204,7 +193,7 @@ def _cover(image: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarr
     """Scale an image to cover a size and cut out its middle, in one step."""
     height, width, channels = image.shape
     share = min(height / size[0], width / size[1])
-    across, down = min(share * size[1], width), min(share * size[0], height)  # rounding may lead out
+    across, down = min(share * size[1], width), min(share * size[0], height)  # rounding may exceed the image
     left, top = (width - across) / 2, (height - down) / 2
     whole = Image.fromarray(image[..., 0] if channels == 1 else image)
     box = (left, top, left + across, top + down)
@@ -213,31 +202,11 @@ def _cover(image: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarr
 
 
 def scaling_weights(given: int, wanted: int) -> Float32[ndarray, "given wanted"]:
-    """Tell how much each pixel along a side gives to each pixel of the scaled side: bilinear, anti-aliased.
+    """Compute how much each pixel along a side adds to each pixel of the scaled side: bilinear, anti-aliased.
 
-    The weights are multiples of 2^-16. Times whole numbers from 0 to 255 they and their sums fit float32's 24 bits, so
-    scaling by multiplication with them is exact, whatever the order of adding: torch and ONNX give the same pixels.
-
-    Parameters
-    ----------
-    given : int
-        Pixels along the side.
-    wanted : int
-        Pixels after scaling.
-
-    Returns
-    -------
-    ndarray of float32, shape (given, wanted)
-        Columns sum to 1.
-
-    References
-    ----------
-    Pillow's src/libImaging/Resample.c, whose weights are multiples of 2^-22, in whole numbers.
-
-    Examples
-    --------
-    >>> scaling_weights(4, 2)[:, 0].tolist()
-    [0.4285736083984375, 0.4285736083984375, 0.142852783203125, 0.0]
+    The weights are multiples of 2^-16 (Pillow's, in src/libImaging/Resample.c, of 2^-22). Times whole numbers from 0 to
+    255 they and their sums fit float32's 24 bits, so scaling by multiplication with them is exact, whatever the order
+    of adding: torch and ONNX give the same pixels.
     """
     step = given / wanted
     centres = (np.arange(wanted) + 0.5) * step

@@ -41,13 +41,13 @@ def training_versions(
     """
     import torch
 
-    from imprint.preprocessing.prepare import prepare
+    from imprint.preprocessing.prepare import normalise, scale
     from imprint.training.augmentation import augment
 
     repeated = torch.from_numpy(np.repeat(pixels, versions, axis=0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        augmented = augment(prepare(repeated, spec), recipe)
+        augmented = augment(normalise(scale(repeated, spec)), recipe)
     as_bytes: UInt8[ndarray, "m c H W"] = (augmented * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     return as_bytes.reshape(len(pixels), versions, *as_bytes.shape[1:])
 

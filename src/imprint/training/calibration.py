@@ -23,7 +23,7 @@ from imprint.models.inference import (
 )
 from imprint.models.ood import fit_mahalanobis
 from imprint.preprocessing.input_spec import InputSpec
-from imprint.preprocessing.prepare import prepare
+from imprint.preprocessing.prepare import normalise, scale
 from imprint.recipes import Recipe
 from imprint.training.augmentation import augment
 from imprint.training.plan import Plan
@@ -104,5 +104,6 @@ def coverage_statement(held_out: int) -> str:
 
 def _augmented(pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, recipe: Recipe) -> UInt8[ndarray, "n c H W"]:
     """Change images at random as in training, at the size that the network takes."""
-    changed = (augment(prepare(torch.from_numpy(part), spec), recipe) for part in in_chunks(pixels, AUGMENTED_AT_ONCE))
+    parts = (normalise(scale(torch.from_numpy(part), spec)) for part in in_chunks(pixels, AUGMENTED_AT_ONCE))
+    changed = (augment(part, recipe) for part in parts)
     return np.concatenate([(part * 255).round().to(torch.uint8).numpy() for part in changed])

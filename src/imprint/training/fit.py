@@ -21,7 +21,7 @@ from imprint.core.memmap import take_rows
 from imprint.core.metrics import log_loss
 from imprint.core.progress import progress_bar, say
 from imprint.models.inference import predict_probabilities
-from imprint.preprocessing.prepare import prepare
+from imprint.preprocessing.prepare import normalise, scale, standardise
 from imprint.recipes import Recipe
 from imprint.training.augmentation import augment
 from imprint.training.plan import Plan
@@ -127,7 +127,8 @@ def _batches(
     """Deal augmented images and their labels, several batches augmented at once."""
     at_once = max(1, AUGMENTED_AT_ONCE // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
     for chosen in order.split(batch_size * at_once):
-        augmented = augment(prepare(_take(pixels, chosen, plan), plan.spec), plan.recipe)
+        images = normalise(scale(_take(pixels, chosen, plan), plan.spec))
+        augmented = standardise(augment(images, plan.recipe), plan.spec)
         yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
 
 

@@ -18,7 +18,7 @@ from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.split import split
 from imprint.models.hardware import choose_device
-from imprint.models.networks import input_size
+from imprint.models.networks import input_size, normalisation
 from imprint.preprocessing.glyph import learn_glyph_form
 from imprint.preprocessing.input_spec import InputSpec, describe
 from imprint.recipes import PHOTOS, QUICK, Recipe, RecipeFields, find_recipe
@@ -81,7 +81,8 @@ def make_plan(
     network_size = input_size(settled.all_networks, (height, width), settled.largest_side)
     # Images of several sizes were scaled and cropped for training, so others will be too.
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
-    spec = InputSpec(channels, (height, width), network_size, glyph)
+    mean, std = normalisation(settled.all_networks, channels)
+    spec = InputSpec(channels, (height, width), network_size, glyph, mean, std)
     prints = fingerprints(images.pixels)
     copies = first_copies(prints)
     warnings = (*_copies_told(images, copies), *_spellings_told(images))

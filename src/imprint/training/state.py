@@ -25,6 +25,7 @@ from imprint.models.hardware import (
     choose_compute_config,
     machine_name,
 )
+from imprint.models.inference import network_compute_config
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, broken, read_model_file, write_model_file
 from imprint.models.networks import build_network, combine
 from imprint.recipes import Recipe
@@ -93,8 +94,7 @@ def start_network(
     seconds: float = 0.0,
 ) -> TrainingState:
     """Draw the weights of the network that follows the `finished` ones, and set up what trains it."""
-    compute = choose_compute_config(plan.device, plan.recipe.precision)
-    network = _drawn(plan.recipe.networks[len(finished)], plan, compute)
+    network, compute = _drawn(plan.recipe.networks[len(finished)], plan)
     optimisers = build_optimisers(plan.recipe, network)
     schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))
     losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
@@ -108,13 +108,14 @@ def copy_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def _drawn(name: str, plan: Plan, compute: ComputeConfig) -> nn.Module:
-    """Draw a network's weights, laid out as training wants them."""
+def _drawn(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
+    """Draw a network's weights, laid out as training wants them, and choose how to compute it."""
     classes = len(plan.images.class_names)
     network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device)
+    compute = network_compute_config(network, plan.device, plan.recipe.precision)
     if compute.layout == CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
+    return network, compute
 
 
 class Checkpoint:
@@ -201,9 +202,8 @@ class ResumableRun:
 
     def restore(self, plan: Plan) -> TrainingState:
         """Give the state where the checkpoint stands, and torch its random numbers of then."""
-        compute = choose_compute_config(plan.device, plan.recipe.precision)
         try:
-            finished = [_drawn(name, plan, compute) for name in plan.recipe.networks[: self.facts["networks"]]]
+            finished = [_drawn(name, plan)[0] for name in plan.recipe.networks[: self.facts["networks"]]]
             state = start_network(plan, finished, self.epochs)
             if not 0 <= state.epoch <= plan.recipe.epochs:
                 raise ValueError("epochs")
