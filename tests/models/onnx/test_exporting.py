@@ -1,5 +1,4 @@
 import json
-import logging
 import subprocess
 import sys
 from copy import deepcopy
@@ -78,6 +77,30 @@ def test_int8_is_smaller_and_its_loss_is_measured(model, digits, tmp_path):
     assert "accuracy" in str(rounding)
     loaded = OnnxClassifier.load(tmp_path / "small.onnx")
     assert (loaded.predict(digits).labels == digits.labels).mean() == pytest.approx(rounding.accuracy, abs=0.01)
+
+
+def test_int8_leaves_the_logging_of_its_host_alone(model_file, tmp_path):
+    """In a process of its own, since pytest installs handlers."""
+    done = subprocess.run([sys.executable, "-c", HOST, model_file], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == ["before", "during", "after"]
+
+
+HOST = """
+import logging, sys, imprint
+from imprint.models.onnx import quantise
+state = lambda: (logging.root.handlers[:], logging.root.filters[:], logging.root.level, logging.root.manager.disable)
+before, read = state(), quantise._Reader.get_next
+def get_next(self):
+    if "during" in messages:
+        logging.getLogger("host").warning(messages.pop())
+    return read(self)
+messages, quantise._Reader.get_next = ["during"], get_next
+logging.getLogger("host").warning("before")
+imprint.export(imprint.Classifier.load(sys.argv[1], "cpu"), "small.onnx", "digits", int8=True)
+logging.getLogger("host").warning("after")
+assert state() == before
+"""
 
 
 def test_a_gain_by_int8_reads_as_one():

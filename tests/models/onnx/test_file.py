@@ -99,6 +99,13 @@ def test_every_flipped_bit_is_noticed(onnx_file):
             parse_facts(bytes(flipped), "flipped.onnx")
 
 
+def test_a_file_of_the_first_format_is_named(onnx_file):
+    older = tampered(lambda model, facts: facts.update(format=1))(onnx_file.read_bytes())
+    with pytest.raises(ModelFileError, match=r"its format is 1, and this Imprint reads 2\. .* export it again"):
+        parse_facts(older, "older.onnx")
+    assert older[-SEAL_LENGTH:] == seal(older[:-SEAL_LENGTH])
+
+
 def test_a_huge_file_is_refused_unread(onnx_file, tmp_path):
     path = tmp_path / "huge.onnx"
     with open(path, "wb") as file:

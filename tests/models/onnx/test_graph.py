@@ -5,14 +5,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from imprint import ImprintError, OnnxClassifier, export
 from imprint.models.classifier import Classifier
 from imprint.models.inference import TTA_VIEWS, predict_with_embeddings
-from imprint.models.layers import Dense
+from imprint.models.layers import ConvNet, Dense, Ensemble
 from imprint.models.networks import NETWORKS, build_networks
 from imprint.models.onnx.graph import IR_VERSION, OPSET, classifier_model, network_model
 from imprint.models.ood import MahalanobisScore, fit_mahalanobis, ood_detector_classes
 from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.prepare import prepare
 from imprint.recipes import RECIPES
 
 
@@ -25,8 +29,11 @@ def trained(names, channels=1, size=(28, 28), tta="none", image_size=None, matri
             for values in (layer.weight.data, layer.bias.data, layer.running_mean):
                 values.normal_(0.0, 0.5)
             layer.running_var.uniform_(0.5, 2.0)
-    spec = InputSpec(channels, image_size or size, size)
     recipe = replace(RECIPES["quick"], networks=names, tta=tta, hflip="yes")
+    return classifier(network, InputSpec(channels, image_size or size, size), recipe, matrices)
+
+
+def classifier(network, spec, recipe=RECIPES["quick"], matrices=None):
     embeddings = predict_with_embeddings(network.eval(), images(spec, 50), spec)[1]
     score = fit_mahalanobis(embeddings, torch.arange(50) % 7, 7)
     score = MahalanobisScore(score.centres, score.whitening[:matrices])
@@ -112,3 +119,101 @@ def test_weights_are_kept_once(model):
     score = (model.ood_score.whitening, model.ood_score.centres)
     inside = sum(tensor.nbytes for tensor in (*model.network.parameters(), *score))
     assert inside < whole.ByteSize() < inside + 60_000
+
+
+class ForeignNet(nn.Module):
+    """A network that follows timm's protocol, of layers that Imprint does not know."""
+
+    def __init__(self, channels=1, classes=7):
+        super().__init__()
+        self.num_features = 24
+        self.stem = nn.Conv2d(channels, 16, 3, stride=2, padding=1)
+        self.stem_norm = nn.GroupNorm(4, 16)
+        self.block = nn.Conv2d(16, 24, 3, padding=1, groups=8)
+        self.block_norm = nn.BatchNorm2d(24)
+        self.head_norm = nn.LayerNorm(24)
+        self.head = nn.Linear(24, classes)
+
+    def forward_features(self, images):
+        features = F.avg_pool2d(F.gelu(self.stem_norm(self.stem(images))), 2)
+        return F.silu(self.block_norm(self.block(features)))
+
+    def forward_head(self, features, pre_logits=False):
+        embeddings = self.head_norm(features.mean((2, 3)))
+        return embeddings if pre_logits else self.head(embeddings)
+
+    def forward(self, images):
+        return self.forward_head(self.forward_features(images))
+
+
+@pytest.fixture(scope="module")
+def foreign(digits):
+    """That network, after 20 steps on real images."""
+    torch.manual_seed(0)
+    network, spec = ForeignNet(), InputSpec(1, (8, 8), (28, 28))
+    prepared, labels = prepare(torch.from_numpy(digits.pixels[:400]), spec), torch.from_numpy(digits.labels[:400] % 7)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(20):
+        optimiser.zero_grad()
+        F.cross_entropy(network(prepared), labels).backward()
+        optimiser.step()
+    return classifier(network, spec)
+
+
+@pytest.mark.parametrize("tta", ["none", "shifts"])
+def test_a_network_of_unknown_layers_predicts_as_before(foreign, digits, tmp_path, recwarn, capfd, tta):
+    model = replace(foreign, recipe=replace(foreign.recipe, tta=tta))
+    confidence = replace(model, tta_below=0.0).predict(digits).confidence
+    model = replace(model, tta_below=float(np.quantile(confidence, 0.3)))
+    exported = export(model, tmp_path / "foreign.onnx", digits)
+    assert exported.same == 1
+    assert exported.difference < 1e-4
+    assert (exported.viewed > 0) == (tta != "none")
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    written = OnnxClassifier.load(tmp_path / "foreign.onnx")
+    assert np.ptp(written.predict_proba(digits), axis=0).max() > 0.5
+    for start in range(0, 100, 5):
+        for images in (digits[start : start + 1], digits[start : start + 5]):
+            assert np.abs(written.predict_proba(images) - model.predict_proba(images)).max() < 1e-4
+
+
+def test_an_unknown_layer_among_known_ones(digits):
+    torch.manual_seed(0)
+    known = build_networks(("quick",), 1, (28, 28), 7)
+    mixed = ConvNet()
+    for name, layer in known.named_children():
+        mixed.add_module(name, nn.GELU() if name == "relu_2" else layer)
+    assert any(isinstance(layer, nn.GELU) for layer in mixed)
+    for network in (mixed, Ensemble([ForeignNet(), known, mixed])):
+        model = classifier(network, InputSpec(1, (8, 8), (28, 28)))
+        probabilities, uncertainty = differences(model, digits.pixels[:20])
+        assert probabilities < 1e-4
+        assert uncertainty < 1e-3
+
+
+def test_mean_and_std_are_inside():
+    plain = trained(("quick",), channels=3)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    model = replace(plain, spec=replace(plain.spec, mean=mean, std=std), temperature=1.0)
+    pixels = images(model.spec, 9)
+    normalised = (torch.from_numpy(pixels) / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.inference_mode():
+        expected = model.network(normalised).softmax(dim=1).numpy()
+    assert np.abs(run(model)(pixels)[0] - expected).max() < 1e-5
+
+
+def test_a_network_that_no_file_may_hold_is_refused():
+    class Sorting(ForeignNet):
+        def forward_features(self, images):
+            return super().forward_features(images.sort(dim=3).values)
+
+    class Complex(ForeignNet):
+        def forward_features(self, images):
+            return super().forward_features(torch.fft.fft(images).real)
+
+    spec = InputSpec(1, (28, 28), (28, 28))
+    with pytest.raises(ImprintError, match="network at Sorting: it needs the operators TopK, which no file may hold"):
+        network_model(Sorting().eval(), spec, 7)
+    with pytest.raises(ImprintError, match=r"network at Complex: torch\.onnx\.export cannot write it \("):
+        network_model(Complex().eval(), spec, 7)

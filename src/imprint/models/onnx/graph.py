@@ -7,9 +7,10 @@ networks with layers that are not in `LAYERS`.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -241,14 +242,15 @@ class _ProbabilitiesAndEmbeddings(nn.Module):
 
 def _trace(network: nn.Module, spec: InputSpec) -> GraphProto:
     """Let torch write a network. Its older exporter, since the newer needs the package onnxscript."""
-    content, outputs = io.BytesIO(), [PROBABILITIES, EMBEDDINGS]
-    with warnings.catch_warnings():
+    outputs = [PROBABILITIES, EMBEDDINGS]
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "network.onnx"
         warnings.simplefilter("ignore")  # of the older exporter, and of sizes taken as constant: `export` compares
         try:
             torch.onnx.export(
                 _ProbabilitiesAndEmbeddings(network).eval(),
                 (torch.zeros(2, spec.channels, *spec.input_size),),
-                content,
+                path,
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[PREPARED],
@@ -258,7 +260,7 @@ def _trace(network: nn.Module, spec: InputSpec) -> GraphProto:
         except RuntimeError as error:  # the base of all that torch.onnx raises
             cause = " ".join(str(error).split())
             raise _unwritable(network, f"torch.onnx.export cannot write it ({cause[:200]})") from None
-    graph = onnx.load_model_from_string(content.getvalue()).graph
+        graph = onnx.load(path).graph
     forbidden = {node.op_type for node in graph.node if node.domain or node.op_type not in OPERATORS}
     if forbidden:
         raise _unwritable(network, f"it needs the operators {', '.join(sorted(forbidden))}, which no file may hold")
