@@ -1,4 +1,4 @@
-"""Name images by an exported model without Imprint: python onnx_without_imprint.py digits.onnx seven.png …"""
+"""Classify images with an exported model, without Imprint: python onnx_without_imprint.py digits.onnx seven.png …"""
 
 import json
 import sys
@@ -13,6 +13,6 @@ _, channels, height, width = session.get_inputs()[0].shape
 for path in sys.argv[2:]:
     image = Image.open(path).convert("L" if channels == 1 else "RGB").resize((width, height))
     pixels = np.asarray(image, dtype=np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
-    probabilities, uncertainty = session.run(["probabilities", "doubt"], {"pixels": pixels})
+    probabilities, uncertainty = session.run(["probabilities", "uncertainty"], {"pixels": pixels})
     name, unsure = facts["class_names"][probabilities[0].argmax()], uncertainty[0] > facts["unsure_above"]
     print(path, name, f"{probabilities.max():.4f}", "unsure" if unsure else "")

@@ -13,7 +13,7 @@ from imprint.analysis.evaluation import compare
 
 BLOCKED = """
 import sys
-sys.modules |= dict.fromkeys({blocked!r})  # None stands for a module that is not there
+sys.modules |= dict.fromkeys({blocked!r})  # None stands for a module that is missing
 sys.argv[1:] = {arguments!r}
 from imprint.__main__ import main
 main()
@@ -30,9 +30,9 @@ def loaded(onnx_file):
     return OnnxClassifier.load(onnx_file)
 
 
-def test_the_exported_model_answers_as_the_model_does(loaded, model, digits):
-    strange = replace(digits, pixels=255 - digits.pixels)
-    for images in (digits, strange):
+def test_the_exported_model_predicts_as_the_model_does(loaded, model, digits):
+    inverted = replace(digits, pixels=255 - digits.pixels)
+    for images in (digits, inverted):
         expected, found = model.predict(images), loaded.predict(images)
         assert np.abs(expected.probabilities - found.probabilities).max() < 1e-4
         assert expected.names == found.names
@@ -48,13 +48,13 @@ def test_it_is_scored_and_compared_as_the_model_is(loaded, model, digits):
     assert compare(loaded, model, digits).difference == 0
 
 
-def test_threads_that_ask_at_once_get_what_one_gets(loaded, digits):
+def test_threads_predict_at_the_same_time_as_one_does(loaded, digits):
     expected = loaded.predict_proba(digits)
     starts = [0, 1, 2, 3] * 3
     with ThreadPoolExecutor(4) as pool:
-        labelled = list(pool.map(lambda start: loaded.predict_proba(digits[start:]), starts))
-    for start, answer in zip(starts, labelled, strict=True):
-        assert np.abs(answer - expected[start:]).max() < 1e-4
+        results = list(pool.map(lambda start: loaded.predict_proba(digits[start:]), starts))
+    for start, probabilities in zip(starts, results, strict=True):
+        assert np.abs(probabilities - expected[start:]).max() < 1e-4
 
 
 TORCH = ("torch", "safetensors", "sklearn", "matplotlib")
@@ -80,6 +80,6 @@ def test_a_missing_package_is_named_with_its_remedy(onnx_file, digits_csv, model
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == (
             f"error: package {package} at this Python: it is missing, and ONNX needs it. "
-            "Install it: pip install 'imprint[export]'.\n"
+            "Install it: pip install onnx onnxruntime.\n"
         )
     assert not model_file.with_suffix(".onnx").exists()

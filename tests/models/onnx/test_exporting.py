@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -6,11 +9,11 @@ import pytest
 
 from imprint import DataError, ImprintError, OnnxClassifier, UsageError, export
 from imprint.cli.app import app
-from imprint.models.onnx.exporting import Rounding, proving_images
+from imprint.models.onnx.exporting import Rounding, sample_images
 from imprint.preprocessing.input_spec import InputSpec
 
 
-def test_the_command_tells_how_the_file_was_proved(model_file, tmp_path, capsys):
+def test_the_command_prints_how_the_file_compares(model_file, tmp_path, capsys):
     path = tmp_path / "d.onnx"
     app(["export", str(model_file), "-o", str(path), "--data", "digits", "--json"], standalone_mode=False)
     facts = json.loads(capsys.readouterr().out)
@@ -26,23 +29,23 @@ def test_the_command_tells_how_the_file_was_proved(model_file, tmp_path, capsys)
     model_file.with_suffix(".onnx").unlink()
 
 
-def test_a_name_that_predict_would_not_know_is_refused(model, tmp_path):
+def test_a_name_without_the_suffix_is_refused(model, tmp_path):
     with pytest.raises(UsageError, match=r"Let the name end in \.onnx"):
         export(model, tmp_path / "model.txt")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 1.5}, {"tta_below": 0.0}, {"class": True}])
-def test_a_file_that_answers_otherwise_is_not_kept(model, digits, tmp_path, monkeypatch, wrong):
-    """The graph is built of a model that differs a little from the one it is compared with."""
+def test_a_file_that_predicts_otherwise_is_not_kept(model, digits, tmp_path, monkeypatch, wrong):
+    """The graph is built from a model that differs a little from the one it is compared with."""
     import imprint.models.onnx.graph
 
     build = imprint.models.onnx.graph.classifier_model
     if "class" in wrong:
-        dense = model.network.dense.bias.detach().clone().roll(1)
-        written = imprint.models.onnx.graph.network_model
+        bias = model.network.dense.bias.detach().clone().roll(1)
+        write = imprint.models.onnx.graph.network_model
         monkeypatch.setattr(
-            imprint.models.onnx.graph, "network_model", lambda network, *rest: written(turned(network, dense), *rest)
+            imprint.models.onnx.graph, "network_model", lambda network, *rest: write(with_bias(network, bias), *rest)
         )
     else:
         monkeypatch.setattr(
@@ -50,15 +53,13 @@ def test_a_file_that_answers_otherwise_is_not_kept(model, digits, tmp_path, monk
             "classifier_model",
             lambda model, network: build(replace(model, **wrong), network),
         )
-    (tmp_path / "d.onnx").write_text("former")
-    with pytest.raises(ImprintError, match="it does not answer as before"):
+    (tmp_path / "d.onnx").write_text("older")
+    with pytest.raises(ImprintError, match="its predictions are not the model's"):
         export(model, tmp_path / "d.onnx", digits)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("d.onnx", "former")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("d.onnx", "older")]
 
 
-def turned(network, bias):
-    from copy import deepcopy
-
+def with_bias(network, bias):
     other = deepcopy(network)
     other.dense.bias.data = bias
     return other
@@ -78,7 +79,31 @@ def test_int8_is_smaller_and_its_loss_is_measured(model, digits, tmp_path):
     assert (loaded.predict(digits).labels == digits.labels).mean() == pytest.approx(rounding.accuracy, abs=0.01)
 
 
-def test_a_gain_by_int8_is_called_one():
+def test_int8_leaves_the_logging_of_its_host_alone(model_file, tmp_path):
+    """In a process of its own, since pytest installs handlers."""
+    done = subprocess.run([sys.executable, "-c", HOST, model_file], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == ["before", "during", "after"]
+
+
+HOST = """
+import logging, sys, imprint
+from imprint.models.onnx import quantise
+state = lambda: (logging.root.handlers[:], logging.root.filters[:], logging.root.level, logging.root.manager.disable)
+before, read = state(), quantise._Reader.get_next
+def get_next(self):
+    if "during" in messages:
+        logging.getLogger("host").warning(messages.pop())
+    return read(self)
+messages, quantise._Reader.get_next = ["during"], get_next
+logging.getLogger("host").warning("before")
+imprint.export(imprint.Classifier.load(sys.argv[1], "cpu"), "small.onnx", "digits", int8=True)
+logging.getLogger("host").warning("after")
+assert state() == before
+"""
+
+
+def test_a_gain_by_int8_reads_as_one():
     gained = Rounding(1000, accuracy=0.992, before=0.99, interval=(-0.0041, 0.0002))
     assert "0.9920 instead of 0.9900, difference +0.0020 (95 % interval -0.0002 to +0.0041;" in str(gained)
 
@@ -91,27 +116,27 @@ def test_int8_without_labels_is_refused(model, digits, tmp_path):
 
 
 def test_int8_that_loses_too_much_is_not_kept(model, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("imprint.models.onnx.quantise.quantised", lambda network, prepared: emptied(network))
+    monkeypatch.setattr("imprint.models.onnx.quantise.quantise_network", lambda network, prepared: zeroed(network))
     with pytest.raises(ImprintError, match=r"int8 at .*: accuracy 0\.\d+ instead of 0\.9\d+, difference -0\.\d+ \("):
         export(model, tmp_path / "small.onnx", digits, int8=True)
     assert not list(tmp_path.iterdir())
 
 
-def emptied(network):
+def zeroed(network):
     for tensor in network.graph.initializer:
         if tensor.data_type == 1:
             tensor.raw_data = bytes(len(tensor.raw_data))
     return network
 
 
-def test_a_folder_that_is_not_there_is_named(model, tmp_path):
+def test_a_missing_folder_is_named(model, tmp_path):
     with pytest.raises(UsageError, match=r"d\.onnx at .*nowhere: it cannot be written"):
         export(model, tmp_path / "nowhere" / "d.onnx")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_that_come_along_are_real_and_differ(channels):
-    pixels = proving_images(InputSpec(channels, (20, 30), (20, 30))).pixels
+def test_sample_images_are_real_and_differ(channels):
+    pixels = sample_images(InputSpec(channels, (20, 30), (20, 30))).pixels
     assert pixels.shape == (300, channels, 20, 30)
     assert len(np.unique(pixels.reshape(300, -1), axis=0)) == 300
     assert 20 < pixels.std() < 120

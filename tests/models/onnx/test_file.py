@@ -7,23 +7,23 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from imprint import ModelFileError, OnnxClassifier
-from imprint.models.onnx.file import LARGEST, OPERATORS, SEAL_LENGTH, opened, sealed
+from imprint.models.onnx.file import MAX_BYTES, OPERATORS, SEAL_LENGTH, parse_facts, seal, serialise
 
 
-def resealed(change):
-    """Do what somebody would who means harm: change the model, then seal it anew."""
+def tampered(change):
+    """Do what an attacker would: change the model, then compute the digest again."""
 
     def damage(content):
         model = onnx.ModelProto.FromString(content[:-SEAL_LENGTH])
-        facts = opened(content, "before")
+        facts = parse_facts(content, "before")
         del model.metadata_props[:]
         change(model, facts)
-        return sealed(model, facts)
+        return serialise(model, facts)
 
     return damage
 
 
-def outside(tensor, location="../../etc/passwd"):
+def move_out(tensor, location="../../etc/passwd"):
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -41,7 +41,7 @@ def attribute(**held):
 
 def constant(kind):
     tensor = numpy_helper.from_array(np.ones(3, np.float32), "c")
-    outside(tensor)
+    move_out(tensor)
     return {"t": {"t": tensor}, "tensors": {"tensors": [tensor]}, "sparse": {"sparse_tensor": {"values": tensor}}}[kind]
 
 
@@ -56,31 +56,31 @@ DAMAGES = {
         onnx.helper.make_graph([], "g", [], [])
     ).SerializeToString(),
     "a seal alone": lambda content: content[-SEAL_LENGTH:],
-    "another version": resealed(lambda model, facts: facts.update(format=2)),
-    "no facts": lambda content: sealed(onnx.ModelProto(), {}),
-    "no classes": resealed(lambda model, facts: facts.update(class_names=[])),
-    "fewer classes": resealed(lambda model, facts: facts.update(class_names=["a"])),
-    "a class twice": resealed(lambda model, facts: facts.update(class_names=["a"] * 10)),
-    "an enormous size": resealed(lambda model, facts: facts["input_spec"].update(image_size=[10**9, 10**9])),
-    "another size": resealed(lambda model, facts: facts["input_spec"].update(image_size=[9, 9])),
-    "no threshold": resealed(lambda model, facts: facts.update(unsure_above="nan")),
-    "weights in another file": resealed(lambda model, facts: outside(model.graph.initializer[0])),
-    "weights at an absolute path": resealed(lambda model, facts: outside(model.graph.initializer[0], "/etc/passwd")),
-    "a constant in another file": resealed(attribute(**constant("t"))),
-    "constants in another file": resealed(attribute(**constant("tensors"))),
-    "a sparse constant": resealed(attribute(**constant("sparse"))),
-    "sparse weights": resealed(lambda model, facts: model.graph.sparse_initializer.add()),
-    "a graph within": resealed(attribute(g=onnx.GraphProto())),
-    "an operator of its own": resealed(operator("Evil", "com.evil")),
-    "an endless loop": resealed(operator("Loop")),
-    "a function": resealed(lambda model, facts: model.functions.add(name="Relu", domain="")),
-    "a graph that makes no sense": resealed(lambda model, facts: model.graph.node[0].input.pop()),
-    "no graph": resealed(lambda model, facts: model.ClearField("graph")),
+    "another version": tampered(lambda model, facts: facts.update(format=3)),
+    "no facts": lambda content: serialise(onnx.ModelProto(), {}),
+    "no classes": tampered(lambda model, facts: facts.update(class_names=[])),
+    "fewer classes": tampered(lambda model, facts: facts.update(class_names=["a"])),
+    "a class twice": tampered(lambda model, facts: facts.update(class_names=["a"] * 10)),
+    "an enormous size": tampered(lambda model, facts: facts["input_spec"].update(image_size=[10**9, 10**9])),
+    "another size": tampered(lambda model, facts: facts["input_spec"].update(image_size=[9, 9])),
+    "no threshold": tampered(lambda model, facts: facts.update(unsure_above="nan")),
+    "weights in another file": tampered(lambda model, facts: move_out(model.graph.initializer[0])),
+    "weights at an absolute path": tampered(lambda model, facts: move_out(model.graph.initializer[0], "/etc/passwd")),
+    "a constant in another file": tampered(attribute(**constant("t"))),
+    "constants in another file": tampered(attribute(**constant("tensors"))),
+    "a sparse constant": tampered(attribute(**constant("sparse"))),
+    "sparse weights": tampered(lambda model, facts: model.graph.sparse_initializer.add()),
+    "a graph within": tampered(attribute(g=onnx.GraphProto())),
+    "an operator of its own": tampered(operator("Evil", "com.evil")),
+    "an endless loop": tampered(operator("Loop")),
+    "a function": tampered(lambda model, facts: model.functions.add(name="Relu", domain="")),
+    "a graph that makes no sense": tampered(lambda model, facts: model.graph.node[0].input.pop()),
+    "no graph": tampered(lambda model, facts: model.ClearField("graph")),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_no_exported_model_is_refused_in_one_line(onnx_file, tmp_path, damage):
+def test_other_files_are_refused_in_one_line(onnx_file, tmp_path, damage):
     path = tmp_path / "digits.onnx"
     path.write_bytes(DAMAGES[damage](onnx_file.read_bytes()))
     with pytest.raises(ModelFileError) as caught:
@@ -96,18 +96,25 @@ def test_every_flipped_bit_is_noticed(onnx_file):
         flipped = bytearray(content)
         flipped[place] ^= 1 << int(bit)
         with pytest.raises(ModelFileError):
-            opened(bytes(flipped), "flipped.onnx")
+            parse_facts(bytes(flipped), "flipped.onnx")
+
+
+def test_a_file_of_the_first_format_is_named(onnx_file):
+    older = tampered(lambda model, facts: facts.update(format=1))(onnx_file.read_bytes())
+    with pytest.raises(ModelFileError, match=r"its format is 1, and this Imprint reads 2\. .* export it again"):
+        parse_facts(older, "older.onnx")
+    assert older[-SEAL_LENGTH:] == seal(older[:-SEAL_LENGTH])
 
 
 def test_a_huge_file_is_refused_unread(onnx_file, tmp_path):
     path = tmp_path / "huge.onnx"
     with open(path, "wb") as file:
-        file.truncate(LARGEST + 1)
+        file.truncate(MAX_BYTES + 1)
     started = time.perf_counter()
     with pytest.raises(ModelFileError, match="are the most"):
         OnnxClassifier.load(path)
     with open(path, "wb") as file:
-        file.truncate(LARGEST)
+        file.truncate(MAX_BYTES)
     with pytest.raises(ModelFileError, match="no file of imprint export"):
         OnnxClassifier.load(path)
     assert time.perf_counter() - started < 1
@@ -123,9 +130,9 @@ def test_the_file_stands_alone_and_others_can_read_its_facts(onnx_file, model):
     whole = onnx.load(onnx_file, load_external_data=False)
     onnx.checker.check_model(whole, full_check=True)
     assert not any(tensor.external_data for tensor in whole.graph.initializer)
-    facts = opened(onnx_file.read_bytes(), onnx_file)
+    facts = parse_facts(onnx_file.read_bytes(), onnx_file)
     assert facts["class_names"] == list(model.class_names)
     assert facts["input_spec"]["glyph"]["ink"] == 255
-    assert (facts["format"], facts["recipe"], facts["precision"]) == (1, "quick", "float32")
+    assert (facts["format"], facts["recipe"], facts["precision"]) == (2, "quick", "float32")
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", facts["imprint"])
     assert {node.op_type for node in whole.graph.node} <= OPERATORS

@@ -5,32 +5,39 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from imprint import ImprintError, OnnxClassifier, export
 from imprint.models.classifier import Classifier
 from imprint.models.inference import TTA_VIEWS, predict_with_embeddings
-from imprint.models.layers import Dense
-from imprint.models.networks import NETWORKS, build_network
+from imprint.models.layers import ConvNet, Dense, Ensemble
+from imprint.models.networks import NETWORKS, build_networks
 from imprint.models.onnx.graph import IR_VERSION, OPSET, classifier_model, network_model
 from imprint.models.ood import MahalanobisScore, fit_mahalanobis, ood_detector_classes
 from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.prepare import prepare
 from imprint.recipes import RECIPES
 
 
-def trained(network, channels=1, size=(28, 28), tta="none", image_size=None, shapes=None):
-    """A network whose normalisations have seen images, as after training."""
+def trained(names, channels=1, size=(28, 28), tta="none", image_size=None, matrices=None):
+    """A classifier whose normalisations have seen images, as after training."""
     torch.manual_seed(0)
-    built = build_network(network, channels, size, 7)
-    for layer in built.modules():
+    network = build_networks(names, channels, size, 7)
+    for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             for values in (layer.weight.data, layer.bias.data, layer.running_mean):
                 values.normal_(0.0, 0.5)
             layer.running_var.uniform_(0.5, 2.0)
-    spec = InputSpec(channels, image_size or size, size)
-    recipe = replace(RECIPES["quick"], network=network, views=views, hflip="yes")
-    features = predict_with_embeddings(built.eval(), images(spec, 50), spec)[1]
-    usual = fit_mahalanobis(features, torch.arange(50) % 7, 7)
-    usual = MahalanobisScore(usual.centres, usual.whitening[:shapes])
-    return Classifier(built, tuple("abcdefg"), spec, recipe, 0.5, usual, unsure_above=5.0, tta_below=2.0)
+    recipe = replace(RECIPES["quick"], networks=names, tta=tta, hflip="yes")
+    return classifier(network, InputSpec(channels, image_size or size, size), recipe, matrices)
+
+
+def classifier(network, spec, recipe=RECIPES["quick"], matrices=None):
+    embeddings = predict_with_embeddings(network.eval(), images(spec, 50), spec)[1]
+    score = fit_mahalanobis(embeddings, torch.arange(50) % 7, 7)
+    score = MahalanobisScore(score.centres, score.whitening[:matrices])
+    return Classifier(network, tuple("abcdefg"), spec, recipe, 0.5, score, unsure_above=5.0, tta_below=2.0)
 
 
 def run(model):
@@ -46,31 +53,31 @@ def images(spec, count):
 
 
 def differences(model, pixels):
-    """The most by which probabilities and doubt differ from the model's own."""
+    """The most by which probabilities and uncertainty differ from the model's own."""
     pairs = zip(run(model)(pixels), model._compute(pixels), strict=True)
     return [float(np.abs(found - expected).max()) for found, expected in pairs]
 
 
-def test_a_guard_doubts_as_before():
-    model = trained("tutorial", tta="shifts")
+def test_an_ood_detector_adds_the_same_uncertainty():
+    model = trained(("tutorial",), tta="shifts")
     recipe = replace(model.recipe, ood_detector="quick")
-    ood_detector = trained("quick").network
+    ood_detector = trained(("quick",)).network
     ood_detector.dense = Dense(64 * 9, ood_detector_classes(recipe, (28, 28), 7))
     torch.nn.init.normal_(ood_detector.dense.weight)
     torch.nn.init.zeros_(ood_detector.dense.bias)
-    guarded = replace(model, recipe=recipe, ood_detector=ood_detector)
+    detecting = replace(model, recipe=recipe, ood_detector=ood_detector)
     pixels = images(model.spec, 20)
-    assert np.abs(guarded._compute(pixels)[1] - model._compute(pixels)[1]).max() > 0.5
-    probabilities, uncertainty = differences(guarded, pixels)
+    assert np.abs(detecting._compute(pixels)[1] - model._compute(pixels)[1]).max() > 0.5
+    probabilities, uncertainty = differences(detecting, pixels)
     assert probabilities < 1e-5
     assert uncertainty < 1e-4
 
 
-@pytest.mark.parametrize("shapes", [1, 7])
-@pytest.mark.parametrize("net", [*NETWORKS, "quick+tutorial+quick"])
-def test_every_network_answers_as_before(network, shapes):
-    model = trained(network, channels=3, size=(30, 36), shapes=shapes)
-    assert len(model.ood_score.whitening) == (1 if network == "residual" else shapes)  # too large, one for each class
+@pytest.mark.parametrize("matrices", [1, 7])
+@pytest.mark.parametrize("names", [*((name,) for name in NETWORKS), ("quick", "tutorial", "quick")], ids="+".join)
+def test_every_network_predicts_as_before(names, matrices):
+    model = trained(names, channels=3, size=(30, 36), matrices=matrices)
+    assert len(model.ood_score.whitening) == (1 if names == ("residual",) else matrices)  # one a class is too large
     probabilities, uncertainty = differences(model, images(model.spec, 5))
     assert probabilities < 1e-5
     assert uncertainty < 1e-3
@@ -78,29 +85,29 @@ def test_every_network_answers_as_before(network, shapes):
 
 @pytest.mark.parametrize("tta", ["none", *TTA_VIEWS])
 @pytest.mark.parametrize(("image_size", "channels"), [((28, 28), 1), ((8, 9), 1), ((70, 50), 3)])
-def test_scaling_views_and_calibration_are_inside(views, image_size, channels):
-    model = trained("quick", channels, views=views, image_size=image_size)
+def test_scaling_tta_and_calibration_are_inside(tta, image_size, channels):
+    model = trained(("quick",), channels, tta=tta, image_size=image_size)
     pixels = images(model.spec, 9)
     confidence = replace(model, temperature=1.0, tta_below=0.0)._compute(pixels)[0].max(axis=1)
     for below in (0.0, float(np.median(confidence)) + 0.003, 2.0):  # none, some of them not in full, and all
         probabilities, uncertainty = differences(replace(model, tta_below=below), pixels)
         assert probabilities < 1e-4
         assert uncertainty < 1e-3
-    if views != "none":
+    if tta != "none":
         once, again = (replace(model, tta_below=below)._compute(pixels)[0] for below in (0.0, 2.0))
         assert np.abs(once - again).max() > 1e-3
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 300])
 def test_any_number_of_images(count):
-    model = trained("tutorial", tta="shifts")
+    model = trained(("tutorial",), tta="shifts")
     probabilities, uncertainty = run(model)(images(model.spec, count))
     assert (probabilities.shape, uncertainty.shape) == ((count, 7), (count,))
     assert np.abs(probabilities - model._compute(images(model.spec, 300))[0][:count]).max(initial=0) < 1e-4
 
 
 def test_the_graph_is_of_standard_operators_that_old_runtimes_know():
-    model = trained("residual", channels=3)
+    model = trained(("residual",), channels=3)
     whole = classifier_model(model, network_model(model.network, model.spec, 7))
     assert [(entry.domain, entry.version) for entry in whole.opset_import] == [("", OPSET)]
     assert whole.ir_version == IR_VERSION
@@ -109,6 +116,104 @@ def test_the_graph_is_of_standard_operators_that_old_runtimes_know():
 
 def test_weights_are_kept_once(model):
     whole = classifier_model(model, network_model(model.network, model.spec, 10))
-    usual = (model.ood_score.whitening, model.ood_score.centres)
-    inside = sum(tensor.nbytes for tensor in (*model.network.parameters(), *usual))
+    score = (model.ood_score.whitening, model.ood_score.centres)
+    inside = sum(tensor.nbytes for tensor in (*model.network.parameters(), *score))
     assert inside < whole.ByteSize() < inside + 60_000
+
+
+class ForeignNet(nn.Module):
+    """A network that follows timm's protocol, of layers that Imprint does not know."""
+
+    def __init__(self, channels=1, classes=7):
+        super().__init__()
+        self.num_features = 24
+        self.stem = nn.Conv2d(channels, 16, 3, stride=2, padding=1)
+        self.stem_norm = nn.GroupNorm(4, 16)
+        self.block = nn.Conv2d(16, 24, 3, padding=1, groups=8)
+        self.block_norm = nn.BatchNorm2d(24)
+        self.head_norm = nn.LayerNorm(24)
+        self.head = nn.Linear(24, classes)
+
+    def forward_features(self, images):
+        features = F.avg_pool2d(F.gelu(self.stem_norm(self.stem(images))), 2)
+        return F.silu(self.block_norm(self.block(features)))
+
+    def forward_head(self, features, pre_logits=False):
+        embeddings = self.head_norm(features.mean((2, 3)))
+        return embeddings if pre_logits else self.head(embeddings)
+
+    def forward(self, images):
+        return self.forward_head(self.forward_features(images))
+
+
+@pytest.fixture(scope="module")
+def foreign(digits):
+    """That network, after 20 steps on real images."""
+    torch.manual_seed(0)
+    network, spec = ForeignNet(), InputSpec(1, (8, 8), (28, 28))
+    prepared, labels = prepare(torch.from_numpy(digits.pixels[:400]), spec), torch.from_numpy(digits.labels[:400] % 7)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(20):
+        optimiser.zero_grad()
+        F.cross_entropy(network(prepared), labels).backward()
+        optimiser.step()
+    return classifier(network, spec)
+
+
+@pytest.mark.parametrize("tta", ["none", "shifts"])
+def test_a_network_of_unknown_layers_predicts_as_before(foreign, digits, tmp_path, recwarn, capfd, tta):
+    model = replace(foreign, recipe=replace(foreign.recipe, tta=tta))
+    confidence = replace(model, tta_below=0.0).predict(digits).confidence
+    model = replace(model, tta_below=float(np.quantile(confidence, 0.3)))
+    exported = export(model, tmp_path / "foreign.onnx", digits)
+    assert exported.same == 1
+    assert exported.difference < 1e-4
+    assert (exported.viewed > 0) == (tta != "none")
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    written = OnnxClassifier.load(tmp_path / "foreign.onnx")
+    assert np.ptp(written.predict_proba(digits), axis=0).max() > 0.5
+    for start in range(0, 100, 5):
+        for images in (digits[start : start + 1], digits[start : start + 5]):
+            assert np.abs(written.predict_proba(images) - model.predict_proba(images)).max() < 1e-4
+
+
+def test_an_unknown_layer_among_known_ones(digits):
+    torch.manual_seed(0)
+    known = build_networks(("quick",), 1, (28, 28), 7)
+    mixed = ConvNet()
+    for name, layer in known.named_children():
+        mixed.add_module(name, nn.GELU() if name == "relu_2" else layer)
+    assert any(isinstance(layer, nn.GELU) for layer in mixed)
+    for network in (mixed, Ensemble([ForeignNet(), known, mixed])):
+        model = classifier(network, InputSpec(1, (8, 8), (28, 28)))
+        probabilities, uncertainty = differences(model, digits.pixels[:20])
+        assert probabilities < 1e-4
+        assert uncertainty < 1e-3
+
+
+def test_mean_and_std_are_inside():
+    plain = trained(("quick",), channels=3)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    model = replace(plain, spec=replace(plain.spec, mean=mean, std=std), temperature=1.0)
+    pixels = images(model.spec, 9)
+    normalised = (torch.from_numpy(pixels) / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.inference_mode():
+        expected = model.network(normalised).softmax(dim=1).numpy()
+    assert np.abs(run(model)(pixels)[0] - expected).max() < 1e-5
+
+
+def test_a_network_that_no_file_may_hold_is_refused():
+    class Sorting(ForeignNet):
+        def forward_features(self, images):
+            return super().forward_features(images.sort(dim=3).values)
+
+    class Complex(ForeignNet):
+        def forward_features(self, images):
+            return super().forward_features(torch.fft.fft(images).real)
+
+    spec = InputSpec(1, (28, 28), (28, 28))
+    with pytest.raises(ImprintError, match="network at Sorting: it needs the operators TopK, which no file may hold"):
+        network_model(Sorting().eval(), spec, 7)
+    with pytest.raises(ImprintError, match=r"network at Complex: torch\.onnx\.export cannot write it \("):
+        network_model(Complex().eval(), spec, 7)

@@ -18,7 +18,7 @@ from imprint.models.onnx.file import PIXELS, PROBABILITIES, UNCERTAINTY, broken,
 from imprint.models.predictor import Predictor
 from imprint.preprocessing.input_spec import InputSpec
 
-BATCH = 128
+BATCH_SIZE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +34,14 @@ class OnnxClassifier(Predictor):
     spec : InputSpec
         What it expects of an image.
     unsure_above : float
-        Predictions with more doubt than this are flagged unsure; see `predict.doubts`.
+        Predictions whose uncertainty is above this are flagged unsure.
     recipe : str
         The name of the recipe that trained it.
 
     Examples
     --------
     >>> import tempfile
-    >>> from imprint import load, train
-    >>> from imprint.models.onnx.exporting import export
+    >>> from imprint import export, load, train
     >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
     >>> path = Path(tempfile.mkdtemp()) / "digits.onnx"
     >>> _ = export(model, path)
@@ -59,11 +58,11 @@ class OnnxClassifier(Predictor):
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        # A thread for each batch: threads within a batch wait for each other at every layer (docs/LOG.md).
-        batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+        # One thread a batch: two threads within one wait for each other at every layer (docs/log, "Serving").
+        batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
         if len(batches) == 1:
             return self._run(batches[0])
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(_count_cores()) as pool:
             probabilities, uncertainty = zip(*pool.map(self._run, batches), strict=True)
         return np.concatenate(probabilities), np.concatenate(uncertainty)
 
@@ -108,35 +107,35 @@ class OnnxClassifier(Predictor):
                 raise ValueError("classes or threshold")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its facts do not hold together ({error})") from None
-        session = _session(content, path)
-        given, found = session.get_inputs(), session.get_outputs()
-        shapes = {value.name: value.shape[1:] for value in (*given, *found)}
+        session = _start_session(content, path)
+        shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
         if shapes != {PIXELS: [spec.channels, *spec.image_size], PROBABILITIES: [len(names)], UNCERTAINTY: []}:
-            raise broken(path, "its graph is not that of its facts")
+            raise broken(path, "its graph does not fit its facts")
         return cls(session, names, spec, unsure_above, recipe)
 
 
-def _session(content: bytes, path: str | Path) -> Any:
-    """Hand a checked file to onnxruntime."""
+def _start_session(content: bytes, path: str | Path) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
         raise missing("onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    options.log_severity_level = 4  # fatal alone: errors come as exceptions, and would be printed as well
     try:
         return onnxruntime.InferenceSession(
             content,
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # which would print, and try the same again
-            disabled_optimizers=["ConstantFolding"],  # Imprint folds itself; a small file could unfold to a gigabyte
+            enable_fallback=0,  # the fallback prints, and tries the same again
+            # A small file could unfold to a gigabyte while loading, and folding made no prediction faster
+            # (docs/log, "Nothing breaks it").
+            disabled_optimizers=["ConstantFolding"],
         )
-    except Exception as error:  # onnxruntime's own errors share no base but this
+    except Exception as error:  # onnxruntime's errors share no other base
         cause = " ".join(str(error).split())
         raise broken(path, f"onnxruntime does not take it ({cause[:200]})") from None
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,10 +1,11 @@
-"""Exporting a classifier to one .onnx file, which is kept only if it gives the same answers."""
+"""Exporting a classifier to one .onnx file, which is kept only if it predicts as the classifier does."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,37 +20,23 @@ from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
 from imprint.models.classifier import Classifier
 from imprint.models.onnx.classifier import OnnxClassifier
-from imprint.models.onnx.file import missing, sealed
+from imprint.models.onnx.file import missing, serialise
 from imprint.models.predictor import Predictions
 from imprint.preprocessing.input_spec import InputSpec, fit
 from imprint.preprocessing.prepare import prepare
 
 TOLERANCE = 1e-4  # the most that a probability may differ
-UNCERTAINTY_TOLERANCE = 1e-3  # the same of doubt, which goes from some units to tens
-CALIBRATING = 300  # images whose activations set the ranges of int8; onnxruntime's examples take some hundred
-PROVING = 300  # images that come with scikit-learn
-LARGEST_LOSS = 0.01  # of accuracy by int8; a file that loses more is not kept
+UNCERTAINTY_TOLERANCE = 1e-3  # the same of uncertainty, which ranges from some units to tens
+MAX_CALIBRATION_IMAGES = 300  # whose activations set the ranges of int8; onnxruntime's examples take some hundred
+SAMPLE_IMAGES = 300  # taken of those that scikit-learn brings along
+MAX_ACCURACY_LOSS = 0.01  # by int8; a file that loses more is not kept
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What int8 does to a model, on labelled images that did not set its ranges.
+    """What int8 does to a model: `accuracy` of the file, `before` it, and the loss's 95 % `interval`.
 
-    Parameters
-    ----------
-    images : int
-        Number of images.
-    accuracy : float
-        Of the exported file.
-    before : float
-        Of the model as it was.
-    interval : tuple of float
-        95 % interval of the loss; see `metrics.difference_interval`.
-
-    Examples
-    --------
-    >>> print(Rounding(1000, accuracy=0.99, before=0.992, interval=(0.0, 0.004)))
-    accuracy 0.9900 instead of 0.9920, difference -0.0020 (95 % interval -0.0040 to +0.0000; 1,000 images)
+    Measured on labelled images that did not set its ranges; see `metrics.difference_interval`.
     """
 
     images: int
@@ -59,55 +46,44 @@ class Rounding:
 
     @property
     def loss(self) -> float:
-        """How much accuracy is lost; below 0 where some was won.
-
-        Returns
-        -------
-        float
-            As a share of the images.
-
-        Examples
-        --------
-        >>> Rounding(4, 0.5, 0.75, (-1.0, 1.0)).loss
-        0.25
-        """
+        """Lost accuracy; below 0 where some was gained."""
         return self.before - self.accuracy
 
     def __str__(self) -> str:
-        gained, lowest, highest = (0 - lost for lost in (self.loss, *reversed(self.interval)))
+        gain, lowest, highest = (0 - lost for lost in (self.loss, *reversed(self.interval)))
         return (
-            f"accuracy {self.accuracy:.4f} instead of {self.before:.4f}, difference {gained:+.4f} "
+            f"accuracy {self.accuracy:.4f} instead of {self.before:.4f}, difference {gain:+.4f} "
             f"(95 % interval {lowest:+.4f} to {highest:+.4f}; {self.images:,} images)"
         )
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A written .onnx file, and how it was proved.
+    """A written .onnx file, and how its predictions were compared with the model's.
 
     Parameters
     ----------
     path : Path
         The file.
     proved_on : str
-        What it was proved on.
+        The data whose images were compared.
     images : int
-        How many of them.
+        How many images.
     viewed : int
-        How many of these the model hesitated at, so that their other views were averaged.
+        How many of them had test-time augmentation, since the model's confidence was low.
     same : float
-        Share of them to which the file and the model give the same class.
+        Share of the images that the file and the model give the same class.
     difference : float
         The most that any probability differs.
     flags : float
         Share of the images that both flag as unsure, or neither.
     rounding : Rounding or None
-        What int8 costs; None without.
+        What int8 costs in accuracy; None without int8.
 
     Examples
     --------
     >>> print(Exported(Path("a.onnx"), "digits", 300, 14, 1.0, 4e-7, 1.0, None))
-    300 images of digits (14 seen in other views too): all classes agree, probabilities differ by at most 4.0e-07
+    300 images of digits (14 with test-time augmentation): all classes agree, probabilities differ by at most 4.0e-07
     """
 
     path: Path
@@ -120,10 +96,10 @@ class Exported:
     rounding: Rounding | None
 
     def __str__(self) -> str:
-        agreement = "all classes agree" if self.same == 1 else f"{self.same:.2%} of the classes agree"
+        agreement = "all classes agree" if self.same == 1 else f"{self.same * 100:.2f} % of the classes agree"
         return (
-            f"{self.images:,} images of {self.proved_on} ({self.viewed:,} seen in other views too): "
-            f"{agreement.replace('%', ' %')}, probabilities differ by at most {self.difference:.1e}"
+            f"{self.images:,} images of {self.proved_on} ({self.viewed:,} with test-time augmentation): "
+            f"{agreement}, probabilities differ by at most {self.difference:.1e}"
         )
 
 
@@ -134,31 +110,34 @@ def export(
     *,
     int8: bool = False,
 ) -> Exported:
-    """Write a model to one .onnx file, run images through it, and keep it only if the answers are the same.
+    """Write a model to one .onnx file, and keep the file only if its predictions are the model's.
+
+    Networks of Imprint's own layers are written directly; any other that has timm's `forward_features` and
+    `forward_head` is written by `torch.onnx.export`.
 
     Parameters
     ----------
     model : Classifier
         The model.
     path : str or Path
-        The file; it appears once it is proved, and replaces an older one.
+        The file; it appears once its predictions have been compared, and replaces an older one.
     data : LabelledImages, or data as `load` takes it, or None, default=None
-        Images to prove it on; None takes real ones that scikit-learn brings along: digits for a model of
+        Images to compare on; None takes real ones that scikit-learn brings along: digits for a model of
         glyphs, else parts of two photos.
     int8 : bool, default=False
-        Keep weights as 8 bits. That changes answers, so labelled images must tell by how much: up to half of
-        them, at most 300, set the ranges, the others measure the loss of accuracy.
+        Store weights as 8 bits. That changes predictions, so `data` must be labelled: up to half of the images,
+        at most 300, set the ranges, the others measure the loss of accuracy.
 
     Returns
     -------
     Exported
-        The file, and how it was proved.
+        The file, and how it compares.
 
     Raises
     ------
     ImprintError
         When the file does not give the same classes, or probabilities differ by more than 1e-4; with int8, when
-        more than 0.01 of accuracy is lost.
+        more than 0.01 of accuracy is lost. Also when `torch.onnx.export` cannot write the network.
     DataError
         When int8 is asked without labelled images.
     UsageError
@@ -177,21 +156,27 @@ def export(
     except ModuleNotFoundError as error:
         raise missing(error.name or "onnx") from None
     if Path(path).suffix.lower() != ".onnx":
-        cause = "an exported model is known by the end of its name"
+        cause = "an exported model is recognised by the end of its name"
         raise UsageError("output", str(path), cause, "Let the name end in .onnx.")
     model = replace(model, network=deepcopy(model.network).cpu())  # a GPU rounds convolutions to 10 bits
-    images = proving_images(model.spec) if data is None else model.ready(data)
+    images = sample_images(model.spec) if data is None else model.ready(data)
     if int8 and (images.labels is None or data is None or len(images) < 2):
         remedy = "Give labelled images with --data, or leave --int8 out."
         raise DataError("int8", images.name, "without labels its loss of accuracy cannot be measured", remedy)
     network = network_model(model.network, model.spec, len(model.class_names))
     if int8:
-        from imprint.models.onnx.quantise import quantised
+        from imprint.models.onnx.quantise import quantise_network
 
-        setting = np.arange(len(images)) % max(2, -(-len(images) // CALIBRATING)) == 0
-        network = quantised(network, prepare(torch.from_numpy(images[setting].pixels), model.spec).numpy())
-        images = images[~setting]
-    facts = {
+        calibration = np.arange(len(images)) % max(2, -(-len(images) // MAX_CALIBRATION_IMAGES)) == 0
+        prepared = prepare(torch.from_numpy(images[calibration].pixels), model.spec).numpy()
+        network, images = quantise_network(network, prepared), images[~calibration]
+    with written_whole(path) as temporary:
+        temporary.write_bytes(serialise(classifier_model(model, network), _facts(model, int8)))
+        return _compare(model, OnnxClassifier.load(temporary), images, Path(path), int8)
+
+
+def _facts(model: Classifier, int8: bool) -> dict[str, Any]:
+    return {
         "imprint": __version__,
         "class_names": list(model.class_names),
         "input_spec": asdict(model.spec),
@@ -199,13 +184,10 @@ def export(
         "recipe": model.recipe.name,
         "precision": "int8" if int8 else "float32",
     }
-    with written_whole(path) as temporary:
-        temporary.write_bytes(sealed(classifier_model(model, network), facts))
-        return _proved(model, OnnxClassifier.load(temporary), images, Path(path), int8)
 
 
-def _proved(model: Classifier, written: OnnxClassifier, images: LabelledImages, path: Path, int8: bool) -> Exported:
-    """Compare the written file's answers with the model's; refuse it where they differ too much."""
+def _compare(model: Classifier, written: OnnxClassifier, images: LabelledImages, path: Path, int8: bool) -> Exported:
+    """Compare the written file's predictions with the model's; refuse the file where they differ too much."""
     expected, found = model.predict(images), written.predict(images)
     plain = replace(model, tta_below=0.0).predict(images)
     difference = float(np.abs(expected.probabilities - found.probabilities).max())
@@ -220,47 +202,35 @@ def _proved(model: Classifier, written: OnnxClassifier, images: LabelledImages, 
         flags=float((expected.unsure == found.unsure).mean()),
         rounding=rounding,
     )
-    alike = difference <= TOLERANCE and np.abs(expected.uncertainty - found.uncertainty).max() <= UNCERTAINTY_TOLERANCE
-    if rounding is None and not (exported.same == 1 and alike):
-        raise ImprintError("model", str(path), f"it does not answer as before ({exported})", "It was not kept.")
-    if rounding is not None and not rounding.loss <= LARGEST_LOSS:
+    close = difference <= TOLERANCE and np.abs(expected.uncertainty - found.uncertainty).max() <= UNCERTAINTY_TOLERANCE
+    if rounding is None and not (exported.same == 1 and close):
+        raise ImprintError("model", str(path), f"its predictions are not the model's ({exported})", "It was not kept.")
+    if rounding is not None and not rounding.loss <= MAX_ACCURACY_LOSS:
         raise ImprintError("int8", str(path), f"{rounding}", "It was not kept; leave --int8 out.")
     return exported
 
 
 def _rounding(model: Classifier, expected: Predictions, found: Predictions, images: LabelledImages) -> Rounding:
     labels = images.labels_among(model.class_names)
-    right, still = (predictions.labels == labels for predictions in (expected, found))
-    interval = difference_interval(int((right & ~still).sum()), int((still & ~right).sum()), len(labels))
-    return Rounding(len(labels), float(still.mean()), float(right.mean()), interval)
+    before, after = (predictions.labels == labels for predictions in (expected, found))
+    interval = difference_interval(int((before & ~after).sum()), int((after & ~before).sum()), len(labels))
+    return Rounding(len(labels), float(after.mean()), float(before.mean()), interval)
 
 
-def proving_images(spec: InputSpec) -> LabelledImages:
-    """Take real images that scikit-learn brings along, and bring them into a model's form.
+def sample_images(spec: InputSpec) -> LabelledImages:
+    """Take 300 real images that scikit-learn brings along, without labels, and bring them into the form of `spec`.
 
-    Parameters
-    ----------
-    spec : InputSpec
-        The model's input contract.
-
-    Returns
-    -------
-    LabelledImages
-        300, without labels: digits where the model reads glyphs, else parts of photos.
-
-    Examples
-    --------
-    >>> proving_images(InputSpec(3, (32, 48), (32, 48))).pixels.shape
-    (300, 3, 32, 48)
+    Digits where the model reads glyphs, else parts of photos.
     """
     if spec.glyph is None:
         name, images = "two photos", _parts_of_photos()
     else:
         digits = load("digits").pixels
-        name, images = "digits", [digits[i * len(digits) // PROVING].transpose(1, 2, 0) for i in range(PROVING)]
-    plain = replace(spec, glyph=None)  # looking for ink takes long, and any image proves that answers are the same
+        name = "digits"
+        images = [digits[i * len(digits) // SAMPLE_IMAGES].transpose(1, 2, 0) for i in range(SAMPLE_IMAGES)]
+    plain = replace(spec, glyph=None)  # looking for ink takes long, and any image shows whether predictions agree
     pixels = np.stack([fit(image, plain) for image in images])
-    return LabelledImages(pixels, None, (), np.array([f"{name}#{i}" for i in range(1, PROVING + 1)]), name)
+    return LabelledImages(pixels, None, (), np.array([f"{name}#{i}" for i in range(1, SAMPLE_IMAGES + 1)]), name)
 
 
 def _parts_of_photos() -> list[UInt8[ndarray, "h w c"]]:
@@ -269,7 +239,7 @@ def _parts_of_photos() -> list[UInt8[ndarray, "h w c"]]:
 
     random, parts = np.random.default_rng(0), []
     photos = load_sample_images().images
-    for i in range(PROVING):
+    for i in range(SAMPLE_IMAGES):
         photo = photos[i % len(photos)]
         side = int(random.integers(32, min(photo.shape[:2])))
         top, left = (int(random.integers(0, length - side + 1)) for length in photo.shape[:2])

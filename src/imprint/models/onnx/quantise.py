@@ -1,4 +1,4 @@
-"""Quantising an exported network: weights of 8 bits, and activations between them."""
+"""Quantising an exported network to int8: weights of 8 bits, and activations between them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,19 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from imprint.models.onnx.graph import PREPARED
 
-BATCH = 64
+BATCH_SIZE = 64
 
 
-def quantised(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -> onnx.ModelProto:
-    """Quantise a network by the ranges that its activations have on some images.
+def quantise_network(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -> onnx.ModelProto:
+    """Quantise a network from `network_model`, by the ranges of its activations on some hundred prepared images.
 
-    Parameters
-    ----------
-    network : ModelProto
-        From `onnx_graph.network_model`.
-    prepared : ndarray of float32, shape (n, c, h, w)
-        Images as the network takes them, some hundred like those that it will see.
-
-    Returns
-    -------
-    ModelProto
-        With a scale for each filter. Weights use 7 of the 8 bits: processors without VNNI add pairs of products
-        in 16 bits, which 8 bits would overflow, and the file shall answer the same everywhere.
-
-    References
-    ----------
-    onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I need to try U8U8?".
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from imprint.preprocessing.input_spec import InputSpec
-    >>> from imprint.models.networks import build_network
-    >>> from imprint.models.onnx.graph import network_model
-    >>> network = network_model(build_network("quick", 1, (28, 28), 10).eval(), InputSpec(1, (28, 28), (28, 28)), 10)
-    >>> small = quantised(network, np.random.default_rng(0).random((8, 1, 28, 28), dtype=np.float32))
-    >>> network.ByteSize() > 2 * small.ByteSize()
-    True
+    Weights use 7 of the 8 bits: processors without VNNI add pairs of products in 16 bits, which 8 bits would overflow,
+    and the file shall predict the same everywhere ("When and why do I need to try U8U8?" in
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
     """
     copy = onnx.ModelProto()
-    copy.CopyFrom(network)  # onnxruntime empties what it is given
-    with TemporaryDirectory() as folder, _quiet():
+    copy.CopyFrom(network)  # onnxruntime empties the model that it is given
+    with TemporaryDirectory() as folder, _without_onnxruntime_logs():
         path = Path(folder) / "network.onnx"
         quantize_static(
             copy,
@@ -71,19 +47,32 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Hands images to onnxruntime, batch by batch."""
 
     def __init__(self, prepared: Float32[ndarray, "n c h w"]) -> None:
-        starts = range(0, len(prepared), BATCH)
-        self._batches = iter([{PREPARED: prepared[start : start + BATCH]} for start in starts])
+        starts = range(0, len(prepared), BATCH_SIZE)
+        self._batches = iter([{PREPARED: prepared[start : start + BATCH_SIZE]} for start in starts])
 
     def get_next(self) -> dict[str, ndarray] | None:
         return next(self._batches, None)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's advice to preprocess from the reader: `network_model` has done it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _without_onnxruntime_logs() -> Iterator[None]:
+    """Drop what onnxruntime logs to the root logger: advice to preprocess, which `network_model` has done.
+
+    All other logging stays as it is. Without a handler, `logging.warning` would install one for the whole process;
+    for that time the root logger has the one that Python uses in that case.
+    """
+    root = logging.getLogger()
+    stand_in = None if root.handlers else logging.lastResort
+    if stand_in is not None:
+        root.addHandler(stand_in)
+    root.addFilter(_is_not_of_onnxruntime)
     try:
         yield
     finally:
-        logging.disable(before)
+        root.removeFilter(_is_not_of_onnxruntime)
+        if stand_in is not None:
+            root.removeHandler(stand_in)
+
+
+def _is_not_of_onnxruntime(record: logging.LogRecord) -> bool:
+    return "onnxruntime" not in Path(record.pathname).parts
