@@ -149,7 +149,7 @@ class LabelledImages:
 
     @property
     def from_pixel_table(self) -> bool:
-        """Whether the images are rows of a CSV of pixels, as Kaggle hands out.
+        """Whether the images are rows of a CSV of pixels, as in Kaggle's digit recogniser.
 
         Returns
         -------

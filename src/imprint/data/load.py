@@ -208,7 +208,7 @@ def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
     if name.endswith(IMAGE_ENDINGS) or is_image(path):
         path.stat()  # an image that is not there is a wrong path, not an unreadable image
         return list_files([path], path.name)
-    raise DataError("form", path.name, "neither the name nor the first bytes tell what it is", ACCEPTED)
+    raise DataError("format", path.name, "neither the name nor the first bytes tell what it is", ACCEPTED)
 
 
 def _undivided(found: ImageList | LabelledImages, part: str | None) -> ImageList | LabelledImages:

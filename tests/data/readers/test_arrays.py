@@ -15,7 +15,16 @@ def save(tmp_path, **arrays):
 
 
 @pytest.mark.parametrize(
-    "names", [("images", "labels"), ("x", "y"), ("X", "Y"), ("data", "targets"), ("arr_0", "arr_1"), ("image", "label")]
+    "names",
+    [
+        ("images", "labels"),
+        ("x", "y"),
+        ("X", "Y"),
+        ("data", "targets"),
+        ("arr_0", "arr_1"),
+        ("image", "label"),
+        ("pictures", "label"),
+    ],
 )
 def test_arrays_are_known_by_name(tmp_path, names):
     images = load(save(tmp_path, **dict(zip(names, (STACK, LABELS), strict=True))))

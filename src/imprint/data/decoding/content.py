@@ -87,7 +87,7 @@ def _read(file: Path | str) -> bytes:
 
 def _explain(source: ImageSource, error: Exception) -> str:
     """Say in plain words what an exception means for the reader of the message."""
-    from PIL import Image, UnidentifiedImageError  # only here, since tables are read without Pillow
+    from PIL import Image, UnidentifiedImageError  # not above: tables need no Pillow
 
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more pixels than the {MAX_PIXELS // 10**6} million that are decoded"

@@ -1,4 +1,4 @@
-"""Images in a CSV of pixels, as Kaggle hands out: one image a row, its columns recognised by name."""
+"""Images in a CSV of pixels, as in Kaggle's digit recogniser: one image a row, its columns recognised by name."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _read_array(path: Path) -> ndarray:
     start = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:start][: 4 * (len(content[4:start]) // 4)], dtype=">u4").tolist()
     if len(shape) < dimensions or len(content) != start + math.prod(shape):
-        claim = f"its header speaks of {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
+        claim = f"its header claims {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
         raise DataError("length", path.name, claim, REMEDY)
     if dimensions > 4 or 0 in shape:
         form = " × ".join(map(str, shape[:9]))
