@@ -1,8 +1,8 @@
-"""One file in a hundred is broken, each in another way: the run must go on, name every one, and use all the rest.
+"""One file in a hundred is broken, in 18 ways: reading must name every one and use all the others.
 
     make bench-broken                    10,000 small images in ten class folders, 100 of them broken
 
-Ends with status 1 if a broken file was read, a whole one left out, or a label is wrong.
+Exits with status 1 if a broken file was read, a whole one left out, or a label is wrong.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from PIL import Image
 
 import imprint
 
-FORMS = ("png", "jpg", "webp", "bmp", "gif", "tiff")
+FORMATS = ("png", "jpg", "webp", "bmp", "gif", "tiff")
 
 
 def encoded(pixels, ending):
@@ -33,13 +33,13 @@ def cut(share):
 
 
 def flipped(content):
-    """Change a byte of what a PNG's checksums guard; it stands in the pixels of nearly every small file."""
+    """Change a byte in the middle, which is among the compressed pixels of nearly every small PNG."""
     changed = bytearray(content)
     changed[len(content) // 2] ^= 0x55
     return bytes(changed)
 
 
-# From a whole file's content to a broken one's; where a form is named, only that form notices.
+# The format that notices the damage (None: all), and a function from a whole file's content to a broken one's.
 BREAKS = {
     "empty": (None, lambda content: b""),
     "cut to 2 %": (None, cut(0.02)),
@@ -63,12 +63,12 @@ BREAKS = {
 
 
 def make(folder, count, size=28):
-    """Write images, every hundredth broken; give the broken ones' paths and how each was broken."""
+    """Write images, every hundredth broken; return the paths of the broken ones and how each was broken."""
     rng = np.random.default_rng(0)
     broken = {}
     for i in range(count):
         pixels = rng.integers(0, 256, (size, size, 3), np.uint8)
-        ending, content, name = FORMS[i % len(FORMS)], None, ""
+        ending, content, name = FORMATS[i % len(FORMATS)], None, ""
         if i % 100 == 37:
             name = list(BREAKS)[i // 100 % len(BREAKS)]
             only, damage = BREAKS[name]
@@ -83,7 +83,7 @@ def make(folder, count, size=28):
 
 
 def read(folder, count, broken):
-    """Read the folder; give what is wrong with what came back, in words, and the causes that were named."""
+    """Read the folder; return a line for each thing that is wrong with the result, and the causes that were named."""
     images = imprint.load(folder)
     named = dict(images.unreadable)
     wrong = [f"not named: {path} ({broken[path]})" for path in broken if path not in named]

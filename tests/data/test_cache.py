@@ -17,7 +17,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def keep(name, count=10, value=7):
-    with cache.keeping(name) as writer:
+    with cache.writing(name) as writer:
         for _ in range(count // 5):
             writer.add(np.full((5, 1, 2, 2), value, dtype=np.uint8))
         writer.facts = {"name": name, "shape": [count, 1, 2, 2]}
@@ -26,7 +26,7 @@ def keep(name, count=10, value=7):
 
 def test_what_is_kept_comes_back_mapped():
     keep("a")
-    pixels, facts = cache.recall("a")
+    pixels, facts = cache.lookup("a")
     assert isinstance(pixels, np.memmap)
     assert (pixels == 7).all()
     assert pixels.shape == (10, 1, 2, 2)
@@ -35,9 +35,9 @@ def test_what_is_kept_comes_back_mapped():
 
 def test_writing_to_what_came_back_changes_nothing_that_is_kept():
     keep("a")
-    pixels, _ = cache.recall("a")
+    pixels, _ = cache.lookup("a")
     pixels[:] = 0
-    assert (cache.recall("a")[0] == 7).all()
+    assert (cache.lookup("a")[0] == 7).all()
 
 
 @pytest.mark.parametrize("change", ["content", "rename", "touch", "same size and time"])
@@ -78,21 +78,21 @@ def test_broken_files_are_not_used(damage):
     else:
         path.unlink()
         path.mkdir()
-    assert cache.recall("a") is None
+    assert cache.lookup("a") is None
     if damage == "cut":
         assert [entry.name for entry in cache.entries()] == ["broken"]
         keep("a")
-        assert cache.recall("a") is not None
+        assert cache.lookup("a") is not None
 
 
 def test_a_killed_run_leaves_nothing_that_counts():
     script = (
         "import os, numpy as np; from imprint.data import cache\n"
-        "with cache.keeping('a') as writer:\n"
+        "with cache.writing('a') as writer:\n"
         "    writer.add(np.zeros((5, 1, 2, 2), np.uint8)); writer._file.flush(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    assert cache.recall("a") is None
+    assert cache.lookup("a") is None
     (left,) = cache.folder().iterdir()
     assert left.suffix == ".part"
     cache.bound()
@@ -103,7 +103,7 @@ def test_a_killed_run_leaves_nothing_that_counts():
 
 
 def test_an_error_half_way_leaves_nothing():
-    with pytest.raises(RuntimeError), cache.keeping("a") as writer:
+    with pytest.raises(RuntimeError), cache.writing("a") as writer:
         writer.add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
         raise RuntimeError
     assert list(cache.folder().iterdir()) == []
@@ -113,7 +113,7 @@ def test_the_least_recently_used_goes_first():
     paths = [keep(name) for name in "abc"]
     for age, path in enumerate(paths):
         os.utime(path, (1000 - age, 1000 - age))
-    cache.recall("c")  # now the latest
+    cache.lookup("c")  # now the latest
     assert [entry.name for entry in cache.entries()] == ["b", "a", "c"]
     size = paths[0].stat().st_size
     assert cache.bound(2 * size) == size
@@ -138,7 +138,7 @@ def test_a_limit_that_is_none_is_refused(monkeypatch, text):
 
 def test_removing_does_not_harm_who_has_it_mapped():
     keep("a")
-    pixels, _ = cache.recall("a")
+    pixels, _ = cache.lookup("a")
     cache.clear()
     assert (pixels == 7).all()
 
@@ -148,11 +148,11 @@ def test_processes_side_by_side_do_not_harm_each_other():
         "import sys, numpy as np; from imprint.data import cache\n"
         "for round in range(40):\n"
         "    value = round % 250\n"
-        "    with cache.keeping(f'k{round % 3}') as writer:\n"
+        "    with cache.writing(f'k{round % 3}') as writer:\n"
         "        writer.add(np.full((50, 1, 8, 8), value, np.uint8))\n"
         "        writer.facts = {'name': 'x', 'shape': (50, 1, 8, 8)}\n"
         "    if round % 7 == 0: cache.bound(5000)\n"
-        "    found = cache.recall(f'k{round % 3}')\n"
+        "    found = cache.lookup(f'k{round % 3}')\n"
         "    assert found is None or (found[0] == found[0][0, 0, 0, 0]).all()\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
@@ -163,7 +163,7 @@ def test_processes_side_by_side_do_not_harm_each_other():
 def test_using_counts_as_use():
     path = keep("a")
     os.utime(path, (1000, 1000))
-    cache.recall("a")
+    cache.lookup("a")
     assert time.time() - path.stat().st_mtime < 60
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imprint import DataError, LabelledImages
-from imprint.data.images import encode_labels
+from imprint import DataError, LabelledImages, UsageError
+from imprint.data.images import encode_labels, expect_images
 
 
 def two(labels=(0, 1), names=("cat", "dog")):
@@ -99,3 +99,9 @@ def test_a_message_about_labels_stays_short(digits):
         odd.labels_among(tuple(f"{'a class ' * 20}{i}" for i in range(1000)))
     assert len(str(caught.value)) < 1500
     assert "and 970 more. Correct the label" in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "kind"), [("train.csv", "str"), (np.zeros(2), "ndarray of float64")])
+def test_what_is_no_labelled_images_is_refused(given, kind):
+    with pytest.raises(UsageError, match=f"images at train: {kind} is no LabelledImages. Use imprint.load"):
+        expect_images(given, "train")

@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from imprint import DataError, UsageError, load
-from imprint.data.split import split
 
 
 def test_bundled_digits_are_scikit_learns():
@@ -50,23 +48,3 @@ def test_a_zero_byte_in_a_name_is_refused():
 def test_options_that_mean_nothing_are_refused(option, words):
     with pytest.raises(UsageError, match=words):
         load("digits", **option)
-
-
-@pytest.mark.parametrize(("share", "seed"), [(0.08, 7), (0.2, 1), (0.333, 0)])
-def test_split_is_scikit_learns(digits, share, seed):
-    training, validation = (digits[side] for side in split(digits, share, seed))
-    expected = train_test_split(np.arange(len(digits)), test_size=share, random_state=seed)
-    assert np.array_equal(training.sources, digits.sources[expected[0]])
-    assert np.array_equal(validation.sources, digits.sources[expected[1]])
-    assert np.array_equal(validation.labels, digits.labels[expected[1]])
-
-
-def test_nothing_held_out(digits):
-    training, held_out = split(digits, 0.0, 7)
-    assert np.array_equal(training, np.arange(len(digits)))
-    assert len(held_out) == 0
-
-
-def test_holding_out_everything_is_refused(digits):
-    with pytest.raises(UsageError, match="none would be left"):
-        split(digits[:3], 0.9, 7)

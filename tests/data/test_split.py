@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+from sklearn.model_selection import train_test_split
 
 from imprint import UsageError
 from imprint.data.split import held_out_groups, split
@@ -55,3 +56,23 @@ def test_42_000_groups_take_little_time():
     started = time.perf_counter()
     held_out_groups(labels, np.arange(42_000), 0.08, 7)
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.08, 7), (0.2, 1), (0.333, 0)])
+def test_split_is_scikit_learns(digits, share, seed):
+    training, validation = (digits[side] for side in split(digits, share, seed))
+    expected = train_test_split(np.arange(len(digits)), test_size=share, random_state=seed)
+    assert np.array_equal(training.sources, digits.sources[expected[0]])
+    assert np.array_equal(validation.sources, digits.sources[expected[1]])
+    assert np.array_equal(validation.labels, digits.labels[expected[1]])
+
+
+def test_nothing_held_out(digits):
+    training, held_out = split(digits, 0.0, 7)
+    assert np.array_equal(training, np.arange(len(digits)))
+    assert len(held_out) == 0
+
+
+def test_holding_out_everything_is_refused(digits):
+    with pytest.raises(UsageError, match="none would be left"):
+        split(digits[:3], 0.9, 7)

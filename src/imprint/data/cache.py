@@ -1,6 +1,7 @@
-"""Decoded images kept between runs: one memory-mapped file a collection, the least recently used goes first.
+"""The cache of decoded images: one memory-mapped file a collection, the least recently used is removed first.
 
-A file is named after all that decides its content, so it is either right or not found.
+A file is named after all that decides its content, so it is either right or not found. Pixels stand at its start, so
+that they can be mapped; behind them facts as JSON, then a trailer with their length, checksum and the file's version.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,7 +29,11 @@ from imprint.core.errors import UsageError
 from imprint.core.files import cache_folder
 from imprint.core.memmap import mark_read_only
 
-LIMIT = "IMPRINT_CACHE_GB"
+FORMAT_VERSION = 1  # of the file; one with another version counts as broken, and its images are decoded anew
+TRAILER = struct.Struct("<QI8s")  # the facts' length and checksum, then:
+SIGNATURE = b"imprint%d" % FORMAT_VERSION
+
+LIMIT_VARIABLE = "IMPRINT_CACHE_GB"
 DEFAULT_LIMIT = 10.0  # GB: three or four collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
 ENDING, UNFINISHED = ".images", ".part"
 ABANDONED = 3600  # seconds since an unfinished file last grew; a writer adds to its own several times a second
@@ -38,26 +43,7 @@ TICK = 0.05  # seconds; file systems date changes by the kernel's clock, in step
 
 @dataclass(frozen=True)
 class Entry:
-    """One collection in the cache.
-
-    Parameters
-    ----------
-    path : Path
-        Its file.
-    name : str
-        What the collection is called.
-    images : int
-        How many it holds.
-    size : int
-        Bytes on disk.
-    used : float
-        When it was last used, in seconds since 1970.
-
-    Examples
-    --------
-    >>> Entry(Path("ab.images"), "photos", 200, 9_830_500, 1.8e9).images
-    200
-    """
+    """One collection in the cache: `size` in bytes on disk, `used` last in seconds since 1970."""
 
     path: Path
     name: str
@@ -67,43 +53,14 @@ class Entry:
 
 
 def folder() -> Path:
-    """Tell where decoded images are kept; it need not exist yet.
-
-    Returns
-    -------
-    Path
-        A folder in `files.cache_folder`.
-
-    Examples
-    --------
-    >>> folder().name
-    'images'
-    """
+    """Give the folder of the decoded images; it need not exist yet."""
     return cache_folder() / "images"
 
 
 def key(files: Iterable[Path | str], form: str) -> str:
-    """Name a collection after all that decides its decoded pixels.
+    """Hash all that decides the decoded pixels: the form, and each file's path, size and times of change.
 
-    A file is known by its path, size, and the times its content and its entry last changed. Where one
-    has just changed, this waits until a further change would show in its times.
-
-    Parameters
-    ----------
-    files : iterable of Path or str
-        The files, in order; one that cannot be found counts as such.
-    form : str
-        What is made of them.
-
-    Returns
-    -------
-    str
-        A name for a file.
-
-    Examples
-    --------
-    >>> key([], "3×64×64") == key([], "3×64×64"), key([], "1×64×64") == key([], "3×64×64")
-    (True, False)
+    Where a file has just changed, this waits until a further change would show in its times.
     """
     paths = [os.fspath(file) for file in files]
     identities = np.array([_identity(path) for path in paths], dtype=np.int64).reshape(-1, 3)
@@ -118,78 +75,40 @@ def key(files: Iterable[Path | str], form: str) -> str:
 def _identity(path: str) -> tuple[int, int, int]:
     """Size in bytes, and times in ns of a file's last change in content and in its entry."""
     try:
-        facts = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116
     except OSError:
         return -1, 0, 0
-    return facts.st_size, min(facts.st_mtime_ns, LATEST), min(facts.st_ctime_ns, LATEST)
+    return status.st_size, min(status.st_mtime_ns, LATEST), min(status.st_ctime_ns, LATEST)
 
 
-def recall(name: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None:
-    """Find decoded images.
-
-    Parameters
-    ----------
-    name : str
-        From `key`.
-
-    Returns
-    -------
-    tuple of ndarray and dict, or None
-        The pixels, memory-mapped (not to be written to: they may be read from the file again), and the facts
-        beside them; None where there are none, or none that are whole.
-
-    Examples
-    --------
-    >>> recall("never kept") is None
-    True
-    """
-    path = folder() / f"{name}{ENDING}"
+def lookup(key: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None:
+    """Find decoded images by their key: memory-mapped pixels, not to be written to, and facts; None if not whole."""
+    path = folder() / f"{key}{ENDING}"
     facts = read_facts(path)
     if facts is None:
         return None
+    shape = tuple(facts["shape"])
     try:
         with contextlib.suppress(OSError):
             os.utime(path)
         try:
-            pixels = np.memmap(path, dtype=np.uint8, mode="c", shape=tuple(facts["shape"]))
-        except OSError:  # more than may be promised to one process: then not writable, which torch warns of
-            pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=tuple(facts["shape"]))
-    except OSError:  # gone, or no mapping to be had
+            pixels = np.memmap(path, dtype=np.uint8, mode="c", shape=shape)
+        except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
+            pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+    except OSError:  # removed meanwhile, or it cannot be mapped
         return None
     return mark_read_only(pixels), facts
 
 
 @contextmanager
-def keeping(name: str) -> Iterator[Writer]:
-    """Write decoded images; they appear in the cache once they are whole.
+def writing(key: str) -> Iterator[Writer]:
+    """Write decoded images under a key; they appear in the cache once they are whole.
 
-    Parameters
-    ----------
-    name : str
-        From `key`.
-
-    Yields
-    ------
-    Writer
-        Takes pixels, and facts in its dictionary, among them `shape`.
-
-    Raises
-    ------
-    OSError
-        When the cache cannot be written to.
-
-    Examples
-    --------
-    >>> with keeping("doctest") as writer:
-    ...     writer.add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
-    ...     writer.facts = {"name": "five", "shape": (5, 1, 2, 2)}
-    >>> pixels, facts = recall("doctest")
-    >>> pixels.shape, facts["name"]
-    ((5, 1, 2, 2), 'five')
+    The block adds pixels and sets `facts`, at least `name` and `shape`. Raises OSError when the disk refuses.
     """
     folder().mkdir(parents=True, exist_ok=True)
-    path = folder() / f"{name}{ENDING}"
-    temporary = folder() / f"{name}.{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}"
+    path = folder() / f"{key}{ENDING}"
+    temporary = folder() / f"{key}.{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}"
     try:
         with open(temporary, "wb") as file:
             writer = Writer(file)
@@ -202,19 +121,47 @@ def keeping(name: str) -> Iterator[Writer]:
     bound(spare=path)
 
 
+class Writer:
+    """Writes the pixels of a collection block by block; all blocks have one shape."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.images = 0
+        self.facts: dict[str, Any] = {}
+
+    def add(self, block: UInt8[ndarray, "n c h w"]) -> None:
+        """Append some images."""
+        self._file.write(np.ascontiguousarray(block).data)
+        self.images += len(block)
+
+    def finish(self) -> None:
+        """Write the facts behind the pixels; without them the file counts as broken."""
+        facts = json.dumps(self.facts).encode()
+        self._file.write(facts)
+        self._file.write(TRAILER.pack(len(facts), zlib.crc32(facts), SIGNATURE))
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Read the facts at a file's end; None unless all there fits together, the version of the format included."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-TRAILER.size, os.SEEK_END)
+            length, checksum, signature = TRAILER.unpack(file.read(TRAILER.size))
+            if signature != SIGNATURE or length > size - TRAILER.size:
+                return None
+            file.seek(-TRAILER.size - length, os.SEEK_END)
+            content = file.read(length)
+    except OSError:
+        return None
+    if zlib.crc32(content) != checksum:
+        return None
+    facts: dict[str, Any] = json.loads(content)
+    return facts if math.prod(facts["shape"]) + length + TRAILER.size == size else None
+
+
 def entries() -> list[Entry]:
-    """List what is kept.
-
-    Returns
-    -------
-    list of Entry
-        The least recently used first. Broken files bear the name ``"broken"``.
-
-    Examples
-    --------
-    >>> all(entry.path.suffix == ".images" for entry in entries())
-    True
-    """
+    """List the collections, the least recently used first; broken files have the name ``"broken"``."""
     found = []
     for path in folder().glob(f"*{ENDING}"):
         facts = read_facts(path) or {"name": "broken", "shape": [0]}
@@ -225,57 +172,27 @@ def entries() -> list[Entry]:
 
 
 def limit() -> int:
-    """Tell how much may be kept.
-
-    Returns
-    -------
-    int
-        Bytes: ``$IMPRINT_CACHE_GB`` times 10⁹, else 10 GB.
-
-    Raises
-    ------
-    UsageError
-        When the environment variable is no number from 0.
-
-    Examples
-    --------
-    >>> limit()
-    10000000000
-    """
-    text = os.environ.get(LIMIT) or f"{DEFAULT_LIMIT}"
+    """Give the most bytes to keep, from ``$IMPRINT_CACHE_GB``, else 10 GB; raises UsageError if it is no number."""
+    text = os.environ.get(LIMIT_VARIABLE) or f"{DEFAULT_LIMIT}"
     try:
         gigabytes = float(text)
     except ValueError:
         gigabytes = math.nan
     if not 0 <= gigabytes < math.inf:
-        raise UsageError(f"{LIMIT}={text}", "environment", "it is no number of gigabytes", "Set it to 10, for example.")
+        cause = "it is no number of gigabytes"
+        raise UsageError(f"{LIMIT_VARIABLE}={text}", "environment", cause, "Set it to 10, for example.")
     return int(gigabytes * 1e9)
 
 
 def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
-    """Remove what was least recently used until the rest fits, and what killed runs left unfinished.
+    """Remove the least recently used until the rest fits, and what killed runs left unfinished; gives bytes removed.
 
-    Parameters
-    ----------
-    bytes_at_most : int or None, default=None
-        What may stay; None takes `limit`.
-    spare : Path or None, default=None
-        A file that stays whatever its size, because it is about to be used.
-
-    Returns
-    -------
-    int
-        Bytes removed.
-
-    Examples
-    --------
-    >>> bound(10**15)
-    0
+    None takes `limit`. `spare` stays whatever its size, because it is about to be used.
     """
-    kept = entries()
-    excess = sum(entry.size for entry in kept) - (limit() if bytes_at_most is None else bytes_at_most)
+    present = entries()
+    excess = sum(entry.size for entry in present) - (limit() if bytes_at_most is None else bytes_at_most)
     removed = 0
-    for entry in kept:
+    for entry in present:
         if removed < excess and entry.path != spare:
             removed += _remove(entry.path)
     for path in folder().glob(f"*{UNFINISHED}"):
@@ -286,116 +203,15 @@ def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
 
 
 def clear() -> int:
-    """Remove everything that is kept; runs that have it mapped go on.
-
-    Returns
-    -------
-    int
-        Bytes removed.
-
-    Examples
-    --------
-    >>> clear() >= 0, entries()
-    (True, [])
-    """
+    """Remove all collections, and give the bytes removed; runs that have one mapped can still read it."""
     return bound(0)
 
 
 def _remove(path: Path) -> int:
-    """Remove a file; tell its size, or 0 where it stays (Windows, while it is mapped) or was gone."""
+    """Remove a file; gives its size, or 0 where it stays (Windows, while it is mapped) or was gone."""
     try:
         size = path.stat().st_size
         path.unlink()
     except OSError:
         return 0
     return size
-
-
-END = struct.Struct("<QI8s")  # the facts' length and checksum, and a mark
-MARK = b"imprint1"
-
-
-class Writer:
-    """Takes the pixels of a collection, block by block.
-
-    Parameters
-    ----------
-    file : binary file
-        Where they go.
-
-    Examples
-    --------
-    >>> import io
-    >>> writer = Writer(io.BytesIO())
-    >>> writer.add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
-    >>> writer.images
-    5
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.images = 0
-        self.facts: dict[str, Any] = {}
-
-    def add(self, block: UInt8[ndarray, "n c h w"]) -> None:
-        """Append some images.
-
-        Parameters
-        ----------
-        block : ndarray of uint8, shape (n, c, h, w)
-            All blocks have one form.
-
-        Examples
-        --------
-        >>> import io
-        >>> Writer(io.BytesIO()).add(np.zeros((5, 1, 2, 2), dtype=np.uint8))
-        """
-        self._file.write(np.ascontiguousarray(block).data)
-        self.images += len(block)
-
-    def finish(self) -> None:
-        """Write the facts behind the pixels; without them the file counts as broken.
-
-        Examples
-        --------
-        >>> import io
-        >>> Writer(io.BytesIO()).finish()
-        """
-        facts = json.dumps(self.facts).encode()
-        self._file.write(facts)
-        self._file.write(END.pack(len(facts), zlib.crc32(facts), MARK))
-
-
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """Read what stands at a file's end.
-
-    Parameters
-    ----------
-    path : Path
-        A file that a `Writer` may have written.
-
-    Returns
-    -------
-    dict or None
-        Its facts, among them `shape`; None unless everything there fits together.
-
-    Examples
-    --------
-    >>> read_facts(Path("pyproject.toml")) is None
-    True
-    """
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(-END.size, os.SEEK_END)
-            length, checksum, mark = END.unpack(file.read(END.size))
-            if mark != MARK or length > size - END.size:
-                return None
-            file.seek(-END.size - length, os.SEEK_END)
-            content = file.read(length)
-    except OSError:
-        return None
-    if zlib.crc32(content) != checksum:
-        return None
-    facts: dict[str, Any] = json.loads(content)
-    return facts if math.prod(facts["shape"]) + length + END.size == size else None

@@ -16,14 +16,15 @@ from numpy.typing import ArrayLike
 from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import in_chunks, select_rows
 
-HASHED_TOGETHER = 256  # images
-MOST_NAMED = 30  # classes in a message
+HASH_CHUNK = 256  # images
+MAX_CLASSES_SHOWN = 30  # in a message
+MAX_NAME_SHOWN = 40  # characters of a class name
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 
 @dataclass(frozen=True)
 class LoadedFrom:
-    """Where `load` found images: a path, absolute but for bundled sets, and what it was told of how to read it."""
+    """Where `load` read images: a path, absolute but for bundled sets, and the options that it was given."""
 
     path: str
     options: dict[str, Any]
@@ -36,26 +37,26 @@ class LabelledImages:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, channels, height, width)
-        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue. Not to be written to where
+        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue. Do not write to them where
         they are mapped from a file, since they may be read from it again.
     labels : ndarray of int64, shape (n,), or None
         Positions in `class_names`; None when the labels are unknown.
     class_names : tuple of str
-        The labels as they stood in the data: whole numbers in order of size, else words in
-        alphabetical order. Empty when the labels are unknown.
+        The classes as the data name them: whole numbers in order of size, else words in alphabetical order. Empty when
+        the labels are unknown.
     sources : ndarray, shape (n,)
-        Where each image came from: whole numbers are rows of a CSV of pixels (the first
-        image is row 1), anything else is text.
-    name : str
-        Where the data came from, for messages.
+        Where each image came from: whole numbers are rows of a CSV of pixels (the first image is row 1), anything else
+        is text.
+    name : str, default="images"
+        What the data are called in messages.
     unreadable : tuple of (str, str), default=()
         Source and cause of each image that was left out.
-    groups : ndarray of str, shape (n,), or None
-        Images of one person or scene bear one name; None when nobody said.
-    sizes : ndarray of int32, shape (n, 2), or None
-        Height and width of each image as it stood in its file; None when all are as in `pixels`.
-    loaded_from : LoadedFrom or None
-        Where `load` read exactly these images; None of images that were made, or picked from others.
+    groups : ndarray of str, shape (n,), or None, default=None
+        Images of one person or scene have the same name; None when that is unknown.
+    sizes : ndarray of int32, shape (n, 2), or None, default=None
+        Height and width of each image in its file, in pixels; None when all are as in `pixels`.
+    loaded_from : LoadedFrom or None, default=None
+        Where `load` read exactly these images; None for images that were made, or selected from others.
 
     Raises
     ------
@@ -64,8 +65,8 @@ class LabelledImages:
 
     Examples
     --------
-    >>> from imprint.data.load import load
-    >>> images = load("digits")
+    >>> import imprint
+    >>> images = imprint.load("digits")
     >>> len(images), images.pixels.shape, images.class_names[:3]
     (1797, (1797, 1, 8, 8), ('0', '1', '2'))
     """
@@ -86,7 +87,7 @@ class LabelledImages:
             if values is None and what == "labels":
                 continue
             if not isinstance(values, ndarray) or values.dtype.kind not in kinds:
-                raise self._error(what, f"{kind_of(values)} is not how they are kept")
+                raise self._error(what, f"{kind_of(values)} is not the right type")
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
             raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of images")
         if self.labels is not None and self.labels.shape != (len(self),):
@@ -98,7 +99,7 @@ class LabelledImages:
         for what, values in (("groups", self.groups), ("sizes", self.sizes)):
             if values is not None and len(values) != len(self):
                 raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} images")
-        if min(self.pixels.strides) < 0:  # turned or mirrored by numpy, which torch does not take
+        if min(self.pixels.strides) < 0:  # turned or mirrored by NumPy; torch has no negative strides
             object.__setattr__(self, "pixels", np.ascontiguousarray(self.pixels))
 
     def _error(self, what: str, cause: str) -> DataError:
@@ -110,21 +111,21 @@ class LabelledImages:
         return len(self.pixels)
 
     def __getitem__(self, chosen: ArrayLike | slice | int) -> LabelledImages:
-        """Pick some of the images, in the order given; the classes stay as they are."""
-        places = chosen if isinstance(chosen, slice) else np.atleast_1d(chosen)
-        if isinstance(places, slice) and (places.step or 1) < 0:
-            places = np.arange(len(self))[places]  # mapped images stay mapped
+        """Select images, in the order given; the classes stay as they are."""
+        rows = chosen if isinstance(chosen, slice) else np.atleast_1d(chosen)
+        if isinstance(rows, slice) and (rows.step or 1) < 0:
+            rows = np.arange(len(self))[rows]  # mapped images stay mapped
 
-        def pick(values: ndarray | None) -> ndarray | None:
-            return None if values is None else values[places]
+        def select(values: ndarray | None) -> ndarray | None:
+            return None if values is None else values[rows]
 
         return replace(
             self,
-            pixels=self.pixels[places] if isinstance(places, slice) else select_rows(self.pixels, places),
-            labels=pick(self.labels),
-            sources=self.sources[places],
-            groups=pick(self.groups),
-            sizes=pick(self.sizes),
+            pixels=self.pixels[rows] if isinstance(rows, slice) else select_rows(self.pixels, rows),
+            labels=select(self.labels),
+            sources=self.sources[rows],
+            groups=select(self.groups),
+            sizes=select(self.sizes),
             loaded_from=None,
         )
 
@@ -139,8 +140,8 @@ class LabelledImages:
 
         Examples
         --------
-        >>> from imprint.data.load import load
-        >>> load("digits").shape
+        >>> import imprint
+        >>> imprint.load("digits").shape
         (1, 8, 8)
         """
         channels, height, width = self.pixels.shape[1:]
@@ -148,7 +149,7 @@ class LabelledImages:
 
     @property
     def from_pixel_table(self) -> bool:
-        """Whether the images are the rows of a CSV of pixels, as Kaggle hands out.
+        """Whether the images are rows of a CSV of pixels, as in Kaggle's digit recogniser.
 
         Returns
         -------
@@ -157,15 +158,15 @@ class LabelledImages:
 
         Examples
         --------
-        >>> from imprint.data.load import load
-        >>> load("digits").from_pixel_table
+        >>> import imprint
+        >>> imprint.load("digits").from_pixel_table
         False
         """
         return bool(self.sources.dtype.kind == "i")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Pixels, labels and class names boiled down to a few letters, which any change or other order changes.
+        """BLAKE2b hash of pixels, labels and class names, in their order.
 
         Returns
         -------
@@ -174,13 +175,13 @@ class LabelledImages:
 
         Examples
         --------
-        >>> from imprint.data.load import load
-        >>> digits = load("digits")
+        >>> import imprint
+        >>> digits = imprint.load("digits")
         >>> digits.fingerprint == digits[::-1].fingerprint
         False
         """
         digest = hashlib.blake2b(repr((self.pixels.shape, self.class_names)).encode(), digest_size=16)
-        for part in in_chunks(self.pixels, HASHED_TOGETHER):
+        for part in in_chunks(self.pixels, HASH_CHUNK):
             digest.update(np.ascontiguousarray(part).data)
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels).data)
@@ -196,8 +197,8 @@ class LabelledImages:
 
         Examples
         --------
-        >>> from imprint.data.load import load
-        >>> load("digits").class_counts()["0"]
+        >>> import imprint
+        >>> imprint.load("digits").class_counts()["0"]
         178
         """
         if self.labels is None:
@@ -206,7 +207,7 @@ class LabelledImages:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def labels_among(self, class_names: tuple[str, ...]) -> Int64[ndarray, " n"]:
-        """Give the labels as positions in another list of classes, matched by name.
+        """Convert the labels to positions in another list of classes, matched by name.
 
         Parameters
         ----------
@@ -225,8 +226,8 @@ class LabelledImages:
 
         Examples
         --------
-        >>> from imprint.data.load import load
-        >>> load("digits").labels_among(("9", *"012345678"))[:3]
+        >>> import imprint
+        >>> imprint.load("digits").labels_among(("9", *"012345678"))[:3]
         array([1, 2, 3])
         """
         if self.labels is None:
@@ -235,11 +236,15 @@ class LabelledImages:
         for i in np.unique(self.labels):
             if self.class_names[i] not in position:
                 first = self.sources[np.argmax(self.labels == i)]
-                others = f" and {len(class_names) - MOST_NAMED:,} more" if len(class_names) > MOST_NAMED else ""
+                others = (
+                    f" and {len(class_names) - MAX_CLASSES_SHOWN:,} more"
+                    if len(class_names) > MAX_CLASSES_SHOWN
+                    else ""
+                )
                 raise DataError(
-                    f"label {_in_brief(self.class_names[i])!r}",
+                    f"label {_shortened(self.class_names[i])!r}",
                     f"{self.name} row {first}" if self.from_pixel_table else str(first),
-                    f"the model knows only {', '.join(map(_in_brief, class_names[:MOST_NAMED]))}{others}",
+                    f"the model knows only {', '.join(map(_shortened, class_names[:MAX_CLASSES_SHOWN]))}{others}",
                     "Correct the label, or train a model with that class.",
                 )
         # A class that no image has may be unknown to the model; it is never looked up.
@@ -247,83 +252,28 @@ class LabelledImages:
         return np.take(table, self.labels)
 
 
-def _in_brief(name: str) -> str:
-    """Cut a class name that a message has no room for."""
-    return name if len(name) <= 40 else f"{name[:39]}…"
+def _shortened(name: str) -> str:
+    """Cut a class name that is too long for a message."""
+    return name if len(name) <= MAX_NAME_SHOWN else f"{name[: MAX_NAME_SHOWN - 1]}…"
 
 
 def kind_of(value: object) -> str:
-    """Tell what kind of thing something is, for messages.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-
-    Returns
-    -------
-    str
-        Its type, and of arrays the type of their elements.
-
-    Examples
-    --------
-    >>> kind_of([1, 2]), kind_of(np.zeros(2))
-    ('list', 'ndarray of float64')
-    """
+    """Name the type of a value for messages, and of arrays the type of their elements."""
     return f"ndarray of {value.dtype}" if isinstance(value, ndarray) else type(value).__name__
 
 
 def expect_images(given: object, where: str) -> None:
-    """Refuse what is no `LabelledImages`, such as a path or an array.
-
-    Parameters
-    ----------
-    given : object
-        What somebody handed over.
-    where : str
-        To which function.
-
-    Raises
-    ------
-    UsageError
-        When it is something else.
-
-    Examples
-    --------
-    >>> expect_images("train.csv", "train")
-    Traceback (most recent call last):
-    imprint.core.errors.UsageError: images at train: str is no LabelledImages. Use imprint.load(PATH), or for arrays
-    imprint.ImageClassifier.
-    """
+    """Raise UsageError for what is no `LabelledImages`, such as a path or an array; `where` names the function."""
     if not isinstance(given, LabelledImages):
         remedy = "Use imprint.load(PATH), or for arrays imprint.ImageClassifier."
         raise UsageError("images", where, f"{kind_of(given)} is no LabelledImages", remedy)
 
 
 def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
-    """Turn labels into numbers, one for each class.
+    """Convert labels to positions in the class names: whole numbers in order of size, else words in alphabetical order.
 
-    Where all are whole numbers, those of one value are one class, however they are written.
-
-    Parameters
-    ----------
-    names : ndarray of str, shape (n,)
-        The labels as they stand in the data.
-
-    Returns
-    -------
-    labels : ndarray of int64, shape (n,)
-        Position of each label in `class_names`.
-    class_names : tuple of str
-        Each class once: in order of size when all are whole numbers, else of the alphabet. A number that is
-        written in one way keeps it, such as 07; 3.0 becomes 3.
-
-    Examples
-    --------
-    >>> encode_labels(np.array(["10", "9", "10"]))
-    (array([1, 0, 1]), ('9', '10'))
-    >>> encode_labels(np.array(["7", "07", "3.0"]))
-    (array([1, 1, 0]), ('3', '7'))
+    Where all are whole numbers, spellings of one value are one class. A value that is spelled in one way keeps it, such
+    as 07; 3.0 becomes 3.
     """
     found, positions = np.unique(names, return_inverse=True)
     whole = [match for name in found.tolist() if (match := WHOLE_NUMBER.fullmatch(name))]

@@ -1,4 +1,4 @@
-"""Reading labelled images: `load` and one module a format."""
+"""`load`: finds the reader for a file, a folder or what is in memory, and gives labelled images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # What needs Pillow or torch is imported where it is used: a CSV of pixels needs neither.
 
-IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMS = (
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ACCEPTED = (
     "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
     "or a .zip of these, or the bundled set: digits."
 )
@@ -44,23 +44,22 @@ def load(
     Parameters
     ----------
     data : str, path, bytes, sequence of them, or ndarray
-        A folder of class folders, or of images without labels; an image, or a list of them; a ``.csv``
-        or ``.csv.gz`` of pixels as Kaggle's digit recogniser has them, or of ``path,label``; a ``.npz``,
-        ``.npy``, ``.parquet`` or IDX file; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's
-        1,797 real digits of 8×8 pixels. A file that is called digits is meant by ``"./digits"``.
-        In memory: the bytes of an image's file, or a list of such; an array of one image, height × width
-        or with channels last, or of several, n × height × width or with channels last or first.
+        A folder of class folders, or of images without labels; an image, or a list of them; a ``.csv`` or ``.csv.gz``
+        of pixels as in Kaggle's digit recogniser, or of ``path,label``; a ``.npz``, ``.npy``, ``.parquet`` or IDX file;
+        a ``.zip`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8 pixels (for a file of that
+        name write ``"./digits"``). In memory: the content of an image file, or a list of such; an array of one image,
+        height × width or with channels last, or of several, n × height × width or with channels last or first.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
-        The form that a model was trained on; None keeps images as they are, but for files of
-        different sizes, which are brought into one.
+        The size and channels to bring the images into, as a model expects them; None keeps images as they are, but
+        files of different sizes get one common size.
     side : int, default=128
-        Pixels that the shorter side of that one form has at most.
+        The most pixels that the shorter side of that common size has.
     group : str or None, default=None
         A column, or a regular expression for the path, that tells which images belong together.
     allow_bad : float, default=0.2
-        Share of the images that may be unreadable.
+        Fraction of the images that may be unreadable, from 0 to 1.
 
     Returns
     -------
@@ -70,13 +69,14 @@ def load(
     Raises
     ------
     DataError
-        When the data cannot be read rightly; one line names file, row, column and remedy.
+        When the data cannot be read; one line names file, row, column and remedy.
     UsageError
-        When `group` fits nothing, `side` is less than 1, or `allow_bad` is no share.
+        When `group` matches nothing, `side` is less than 1, or `allow_bad` is not from 0 to 1.
 
     Examples
     --------
-    >>> load("digits").class_counts()["9"]
+    >>> import imprint
+    >>> imprint.load("digits").class_counts()["9"]
     180
     """
     if side < 1:
@@ -91,8 +91,8 @@ def load(
         raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
         return images
-    told = {"part": part, "side": side, "group": group, "allow_bad": allow_bad}
-    options: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
+    given = {"part": part, "side": side, "group": group, "allow_bad": allow_bad}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec is not None:
         options["form"] = [spec.channels, *spec.image_size]
     path = data if data == "digits" else str(Path(data).absolute())
@@ -102,12 +102,12 @@ def load(
 def _read(
     data: Data, part: str | None, spec: InputSpec | None, side: int, group: str | None, allow_bad: float
 ) -> LabelledImages:
-    """Find the reader and let it read; image files are decoded."""
+    """Find the reader and let it read; decode image files."""
     found = _find(data, part, group)
     if not isinstance(found, LabelledImages):
-        from imprint.data.decoding.image_list import grouped, read_images
+        from imprint.data.decoding.image_list import read_images, with_groups
 
-        listed = grouped(found, group) if group is not None and found.groups is None else found
+        listed = with_groups(found, group) if group is not None and found.groups is None else found
         return read_images(listed, spec=spec, side=side, allow_bad=allow_bad)
     if group is not None and found.groups is None:
         cause = "there is no such column, and no path to search"
@@ -116,23 +116,7 @@ def _read(
 
 
 def parts(data: Data) -> tuple[str, ...]:
-    """Tell into which parts data come divided.
-
-    Parameters
-    ----------
-    data : str, path, bytes, sequence of them, or ndarray
-        As for `load`.
-
-    Returns
-    -------
-    tuple of str
-        Among ``"train"``, ``"validation"`` and ``"test"``; empty where data are not divided, or cannot be read.
-
-    Examples
-    --------
-    >>> parts("digits")
-    ()
-    """
+    """Name the parts that data are divided into: train, validation, test; empty where not divided, or unreadable."""
     if not isinstance(data, str | PathLike) or data == "digits":
         return ()
     path = Path(data)
@@ -152,22 +136,22 @@ def parts(data: Data) -> tuple[str, ...]:
 
 
 def _find(data: Data, part: str | None, group: str | None) -> ImageList | LabelledImages:
-    """Find the reader for data: by being a folder, by name, or by the first bytes."""
+    """Choose the reader: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
-        return _undivided(_find_given(data), part)
+        return _undivided(_from_memory(data), part)
     if data == "digits":
         return _undivided(_bundled_digits(), part)
-    if data == "":  # as a shell gives for a variable that is not set; to Path it means the folder one works in
-        raise DataError("data", "''", "the name is empty", FORMS)
+    if data == "":  # from an unset shell variable; Path("") would be the working directory
+        raise DataError("data", "''", "the name is empty", ACCEPTED)
     if "\0" in fspath(data):
-        raise DataError("data", fspath(data), "no name of a file holds a zero byte", FORMS)
+        raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
     path = Path(data)
     if path.is_dir():
         from imprint.data.readers.folder import list_folder
 
         return list_folder(path, part)
     if path.exists() and not path.is_file():
-        raise DataError("data", path.name, "it is a pipe or a device, no file", FORMS)
+        raise DataError("data", path.name, "it is a pipe or a device, no file", ACCEPTED)
     name = path.name.lower()
     if name.endswith((".npz", ".npy")):
         from imprint.data.readers.arrays import read_arrays
@@ -180,8 +164,8 @@ def _find(data: Data, part: str | None, group: str | None) -> ImageList | Labell
     return _undivided(_find_file(path, group), part)
 
 
-def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> ImageList | LabelledImages:
-    """Take what is given in memory: images as an array, as bytes, or a list of files."""
+def _from_memory(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> ImageList | LabelledImages:
+    """Read what is given in memory: images as an array, as bytes, or a list of files."""
     if isinstance(data, np.ndarray):
         from imprint.data.readers.arrays import array_images
 
@@ -204,7 +188,7 @@ def _find_given(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
 
 
 def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
-    """Find the reader for a file of a form that knows no parts."""
+    """Choose the reader for a file of a format that knows no parts."""
     name = path.name.lower()
     if name.endswith(".parquet"):
         from imprint.data.readers.parquet import read_parquet
@@ -216,15 +200,15 @@ def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
         with open(path, "rb") as file:
             start = file.read(2**16)
         return list_path_csv(path, group) if is_path_csv(start) else read_csv(path)
-    if not name.endswith(IMAGES) and is_idx(path):
+    if not name.endswith(IMAGE_ENDINGS) and is_idx(path):
         return read_idx(path)
     from imprint.data.decoding.decode import is_image
     from imprint.data.readers.folder import list_files
 
-    if name.endswith(IMAGES) or is_image(path):
+    if name.endswith(IMAGE_ENDINGS) or is_image(path):
         path.stat()  # an image that is not there is a wrong path, not an unreadable image
         return list_files([path], path.name)
-    raise DataError("form", path.name, "neither the name nor the first bytes tell what it is", FORMS)
+    raise DataError("format", path.name, "neither the name nor the first bytes tell what it is", ACCEPTED)
 
 
 def _undivided(found: ImageList | LabelledImages, part: str | None) -> ImageList | LabelledImages:
@@ -234,14 +218,14 @@ def _undivided(found: ImageList | LabelledImages, part: str | None) -> ImageList
 
 
 def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
-    """Bring images from a table or an array into a model's form; those in that form pass untouched."""
+    """Bring images from a table or an array into a model's form; those in that form already stay untouched."""
     from imprint.preprocessing.input_spec import fit
 
     if images.shape == (spec.channels, *spec.image_size) or images.from_pixel_table:
-        return images  # a table of another form is a mistake, which the model's check names
+        return images  # the model's own check reports a table of another size
     pixels = np.empty((len(images), spec.channels, *spec.image_size), dtype=np.uint8)
-    for place, image in enumerate(images.pixels):
-        pixels[place] = fit(image.transpose(1, 2, 0), spec)
+    for i, image in enumerate(images.pixels):
+        pixels[i] = fit(image.transpose(1, 2, 0), spec)
     sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy()
     return replace(images, pixels=pixels, sizes=sizes)
 

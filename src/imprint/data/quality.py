@@ -1,4 +1,4 @@
-"""Finding and Findings: what the data doctor has to say."""
+"""Finding and Findings: what is wrong with data, and the checks of single images and of classes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ KINDS = {
     "imbalance": "short of images",
 }
 
+RARE = 0.1  # of the largest class's images; a class with fewer is hard to learn
+# Even paper: so much of an image's rim lies within so many grey levels of the rim's median.
+EVEN_FRACTION, EVEN_LEVELS = 0.6, 32
+MAJORITY = 0.9  # of the images on paper agree on ink and paper, or none of them is called inverted
+UNUSUAL_FACTOR = 4.0  # a side so many times longer or shorter than the median is unusual
+IMAGES_AT_ONCE = 256
+HIDDEN = (".", "__MACOSX", "__pycache__")  # prefixes of what file managers and notebooks leave behind
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -35,20 +43,22 @@ class Finding:
     Parameters
     ----------
     kind : str
-        One of `KINDS`.
+        ``"unreadable"``, ``"leak"``, ``"duplicate"``, ``"label"``, ``"constant"``, ``"polarity"``, ``"size"``,
+        ``"name"`` or ``"imbalance"``.
     where : tuple of str or int
         Sources of the images concerned, or names of the classes.
     message : str
         What is wrong with them, without a full stop.
     score : float
-        From 0 to 1; the higher, the surer or the worse.
+        From 0 to 1; the higher, the more certain or the worse.
     images : tuple of int, default=()
-        Positions of the images; those in the data compared with run on behind the data itself.
+        Positions of the images; those of the data compared with are counted on after the data itself.
     suggested : str, default=""
-        The label or class name that would be right, where there is one.
+        The right label or class name, where one is known.
 
     Examples
     --------
+    >>> from imprint import Finding
     >>> Finding("constant", (17,), "every pixel is 0", 1.0).to_dict()
     {'kind': 'constant', 'where': [17], 'message': 'every pixel is 0', 'score': 1.0}
     """
@@ -61,7 +71,7 @@ class Finding:
     suggested: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the finding as plain JSON values.
+        """Convert the finding to plain JSON values.
 
         Returns
         -------
@@ -70,6 +80,7 @@ class Finding:
 
         Examples
         --------
+        >>> from imprint import Finding
         >>> Finding("name", (".cache",), "it begins with a dot", 1.0).to_dict()["where"]
         ['.cache']
         """
@@ -85,16 +96,17 @@ class Findings:
     name : str
         Of the data.
     images : int
-        How many images could be read.
+        Number of images that could be read.
     classes : dict of str to int
-        Images of each class.
+        Number of images of each class.
     findings : tuple of Finding
-        In the order of `KINDS`, the worst of each first.
+        Sorted by kind, unreadable images first; the worst of each kind first.
     notes : tuple of str, default=()
-        What could not be looked for, and why.
+        Checks that could not be made, and why.
 
     Examples
     --------
+    >>> from imprint import Finding, Findings
     >>> findings = Findings("a.csv", 2, {"cat": 2}, (Finding("constant", (2,), "every pixel is 0", 1.0),))
     >>> len(findings.of("constant")), len(findings.of("label"))
     (1, 0)
@@ -107,12 +119,12 @@ class Findings:
     notes: tuple[str, ...] = ()
 
     def of(self, kind: str) -> list[Finding]:
-        """Pick the findings of one kind.
+        """Select the findings of one kind.
 
         Parameters
         ----------
         kind : str
-            One of `KINDS`.
+            As in `Finding`.
 
         Returns
         -------
@@ -121,13 +133,14 @@ class Findings:
 
         Examples
         --------
+        >>> from imprint import Findings
         >>> Findings("a.csv", 2, {"cat": 2}, ()).of("leak")
         []
         """
         return [finding for finding in self.findings if finding.kind == kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the findings as plain JSON values, as ``check --json`` prints them.
+        """Convert the findings to plain JSON values, as ``check --json`` prints them.
 
         Returns
         -------
@@ -136,6 +149,7 @@ class Findings:
 
         Examples
         --------
+        >>> from imprint import Findings
         >>> Findings("a.csv", 2, {"cat": 2}, ()).to_dict()
         {'images': 2, 'classes': {'cat': 2}, 'findings': [], 'notes': []}
         """
@@ -143,132 +157,93 @@ class Findings:
         return {"images": self.images, "classes": self.classes, "findings": found, "notes": list(self.notes)}
 
 
-FEW = 0.1  # of the largest class's images; with fewer a class is hard to learn
-EVEN, NEAR_PAPER = 0.6, 32  # paper: so much of an image's rim lies within so many grey levels of the rim's median
-MAJORITY = 0.9  # of the images on paper agree on ink and paper, or none of them is called inverted
-FACTOR = 4.0  # a side so many times longer or shorter than usual is unusual
-ROWS = 256  # images looked at together
-HIDDEN = (".", "__MACOSX", "__pycache__")  # what file managers and notebooks leave behind begins so
-
-
 def find_faults(images: LabelledImages) -> list[Finding]:
-    """Look for what is wrong with single images or with classes.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        The data.
-
-    Returns
-    -------
-    list of Finding
-        Of the kinds unreadable, constant, polarity, size, name and imbalance.
-
-    Examples
-    --------
-    >>> from imprint.data.load import load
-    >>> find_faults(load("digits"))
-    []
-    """
+    """Check single images and classes: kinds unreadable, constant, polarity, size, name and imbalance."""
     return [
         *_unreadable(images),
         *_constant(images),
         *_inverted(images),
-        *_sizes(images),
-        *_names(images),
-        *_few(images),
+        *_unusual_sizes(images),
+        *_odd_names(images),
+        *_rare_classes(images),
     ]
 
 
 def spelt_alike(names: Iterable[str]) -> list[list[str]]:
-    """Gather names that differ only by what people vary by mistake: case, blanks, dashes, kinds of letters.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of classes.
-
-    Returns
-    -------
-    list of list of str
-        Every name once, beside those that are spelt like it.
-
-    Examples
-    --------
-    >>> spelt_alike(["Cat", "cat ", "dog", "1", "-1"])
-    [['Cat', 'cat '], ['dog'], ['1'], ['-1']]
-    """
+    """Group names that differ only by what people vary by mistake: case, spaces, dashes, compatible letters."""
     spelt: dict[str, list[str]] = defaultdict(list)
     for name in names:
         # -1 and 1 differ by more than a dash.
-        spelt[name if WHOLE_NUMBER.fullmatch(name) else _plain(name)].append(name)
+        spelt[name if WHOLE_NUMBER.fullmatch(name) else _normalised(name)].append(name)
     return list(spelt.values())
 
 
-def _each(images: LabelledImages, kind: str, positions: Int64[ndarray, " found"], say: list[str]) -> list[Finding]:
+def _findings(
+    images: LabelledImages, kind: str, positions: Int64[ndarray, " found"], messages: list[str]
+) -> list[Finding]:
     """Make a finding of each image."""
     sources = images.sources.tolist()
-    return [Finding(kind, (sources[i],), words, 1.0, (i,)) for i, words in zip(positions.tolist(), say, strict=True)]
+    found = zip(positions.tolist(), messages, strict=True)
+    return [Finding(kind, (sources[i],), message, 1.0, (i,)) for i, message in found]
 
 
 def _unreadable(images: LabelledImages) -> list[Finding]:
-    left_out = images.unreadable
-    return [Finding("unreadable", (source,), cause, 1.0) for source, cause in left_out]
+    return [Finding("unreadable", (source,), cause, 1.0) for source, cause in images.unreadable]
 
 
 def _constant(images: LabelledImages) -> list[Finding]:
-    parts = in_chunks(images.pixels, ROWS)
+    parts = in_chunks(images.pixels, IMAGES_AT_ONCE)
     flat = [(part.min(axis=(2, 3)) == part.max(axis=(2, 3))).all(axis=1) for part in parts]
     one_colour = np.flatnonzero(np.concatenate(flat))
     colours = [" ".join(map(str, images.pixels[i, :, 0, 0])) for i in one_colour]
-    return _each(images, "constant", one_colour, [f"every pixel is {colour}" for colour in colours])
+    return _findings(images, "constant", one_colour, [f"every pixel is {colour}" for colour in colours])
 
 
 def _inverted(images: LabelledImages) -> list[Finding]:
-    """Find grey images of ink on even paper where ink and paper have changed places."""
+    """Find grey images of ink on even paper where ink and paper are exchanged."""
     if images.shape[0] != 1 or min(images.shape[1:]) < 3:
         return []
-    contrast = np.concatenate([_ink_above_paper(part[:, 0]) for part in in_chunks(images.pixels, ROWS)])
+    contrast = np.concatenate([_ink_above_paper(part[:, 0]) for part in in_chunks(images.pixels, IMAGES_AT_ONCE)])
     bright, dark = contrast > 0, contrast < 0
     few, word = (dark, "dark on bright") if bright.sum() >= dark.sum() else (bright, "bright on dark")
     on_paper = bright.sum() + dark.sum()
     if on_paper < len(images) / 2 or few.sum() > (1 - MAJORITY) * on_paper:
         return []
-    words = f"{word}, where {1 - few.sum() / on_paper:.1%} of the images are the other way about"
-    return _each(images, "polarity", np.flatnonzero(few), [words] * int(few.sum()))
+    message = f"{word}, where {1 - few.sum() / on_paper:.1%} of the images are the other way about"
+    return _findings(images, "polarity", np.flatnonzero(few), [message] * int(few.sum()))
 
 
 def _ink_above_paper(pixels: ndarray) -> Float64[ndarray, " n"]:
-    """Tell how much brighter than its paper an image is on the whole; 0 where its rim is no even paper."""
+    """Mean brightness of each image above its paper; 0 where its rim is no even paper."""
     rim = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1).astype(int)
     paper = np.median(rim, axis=1)
-    even = (np.abs(rim - paper[:, None]) <= NEAR_PAPER).mean(axis=1) >= EVEN
+    even = (np.abs(rim - paper[:, None]) <= EVEN_LEVELS).mean(axis=1) >= EVEN_FRACTION
     return np.asarray(np.where(even, pixels.mean(axis=(1, 2)) - paper, 0.0))
 
 
-def _sizes(images: LabelledImages) -> list[Finding]:
+def _unusual_sizes(images: LabelledImages) -> list[Finding]:
     sizes = images.sizes
     if sizes is None:
         return []
     sides = np.log(np.maximum(sizes, 1))
     off = np.abs(sides - np.median(sides, axis=0))
     # Where sizes vary anyway, unusual is what stands out from that.
-    limit = np.maximum(np.log(FACTOR), 4 * 1.4826 * np.median(off, axis=0))
+    limit = np.maximum(np.log(UNUSUAL_FACTOR), 4 * 1.4826 * np.median(off, axis=0))
     unusual: Bool[ndarray, " n"] = (off > limit).any(axis=1)
     height, width = np.median(sizes, axis=0).astype(int)
-    words = [f"{w}×{h} pixels, where {width}×{height} is usual" for h, w in sizes[unusual].tolist()]
-    return _each(images, "size", np.flatnonzero(unusual), words)
+    messages = [f"{w}×{h} pixels, where {width}×{height} is usual" for h, w in sizes[unusual].tolist()]
+    return _findings(images, "size", np.flatnonzero(unusual), messages)
 
 
-def _names(images: LabelledImages) -> list[Finding]:
-    """Find classes that are one class spelt in several ways, and names that no one gave on purpose."""
+def _odd_names(images: LabelledImages) -> list[Finding]:
+    """Find classes that are one class spelled in several ways, and names that nobody gave on purpose."""
     counts = images.class_counts()
     found = []
     for names in spelt_alike(counts):
         usual, *others = sorted(names, key=lambda name: (-counts[name], name != name.strip(), name))
         if others:
-            words = f"probably one class in {len(names)} spellings; {usual!r} has most images"
-            found.append(Finding("name", (usual, *others), words, 1.0, suggested=usual.strip()))
+            message = f"probably one class in {len(names)} spellings; {usual!r} has most images"
+            found.append(Finding("name", (usual, *others), message, 1.0, suggested=usual.strip()))
         elif usual.startswith(HIDDEN):
             found.append(Finding("name", (usual,), "a folder that a program made, hardly a class", 1.0))
         elif not usual.strip():
@@ -278,13 +253,13 @@ def _names(images: LabelledImages) -> list[Finding]:
     return found
 
 
-def _plain(name: str) -> str:
-    """Spell a name without what people vary by mistake: case, blanks, dashes and kinds of letters."""
+def _normalised(name: str) -> str:
+    """Spell a name without what people vary by mistake: case, spaces, dashes and compatible letters."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return " ".join(folded.replace("_", " ").replace("-", " ").split()) if any(c.isalnum() for c in folded) else name
 
 
-def _few(images: LabelledImages) -> list[Finding]:
+def _rare_classes(images: LabelledImages) -> list[Finding]:
     counts = images.class_counts()
     if len(counts) == 1:
         return [Finding("imbalance", tuple(counts), "the only class; there is nothing to tell apart", 1.0)]
@@ -293,5 +268,5 @@ def _few(images: LabelledImages) -> list[Finding]:
     return [
         Finding("imbalance", (name,), f"{count:,} images, where class {largest!r} has {most:,}", 1 - count / most)
         for name, count in counts.items()
-        if count < FEW * most
+        if count < RARE * most
     ]

@@ -1,15 +1,54 @@
-"""Holding out images for validation."""
+"""Training, validation and test parts: the names that divided data give them, and holding out images by chance."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 from numpy import ndarray
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
+
+# What people call the parts of data that come divided.
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+
+
+def in_part_order(parts: Iterable[str]) -> tuple[str, ...]:
+    """Sort names of parts: train, validation, test."""
+    found = set(parts)
+    return tuple(part for part in dict.fromkeys(PARTS.values()) if part in found)
+
+
+def part_folders(folders: Iterable[str], where: str) -> dict[str, str]:
+    """Map parts to the top folders that hold them; empty where data are not divided.
+
+    Data are divided if there is a folder for training, or nothing but parts; else a folder called test is a class of
+    that name. Raises DataError when two folders are the same part.
+    """
+    found: dict[str, str] = {}
+    others = False
+    for folder in sorted(folders):
+        part = PARTS.get(folder.lower())
+        if part is None:
+            others = True
+        elif part in found:
+            cause = f"{found[part]} and {folder} are both the {part} part"
+            raise DataError("folders", where, cause, "Merge or rename one of the two.")
+        else:
+            found[part] = folder
+    if others and "train" not in found:
+        return {}
+    return {part: found[part] for part in in_part_order(found)}
 
 
 def split(
@@ -18,44 +57,11 @@ def split(
     seed: int,
     groups: Shaped[ndarray, " n"] | None = None,
     copies: Int64[ndarray, " n"] | None = None,
-) -> tuple[Int64[ndarray, " learn"], Int64[ndarray, " held_out"]]:
-    """Hold out a random share of the images.
+) -> tuple[Int64[ndarray, " training"], Int64[ndarray, " held_out"]]:
+    """Hold out a random share of the images, rounded up; gives positions for training and for validation.
 
-    Without groups, the same images in the same order as scikit-learn's ``train_test_split(
-    test_size=share, random_state=seed)``, without its import, which takes longer than reading
-    42,000 digits. With groups, see `held_out_groups`.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        What to divide.
-    share : float
-        Share to hold out, from 0 to below 1, rounded up to whole images.
-    seed : int
-        Which images.
-    groups : ndarray, shape (n,), or None, default=None
-        Images with the same value, such as photos of one person, stay on one side.
-    copies : ndarray of int64, shape (n,), or None, default=None
-        From `duplicates.first_copies`: of copies that would stand on both sides, none is held out.
-
-    Returns
-    -------
-    training : ndarray of int64, shape (learn,)
-        Positions of those to learn from, in random order; in their own order when the share is 0.
-    validation : ndarray of int64, shape (held_out,)
-        Positions of those held out.
-
-    Raises
-    ------
-    UsageError
-        When nothing would be left to train on.
-
-    Examples
-    --------
-    >>> from imprint.data.load import load
-    >>> training, validation = split(load("digits"), share=0.08, seed=7)
-    >>> len(training), len(validation)
-    (1653, 144)
+    Without groups as scikit-learn's ``train_test_split``, whose import takes longer than reading 42,000 digits. Groups
+    stay on one side; of `copies` (`duplicates.first_copies`) that would be on both sides, none is held out.
     """
     if not share:
         return np.arange(len(images)), np.arange(0)
@@ -88,32 +94,10 @@ def split(
 def held_out_groups(
     labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], share: float, seed: int
 ) -> Bool[ndarray, " n"]:
-    """Choose groups at random so that their images make up a share of every class, as nearly as they can.
+    """Choose whole groups at random so that their images make up a share of every class, as nearly as they can.
 
-    The largest groups are dealt first: one is held out where that brings the counts of the
-    classes held out nearer to the wanted ones, by the sum of squares. Single images then fill up.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Class of each image.
-    groups : ndarray, shape (n,)
-        Images with the same value stay together.
-    share : float
-        Of each class to hold out, between 0 and 1.
-    seed : int
-        Which groups.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        Whether each image is held out.
-
-    Examples
-    --------
-    >>> labels, persons = np.array([0, 0, 1, 1, 0, 1]), np.array(["ann", "bob", "ann", "bob", "cid", "cid"])
-    >>> persons[held_out_groups(labels, persons, share=1 / 3, seed=7)].tolist()
-    ['cid', 'cid']
+    The largest groups come first: one is held out where that brings the counts of the classes nearer to the wanted
+    ones, by the sum of squares. Single images then fill up.
     """
     _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.RandomState(seed).permutation(len(labels))
@@ -123,8 +107,8 @@ def held_out_groups(
     out = np.zeros(len(labels), dtype=bool)
     alone = sizes[number] == 1
     wanted = share * np.bincount(labels[~alone], minlength=classes)
-    together = [group for group in np.random.RandomState(seed).permutation(len(sizes)) if sizes[group] > 1]
-    for group in sorted(together, key=lambda group: -int(sizes[group])):
+    larger = [group for group in np.random.RandomState(seed).permutation(len(sizes)) if sizes[group] > 1]
+    for group in sorted(larger, key=lambda group: -int(sizes[group])):
         counts = np.bincount(labels[members[group]], minlength=classes)
         if counts @ counts < 2 * wanted @ counts:
             out[members[group]] = True

@@ -22,7 +22,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from imprint.data.readers.rows import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.data.readers.arrays import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
 from imprint.models.model_file import broken

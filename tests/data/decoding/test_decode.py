@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imprint import DataError
-from imprint.data.decoding.decode import decode, decode_many, look, quiet
+from imprint.data.decoding.decode import decode, read_header
 
 HEIGHT, WIDTH = 24, 40
 
@@ -99,11 +99,11 @@ def test_modes_and_orientations(kind, orientation):
 
 
 @pytest.mark.parametrize("kind", MODES)
-def test_looking_agrees_with_decoding(kind):
+def test_the_header_agrees_with_decoding(kind):
     stored, mode, form, expected = MODES[kind]
     for orientation in (1, 6):
         image = drawn(oriented(stored, orientation), mode)
-        size, grey = look(content(image, form, exif=exif(orientation)))
+        size, grey = read_header(content(image, form, exif=exif(orientation)))
         assert size == (HEIGHT, WIDTH)
         assert grey == (expected.shape[2] == 1)
 
@@ -129,7 +129,7 @@ def test_a_transparent_colour_of_a_palette_becomes_white():
     assert "white" in decoded.note
 
 
-def test_cmyk_jpeg_with_adobes_mark_is_stored_inverted_and_without_it_is_not():
+def test_cmyk_jpeg_with_adobes_marker_is_stored_inverted_and_without_it_is_not():
     adobe = content(drawn(ink(COLOUR), "CMYK"), "JPEG", quality=100, subsampling=0)
     assert b"Adobe" in adobe
     start = adobe.index(b"\xff\xee")
@@ -270,7 +270,7 @@ def test_random_damage_never_leaks_another_error():
             file = bytearray(whole)
             for place in dice.integers(0, len(file), 4):
                 file[place] = dice.integers(0, 256)
-            for reader in (decode, look):
+            for reader in (decode, read_header):
                 try:
                     reader(bytes(file))
                 except DataError as error:
@@ -304,29 +304,3 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 200
-
-
-def test_many_are_read_as_each_alone_and_one_that_is_missing_harms_no_other(tmp_path):
-    contents = [file for file, _ in BAD.values()]
-    contents += [content(Image.fromarray(COLOUR), form) for form in ("PNG", "JPEG", "PNG", "GIF")]
-
-    def open_at(place):
-        if place == len(contents):
-            raise DataError("image", "table", "its bytes are missing", "Fill them in.")
-        return contents[place]
-
-    seen = {}
-    with quiet():
-        for places, found in decode_many(open_at, range(len(contents) + 1), shorter=6):
-            assert not set(places) & set(seen)
-            seen.update(dict.fromkeys(places, found))
-    assert seen.pop(len(contents)).cause == "its bytes are missing"
-    assert sorted(seen) == list(range(len(contents)))
-    for place, found in seen.items():
-        try:
-            alone = decode(contents[place], shorter=6)
-        except DataError as error:
-            assert found.cause == error.cause
-        else:
-            assert (found.size, found.note) == (alone.size, alone.note)
-            assert all(np.array_equal(pixels, alone.pixels) for pixels in found.pixels)

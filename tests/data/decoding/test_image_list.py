@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,12 @@ from PIL import Image
 
 from imprint import DataError, UsageError, load
 from imprint.data import cache
-from imprint.data.decoding import image_list as images
+from imprint.data.decoding import image_list
 from imprint.data.decoding.decode import decode
-from imprint.preprocessing.input_spec import InputSpec
+from imprint.data.decoding.image_list import ColourFound, block_ranges, decode_blocks
+from imprint.preprocessing.input_spec import InputSpec, fit
 
-
-class Listener(Reporter):
-    """Keeps what is said."""
-
-    def __init__(self):
-        super().__init__(verbose=False)
-        self.said = []
-
-    def say(self, line):
-        self.said.append(line)
+FORM = InputSpec(1, (8, 8), (8, 8))
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +92,7 @@ def test_grey_only_where_all_are(tmp_path):
 
 
 def test_one_coloured_image_that_no_sample_shows_is_not_made_grey(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_list, "LOOKED_AT", 2)
+    monkeypatch.setattr(image_list, "HEADERS_READ", 2)
     greys = [noise(9, 9, i, grey=True) for i in range(40)]
     images = load(saved(tmp_path / "p", *greys, noise(9, 9)))
     assert images.shape == (3, 9, 9)
@@ -118,7 +111,7 @@ def test_a_spec_decides_the_form(many, tmp_path):
 
 def test_the_second_read_decodes_nothing(many, monkeypatch):
     first = load(many, group=r"(\d)\.png")
-    monkeypatch.setattr(images, "decode_blocks", None)
+    monkeypatch.setattr(image_list, "decode_blocks", None)
     second = load(many)
     assert np.array_equal(first.pixels, second.pixels)
     assert isinstance(second.pixels, np.memmap)
@@ -149,23 +142,33 @@ def test_the_cache_is_never_trusted_after_files_changed(many, change):
         assert np.array_equal(pixels, decode(Path(source)).pixels.transpose(2, 0, 1))
 
 
-def test_without_a_cache_it_goes_on_and_says_so(many, tmp_path, monkeypatch):
+@pytest.mark.parametrize("version", [b"imprint0", b"imprint2"])
+def test_a_cache_file_of_another_version_is_decoded_anew(many, version):
+    pixels = load(many).pixels.copy()
+    (entry,) = cache.entries()
+    ours = entry.path.read_bytes()
+    entry.path.write_bytes(bytes(pixels.nbytes) + ours[pixels.nbytes : -len(version)] + version)
+    assert np.array_equal(load(many).pixels, pixels)
+    assert entry.path.read_bytes() == ours
+
+
+def test_without_a_cache_it_goes_on_and_says_so(many, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "file"))
-    listener = Listener()
+    caplog.set_level("INFO", logger="imprint")
     assert len(load(many)) == 40
-    assert "cannot be kept" in listener.said[0]
+    assert "cannot be kept" in caplog.messages[0]
 
 
 def test_killed_half_way_the_next_run_reads_all(many):
     script = (
-        "import os, sys, imprint; from imprint.data import blocks\n"
-        "blocks.LARGEST = 12 * 16 * 3 * 4\n"
-        "real = blocks._decode_block\n"
-        "def dying(open_at, form, grey, places):\n"
-        "    if places.start >= 20: os.kill(os.getpid(), 9)\n"
-        "    return real(open_at, form, grey, places)\n"
-        "blocks._decode_block = dying\n"
+        "import os, sys, imprint; from imprint.data.decoding import image_list\n"
+        "image_list.BLOCK_BYTES = 12 * 16 * 3 * 4\n"
+        "real = image_list._decode_block\n"
+        "def dying(open_at, form, grey, positions):\n"
+        "    if positions.start >= 20: os.kill(os.getpid(), 9)\n"
+        "    return real(open_at, form, grey, positions)\n"
+        "image_list._decode_block = dying\n"
         "imprint.load(sys.argv[1])"
     )
     assert subprocess.run([sys.executable, "-c", script, many], check=False).returncode == -9
@@ -173,7 +176,7 @@ def test_killed_half_way_the_next_run_reads_all(many):
 
 
 def test_every_broken_file_is_named_and_the_rest_is_used(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
     import broken
 
     made = broken.make(tmp_path / "p", 1800, size=10)
@@ -193,12 +196,12 @@ def test_too_many_broken_files_are_refused(tmp_path):
         load(folder / "6.png", allow_bad=1.0)
 
 
-def test_what_was_decided_is_said(tmp_path):
+def test_what_was_decided_is_said(tmp_path, caplog):
     see_through = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    listener = Listener()
+    caplog.set_level("INFO", logger="imprint")
     images = load(saved(tmp_path / "p", see_through, noise(4, 4)))
     assert (images.pixels[0] == 255).all()
-    assert listener.said == ["1 image of p: transparent, laid on white"]
+    assert caplog.messages == ["1 image of p: transparent, laid on white"]
 
 
 def test_groups_by_regular_expression(many):
@@ -219,10 +222,61 @@ def test_memory_stays_bounded_while_images_pass_through(tmp_path):
         os.link(root / "0.jpg", root / f"{i}.jpg")
     script = (
         "import resource, sys, imprint, torch\n"
-        "from imprint.data import images\n"
+        "from imprint.data.decoding import image_list\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert imprint.load(sys.argv[1], side=1000).pixels.nbytes == 240_000_000\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
     )
     done = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 120
+
+
+def file(level, size=(8, 8), mode="L", form="PNG", **options):
+    content = BytesIO()
+    Image.new(mode, size, level).save(content, form, **options)
+    return content.getvalue()
+
+
+def read_blocks(contents, form=FORM, **options):
+    return list(decode_blocks(contents.__getitem__, block_ranges(len(contents), form), form, **options))
+
+
+def test_images_of_all_kinds_stay_in_order():
+    ways = [
+        lambda level: file(level),
+        lambda level: file(level, size=(20, 10)),
+        lambda level: file(level, form="BMP"),
+        lambda level: file((level, level, 0), mode="RGB"),
+        lambda level: file((level, 99), mode="LA"),
+        lambda level: b"",
+        lambda level: file(level)[:-1],
+    ]
+    contents = [ways[i % len(ways)](i % 256) for i in range(600)]
+    whole = [i for i in range(600) if i % len(ways) < 5]
+    made = read_blocks(contents)
+    assert [len(block.pixels) + len(block.bad) for block in made] == [256, 256, 88]
+    pixels = np.concatenate([block.pixels for block in made])
+    assert np.array_equal(pixels, [fit(decode(contents[i]).pixels, FORM) for i in whole])
+    assert [size for block in made for size in block.sizes] == [decode(contents[i]).size for i in whole]
+    assert [position for block in made for position, _ in block.bad] == [i for i in range(600) if i not in whole]
+    assert {cause for block in made for _, cause in block.bad} == {"it is empty", "the file is cut short"}
+    assert sum(len(block.notes) for block in made) == len([i for i in whole if i % len(ways) == 4])
+
+
+@pytest.mark.parametrize("odd", [file((1, 2, 3), mode="RGB"), file((1, 2, 3), mode="RGB", form="BMP")])
+def test_colour_among_grey_is_noticed(odd):
+    grey = [file((9, 9, 9), mode="RGB") for _ in range(70)]
+    assert sum(len(block.pixels) for block in read_blocks(grey, must_be_grey=True)) == 70
+    with pytest.raises(ColourFound):
+        read_blocks([*grey, odd], must_be_grey=True)
+
+
+def test_tiny_images_take_one_thread_and_others_all_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(5)), raising=False)
+    for contents, workers in (
+        ([file(1)] * 900, 1),
+        ([b""] * 3, 1),
+        ([file(1, size=(65, 9))], 5),
+        ([*[file(1)] * 600, *[file(1, size=(9, 65))] * 300], 5),
+    ):
+        assert image_list._thread_count(contents.__getitem__, block_ranges(len(contents), FORM)) == workers

@@ -9,7 +9,7 @@ from PIL import Image
 from imprint import DataError, load
 from imprint.data.load import parts
 from imprint.data.readers import folder as folder_module
-from imprint.data.readers.layout import infer_layout
+from imprint.data.readers.folder import infer_layout
 
 
 @pytest.fixture

@@ -66,8 +66,9 @@ def test_missing_bytes_and_labels_are_named(tmp_path):
 
 
 def test_a_column_of_images_that_are_all_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"3 of 3 images .*t.parquet#1: its bytes are missing"):
-        load(save(tmp_path, {"image": [None] * 3, "label": ["a", "b", "b"]}))
+    for name in ("image", "picture"):
+        with pytest.raises(DataError, match=r"3 of 3 images .*t.parquet#1: its bytes are missing"):
+            load(save(tmp_path, {name: [None] * 3, "label": ["a", "b", "b"]}))
 
 
 def test_a_test_set_has_no_labels(tmp_path):

@@ -1,4 +1,4 @@
-"""Images in a .zip: class folders, a table of paths, or one file of another form; nothing is unpacked beside it."""
+"""Images in a .zip: class folders, a CSV of paths, or one file of another format; nothing is unpacked beside it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,21 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from imprint.core.errors import DataError
+from imprint.data.decoding.content import is_bomb
 from imprint.data.decoding.image_list import ImageList
-from imprint.data.decoding.text import may_grow
 from imprint.data.images import LabelledImages
-from imprint.data.readers.layout import infer_layout, is_litter, may_be_image, part_folders
+from imprint.data.readers.folder import infer_layout, is_system_file, may_be_image
 from imprint.data.readers.path_csv import is_path_csv, read_path_csv, with_table
+from imprint.data.split import part_folders
 
-DATA = (".csv", ".csv.gz", ".npz", ".npy", ".parquet")
-AGAIN = "Pack it again from files that you trust."
+DATA_ENDINGS = (".csv", ".csv.gz", ".npz", ".npy", ".parquet")
+REPACK = "Pack it again from files that you trust."
 
 
 class Archive:
-    """What a .zip holds, checked but not unpacked.
+    """The members of a .zip, checked but not unpacked; `left_out` is source and cause of those with unsafe paths.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Raises
-    ------
-    DataError
-        When it is no whole .zip, or a member would grow more than 200 times.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "pets.zip"
-    >>> with zipfile.ZipFile(path, "w") as archive:
-    ...     archive.writestr("pets/cat/1.png", b"")
-    ...     archive.writestr("../evil.png", b"")
-    >>> archive = Archive(path)
-    >>> list(archive.members), archive.left_out
-    (['cat/1.png'], (('pets.zip/../evil.png', 'its path leads out of the archive'),))
+    Raises DataError when it is no whole .zip, or a member is a decompression bomb.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,19 +32,19 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            raise DataError("archive", path.name, "it is cut short, damaged or no .zip", AGAIN) from None
+            raise DataError("archive", path.name, "it is cut short, damaged or no .zip", REPACK) from None
         inside = dict[str, zipfile.ZipInfo]()
         left_out = list[tuple[str, str]]()
         for member in self._zip.infolist():
             parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-            if not parts or any(is_litter(part) and part != ".." for part in parts):
+            if not parts or any(is_system_file(part) and part != ".." for part in parts):
                 continue
             if ".." in parts or parts[0].startswith("/") or ":" in parts[0]:
                 left_out.append((f"{path.name}/{member.filename}", "its path leads out of the archive"))
                 continue
-            if not may_grow(member.compress_size, member.file_size):
+            if is_bomb(member.compress_size, member.file_size):
                 cause = f"{member.compress_size:,} bytes would grow to {member.file_size:,}"
-                raise DataError(f"member {member.filename}", path.name, cause, AGAIN)
+                raise DataError(f"member {member.filename}", path.name, cause, REPACK)
             inside["/".join(parts) + ("/" if member.is_dir() else "")] = member
         self.left_out = tuple(left_out)
         top = _wrapper(list(inside))
@@ -70,52 +52,11 @@ class Archive:
 
     @property
     def folders(self) -> list[str]:
-        """The folders inside.
-
-        Returns
-        -------
-        list of str
-            Their paths, without a slash at the end.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "pets.zip"
-        >>> with zipfile.ZipFile(path, "w") as archive:
-        ...     archive.mkdir("cat")
-        ...     archive.mkdir("dog")
-        >>> Archive(path).folders
-        ['cat', 'dog']
-        """
+        """The paths of the folders inside, without a slash at the end."""
         return [name[:-1] for name in self.members if name.endswith("/")]
 
     def read(self, name: str) -> bytes:
-        """Read a member into memory; threads may do so at once.
-
-        Parameters
-        ----------
-        name : str
-            One of `members`.
-
-        Returns
-        -------
-        bytes
-            Its content.
-
-        Raises
-        ------
-        DataError
-            When it is not there, damaged or locked with a password.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "pets.zip"
-        >>> with zipfile.ZipFile(path, "w") as archive:
-        ...     archive.writestr("1.png", b"abc")
-        >>> Archive(path).read("1.png")
-        b'abc'
-        """
+        """Read a member into memory (thread-safe); raises DataError when it is missing, damaged or locked."""
         place = f"{self.path.name}/{name}"
         if name not in self.members:
             raise DataError("image", place, "the archive has no such file", "Correct the path.")
@@ -124,15 +65,15 @@ class Archive:
         except RuntimeError:
             raise DataError("image", place, "it is locked with a password", "Unlock the archive.") from None
         except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
-            raise DataError("image", place, f"the archive is damaged there ({error})", AGAIN) from None
+            raise DataError("image", place, f"the archive is damaged there ({error})", REPACK) from None
 
 
 def _wrapper(names: list[str]) -> str:
-    """Name the one folder that everything lies in with folders of its own, as most packers put it; else nothing."""
+    """Name the one folder that most packers put around folders of classes; empty where there is none."""
     tops = {name.partition("/")[0] for name in names}
     top = f"{next(iter(tops))}/" if len(tops) == 1 else ""
     nested = [name.removeprefix(top) for name in names if name != top]
-    return top if nested and all("/" in name or name.endswith(DATA) for name in nested) else ""
+    return top if nested and all("/" in name or name.endswith(DATA_ENDINGS) for name in nested) else ""
 
 
 def read_archive(
@@ -141,42 +82,13 @@ def read_archive(
     group: str | None,
     read_file: Callable[[Path], ImageList | LabelledImages],
 ) -> ImageList | LabelledImages:
-    """Find the images of a .zip.
+    """Find the images of a .zip: class folders, a CSV of paths beside images, or one file that `read_file` can read.
 
-    Parameters
-    ----------
-    path : Path
-        The archive: class folders as on disk, a CSV of paths beside images, or one file of any other
-        form, which alone is unpacked, into a folder that is removed at once.
-    part : str or None
-        ``"train"``, ``"validation"`` or ``"test"``; None takes the training part, or all.
-    group : str or None
-        A column of the CSV with each image's group.
-    read_file : callable
-        Reads a file of another form.
-
-    Returns
-    -------
-    ImageList or LabelledImages
-        Sources are the archive's name and the path inside.
-
-    Raises
-    ------
-    DataError
-        When the archive is damaged, a bomb, or leaves open what is meant.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "pets.zip"
-    >>> with zipfile.ZipFile(path, "w") as archive:
-    ...     archive.writestr("cat/1.png", b"")
-    >>> read_archive(path, None, None, lambda path: ...).sources
-    ['pets.zip/cat/1.png']
+    Only the latter is unpacked, into a folder that is removed at once. `group` is a column of the CSV.
     """
     archive = Archive(path)
     files = [name for name in archive.members if not name.endswith("/")]
-    data = [name for name in files if name.lower().endswith(DATA) or "-idx" in name]
+    data = [name for name in files if name.lower().endswith(DATA_ENDINGS) or "-idx" in name]
     images = [name for name in files if may_be_image(name.rpartition("/")[2]) and name not in data]
     tables = [name for name in data if ".csv" in name.lower() and is_path_csv(archive.read(name)[: 2**16])]
     if images and len(tables) == 1:
@@ -193,28 +105,7 @@ def read_archive(
 
 
 def archive_parts(path: Path) -> tuple[str, ...]:
-    """Tell into which parts a .zip is divided.
-
-    Parameters
-    ----------
-    path : Path
-        The archive.
-
-    Returns
-    -------
-    tuple of str
-        Among ``"train"``, ``"validation"`` and ``"test"``; empty where it is not divided.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "pets.zip"
-    >>> with zipfile.ZipFile(path, "w") as archive:
-    ...     archive.writestr("train/cat/1.png", b"")
-    ...     archive.writestr("test/cat/1.png", b"")
-    >>> archive_parts(path)
-    ('train', 'test')
-    """
+    """Name the parts that a .zip is divided into; empty where it is not."""
     tops = {name.partition("/")[0] for name in Archive(path).members if "/" in name}
     return tuple(part_folders(tops, path.name))
 
@@ -232,7 +123,7 @@ def _list_members(archive: Archive, names: list[str]) -> ImageList:
 
 
 def _from_table(archive: Archive, table: str, group: str | None) -> ImageList:
-    """Read a CSV of paths inside the archive; its paths start at its own folder."""
+    """Read a CSV of paths inside the archive; its paths are relative to its own folder."""
     rows = read_path_csv(archive.read(table), f"{archive.path.name}/{table}", group)
     folder = PurePosixPath(table).parent
     names = [(folder / row.replace("\\", "/")).as_posix() for row in rows.paths]
@@ -242,7 +133,7 @@ def _from_table(archive: Archive, table: str, group: str | None) -> ImageList:
 def _from_file(
     archive: Archive, data: list[str], read_file: Callable[[Path], ImageList | LabelledImages]
 ) -> ImageList | LabelledImages:
-    """Unpack the file or files of another form that the archive holds, under plain names, and read the first."""
+    """Unpack the file of another format that the archive holds, and its labels, under plain names; read it."""
     labels = [name for name in data if any(word in name.lower() for word in ("labels", "y.npy", "y_"))]
     others = [name for name in data if name not in labels] or data
     if len(others) > 1:

@@ -1,103 +1,62 @@
-"""Images in NumPy's files: .npz with labels beside the images, or .npy with labels in a file beside."""
+"""Images in arrays: NumPy's files (.npz, or .npy with labels in a file beside), arrays in memory, and rows of numbers.
+
+Rows are how scikit-learn's data sets hold images; `ImageClassifier` takes them.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import mark_read_only
 from imprint.data.images import LabelledImages, encode_labels
-from imprint.data.readers.layout import PARTS
+from imprint.data.split import PARTS, in_part_order
 
-IMAGES = ("images", "image", "pixels", "images", "data", "x", "arr_0")
+IMAGES = ("images", "image", "pixels", "pictures", "data", "x", "arr_0")
 LABELS = ("labels", "label", "targets", "target", "classes", "y", "arr_1")
 NAMES = ("class_names", "label_names", "names")
 BESIDE = (("images", "labels"), ("pixels", "labels"), ("data", "labels"), ("x", "y"), ("X", "y"))
-CALL_THEM = "Call the arrays images and labels."
-STACK = "Give n × height × width, with 1, 3 or 4 channels last or first."
+NAME_THE_ARRAYS = "Call the arrays images and labels."
+GIVE_STACK = "Give n × height × width, with 1, 3 or 4 channels last or first."
+
+Shape = tuple[int, ...]
+Range = tuple[float | int, float | int]
+CHANNELS = (1, 3)
+QUANTILE_ROWS = 2000  # rows that decide the quantiles of standardised numbers
+GIVE_IMAGES = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
 
 def read_arrays(path: Path, part: str | None = None, group: str | None = None) -> LabelledImages:
-    """Read images from a ``.npz`` or ``.npy`` file.
+    """Read a ``.npz`` or ``.npy`` of images, with labels, class names and groups where it has them.
 
-    In ``.npz``, arrays are known by name: ``images`` and ``labels``, ``x`` and ``y``, ``x_train`` and
-    ``y_train``, ``test_images`` and ``test_labels``; ``class_names`` may name whole-number labels. Beside
-    ``x.npy`` stands ``y.npy``, beside ``images.npy`` ``labels.npy``.
-
-    Parameters
-    ----------
-    path : Path
-        Whole numbers from 0 to 255, 16 bits up to 65535, or floats, all from 0 to 1 or all from 0 to 255;
-        n × height × width, or with 1, 3 or 4 channels last or first.
-    part : str or None, default=None
-        ``"train"``, ``"validation"`` or ``"test"``; None takes the training part, or all.
-    group : str or None, default=None
-        An array of the ``.npz`` with each image's group.
-
-    Returns
-    -------
-    LabelledImages
-        Sources are the file's name and the image's number from 1.
-
-    Raises
-    ------
-    DataError
-        When the file is damaged or holds pickled objects, or arrays do not fit together.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "two.npz"
-    >>> np.savez(path, images=np.zeros((2, 8, 8, 3), np.uint8), labels=["cat", "dog"])
-    >>> images = read_arrays(path)
-    >>> images.shape, images.class_names
-    ((3, 8, 8), ('cat', 'dog'))
+    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Brightness is 0 to
+    255, 16 bits up to 65535, or floats from 0 to 1. Sources are the file's name and the image's number from 1.
     """
     arrays = _load(path, part)
     if "images" not in arrays:
-        raise DataError("images", path.name, "no array is called images, x or pixels", CALL_THEM)
+        raise DataError("images", path.name, "no array is called images, x or pixels", NAME_THE_ARRAYS)
     pixels = _channels_first(_to_bytes(arrays["images"], path.name), path.name)
     labels, class_names = None, tuple[str, ...]()
     if "labels" in arrays:
         labels, class_names = encode_labels(_label_names(arrays["labels"], arrays.get("names"), len(pixels), path.name))
-    groups = None if group is None else _beside(path, group, len(pixels))
+    groups = None if group is None else _groups(path, group, len(pixels))
     sources = np.array([f"{path.name}#{i}" for i in range(1, len(pixels) + 1)])
     return LabelledImages(pixels, labels, class_names, sources, path.name, groups=groups)
 
 
 def array_images(array: ndarray) -> LabelledImages:
-    """Take images from an array in memory.
-
-    Parameters
-    ----------
-    array : ndarray
-        Brightness as for `read_arrays`. One image, height × width or with 1, 3 or 4 channels last; or several,
-        n × height × width or with channels last or first.
-
-    Returns
-    -------
-    LabelledImages
-        Without labels.
-
-    Raises
-    ------
-    DataError
-        When its shape or its numbers are no images.
-
-    Examples
-    --------
-    >>> array_images(np.zeros((8, 9, 3), np.uint8)).shape, len(array_images(np.zeros((5, 8, 9))))
-    ((3, 8, 9), 5)
-    """
+    """Make unlabelled images of an array as for `read_arrays`, or of a single image; raises DataError if it is none."""
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
         array = array[None]
     pixels = _channels_first(_to_bytes(array, "array"), "array")
@@ -106,26 +65,7 @@ def array_images(array: ndarray) -> LabelledImages:
 
 
 def array_parts(path: Path) -> tuple[str, ...]:
-    """Tell into which parts a ``.npz`` is divided.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Returns
-    -------
-    tuple of str
-        Among ``"train"``, ``"validation"`` and ``"test"``; empty where it is not divided.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "two.npz"
-    >>> np.savez(path, x_train=np.zeros((2, 8, 8)), x_test=np.zeros((2, 8, 8)))
-    >>> array_parts(path)
-    ('train', 'test')
-    """
+    """Name the parts that a ``.npz`` is divided into; empty where it is not."""
     if path.suffix.lower() != ".npz":
         return ()
     try:
@@ -133,12 +73,11 @@ def array_parts(path: Path) -> tuple[str, ...]:
             keys = [name.removesuffix(".npy") for name in archive.namelist()]
     except zipfile.BadZipFile:
         return ()
-    found = {part for part, _ in map(_part_and_role, keys) if part}
-    return tuple(part for part in dict.fromkeys(PARTS.values()) if part in found)
+    return in_part_order(part for part, _ in map(_part_and_role, keys) if part)
 
 
 def _part_and_role(key: str) -> tuple[str, str]:
-    """Tell an array's part and what it holds by its name: x_train, train_images, images."""
+    """Split an array's name into part and role: x_train and train_images are images of train."""
     words = re.split(r"[_\W]+", key.lower())
     part = next((PARTS[word] for word in words if word in PARTS), "")
     rest = "_".join(word for word in words if word not in PARTS)
@@ -151,7 +90,7 @@ def _load(path: Path, part: str | None) -> dict[str, ndarray]:
     if path.suffix.lower() == ".npy":
         if part is not None:
             raise _no_part(part, path.name, ())
-        beside = _file_beside(path)
+        beside = _labels_beside(path)
         found = {"images": _array(path)}
         return found if beside is None else {**found, "labels": _array(beside)}
     parts = array_parts(path)
@@ -164,7 +103,7 @@ def _load(path: Path, part: str | None) -> dict[str, ndarray]:
             of, role = _part_and_role(key)
             if role and (of == wanted or (role == "names" and not of)):
                 if role in chosen:
-                    raise DataError(f"array {key}", path.name, f"it is not the only one with {role}", CALL_THEM)
+                    raise DataError(f"array {key}", path.name, f"it is not the only one with {role}", NAME_THE_ARRAYS)
                 chosen[role] = _member(stored, key, path.name)
     return chosen
 
@@ -188,7 +127,7 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 
 
 def _array(path: Path) -> ndarray:
-    """Read a .npy, memory-mapped; not to be written to, as `LabelledImages` says."""
+    """Map a .npy into memory; not to be written to, as `LabelledImages` says."""
     try:
         return mark_read_only(np.lib.format.open_memmap(path, mode="c"))
     except (ValueError, EOFError, OSError) as error:
@@ -216,7 +155,7 @@ def _damaged(where: str) -> DataError:
     return DataError("array", where, "it is cut short, damaged or no NumPy file", "Save or download it again.")
 
 
-def _file_beside(path: Path) -> Path | None:
+def _labels_beside(path: Path) -> Path | None:
     """Find the labels that belong to a .npy of images: y_train.npy for x_train.npy."""
     for images, labels in BESIDE:
         name = re.sub(rf"(?<![A-Za-z]){images}(?![A-Za-z])", labels, path.stem)
@@ -225,8 +164,8 @@ def _file_beside(path: Path) -> Path | None:
     return None
 
 
-def _beside(path: Path, key: str, count: int) -> ndarray:
-    """Read the array that names groups."""
+def _groups(path: Path, key: str, count: int) -> ndarray:
+    """Read the array of groups."""
     if path.suffix.lower() == ".npz":
         with _opened(path) as stored:
             if key in stored:
@@ -240,7 +179,7 @@ def _beside(path: Path, key: str, count: int) -> ndarray:
 def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
     """Bring brightness of any type to 0 … 255."""
     if array.ndim < 3:
-        raise DataError(f"shape {array.shape}", where, "that is no stack of images", STACK)
+        raise DataError(f"shape {array.shape}", where, "that is no stack of images", GIVE_STACK)
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8, copy=False)
     if array.dtype.kind not in "buif":
@@ -268,8 +207,8 @@ def _channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n
     if array.ndim == 4 and array.shape[3] in (1, 3, 4):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or not array.size:
-        raise DataError(f"shape {array.shape}", where, "that is no stack of images", STACK)
-    if array.shape[1] == 4:  # on white, as `decode` lays images
+        raise DataError(f"shape {array.shape}", where, "that is no stack of images", GIVE_STACK)
+    if array.shape[1] == 4:  # transparent parts on white, as in files
         share = array[:, 3:].astype(np.uint16)
         array = ((array[:, :3] * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(array)
@@ -295,3 +234,114 @@ def _label_names(labels: ndarray, names: ndarray | None, count: int, where: str)
     if not (labels.min() >= 0 and labels.max() < len(names)):
         raise DataError("labels", where, f"they point outside the {len(names)} class names", "Correct the labels.")
     return np.take(names.astype(str), labels)
+
+
+def as_rows(images: ArrayLike | LabelledImages, where: str) -> tuple[ArrayLike, Shape | None]:
+    """Flatten images (n × height × width, or with channels last or first) to rows; gives their shape, None for a table.
+
+    Rows hold channels last; the shape leaves out a single channel. Raises DataError for other shapes.
+    """
+    if isinstance(images, LabelledImages):
+        raise DataError(where, "LabelledImages", "it is no array", "Give its pixels and labels, or use imprint.train.")
+    if isinstance(images, list | tuple):
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise DataError(where, "its shape", "its images or rows are of different sizes", GIVE_IMAGES) from None
+    dimensions = getattr(images, "ndim", None)
+    if not isinstance(dimensions, int) or dimensions < 3:
+        return images, None
+    array = np.asarray(images)
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or not array.size or not (array.shape[3] in CHANNELS or array.shape[1] in CHANNELS):
+        raise DataError(where, f"its shape {np.shape(images)}", "that is no stack of images", GIVE_IMAGES)
+    if array.shape[3] not in CHANNELS:
+        array = np.moveaxis(array, 1, 3)
+    return array.reshape(len(array), -1), _without_single_channel(array.shape[1:])
+
+
+def settle_shape(wanted: Sequence[int] | None, given: Shape | None, features: int) -> Shape:
+    """Decide the shape of the images that rows hold: the one wanted (one side may be -1), the one given, or a square.
+
+    Raises UsageError when the wanted shape does not fit, DataError when nothing tells it.
+    """
+    if wanted is None:
+        side = math.isqrt(features)
+        if given is None and side * side != features:
+            raise DataError(
+                f"rows of {features} numbers",
+                "X",
+                "they are no squares, and nothing tells their shape",
+                "Give image_shape=(height, width) or (height, width, channels).",
+            )
+        return given or (side, side)
+    remedy = "Give image_shape=(height, width) or (height, width, channels)."
+    sides = tuple(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else ()
+    if len(sides) not in (2, 3) or not all(isinstance(side, int | np.integer) for side in sides):
+        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", "it is no shape of an image", remedy)
+    known = math.prod(side for side in sides if side != -1)
+    if sides.count(-1) == 1 and known > 0 and features % known == 0:
+        sides = tuple(features // known if side == -1 else int(side) for side in sides)
+    if min(sides) < 1 or math.prod(sides) != features or (len(sides) == 3 and sides[2] not in CHANNELS):
+        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", f"images have {features} numbers", remedy)
+    shape = _without_single_channel(sides)
+    if given not in (None, shape):
+        raise UsageError(f"image_shape {wanted!r}", "ImageClassifier", f"the images are {given}", "Leave it out.")
+    return shape
+
+
+def settle_range(wanted: Range | None, rows: Shaped[ndarray, "n pixels"]) -> Range:
+    """Decide the numbers for black and white: those wanted, 0 and 255 for uint8, 0 and 1 for others in between.
+
+    Else the least and the greatest; where some are below 0, as standardised ones, the 1 % and 99 % quantiles.
+    """
+    if wanted is None:
+        if rows.dtype == np.uint8:
+            return 0.0, 255.0
+        low, high = float(rows.min()), float(rows.max())
+        if low >= 0 and high <= 1:
+            return 0.0, 1.0
+        if low < 0:  # one pixel that is hardly ever inked may reach 30 deviations, and leave the others no range
+            low, high = map(float, np.quantile(rows[:: 1 + len(rows) // QUANTILE_ROWS], (0.01, 0.99)))
+        return (low, high) if low < high else (low, low + 1)
+    try:
+        low, high = map(float, wanted)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        cause = "it is no pair of a lower and a higher number"
+        raise UsageError(f"pixel_range {wanted!r}", "ImageClassifier", cause, "Give it as (0, 255).")
+    return low, high
+
+
+def refuse_another_scale(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> None:
+    """Raise DataError for pixels from 0 to 255 where training had 0 to 1, and the other way round."""
+    greatest = float(rows.max())
+    fraction = rows.dtype.kind == "f" and 0 < greatest <= 1 and float(rows.min()) >= 0
+    if (pixel_range == (0, 1) and greatest > 16) or (pixel_range == (0, 255) and fraction):
+        low, high = pixel_range
+        cause = f"they reach {greatest:g}, but went from {low:g} to {high:g} in training"
+        raise DataError("pixels", "X", cause, "Give them as in training.")
+
+
+def to_pixels(rows: Shaped[ndarray, "n pixels"], shape: Shape, pixel_range: Range) -> UInt8[ndarray, "n c h w"]:
+    """Convert rows, channels last, to uint8 images: `pixel_range` becomes 0 and 255, what is beyond is clipped."""
+    if rows.dtype != np.uint8 or pixel_range != (0, 255):
+        parts = np.array_split(rows, 1 + len(rows) // 1024)
+        rows = np.concatenate([_scaled(part, pixel_range) for part in parts])
+    height, width, channels = shape if len(shape) == 3 else (*shape, 1)
+    pixels = np.ascontiguousarray(rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
+    return pixels if pixels.flags.writeable else pixels.copy()  # torch warns of what it might overwrite
+
+
+def _scaled(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> UInt8[ndarray, "n pixels"]:
+    low, high = pixel_range
+    shares = (rows / 2 - low / 2) / (high / 2 - low / 2)  # halves, since the whole may be too large for a float
+    return np.asarray(np.floor(shares.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def _without_single_channel(shape: Sequence[int]) -> Shape:
+    """Leave out the channel where there is only one."""
+    height, width, *channels = (int(side) for side in shape)
+    return (height, width) if channels in ([], [1]) else (height, width, *channels)

@@ -1,10 +1,14 @@
-"""Reading images from a CSV of pixels, as Kaggle hands out."""
+"""Images in a CSV of pixels, as in Kaggle's digit recogniser: one image a row, its columns recognised by name."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,43 +17,20 @@ from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 
 from imprint.core.errors import DataError
-from imprint.data.decoding.text import gunzip, to_utf8
+from imprint.data.decoding.content import gunzip, to_utf8
 from imprint.data.images import WHOLE_NUMBER, LabelledImages, encode_labels
-from imprint.data.readers.columns import NAME_IT, Columns, read_columns
 
+NUMBERED = re.compile(r"(?:pixel)?[ _-]?(\d+)", re.IGNORECASE)  # pixel0, pixel_0000, 0
+BY_PLACE = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)  # 1x1 … 28x28: row x column, from 1
+IGNORED = {"", "id", "imageid", "image_id", "unnamed: 0"}  # row numbers, as pandas and Kaggle add them
+NAME_THE_COLUMNS = "Name the columns label, pixel0, pixel1, … as Kaggle does."
 COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, Zstandard
 
 
 def read_csv(path: Path) -> LabelledImages:
-    r"""Read a CSV with one image a row, plain or gzipped.
+    """Read a CSV of pixels, plain or gzipped, separated by commas, semicolons or tabs; images are square.
 
-    Columns are recognised by name: ``label`` (may be missing) and ``pixel0…`` (or ``pixel1…``,
-    plain numbers, or ``1x1…28x28``), in any order. Images are square, grey or colour.
-    Commas, semicolons or tabs part the cells.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    LabelledImages
-        Sources are row numbers from 1, the header not counted.
-
-    Raises
-    ------
-    DataError
-        When a cell, row or column cannot be used; names the first one.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "tiny.csv"
-    >>> _ = path.write_text("label,pixel0,pixel1,pixel2,pixel3\ncat,0,50,100,255\n")
-    >>> images = read_csv(path)
-    >>> images.class_names, images.pixels.tolist()
-    (('cat',), [[[[0, 50], [100, 255]]]])
+    Sources are row numbers from 1, the header not counted. DataError names the first bad cell, row or column.
     """
     text = _read_text(path)
     header, _, body = text.partition(b"\n")
@@ -64,10 +45,10 @@ def read_csv(path: Path) -> LabelledImages:
 
 
 def _read_text(path: Path) -> bytes:
-    """Read a file as UTF-8 bytes without a mark, blank lines at its ends or carriage returns in its header."""
+    """Read a file as UTF-8 without byte-order mark, blank lines at its ends or carriage returns in its header."""
     text = to_utf8(gunzip(path.read_bytes(), path.name)).strip(b"\r\n")
     if not text.strip():
-        raise DataError("no content", path.name, "the file is empty", NAME_IT)
+        raise DataError("no content", path.name, "the file is empty", NAME_THE_COLUMNS)
     if b"\n" not in text:
         text = text.replace(b"\r", b"\n")  # line ends of old Macs
     return text
@@ -83,7 +64,7 @@ def _split_header(header: bytes, separator: str, where: str) -> list[str]:
     try:
         return next(csv.reader([line.rstrip("\r")], delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
-        raise DataError("line 1", where, f"it is no line of names ({error})", NAME_IT) from None
+        raise DataError("line 1", where, f"it is no line of names ({error})", NAME_THE_COLUMNS) from None
 
 
 Table = tuple[UInt8[ndarray, "n pixels"], Shaped[ndarray, " n"] | None]
@@ -94,7 +75,7 @@ def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
     names = [f"{i}" for i in range(len(columns.names))]
     schema: dict[str, type[polars.DataType]] = dict.fromkeys(names, polars.String)
     schema |= {names[i]: polars.UInt8 for i in columns.pixels}
-    # Polars unpacks what begins as a packed stream does, as the label x^2, and panics over a quotation mark left open.
+    # Polars unpacks content that begins as a packed stream does, such as the label x^2, and panics over an open quote.
     if body.startswith(COMPRESSED) or body.count(b'"') % 2:
         return None
     try:
@@ -109,7 +90,7 @@ def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
 
 
 def _read_slowly(body: bytes, separator: str, columns: Columns, where: str) -> Table:
-    """Read row by row: takes what `_read_fast` does not (255.0, spaces), and names the first bad cell."""
+    """Read row by row: accepts what `_read_fast` does not (255.0, spaces), and names the first bad cell."""
     try:
         lines = io.StringIO(body.decode("utf-8"), newline="")
     except UnicodeDecodeError as error:
@@ -140,7 +121,7 @@ def _ragged(cells: int, expected: int, where: str) -> DataError:
 
 
 def _whole_numbers(cells: list[str], columns: Columns, where: str) -> UInt8[ndarray, " pixels"]:
-    """Turn one row's cells into pixels; name the first that is none."""
+    """Convert one row's cells to pixels; raise DataError for the first that is none."""
     try:
         values = np.array([float(cell) for cell in cells])
         plain = (values >= 0) & (values <= 255) & (values == np.floor(values))
@@ -175,7 +156,7 @@ def _is_share(cell: str) -> bool:
 
 
 def _checked_labels(names: Shaped[ndarray, " n"], where: str) -> Shaped[ndarray, " n"]:
-    """Strip labels and refuse those that are neither whole numbers nor words."""
+    """Strip labels; raise DataError for those that are neither whole numbers nor words."""
     known, positions = np.unique(np.char.strip(names), return_inverse=True)
     for i, name in enumerate(known.tolist()):
         place = f"{where} row {int(np.argmax(positions == i)) + 1}, column label"
@@ -184,3 +165,103 @@ def _checked_labels(names: Shaped[ndarray, " n"], where: str) -> Shaped[ndarray,
         if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", name.lower()) and not WHOLE_NUMBER.fullmatch(name):
             raise DataError(f"label {name}", place, "labels are whole numbers or words", "Correct the label column.")
     return known[positions]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The positions of labels and pixels in a table.
+
+    `pixels` are in the image's order: row by row, a colour pixel's red, green and blue side by side; `shape` is height,
+    width and channels.
+    """
+
+    names: tuple[str, ...]
+    label: int | None
+    pixels: tuple[int, ...]
+    shape: tuple[int, int, int]
+
+
+def read_columns(header: list[str], where: str) -> Columns:
+    """Recognise columns by name: label, and pixel0… or pixel1…, plain numbers, or 1x1…28x28, in any order.
+
+    Raises DataError when a name is unknown or doubled, a pixel is missing, or the images are not square.
+    """
+    names = tuple(name.strip() for name in header)
+    first_row_is_data = sum(name.lstrip("-").replace(".", "", 1).isdigit() for name in names) > 1 and any(
+        count > 1 for count in Counter(names).values()
+    )
+    if first_row_is_data:
+        raise DataError("line 1", where, "it holds numbers instead of column names", NAME_THE_COLUMNS)
+    if all(_place(name) is None and name.lower() not in ("label", *IGNORED) for name in names):
+        cause = f"it names no column, neither path nor label nor pixels: it begins with {names[0]!r}"
+        raise DataError("first line", where, cause, f"For image files write path,label above it. {NAME_THE_COLUMNS}")
+    label, places = None, dict[int | tuple[int, int], int]()
+    for position, name in enumerate(names):
+        place = _place(name)
+        if place is not None:
+            if place in places:
+                raise _doubled(name, where)
+            places[place] = position
+        elif name.lower() == "label":
+            if label is not None:
+                raise _doubled(name, where)
+            label = position
+        elif name.lower() not in IGNORED:
+            raise DataError(
+                f"column {name!r}", where, "it is neither a label nor a pixel", f"Remove it. {NAME_THE_COLUMNS}"
+            )
+    if not places:
+        raise DataError("pixels", where, "no column is named pixel0, pixel1, …", NAME_THE_COLUMNS)
+    return Columns(names, label, *_image_order(places, where))
+
+
+def _place(name: str) -> int | tuple[int, int] | None:
+    """Read off a name which pixel a column holds: its number, or its row and column."""
+    if numbered := NUMBERED.fullmatch(name):
+        return int(numbered[1])
+    if placed := BY_PLACE.fullmatch(name):
+        return int(placed[1]), int(placed[2])
+    return None
+
+
+def _doubled(name: str, where: str) -> DataError:
+    return DataError(f"column {name}", where, "it is there twice", "Remove or rename one of the two.")
+
+
+def _image_order(places: dict[int | tuple[int, int], int], where: str) -> tuple[tuple[int, ...], tuple[int, int, int]]:
+    """Put the pixel columns into the image's order and work out its shape."""
+    numbers = [place for place in places if isinstance(place, int)]
+    pairs = [place for place in places if isinstance(place, tuple)]
+    if numbers and pairs:
+        raise DataError("columns", where, f"pixels are named both like {numbers[0]} and {pairs[0]}", NAME_THE_COLUMNS)
+    wanted: Iterable[int | tuple[int, int]]
+    if pairs:
+        side = max(max(pair) for pair in pairs)
+        wanted = ((row, column) for row in range(1, side + 1) for column in range(1, side + 1))
+    else:
+        first = min(1, *numbers)  # numbered from 0 or from 1
+        wanted = range(first, max(numbers) + 1)
+    order = []
+    for place in wanted:
+        if place not in places:
+            name = f"{place[0]}x{place[1]}" if isinstance(place, tuple) else f"pixel{place}"
+            raise DataError(f"column {name}", where, f"it is missing among {len(places)} pixels", "Add the column.")
+        order.append(places[place])
+    shape = _shape_of(len(order))
+    if not shape[0]:
+        raise DataError(
+            f"{len(order)} pixels",
+            where,
+            "they make no square image, neither grey (size × size) nor colour (3 × size × size)",
+            "Pad or scale the images to squares.",
+        )
+    return tuple(order), shape
+
+
+def _shape_of(count: int) -> tuple[int, int, int]:
+    """Height, width and channels of a square image with so many numbers; zeros if there is none."""
+    for channels in (1, 3):
+        side = math.isqrt(count // channels)
+        if side * side * channels == count:
+            return side, side, channels
+    return 0, 0, 0

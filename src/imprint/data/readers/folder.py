@@ -1,49 +1,46 @@
-"""Images in folders: a folder for each class, a flat folder, a list of files, or one image."""
+"""Images in files and folders: their paths, and the parts and classes that folders stand for."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from imprint.core.errors import DataError
 from imprint.data.decoding.image_list import ImageList
-from imprint.data.readers.layout import infer_layout, is_litter, may_be_image, part_folders
+from imprint.data.split import part_folders
 
-MOST_NESTED = 40  # folders; deeper is a mistake, or a loop that the file system does not show
+MAX_DEPTH = 40  # folders; deeper is a mistake, or a loop that the file system does not show
+# What systems and tools leave among images, besides hidden files.
+SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
+# What people leave beside images. Anything else is tried, and named if it is no image.
+NOT_IMAGES = (
+    *(".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini"),
+    *(".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".db", ".mat"),
+    *(".py", ".ipynb", ".m", ".sh"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images that belong to a part of the data, in alphabetical order, and their classes (None without folders).
+
+    `left_out` holds path and cause of what has no class, `empty` the same of class folders without images.
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    left_out: tuple[tuple[str, str], ...]
+    empty: tuple[tuple[str, str], ...] = ()
 
 
 def list_folder(root: Path, part: str | None = None) -> ImageList:
-    """Find the images of a folder.
+    """Find the images of a folder, in the order of their paths; raises DataError when there are none or no such part.
 
-    ``root/<class>/…/*.jpg`` gives labelled images, whatever folders lie below a class; ``root/*.jpg``
-    gives unlabelled ones; ``root/train/…``, ``root/validation/…`` and ``root/test/…`` are parts.
-
-    Parameters
-    ----------
-    root : Path
-        An existing folder.
-    part : str or None, default=None
-        ``"train"``, ``"validation"`` or ``"test"``; None takes the training part, or all.
-
-    Returns
-    -------
-    ImageList
-        In the order of the paths, which no file system changes.
-
-    Raises
-    ------
-    DataError
-        When there are no images or there is no such part.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> (root / "cat").mkdir()
-    >>> (root / "cat" / "1.png").touch()
-    >>> list_folder(root).labels
-    ['cat']
+    ``root/<class>/…/*.jpg`` gives labelled images, ``root/*.jpg`` unlabelled ones; ``root/train/…``,
+    ``root/validation/…`` and ``root/test/…`` are parts, of which None takes training.
     """
     files, folders, closed = _walk(root)
     if not files and not closed:
@@ -54,64 +51,27 @@ def list_folder(root: Path, part: str | None = None) -> ImageList:
     listed = list_files([start + path for path in found.paths], name)
     left_out = [*found.left_out, *closed]
     unreadable, empty = (
-        tuple(zip(_readable([start + path for path, _ in some]), (cause for _, cause in some), strict=True))
+        tuple(zip(_printable([start + path for path, _ in some]), (cause for _, cause in some), strict=True))
         for some in (left_out, found.empty)
     )
-    labels = None if found.labels is None else _readable(found.labels)
-    paths = _readable(found.paths)
+    labels = None if found.labels is None else _printable(found.labels)
+    paths = _printable(found.paths)
     return ImageList(name, listed.sources, listed.open, listed.files, labels, unreadable, paths=paths, empty=empty)
 
 
 def list_files(files: Sequence[Path | str], name: str) -> ImageList:
-    """Take images in files, in the order given, without labels.
-
-    Parameters
-    ----------
-    files : sequence of Path or str
-        One image each.
-    name : str
-        What they are called together, for messages.
-
-    Returns
-    -------
-    ImageList
-        Its sources are the paths.
-
-    Examples
-    --------
-    >>> list_files([Path("b.png"), Path("a.png")], "two").sources
-    ['b.png', 'a.png']
-    """
-    return ImageList(name, _readable([str(file) for file in files]), files.__getitem__, files)
+    """List image files in the order given, without labels; `name` is for messages."""
+    return ImageList(name, _printable([str(file) for file in files]), files.__getitem__, files)
 
 
 def folder_parts(root: Path) -> tuple[str, ...]:
-    """Tell into which parts a folder is divided.
-
-    Parameters
-    ----------
-    root : Path
-        An existing folder.
-
-    Returns
-    -------
-    tuple of str
-        Among ``"train"``, ``"validation"`` and ``"test"``; empty where it is not divided.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> (root / "val").mkdir()
-    >>> folder_parts(root)
-    ('validation',)
-    """
+    """Name the parts that a folder is divided into, such as ``("train", "test")``; empty where it is not."""
     with os.scandir(root) as entries:
-        tops = [entry.name for entry in entries if not is_litter(entry.name) and _is_folder(entry)]
+        tops = [entry.name for entry in entries if not is_system_file(entry.name) and _is_folder(entry)]
     return tuple(part_folders(tops, str(root)))
 
 
-def _readable(paths: Sequence[str]) -> list[str]:
+def _printable(paths: Sequence[str]) -> list[str]:
     """Give paths as text that can be printed and written, also where their bytes are no UTF-8."""
     if all(map(str.isascii, paths)):
         return list(paths)
@@ -127,11 +87,11 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
         try:
             status = os.stat(os.path.join(root, inside))  # noqa: PTH116, PTH118
             identity = (status.st_dev, status.st_ino)
-            if identity in above or len(above) > MOST_NESTED:
+            if identity in above or len(above) > MAX_DEPTH:
                 continue
             with os.scandir(os.path.join(root, inside)) as entries:  # noqa: PTH118
                 for entry in entries:
-                    if is_litter(entry.name):
+                    if is_system_file(entry.name):
                         continue
                     path = f"{inside}{entry.name}"
                     if _is_folder(entry):
@@ -159,3 +119,53 @@ def _no_images(root: Path) -> DataError:
     others = sorted(path.name for path in root.iterdir() if path.name.lower().endswith(endings))
     remedy = f"Name a file in it, such as {others[0]}." if others else "Name a folder of images."
     return DataError("folder", str(root), "there are no images in it", remedy)
+
+
+def is_system_file(name: str) -> bool:
+    """Tell by its name a file or folder that is hidden or was left by a system, such as Thumbs.db."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def may_be_image(name: str) -> bool:
+    """Tell by its name a file that is worth reading as an image, also with an unknown ending or none."""
+    return not name.lower().endswith(NOT_IMAGES)
+
+
+def infer_layout(
+    paths: Sequence[str], folders: Iterable[str] = (), *, part: str | None = None, where: str = "data"
+) -> Layout:
+    """Infer parts and classes from paths with ``/``; `folders` are given so that empty ones can be named.
+
+    Classes are named by the outermost folder, in Unicode's composed form (NFC), since some file systems store it
+    otherwise. Raises DataError when there is no such part.
+    """
+    tops = {path.partition("/")[0] for path in paths if "/" in path} | {f for f in folders if "/" not in f}
+    divided = part_folders(tops, where)
+    if part is not None and part not in divided:
+        have = f"it has {' and '.join(divided)}" if divided else "it is not divided into parts"
+        raise DataError(f"part {part}", where, have, "Name a folder with train, validation or test in it.")
+    if not divided:
+        return _by_class(sorted(paths), sorted(folders), "")
+    inside = f"{divided[part or next(iter(divided))]}/"
+    beside = sorted({path.partition("/")[0] for path in paths} - set(divided.values()))
+    found = _by_class(
+        sorted(path for path in paths if path.startswith(inside)),
+        sorted(folder for folder in folders if folder.startswith(inside)),
+        inside,
+    )
+    outside = tuple((path, f"it lies beside {' and '.join(divided.values())}, in none of them") for path in beside)
+    return Layout(found.paths, found.labels, found.left_out + outside, found.empty)
+
+
+def _by_class(paths: list[str], folders: list[str], inside: str) -> Layout:
+    """Name classes after the outermost folder below `inside`; without such folders there are no labels."""
+    start = len(inside)
+    tops = [path[start:].rpartition("/")[0].partition("/")[0] for path in paths]
+    classes = {folder[start:] for folder in folders if "/" not in folder[start:]}
+    empty = tuple((inside + name, "the folder has no images in it") for name in sorted(classes - set(tops)))
+    if not any(tops):
+        return Layout(tuple(paths), None, (), empty)
+    names = {top: unicodedata.normalize("NFC", top) for top in set(tops)}
+    outside = tuple((path, "it lies in no class folder") for path, top in zip(paths, tops, strict=True) if not top)
+    placed = tuple(path for path, top in zip(paths, tops, strict=True) if top)
+    return Layout(placed, tuple(names[top] for top in tops if top), outside, empty)

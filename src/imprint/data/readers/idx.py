@@ -1,4 +1,4 @@
-"""Reading images from IDX files, the format of MNIST's original distribution."""
+"""Images in IDX files, MNIST's original format: yann.lecun.com/exdb/mnist, "The IDX file format"."""
 
 from __future__ import annotations
 
@@ -9,44 +9,17 @@ import numpy as np
 from numpy import ndarray
 
 from imprint.core.errors import DataError
-from imprint.data.decoding.text import gunzip
+from imprint.data.decoding.content import gunzip
 from imprint.data.images import LabelledImages, encode_labels
 
 UNSIGNED_BYTE = 0x08
-AGAIN = "Download it again, or name the right file."
+REMEDY = "Download it again, or name the right file."
 
 
 def read_idx(path: Path) -> LabelledImages:
-    """Read an IDX file of images, plain or gzipped, and the labels beside it if there are any.
+    """Read an IDX file of images, plain or gzipped; beside ``train-images-idx3…`` it finds ``train-labels-idx1…``.
 
-    ``train-images-idx3-ubyte[.gz]`` finds ``train-labels-idx1-ubyte[.gz]``.
-
-    Parameters
-    ----------
-    path : Path
-        The file of images: n × height × width, or n × height × width × 3.
-
-    Returns
-    -------
-    LabelledImages
-        Sources are the file's name and the image's number from 1.
-
-    Raises
-    ------
-    DataError
-        When a file is cut short or is not IDX, or the counts differ.
-
-    References
-    ----------
-    Format: yann.lecun.com/exdb/mnist, "The IDX file format".
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "t10k-images-idx3-ubyte"
-    >>> _ = path.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 7, 9]))
-    >>> read_idx(path).pixels.tolist()
-    [[[[7, 9]]]]
+    n × height × width, or with 3 channels last. Sources are the file's name and the image's number from 1.
     """
     array = _read_array(path)
     if array.ndim == 1:
@@ -67,28 +40,12 @@ def read_idx(path: Path) -> LabelledImages:
             )
         labels, class_names = encode_labels(numbers.astype(str))
     sources = np.array([f"{path.name}#{i}" for i in range(1, len(array) + 1)])
-    pixels = array.transpose(0, 3, 1, 2).copy()  # the file's own bytes cannot be written to, which torch minds
+    pixels = array.transpose(0, 3, 1, 2).copy()  # the file's own bytes are read-only, which torch warns of
     return LabelledImages(pixels, labels, class_names, sources, path.name)
 
 
 def is_idx(path: Path) -> bool:
-    """Tell an IDX file by its name or first bytes.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Returns
-    -------
-    bool
-        Whether it claims to be IDX.
-
-    Examples
-    --------
-    >>> is_idx(Path("train-images-idx3-ubyte.gz"))
-    True
-    """
+    """Tell an existing IDX file by its name or first bytes."""
     if "-idx" in path.name or ".idx" in path.name:
         return True
     with open(path, "rb") as file:
@@ -109,15 +66,15 @@ def _read_array(path: Path) -> ndarray:
     """Read the one array that an IDX file holds."""
     content = gunzip(path.read_bytes(), path.name)
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise DataError("first bytes", path.name, "they are not those of an IDX file", AGAIN)
+        raise DataError("first bytes", path.name, "they are not those of an IDX file", REMEDY)
     if content[2] != UNSIGNED_BYTE:
-        raise DataError(f"type {content[2]:#04x}", path.name, "only unsigned bytes (0x08) are pixels", AGAIN)
+        raise DataError(f"type {content[2]:#04x}", path.name, "only unsigned bytes (0x08) are pixels", REMEDY)
     dimensions = content[3]
     start = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:start][: 4 * (len(content[4:start]) // 4)], dtype=">u4").tolist()
     if len(shape) < dimensions or len(content) != start + math.prod(shape):
-        claim = f"its header speaks of {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
-        raise DataError("length", path.name, claim, AGAIN)
+        claim = f"its header claims {' × '.join(map(str, shape))} bytes, {max(len(content) - start, 0):,} are there"
+        raise DataError("length", path.name, claim, REMEDY)
     if dimensions > 4 or 0 in shape:
         form = " × ".join(map(str, shape[:9]))
         raise DataError(f"shape {form}", path.name, "that is no stack of images", "Give n × height × width bytes.")

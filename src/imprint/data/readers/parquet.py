@@ -1,4 +1,4 @@
-"""Images in Parquet: whole files in a column, as Hugging Face keeps them, or a column for each pixel."""
+"""Images in Parquet: image files in a column, as Hugging Face keeps them, or a column for each pixel."""
 
 from __future__ import annotations
 
@@ -13,41 +13,17 @@ from numpy import ndarray
 from imprint.core.errors import DataError
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages, encode_labels
-from imprint.data.readers.columns import read_columns
+from imprint.data.readers.csv import read_columns
 
 LABELS = ("label", "labels", "class", "target", "category")
-IMAGES = ("image", "img", "image")
-AGAIN = "Save or download it again."
+IMAGES = ("image", "img", "picture")
+REMEDY = "Save or download it again."
 
 
 def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledImages:
-    """Read a Parquet file.
+    """Read a Parquet file of image files (bytes, or a struct of bytes and path), yet to be decoded, or of pixels.
 
-    Parameters
-    ----------
-    path : Path
-        With a column of image files, as bytes or as a struct of bytes and path, and a column
-        ``label``, whose numbers Hugging Face's metadata may name; or with columns of pixels as a CSV has.
-    group : str or None, default=None
-        A column with each image's group, if the file has it.
-
-    Returns
-    -------
-    ImageList or LabelledImages
-        Yet to be decoded where the file holds image files. Sources are its name and the row from 1.
-
-    Raises
-    ------
-    DataError
-        When the file is damaged, or has no such columns.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "two.parquet"
-    >>> polars.DataFrame({"image": [b"GIF89a", b""], "label": [1, 0]}).write_parquet(path)
-    >>> read_parquet(path).labels
-    ['1', '0']
+    Hugging Face's metadata may name the classes; `group` is a column if it has it. Sources are name and row from 1.
     """
     try:
         schema = polars.read_parquet_schema(path)
@@ -64,12 +40,12 @@ def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledIm
     except (polars.exceptions.PolarsError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError("Parquet", path.name, "it is cut short, damaged or no Parquet file", AGAIN) from None
+        raise DataError("Parquet", path.name, "it is cut short, damaged or no Parquet file", REMEDY) from None
     return _listed(path, table, images[0], label, groups, class_names.get(label or ""))
 
 
 def _class_names(path: Path) -> dict[str, list[str]]:
-    """Read the class names of each column from what Hugging Face writes at the file's end."""
+    """Read the class names of each column from the metadata that Hugging Face writes."""
     try:
         facts: dict[str, Any] = json.loads(polars.read_parquet_metadata(path).get("huggingface", "{}"))
         features = facts["info"]["features"].items()
@@ -97,24 +73,24 @@ def _listed(
     sources = [f"{path.name}#{row}" for row in range(1, len(table) + 1)]
     if labels is not None and not any(labels):
         labels = None  # as in Hugging Face's test sets, where all are -1
-    kept = [i for i in range(len(table)) if labels is None or labels[i]]
+    labelled = [i for i in range(len(table)) if labels is None or labels[i]]
     left_out = tuple((sources[i], "its row has no label") for i in range(len(table)) if labels and not labels[i])
 
     def open_at(i: int) -> bytes:
-        found: bytes | None = content[kept[i]]
+        found: bytes | None = content[labelled[i]]
         if found is None:
-            raise DataError("image", sources[kept[i]], "its bytes are missing", "Fill them in, or remove the row.")
+            raise DataError("image", sources[labelled[i]], "its bytes are missing", "Fill them in, or remove the row.")
         return found
 
     return ImageList(
         path.name,
-        [sources[i] for i in kept],
+        [sources[i] for i in labelled],
         open_at,
         [path],
-        None if labels is None else [labels[i] for i in kept],
+        None if labels is None else [labels[i] for i in labelled],
         left_out,
-        None if group is None else table[group].cast(polars.String).fill_null("").gather(kept).to_list(),
-        [sources[i] if inside is None else inside[i] or sources[i] for i in kept],
+        None if group is None else table[group].cast(polars.String).fill_null("").gather(labelled).to_list(),
+        [sources[i] if inside is None else inside[i] or sources[i] for i in labelled],
     )
 
 
@@ -123,7 +99,7 @@ def _label_names(labels: polars.Series, names: list[str] | None, where: str) -> 
     if labels.dtype.is_integer() and names is not None:
         known = [None if value is None or value < 0 else value for value in labels]
         if any(value is not None and value >= len(names) for value in known):
-            raise DataError("labels", where, f"they point outside the {len(names)} class names", AGAIN)
+            raise DataError("labels", where, f"they point outside the {len(names)} class names", REMEDY)
         return ["" if value is None else names[value] for value in known]
     if not (labels.dtype.is_integer() or labels.dtype in (polars.String, polars.Categorical, polars.Boolean)):
         raise DataError(f"column {labels.name}", where, f"type {labels.dtype} is no label", "Use numbers or text.")

@@ -1,0 +1,151 @@
+"""The content of files that anybody may have made: read, unpacked and decoded to text, each within a limit."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+from imprint.core.errors import DataError
+
+ImageSource = Path | str | bytes  # the path of an image file, or its content
+
+MAX_PIXELS = 100_000_000  # 300 MB in colour; today's phones take at most 50 million in one file, or 200 when asked
+MAX_BYTES = 512 * 2**20
+REMEDY = "Repair, convert or remove it."
+# Windows translates line ends without O_BINARY; O_NONBLOCK, so that opening a pipe does not wait for a writer.
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+# Other formats that come in the place of images, by their first bytes in lower case.
+OTHER_FORMATS = (
+    (b"<svg", "SVG, a drawing"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"<?xml", "XML"),
+    (b"%!ps", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (b"%pdf", "PDF"),
+    (b"version https://git-lfs", "a Git LFS pointer; run git lfs pull"),
+)
+
+MAX_RATIO = 200  # unpacked to packed size: deflate can reach 1,032, tables of pixels reach 10, blank ones 100
+ALWAYS_ALLOWED = 2**20  # bytes that any content may unpack to
+GZIP_START = b"\x1f\x8b"
+UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_content(source: ImageSource) -> bytes:
+    """Read an image's file; raises DataError when it cannot be opened, is empty, no regular file or over 512 MB."""
+    if isinstance(source, bytes):
+        content = source
+    else:
+        try:
+            content = _read(source)
+        except DataError:
+            raise
+        except Exception as error:
+            raise image_error(source, error) from None
+    if not content:
+        raise image_error(source, "it is empty")
+    return content
+
+
+def check_regular(file: Path | str, descriptor: int | None = None) -> os.stat_result:
+    """Refuse pipes and devices, which may block or never end; folders are refused when they are opened.
+
+    With the descriptor of the opened file it is faster, and the file cannot be exchanged in between.
+    """
+    status = os.stat(file if descriptor is None else descriptor)  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise image_error(file, "it is a pipe or a device, no file")
+    return status
+
+
+def image_error(source: ImageSource, cause: str | Exception) -> DataError:
+    """Make the error that says why a source gives no image, from a text or from what Python or Pillow raised."""
+    where = "its content" if isinstance(source, bytes) else str(source)
+    return DataError("image", where, cause if isinstance(cause, str) else _explain(source, cause), REMEDY)
+
+
+def _read(file: Path | str) -> bytes:
+    descriptor = os.open(file, OPEN_FLAGS)
+    try:
+        size = check_regular(file, descriptor).st_size
+        if size > MAX_BYTES:
+            raise image_error(file, f"it is larger than {MAX_BYTES // 2**20} MB")
+        content = os.read(descriptor, size + 1)  # half the time of a file object, which counts for tiny files
+    finally:
+        os.close(descriptor)
+    if len(content) != size:  # it grew, or the file system gave only a part
+        with open(file, "rb", buffering=0) as whole:
+            content = whole.readall()
+    return content
+
+
+def _explain(source: ImageSource, error: Exception) -> str:
+    """Say in plain words what an exception means for the reader of the message."""
+    from PIL import Image, UnidentifiedImageError  # not above: tables need no Pillow
+
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more pixels than the {MAX_PIXELS // 10**6} million that are decoded"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"it cannot be opened ({error.strerror})"
+    if isinstance(error, UnidentifiedImageError):
+        return _name_format(_first_bytes(source))
+    if "truncated" in str(error).lower():
+        return "the file is cut short"
+    return f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _first_bytes(source: ImageSource) -> bytes:
+    if isinstance(source, bytes):
+        return source[:512]
+    with open(source, "rb") as file:
+        return file.read(512)
+
+
+def _name_format(start: bytes) -> str:
+    """Name the format of a file that is none of the image formats, as far as its first bytes tell."""
+    if not start:
+        return "it is empty"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(b"<?xml") and b"<svg" in text:
+        text = b"<svg"
+    known = next((name for signature, name in OTHER_FORMATS if text.startswith(signature)), None)
+    if start[4:8] == b"ftyp":
+        known = "HEIC, AVIF or a film"
+    return f"it is {known}" if known else "it is damaged, or no JPEG, PNG, WebP, BMP, GIF or TIFF"
+
+
+def is_bomb(packed: int, unpacked: int) -> bool:
+    """Tell a decompression bomb by its sizes in bytes: more than 200 times as large once unpacked, and above 1 MB."""
+    return unpacked > max(ALWAYS_ALLOWED, MAX_RATIO * packed)
+
+
+def gunzip(content: bytes, where: str) -> bytes:
+    """Unpack content that may be gzipped; raises DataError when it is damaged or a bomb."""
+    if not content.startswith(GZIP_START):
+        return content
+    limit = max(ALWAYS_ALLOWED, MAX_RATIO * len(content))
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(content)) as packed:
+            unpacked = packed.read(limit + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        cause = f"the file is cut short or damaged ({error})"
+        raise DataError("gzip data", where, cause, "Download or pack it again.") from None
+    if len(unpacked) > limit:
+        cause = f"{len(content):,} bytes would grow to more than {limit:,}"
+        raise DataError("gzip data", where, cause, "Pack it again from files that you trust.")
+    return unpacked
+
+
+def to_utf8(content: bytes) -> bytes:
+    """Bring a table's text, UTF-8 or UTF-16 as Excel and PowerShell write it, to UTF-8 without a byte-order mark."""
+    if content.startswith(UTF16_STARTS):
+        content = content.decode("utf-16", errors="replace").encode()
+    return content.removeprefix(b"\xef\xbb\xbf")
