@@ -262,9 +262,9 @@ def _split_at_maps(
 def integrated_gradients(
     network: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, steps: int = PATH_STEPS
 ) -> Float32[Tensor, "n c h w"]:
-    """Attribute a class's log-probability to the pixels, by equation 1 of arXiv:1703.01365, from a blank image, all zeros.
+    """Attribute a class's log-probability to the pixels, by equation 1 of arXiv:1703.01365.
 
-    An image's attributions sum to the log-probability for it less that for the blank one.
+    An image's attributions sum to the log-probability for it less that for a blank image, all zeros.
     """
     slopes = torch.zeros_like(prepared)
     for step in range(steps):
