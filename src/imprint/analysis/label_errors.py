@@ -103,7 +103,7 @@ def cross_validated_probabilities(
             if not len(unseen) or len(np.unique(labels[seen])) < 2:
                 continue
             say(f"looking for wrong labels: training network {number + 1} of {FOLDS} on {len(seen):,} images")
-            model = train(images[seen], recipe, validation=0, seed=seed, device=device, verbose=False).model
+            model = train(images[seen], recipe, validation=0.0, seed=seed, device=device, verbose=False).model
             probabilities[unseen] = model.predict_proba(images[unseen])
             advance()
     return probabilities
