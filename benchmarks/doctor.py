@@ -2,9 +2,10 @@
 
     make bench-doctor DATA=folder-with-train.csv PHOTOS=folder-of-class-folders [SEEDS=3]
 
-Copies: four are made of every photo, re-encoded, resized, cropped and brightened; found are pairs of a photo and its own
-copy, false are all others. The digits are distinct, so every pair among them is false. Labels: a share of train.csv's is
-changed, to a random other class or always to the next one, and the changed labels among the first findings are counted.
+Copies: four are made of every photo, re-encoded, resized, cropped and brightened; found are pairs of a photo and its
+own copy, false are all others. The digits are distinct, so every pair among them is false. Labels: a share of
+train.csv's is changed, to a random other class or always to the next one, and the changed labels among the first
+findings are counted.
 """
 
 import argparse

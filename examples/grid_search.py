@@ -28,7 +28,7 @@ search.fit(X_search, y_search)
 
 for parameters, mean in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True):
     print(f"{mean:.4f} {parameters}")
-print(f"best {search.best_params_}: {search.score(X_test, y_test):.4f} on {len(y_test)} test digits")
+print(f"best {search.best_params_}: {search.score(X_test, y_test):.4f} on {len(y_test)} digits not searched with")
 
 # One file, which `imprint predict` reads too; labels are numbers again when it is loaded.
 search.best_estimator_.save("digits.safetensors")
