@@ -2,10 +2,10 @@
 
     make bench-unsure DATA=folder-with-train.csv [SEEDS=3]
 
-A quick model is trained on 20,000 digits of train.csv; its accuracy on the other 22,000 is the truth. Samples of 300 and
-of 2,560 of these are drawn 2,000 times, and the interval that each sample gives is compared with the truth. Then real
-runs, each trained on another 32,000 digits with 8 % of them held out: what they say to expect, beside their accuracy on
-the 10,000 left.
+A quick model is trained on 20,000 digits of train.csv; its accuracy on the other 22,000 is the truth. Samples of 300
+and of 2,560 of these are drawn 2,000 times, and the interval that each sample gives is compared with the truth. Then
+real runs, each trained on another 32,000 digits with 8 % of them held out: what they say to expect, beside their
+accuracy on the 10,000 left.
 """
 
 import argparse
@@ -32,9 +32,7 @@ def main():
     for held_out in (300, 2_560):
         draws = (estimate_accuracy(rng.choice(correct, held_out)) for _ in range(2_000))
         covered = np.mean([one.interval[0] <= correct.mean() <= one.interval[1] for one in draws])
-        print(
-            f"{held_out:,} held out, 2,000 draws: {covered:.4f} of the intervals contain the truth, {correct.mean():.4f}"
-        )
+        print(f"{held_out:,} held out, 2,000 draws: {covered:.4f} of intervals contain the truth, {correct.mean():.4f}")
     for seed in range(1, arguments.seeds + 1):
         order = np.random.default_rng(seed).permutation(len(digits))
         training = digits[order[10_000:]]

@@ -2,9 +2,9 @@
 
     make bench-unsure DATA=folder-with-train.csv PHOTOS=sign-digits [SEEDS=3]
 
-A recipe is trained on 32,000 digits of train.csv; 10,000 others are in distribution and new to it. OOD images are hands,
-letters, textures and blanks, never trained on; the method was chosen on those "tried", others (hands of other signs,
-serif fonts, other textures) are "unseen". `make` measures quick and best.
+A recipe is trained on 32,000 digits of train.csv; 10,000 others are in distribution and new to it. OOD images are
+hands, letters, textures and blanks, never trained on; the method was chosen on those "tried", others (hands of other
+signs, serif fonts, other textures) are "unseen". `make` measures quick and best.
 """
 
 import argparse

@@ -60,7 +60,7 @@ class Explanation:
         Which network of an ensemble `filters`, `layers` and `looked` are of; empty for a model of one network.
     filter_layer : str
         Name of the layer that `filters` are of; empty where there are none.
-    filters : ndarray of float32, shape (k, c, rows, columns)
+    filters : ndarray of float32, shape (k, inputs, rows, columns)
         Weights of the first convolution; k is 0 for a network without one.
     layers : tuple of LayerOutput
         The layers' outputs (each with `name`, `output` and `form`) from the first to the logits. Of a network that
@@ -85,7 +85,7 @@ class Explanation:
     truth: str | None
     network: str
     filter_layer: str
-    filters: Float32[ndarray, "k c rows columns"]
+    filters: Float32[ndarray, "k inputs rows columns"]
     layers: tuple[LayerOutput, ...]
     looked: tuple[tuple[str, Float32[ndarray, "map_rows map_columns"]], ...]
     weighed: Float32[ndarray, "h w"]
@@ -203,7 +203,7 @@ def _shown_layers(network: nn.Module, outputs: dict[str, Float[Tensor, "n ..."]]
     return [name for name, output in outputs.items() if output.ndim in (2, 4)]
 
 
-def first_filters(network: nn.Module) -> tuple[str, Float32[Tensor, "k c rows columns"]]:
+def first_filters(network: nn.Module) -> tuple[str, Float32[Tensor, "k inputs rows columns"]]:
     """Give name and weights of a network's first convolution; no name and no filters where it has none."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):

@@ -109,9 +109,7 @@ def cross_validated_probabilities(
     return probabilities
 
 
-def likely_errors(
-    given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n classes"]
-) -> Int64[ndarray, " m"]:
+def likely_errors(given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n classes"]) -> Int64[ndarray, " m"]:
     """List the positions of labels that are probably wrong, the worst first; every class must occur in `given`.
 
     Those are as many as confident learning counts from one class to another (arXiv:1911.00068), and all that fall
