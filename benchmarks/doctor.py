@@ -1,11 +1,11 @@
-"""What the data doctor finds, and how long it takes.
+"""How much of what is wrong with data the data doctor finds, and how long it takes.
 
     make bench-doctor DATA=folder-with-train.csv PHOTOS=folder-of-class-folders [SEEDS=3]
 
-Copies: of every photo four are made, one each re-encoded, resized, cropped and brightened; found
-are pairs of a photo and its own copy, false are all others. The digits are distinct, so whatever
-is found among them is false. Labels: a share of train.csv's is changed, at random to any other
-class or always to the next one, and those among the first findings are counted.
+Copies: four are made of every photo, re-encoded, resized, cropped and brightened; found are pairs of a photo and its
+own copy, false are all others. The digits are distinct, so every pair among them is false. Labels: a share of
+train.csv's is changed, to a random other class or always to the next one, and the changed labels among the first
+findings are counted.
 """
 
 import argparse
@@ -47,14 +47,14 @@ def brightened(image, random):
 
 
 def copies(pixels, change, random):
-    """Change every image, and bring it back to the common size."""
+    """Change every image, and scale it back to the common size."""
     changed = (change(Image.fromarray(image.transpose(1, 2, 0)), random) for image in pixels)
     same_size = (each.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for each in changed)
     return np.stack([np.asarray(each).transpose(2, 0, 1) for each in same_size])
 
 
 def photos_found(pixels):
-    print(f"{len(pixels):,} photos: {len(near_copies(pixels).pairs)} pairs taken for copies")
+    print(f"{len(pixels):,} photos: {len(near_copies(pixels).pairs)} pairs reported as copies")
     for change in (encoded, resized, cropped, brightened):
         started = time.perf_counter()
         found = near_copies(pixels, copies(pixels, change, np.random.default_rng(0))).pairs
@@ -74,7 +74,7 @@ def digits_found(images, rounds):
 
 
 def labels_found(images, share, to_next, seed):
-    """Change labels; the share of the changed among the first findings and among all, precision, findings, seconds."""
+    """Change labels; give the recall among the first findings, the precision, the number of findings, and seconds."""
     random, classes = np.random.default_rng(seed), len(images.class_names)
     changed = random.choice(len(images), round(share * len(images)), replace=False)
     labels = images.labels.copy()
@@ -100,7 +100,7 @@ def main():
     digits_found(images, arguments.seeds)
     if arguments.photos:
         photos_found(read(arguments.photos, SIDE).pixels)
-    print(f"\nwrong labels among {len(images):,} digits; first: as many as were changed and 1 % more")
+    print(f"\nwrong labels among {len(images):,} digits; found: among as many findings as were changed and 1 % more")
     print(f"{'changed':>8} {'to':>6} {'seed':>5} {'found':>7} {'precision':>9} {'listed':>7} {'s':>6}")
     for share, to_next in ((0.02, False), (0.02, True), (0.1, False), (0.1, True), (0.0, False)):
         for seed in range(1, (arguments.seeds if share == 0.02 and not to_next else 1) + 1):

@@ -1,10 +1,11 @@
-"""Does the accuracy that training tells one to expect hold?
+"""Does the accuracy that training says to expect hold on new images?
 
     make bench-unsure DATA=folder-with-train.csv [SEEDS=3]
 
-One quick model is trained 20,000 digits of train.csv; how it does on the other 22,000 is the truth. From these, 2,560
-are drawn 2,000 times, and the interval that each draw gives is held against the truth. Then real trainings, each on
-another 32,000 digits with its own 8 % held out: what they expect, beside their accuracy on the 10,000 left.
+A quick model is trained on 20,000 digits of train.csv; its accuracy on the other 22,000 is the truth. Samples of 300
+and of 2,560 of these are drawn 2,000 times, and the interval that each sample gives is compared with the truth. Then
+real runs, each trained on another 32,000 digits with 8 % of them held out: what they say to expect, beside their
+accuracy on the 10,000 left.
 """
 
 import argparse
@@ -27,15 +28,15 @@ def main():
     order = rng.permutation(len(digits))
     model = imprint.train(digits[order[:20_000]], "quick", validation=0, verbose=False).model
     others = digits[order[20_000:]]
-    right = model.predict(others).labels == others.labels
+    correct = model.predict(others).labels == others.labels
     for held_out in (300, 2_560):
-        draws = (estimate_accuracy(rng.choice(right, held_out)) for _ in range(2_000))
-        covered = np.mean([one.interval[0] <= right.mean() <= one.interval[1] for one in draws])
-        print(f"{held_out:,} held out, 2,000 draws: {covered:.4f} of the intervals hold the truth, {right.mean():.4f}")
+        draws = (estimate_accuracy(rng.choice(correct, held_out)) for _ in range(2_000))
+        covered = np.mean([one.interval[0] <= correct.mean() <= one.interval[1] for one in draws])
+        print(f"{held_out:,} held out, 2,000 draws: {covered:.4f} of intervals contain the truth, {correct.mean():.4f}")
     for seed in range(1, arguments.seeds + 1):
         order = np.random.default_rng(seed).permutation(len(digits))
-        options = {"settings": [f"validation_seed={seed}"], "seed": seed, "silent": True}
-        run = imprint.train(digits[order[10_000:]], "quick", **options)
+        training = digits[order[10_000:]]
+        run = imprint.train(training, "quick", validation_seed=seed, seed=seed, verbose=False)
         low, high = run.expected.interval
         truth = imprint.evaluate(run.model, digits[order[:10_000]]).accuracy
         print(

@@ -1,4 +1,4 @@
-"""Things that are no digits, drawn as rows of a CSV would hold them and as image files are read."""
+"""OOD images for digit models: hands, letters, textures and blanks, as rows of a CSV and as image files are read."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from PIL import Image, ImageDraw, ImageFont
 from imprint.preprocessing.glyph import fit_glyph
 
 LETTERS = [chr(code) for code in (*range(65, 91), *range(97, 123))]
-LOOKALIKES = set("OoIlSsZz")  # printed, they are the digits 0, 1, 5 and 2
-SYMBOLS = ("LastResort", "cmex", "cmsy", "cmmi")  # fonts that draw something else in the letters' places
+LOOKALIKES = set("OoIlSsZz")  # printed, they look like the digits 0, 1, 5 and 2
+SYMBOLS = ("LastResort", "cmex", "cmsy", "cmmi")  # fonts with other signs in place of letters
 TEXTURES = {
     "tried": ("stripes", "checkers", "blobs", "gradient", "noise"),
     "unseen": ("rings", "wood", "clouds", "lattice", "dots", "salt", "ramp"),
 }
-NOISE = ("noise", "salt")  # of these, what is noise
+NOISE = ("noise", "salt")  # of the textures, those counted as noise
 
 
 def fonts(part):
-    """Find fonts with all letters: sans serif to choose with, serif to report on."""
+    """Find fonts with all letters: sans serif for "tried", serif for "unseen"."""
     places = [Path("/usr/share/fonts"), Path(matplotlib.get_data_path()) / "fonts" / "ttf"]
     found = {}
     for path in sorted(path for place in places for path in place.rglob("*.ttf")):
@@ -103,8 +103,8 @@ def texture(kind, rng, side):
     return (low + z * max(high - low, 30)).clip(0, 255).astype(np.uint8)
 
 
-def strange_things(part, form, hands):
-    """Give rows uint8 [n, 1, 28, 28] for each kind of thing; `part` is "tried" or "unseen"."""
+def ood_images(part, form, hands):
+    """Give pixels uint8 [n, 1, 28, 28] of each kind; `part` is "tried" or "unseen"."""
     rng = np.random.default_rng(["tried", "unseen"].index(part))
     read = lambda image: fit_glyph(image[..., None], form)[0]  # noqa: E731
     drawn = {}

@@ -1,10 +1,10 @@
-"""How well a digit model knows what it does not know: calibration, and strange things flagged.
+"""How well a digit model knows what it does not know: calibration, and the share of OOD images flagged unsure.
 
     make bench-unsure DATA=folder-with-train.csv PHOTOS=sign-digits [SEEDS=3]
 
-A recipe learns from 32,000 digits of train.csv; 10,000 others are genuine and new to it. Strange things are hands,
-letters, textures and blanks, never trained on; the method was chosen on those "tried", others (hands of other signs,
-serif fonts, other textures) are "unseen". `make` measures quick and best.
+A recipe is trained on 32,000 digits of train.csv; 10,000 others are in distribution and new to it. OOD images are
+hands, letters, textures and blanks, never trained on; the method was chosen on those "tried", others (hands of other
+signs, serif fonts, other textures) are "unseen". `make` measures quick and best.
 """
 
 import argparse
@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 from common import machine, timed
-from strange import LETTERS, LOOKALIKES, strange_things
+from strange import LETTERS, LOOKALIKES, ood_images
 
 import imprint
 from imprint.models.inference import predict_probabilities, test_time_augment
+from imprint.recipes import parse_settings
 
 HELD_OUT = 10_000
 KINDS = ("hands", "letters", "noise", "textures", "blank")
@@ -26,19 +27,19 @@ def images(pixels):
     return imprint.LabelledImages(pixels, None, (), np.arange(1, len(pixels) + 1))
 
 
-def without_familiarity(model, images):
-    """Predict without judging what is strange."""
+def without_ood_score(model, images):
+    """Predict without computing how uncertain each prediction is."""
     found = predict_probabilities(model.network, images.pixels, model.spec)
     return test_time_augment(model.network, images.pixels, model.spec, model.recipe.tta, found, model.tta_below)
 
 
 def flagged(row, part, lookalikes):
-    """Average the shares of strange things flagged: each kind counts alike, and its rows as much as its files."""
+    """Average the shares of OOD images flagged: each kind counts alike, and its rows as much as its files."""
     found = {name: share for name, share in row.items() if name.endswith(f"({part})")}
     for form in ("rows", "files"):
-        alike, others = (found.pop(f"{kind}, {form} ({part})") for kind in ("lookalikes", "letters"))
+        similar, others = (found.pop(f"{kind}, {form} ({part})") for kind in ("lookalikes", "letters"))
         weight = len(LOOKALIKES) / len(LETTERS) if lookalikes else 0
-        found[f"letters, {form} ({part})"] = weight * alike + (1 - weight) * others
+        found[f"letters, {form} ({part})"] = weight * similar + (1 - weight) * others
     return statistics.mean(found[f"{kind}, {form} ({part})"] for kind in KINDS for form in ("rows", "files"))
 
 
@@ -53,15 +54,17 @@ def main():
     arguments = parser.parse_args()
     digits = imprint.load(arguments.train_csv)
     order = np.random.default_rng(123).permutation(len(digits))
-    learn, genuine = digits[order[HELD_OUT:]], digits[order[:HELD_OUT]]
+    training, genuine = digits[order[HELD_OUT:]], digits[order[:HELD_OUT]]
+    fields = parse_settings(arguments.settings)
+    if arguments.validation is not None:
+        fields["validation_fraction"] = arguments.validation
     print(machine(), flush=True)
-    rows, strange = [], None
+    rows, unlike = [], None
     for seed in range(1, arguments.seeds + 1):
-        options = {"settings": arguments.settings, "validation": arguments.validation, "seed": seed, "silent": True}
-        model = imprint.train(learn, arguments.recipe, **options).model
-        if strange is None:
-            parts = {part: strange_things(part, model.spec.glyph, arguments.photos) for part in ("tried", "unseen")}
-            strange = {(kind, part): images(parts[part][kind]) for kind in parts["tried"] for part in parts}
+        model = imprint.train(training, arguments.recipe, verbose=False, **fields | {"seed": seed}).model
+        if unlike is None:
+            parts = {part: ood_images(part, model.spec.glyph, arguments.photos) for part in ("tried", "unseen")}
+            unlike = {(kind, part): images(parts[part][kind]) for kind in parts["tried"] for part in parts}
         scored, raw = (imprint.evaluate(one, genuine) for one in (model, replace(model, temperature=1.0)))
         row = {
             "temperature": model.temperature,
@@ -71,9 +74,9 @@ def main():
             "genuine flagged": scored.unsure["share"],
             "accuracy on the rest": scored.unsure["accuracy_when_sure"],
         }
-        row |= {f"{kind} ({part})": float(model.predict(some).unsure.mean()) for (kind, part), some in strange.items()}
+        row |= {f"{kind} ({part})": float(model.predict(some).unsure.mean()) for (kind, part), some in unlike.items()}
         both = [
-            (timed(lambda m=model: m.predict(genuine)), timed(lambda m=model: without_familiarity(m, genuine)))
+            (timed(lambda m=model: m.predict(genuine)), timed(lambda m=model: without_ood_score(m, genuine)))
             for _ in range(5)
         ]
         row["time of predictions, ratio"] = statistics.median(ours / plain for ours, plain in both)
@@ -84,7 +87,7 @@ def main():
         print(f"| {name} | {statistics.mean(each):.4f} | {', '.join(f'{value:.4f}' for value in each)} |")
     for part in ("tried", "unseen"):
         for lookalikes in (False, True):
-            name = f"five kinds alike ({part}), {'all letters' if lookalikes else 'without lookalikes'}; target 0.95"
+            name = f"mean of five kinds ({part}), {'all letters' if lookalikes else 'without lookalikes'}; target 0.95"
             each = [flagged(row, part, lookalikes) for row in rows]
             print(f"| {name} | {statistics.mean(each):.4f} | {', '.join(f'{value:.4f}' for value in each)} |")
 

@@ -11,10 +11,10 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 import imprint
 
 count = int(sys.argv[1]) if len(sys.argv) > 1 else None
-X, y = load_digits(return_X_y=True)  # rows of 64 numbers from 0 to 16; Imprint finds the squares and the range
+X, y = load_digits(return_X_y=True)  # rows of 64 numbers from 0 to 16; Imprint finds out the shape and the range
 X, y = X[:count], y[:count]
 
-# The test digits take no part in the search: its best score is the best of several, so it flatters.
+# The test digits take no part in the search, whose best score is biased upwards: it is the best of several.
 X_search, X_test, y_search, y_test = train_test_split(X, y, test_size=0.3, random_state=7, stratify=y)
 
 search = GridSearchCV(
@@ -30,6 +30,6 @@ for parameters, mean in zip(search.cv_results_["params"], search.cv_results_["me
     print(f"{mean:.4f} {parameters}")
 print(f"best {search.best_params_}: {search.score(X_test, y_test):.4f} on {len(y_test)} digits not searched with")
 
-# One file that `imprint predict` reads too, and from which labels come back as numbers.
+# One file, which `imprint predict` reads too; labels are numbers again when it is loaded.
 search.best_estimator_.save("digits.safetensors")
 print(imprint.ImageClassifier.load("digits.safetensors").predict(X_test[:5]), y_test[:5])

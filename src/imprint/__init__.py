@@ -7,6 +7,7 @@ from imprint.core import __version__ as __version__
 TYPE_CHECKING = False  # typing's own takes as long to import as Python to start
 if TYPE_CHECKING:
     from imprint.analysis.doctor import check as check
+    from imprint.analysis.error_analysis import ErrorAnalysis as ErrorAnalysis
     from imprint.analysis.error_analysis import analyse_errors as analyse_errors
     from imprint.analysis.evaluation import Comparison as Comparison
     from imprint.analysis.evaluation import compare as compare
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # Read on first use, so that `imprint --help` need not wait for torch.
 _HOMES = {
     "Classifier": "imprint.models.classifier",
+    "ErrorAnalysis": "imprint.analysis.error_analysis",
     "DataError": "imprint.core.errors",
     "Exported": "imprint.models.onnx.exporting",
     "Explanation": "imprint.analysis.explanation",

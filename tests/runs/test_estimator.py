@@ -19,8 +19,8 @@ from imprint.runs.estimator import NOTE, EstimatorNote, class_name, read_note
 X, Y = load_digits(return_X_y=True)  # 1,797 rows of 64 floats from 0 to 16
 QUICK = {"epochs": 4, "batch_size": 64, "settings": {"min_steps": 0}}
 ROWS = {"image_shape": (1, -1), "validation_fraction": 0}
-# So that three blobs are told apart, which takes some 25 steps; the other checks need none of that.
-TAUGHT = {"rotation": 0, "zoom": 0, "shift": 0, "min_steps": 12, "precision": "float32"}
+# Enough for scikit-learn's three blobs, which take some 25 steps; its other checks need no accuracy.
+EASY = {"rotation": 0, "zoom": 0, "shift": 0, "min_steps": 12, "precision": "float32"}
 
 
 def few_steps(estimator):
@@ -28,7 +28,7 @@ def few_steps(estimator):
 
 
 @parametrize_with_checks(
-    [ImageClassifier(epochs=1, min_steps=0, **ROWS)], expected_failed_checks=few_steps, legacy=True
+    [ImageClassifier(epochs=1, settings={"min_steps": 0}, **ROWS)], expected_failed_checks=few_steps, legacy=True
 )
 def test_scikit_learns_checks(estimator, check, unchecked):
     check(estimator)
@@ -39,7 +39,7 @@ def test_scikit_learns_checks(estimator, check, unchecked):
 )
 def test_scikit_learns_blobs(options):
     check_classifiers_train(
-        "ImageClassifier", ImageClassifier(epochs=3, batch_size=32, settings=TAUGHT, **ROWS), **options
+        "ImageClassifier", ImageClassifier(epochs=3, batch_size=32, settings=EASY, **ROWS), **options
     )
 
 
@@ -52,7 +52,7 @@ def fitted():
     return ImageClassifier(**QUICK | {"epochs": 8, "settings": {"min_steps": 12}}).fit(X[:1200], Y[:1200])
 
 
-def test_digits_are_learnt(fitted):
+def test_digits_are_recognised(fitted):
     assert fitted.score(X[1200:], Y[1200:]) > 0.9
     assert (fitted.n_features_in_, fitted.image_shape_, fitted.pixel_range_) == (64, (8, 8), (0, 16))
     assert fitted.classes_.tolist() == list(range(10))
@@ -76,18 +76,18 @@ def test_every_form_of_the_same_images_gives_the_same(fitted):
         assert np.array_equal(fitted.predict_proba(form), expected)
 
 
-def test_bytes_are_taken_as_they_are_and_fractions_as_shares_of_white():
+def test_bytes_are_taken_as_they_are_and_fractions_are_scaled():
     pixels = np.round(X[:300].reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
     few = {"epochs": 2, "settings": ["min_steps=0"]}
     by_bytes = ImageClassifier(**few).fit(pixels, Y[:300])
-    by_shares = ImageClassifier(**few).fit(pixels / 255, Y[:300])
-    assert (by_bytes.pixel_range_, by_shares.pixel_range_) == ((0, 255), (0, 1))
-    assert np.array_equal(by_bytes.predict_proba(pixels), by_shares.predict_proba(pixels / 255))
+    by_fractions = ImageClassifier(**few).fit(pixels / 255, Y[:300])
+    assert (by_bytes.pixel_range_, by_fractions.pixel_range_) == ((0, 255), (0, 1))
+    assert np.array_equal(by_bytes.predict_proba(pixels), by_fractions.predict_proba(pixels / 255))
     assert np.array_equal(by_bytes.predict_proba(pixels), by_bytes.model_.predict_proba(images_of(pixels[:, None])))
     with pytest.raises(DataError, match=r"they reach 1, but went from 0 to 255 in training"):
         by_bytes.predict(pixels / 255)
     with pytest.raises(DataError, match=r"they reach 255, but went from 0 to 1 in training"):
-        by_shares.predict(pixels)
+        by_fractions.predict(pixels)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_bytes_are_taken_as_they_are_and_fractions_as_shares_of_white():
     [np.arange(10), np.arange(10) * 10 - 20, np.array(list("jihgfedcba")), np.arange(10) % 2 == 0, np.arange(10.0)],
     ids=["int", "apart", "text", "bool", "float"],
 )
-def test_labels_come_back_as_they_went_in_also_from_a_file(name, tmp_path):
+def test_labels_keep_their_type_also_in_a_file(name, tmp_path):
     y = name[Y]
     classifier = ImageClassifier(**QUICK, random_state=3).fit(X[:200], y[:200])
     assert classifier.classes_.tolist() == np.unique(name).tolist()
@@ -109,7 +109,7 @@ def test_labels_come_back_as_they_went_in_also_from_a_file(name, tmp_path):
     assert again.get_params() == classifier.get_params()
 
 
-def test_words_in_a_data_frame(tmp_path):
+def test_labels_as_text_in_a_data_frame(tmp_path):
     y = pandas.Series(["even" if label % 2 == 0 else "odd" for label in Y[:300]])
     classifier = ImageClassifier(**QUICK).fit(pandas.DataFrame(X[:300]), y)
     assert set(classifier.predict(pandas.DataFrame(X[300:320]))) <= {"even", "odd"}
@@ -152,8 +152,8 @@ def test_the_seed_decides_and_a_clone_has_it():
     assert not np.array_equal(first, classifier.fit(X[:200], Y[:200]).predict_proba(X[200:220]))
 
 
-def test_copies_between_processes_predict_the_same(fitted):
-    again = pickle.loads(pickle.dumps(fitted))  # how joblib hands an estimator over; Imprint itself never does
+def test_a_pickled_copy_predicts_the_same(fitted):
+    again = pickle.loads(pickle.dumps(fitted))  # as joblib does between processes; Imprint itself never does
     assert np.array_equal(again.predict_proba(X[:9]), fitted.predict_proba(X[:9]))
 
 
@@ -177,7 +177,7 @@ def test_any_model_file_becomes_an_estimator_and_the_other_way_round(fitted, mod
         lambda note: note.clear(),
     ],
 )
-def test_a_note_that_does_not_hold_together_is_refused(fitted, tmp_path, change):
+def test_an_inconsistent_note_is_refused(fitted, tmp_path, change):
     path = tmp_path / "c.safetensors"
     fitted.save(path)
     model = Classifier.load(path)
@@ -203,6 +203,9 @@ MISTAKES = {
     "no images": lambda: ImageClassifier().fit(np.zeros((0, 8, 8)), []),
     "an unknown recipe": lambda: ImageClassifier("fast").fit(X, Y),
     "an unknown setting": lambda: ImageClassifier(settings={"speed": 3}).fit(X, Y),
+    "a setting that train takes for another thing": lambda: ImageClassifier(settings={"verbose": True}).fit(X, Y),
+    "a setting without a name": lambda: ImageClassifier(settings={3: 1}).fit(X, Y),
+    "settings that are no texts": lambda: ImageClassifier(settings=[3]).fit(X, Y),
     "settings as a text": lambda: ImageClassifier(settings="epochs=3").fit(X, Y),
     "settings of another kind": lambda: ImageClassifier(settings=3).fit(X, Y),
     "a recipe of another kind": lambda: ImageClassifier(3).fit(X, Y),
@@ -233,7 +236,7 @@ def test_images_of_another_size_are_refused(fitted):
 
 
 def test_a_recipe_can_be_given_whole(tmp_path):
-    recipe = RECIPES["quick"].with_settings(["epochs=1", "min_steps=0"])
+    recipe = RECIPES["quick"].with_fields({"epochs": 1, "min_steps": 0})
     classifier = ImageClassifier(recipe).fit(X[:200], Y[:200])
     classifier.save(tmp_path / "c.safetensors")
     assert ImageClassifier.load(tmp_path / "c.safetensors").recipe == recipe
@@ -250,7 +253,7 @@ def test_a_note_comes_back_from_json(model, recipe):
     assert (again.image_shape, again.pixel_range) == ((8, 8), (0, 16))
 
 
-def test_a_model_without_one_has_words_for_labels_and_bytes_for_pixels(model):
+def test_a_model_without_a_note_has_text_for_labels_and_bytes_for_pixels(model):
     note = read_note(model)
     assert note.classes.tolist() == list("0123456789")
     assert (note.image_shape, note.pixel_range, note.parameters) == ((8, 8), (0, 255), {"recipe": model.recipe})

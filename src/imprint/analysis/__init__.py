@@ -1,1 +1,1 @@
-"""Scoring, comparing, examining and explaining."""
+"""Scores, comparisons, data checks, error analysis and explanations."""

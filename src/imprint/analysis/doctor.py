@@ -1,4 +1,4 @@
-"""The data doctor: what is wrong with labelled images, told before they cost anything."""
+"""The data doctor: what is wrong with labelled images, found before a network is trained on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from imprint.data.images import LabelledImages, expect_images
 from imprint.data.quality import KINDS, Finding, Findings, find_faults
 from imprint.recipes import Recipe
 
-CONTRADICTION = "with different labels"
+REMOVED = ("leak", "label", "constant", "polarity")  # kinds of finding whose images are all left out of a cleaned list
 
 
 def check(
@@ -33,7 +33,10 @@ def check(
     device: str = "auto",
     verbose: bool = True,
 ) -> Findings:
-    """Examine labelled images before anything is learnt from them.
+    """Find what is wrong with labelled images before training on them.
+
+    Looks for unreadable, duplicate, mislabelled, one-coloured, inverted and unusually large or small images, for images
+    that `against` holds too, and for classes that are misspelt, too small or missing.
 
     Parameters
     ----------
@@ -42,20 +45,21 @@ def check(
     against : LabelledImages or sequence of LabelledImages, default=()
         Other data, such as validation and test images, that must share no image with `images`.
     labels : bool, default=True
-        Look for wrong labels too, which trains three networks.
+        Whether to look for wrong labels too, which trains three networks and needs cleanlab.
     recipe : str, Recipe or None, default=None
-        How to train those networks; None is `mislabelled.judging_recipe`.
+        How to train those networks. None takes the default recipe for such images, on larger ones with at most 8 epochs
+        and 48 pixels, and in it no image more often than others.
     seed : int, default=7
-        Of those networks.
-    device : str, default="auto"
+        Of those networks, from 0 to 4294967295.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to compute.
     verbose : bool, default=True
-        Whether to tell on stderr how it goes.
+        Whether to report progress on stderr.
 
     Returns
     -------
     Findings
-        Most serious kinds first, and within a kind the worst.
+        Most serious kinds first, and within a kind the worst. Its `notes` say what could not be looked for, and why.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def check(
 
     Examples
     --------
-    >>> from imprint.data.load import load
+    >>> from imprint import load
     >>> digits = load("digits")
     >>> findings = check(digits[:400], against=digits[399:], labels=False, verbose=False)
     >>> [finding.to_dict() for finding in findings.findings]
@@ -77,15 +81,14 @@ def check(
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed {seed}", "check", "it lies from 0 to 4294967295", "Choose another.")
     with shown(verbose):
-        found = [*find_faults(images), *(finding for other in collections[1:] for finding in _unlearnt(images, other))]
+        found = [*find_faults(images), *(each for other in collections[1:] for each in _missing_classes(images, other))]
         say(f"looking for copies among {sum(map(len, collections)):,} images")
         prints = np.concatenate([fingerprints(each.pixels) for each in collections])
         near = near_copies(*(each.pixels for each in collections))
-        found += _copies(collections, prints, near)
+        found += _copy_findings(collections, prints, near)
         notes: list[str] = []
         if labels:
-            persons = images.groups
-            groupings = [prints[: len(images)], *([] if persons is None else [persons])]
+            groupings = [prints[: len(images)], *([] if images.groups is None else [images.groups])]
             groups = connect(groupings, near.pairs[(near.pairs < len(images)).all(axis=1)])
             wrong, notes = find_label_errors(images, groups, recipe=recipe, seed=seed, device=device)
             found += wrong
@@ -94,8 +97,8 @@ def check(
     return Findings(images.name, len(images), images.class_counts(), tuple(found), tuple(notes))
 
 
-def _unlearnt(images: LabelledImages, other: LabelledImages) -> list[Finding]:
-    """Tell of classes that only the other data have."""
+def _missing_classes(images: LabelledImages, other: LabelledImages) -> list[Finding]:
+    """Report classes that only the other data have."""
     if images.labels is None:
         return []
     words = "no image to learn from, where the other data have"
@@ -106,40 +109,48 @@ def _unlearnt(images: LabelledImages, other: LabelledImages) -> list[Finding]:
     ]
 
 
-def _copies(collections: Sequence[LabelledImages], prints: ndarray, near: NearCopies) -> list[Finding]:
-    """Tell of each image that is there more than once, within the data or in the other data too."""
+def _copy_findings(collections: Sequence[LabelledImages], prints: ndarray, near: NearCopies) -> list[Finding]:
+    """Report each image that occurs more than once, within the data or in the other data too."""
+    images = collections[0]
     groups = connect([prints], near.pairs)
     likeness = np.ones(len(groups))
     np.minimum.at(likeness, groups[near.pairs[:, 0]], near.likeness)
     by_group = np.argsort(groups, kind="stable")
     members = np.split(by_group, np.flatnonzero(np.diff(groups[by_group])) + 1)
     found = []
-    for together in (group for group in members if len(group) > 1):
-        exact = len(np.unique(prints[together])) == 1
-        sure = 1.0 if exact else float(likeness[together[0]])
-        own = together[together < len(collections[0])]
+    for copies in (group for group in members if len(group) > 1):
+        exact = len(np.unique(prints[copies])) == 1
+        score = 1.0 if exact else float(likeness[copies[0]])
+        own = copies[copies < len(images)]
         if len(own) > 1:
-            found.append(_duplicate(collections[0], own, exact, sure))
-        if 0 < len(own) < len(together):
-            found.append(_leak(collections, together, exact, sure))
-    # Copies whose labels contradict each other stand first: one of them is wrong.
-    return sorted(found, key=lambda finding: (CONTRADICTION not in finding.message, -finding.score))
+            found.append(_duplicate(images, own, exact, score))
+        if 0 < len(own) < len(copies):
+            found.append(_leak(collections, copies, exact, score))
+    # Copies with different labels come first: one of the labels is wrong.
+    return sorted(found, key=lambda finding: (not _is_contradiction(images, finding), -finding.score))
 
 
-def _duplicate(images: LabelledImages, own: Int64[ndarray, " copies"], exact: bool, sure: float) -> Finding:
+def _is_contradiction(images: LabelledImages, finding: Finding) -> bool:
+    """Tell whether a finding is of copies with different labels."""
+    if finding.kind != "duplicate" or images.labels is None:
+        return False
+    return len(np.unique(images.labels[list(finding.images)])) > 1
+
+
+def _duplicate(images: LabelledImages, own: Int64[ndarray, " copies"], exact: bool, score: float) -> Finding:
     names = {} if images.labels is None else {images.class_names[label]: None for label in images.labels[own]}
     words = f"{'the same' if exact else 'nearly the same'} image {len(own)} times"
-    words += f", {CONTRADICTION}: {', '.join(names)}" if len(names) > 1 else ""
-    return Finding("duplicate", tuple(images.sources[own].tolist()), words, sure, tuple(own.tolist()))
+    words += f", with different labels: {', '.join(names)}" if len(names) > 1 else ""
+    return Finding("duplicate", tuple(images.sources[own].tolist()), words, score, tuple(own.tolist()))
 
 
 def _leak(
-    collections: Sequence[LabelledImages], together: Int64[ndarray, " copies"], exact: bool, sure: float
+    collections: Sequence[LabelledImages], copies: Int64[ndarray, " copies"], exact: bool, score: float
 ) -> Finding:
     ends = np.cumsum([len(each) for each in collections])
     where: list[str | int] = []
     others: dict[str, None] = {}
-    for position in together.tolist():
+    for position in copies.tolist():
         which = int(np.searchsorted(ends, position, side="right"))
         images = collections[which]
         source = images.sources[position - (ends[which] - len(images))].item()
@@ -147,89 +158,38 @@ def _leak(
         if which:
             others[images.name] = None
     words = f"{'the same' if exact else 'nearly the same'} image in {' and '.join(others)}"
-    return Finding("leak", tuple(where), words, sure, tuple(together.tolist()))
-
-
-LEFT_OUT = ("leak", "label", "constant", "polarity")  # all images of such a finding are left out
+    return Finding("leak", tuple(where), words, score, tuple(copies.tolist()))
 
 
 def keep_mask(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
-    """Choose the images to keep.
+    """Mark the images to keep in a cleaned list.
 
-    Left out are images that leak, have one colour, are inverted or are probably labelled wrong;
-    of copies all but the first, and all of them where their labels differ; and classes that a
-    program made.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        What was checked.
-    findings : Findings
-        What was found.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        Whether each image stays.
-
-    Examples
-    --------
-    >>> from imprint.analysis.doctor import check
-    >>> from imprint.data.load import load
-    >>> twice = load("digits")[[0, 1, 0]]
-    >>> keep_mask(twice, check(twice, labels=False, verbose=False))
-    array([ True,  True, False])
+    Left out are those that leak, have one colour, are inverted or probably mislabelled; all but the first of copies,
+    all of copies with different labels; and classes that a program made, such as .ipynb_checkpoints.
     """
-    stays = np.ones(len(images), dtype=bool)
+    keep = np.ones(len(images), dtype=bool)
     for finding in findings.findings:
         own = [position for position in finding.images if position < len(images)]
         if finding.kind == "duplicate":
-            stays[own if CONTRADICTION in finding.message else own[1:]] = False
-        elif finding.kind in LEFT_OUT:
-            stays[own] = False
+            keep[own if _is_contradiction(images, finding) else own[1:]] = False
+        elif finding.kind in REMOVED:
+            keep[own] = False
         elif finding.kind == "name" and not finding.suggested:
-            stays[np.isin(np.array(images.class_names)[images.labels], finding.where)] = False
-    return stays
+            keep[np.isin(np.array(images.class_names)[images.labels], finding.where)] = False
+    return keep
 
 
 def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int:
-    """Write what is kept as a CSV: of path and label where every image is a file, else of pixels.
+    """Write the images to keep as a CSV that `load` reads, and give their number.
 
-    Several spellings of one class become the commonest one.
-
-    Parameters
-    ----------
-    images : LabelledImages
-        What was checked.
-    findings : Findings
-        What was found.
-    path : Path
-        The CSV; paths in it are relative to its folder.
-
-    Returns
-    -------
-    int
-        How many images it holds.
-
-    Raises
-    ------
-    UsageError
-        When nothing would be left, the images fit into neither form, or the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from imprint.analysis.doctor import check
-    >>> from imprint.data.load import load
-    >>> digits, path = load("digits")[[0, 1, 0]], Path(tempfile.mkdtemp()) / "clean.csv"
-    >>> write_cleaned(digits, check(digits, labels=False, verbose=False), path)
-    2
-    >>> load(path).class_names
-    ('0', '1')
+    Of path and label where every image is a file, with paths relative to the CSV's folder, else of pixels. Several
+    spellings of one class become the commonest one. Raises `UsageError` where nothing would be left, the images fit
+    into neither form, or the file cannot be written.
     """
-    chosen = images[np.flatnonzero(keep_mask(images, findings))] if keep_mask(images, findings).any() else None
-    if chosen is None:
+    kept = np.flatnonzero(keep_mask(images, findings))
+    if not len(kept):
         raise UsageError("cleaned list", str(path), "no image would be left", "Look at the findings first.")
+    chosen = images[kept]
     renamed = {name: finding.suggested for finding in findings.of("name") for name in finding.where}
     names = [renamed.get(name) or name for name in images.class_names]
     labels = None if chosen.labels is None else [names[label] for label in chosen.labels]
@@ -241,7 +201,7 @@ def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int
 
 
 def _files(images: LabelledImages) -> list[Path]:
-    """Find the file of every image; none where an image has no file of its own."""
+    """Give the file of every image; no files where one image has none of its own."""
     for folder in (Path(), Path(images.name)):
         files = [folder / str(source) for source in images.sources]
         if all(file.is_file() for file in files):
@@ -267,7 +227,7 @@ def _write_pixels(images: LabelledImages, labels: list[str] | None, path: Path) 
         raise UsageError(
             "cleaned list",
             str(path),
-            f"images of {width}×{height} that are no files of their own fit into no CSV",
+            f"images of {width}×{height} that are not files of their own do not fit into a CSV",
             "Save them as files in class folders first.",
         )
     flat = images.pixels.transpose(0, 2, 3, 1).reshape(len(images), -1)

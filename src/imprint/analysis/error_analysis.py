@@ -1,4 +1,4 @@
-"""The mistake clinic: why a model erred on each image that it did, as far as model and training images tell."""
+"""Why a model errs on each image that it predicts wrongly, as far as model and training images tell."""
 
 from __future__ import annotations
 
@@ -27,39 +27,21 @@ CAUSES = {
 NEIGHBOURS = 3
 # Of 3,360 digits of Kaggle's the model erred on 13, and two of these lay beyond the limit of 0.66; noise lay at 0.63 to
 # 0.91, the letters that are no digits mostly at 0.6 to 0.8.
-FAR = 0.995  # share of the images answered rightly that lie nearer than the limit
-LABEL_NOISE = 0.01  # a label with less probability than labels are usually wrong with is doubted
-RIVAL = 0.2  # probability from which the label is a real rival of the prediction
-HESITANT = 0.05  # share of the images answered rightly by less of a lead than the limit
-MOST_RIGHT = 2_000  # images answered rightly that the limits are taken from
-MOST_TRAINING = 50_000  # training images that neighbours are looked for among
+UNLIKE_QUANTILE = 0.995  # of the distances of correctly predicted images; farther away is unlike the training data
+LABEL_NOISE = 0.01  # a label with less probability than this share of labels is wrong anyway is doubtful
+RIVAL_PROBABILITY = 0.2  # from which the label is a real rival of the prediction
+HESITANT_QUANTILE = 0.05  # of the margins of correctly predicted images; a smaller one is hesitant
+MAX_CORRECT = 2_000  # correctly predicted images that the limits are taken from
+MAX_TRAINING = 50_000  # training images among which neighbours are searched
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that the model named wrongly, and why.
+    """One image that the model predicts wrongly, and why.
 
-    Parameters
-    ----------
-    image : int
-        Position among the images examined.
-    cause : str
-        One of `CAUSES`.
-    label, predicted : int
-        Positions in the model's classes.
-    confidence : float
-        Probability of the prediction.
-    label_probability : float
-        Probability of the label.
-    strangeness : float
-        Mean distance to the nearest training images, the limit being 1.
-    neighbours : tuple of int
-        Positions of the nearest training images, the nearest first.
-
-    Examples
-    --------
-    >>> Mistake(17, "fault", 4, 9, 0.7, 0.2, 0.5, (3, 8, 1)).cause
-    'fault'
+    `image` is a position among the images examined, `neighbours` are positions of the nearest training images, the
+    nearest first; `label` and `predicted` are positions in the model's classes, `cause` is one of `CAUSES`.
+    `strangeness` is the mean distance to the neighbours, where 1 is the limit of "unlike".
     """
 
     image: int
@@ -74,7 +56,7 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class ErrorAnalysis:
-    """All mistakes on some labelled images.
+    """All mistakes of a model on some labelled images, each with its probable cause.
 
     Parameters
     ----------
@@ -82,19 +64,21 @@ class ErrorAnalysis:
         The images examined.
     training : LabelledImages
         The images that the model was trained on.
-    answers : LabelledPredictions
-        What it said of the images examined.
+    labelled : LabelledPredictions
+        The model's predictions for the images examined, with their labels.
     mistakes : tuple of Mistake
-        Those whose label is doubted most first.
+        The most doubtful labels first. Each has `image` (a position in `images`), `cause` (unlike, mislabelled,
+        ambiguous or fault), `label`, `predicted`, `confidence`, `label_probability`, `strangeness` and `neighbours`
+        (positions in `training`).
 
     Examples
     --------
-    >>> from imprint import load
-    >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
-    >>> labelled = label_predictions(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
-    >>> clinic = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
-    >>> len(clinic.mistakes)
-    1
+    >>> from imprint import load, train
+    >>> digits = load("digits")
+    >>> model = train(digits[:900], recipe="quick", epochs=1, min_steps=1, verbose=False).model
+    >>> analysis = analyse_errors(model, digits[900:], digits[:900])
+    >>> sum(analysis.counts().values()) == len(analysis.mistakes)
+    True
     """
 
     images: LabelledImages
@@ -107,21 +91,21 @@ class ErrorAnalysis:
 
         Parameters
         ----------
-        cause : str
-            One of `CAUSES`.
+        cause : {"unlike", "mislabelled", "ambiguous", "fault"}
+            The cause.
 
         Returns
         -------
         list of Mistake
-            In order.
+            In the order of `mistakes`.
 
         Examples
         --------
         >>> from imprint import load
-        >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
-        >>> labelled = label_predictions(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
-        >>> clinic = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
-        >>> [mistake.image for mistake in clinic.of("fault")]
+        >>> digits, shifted = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+        >>> labelled = label_predictions(shifted, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
+        >>> analysis = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+        >>> [mistake.image for mistake in analysis.of("fault")]
         [0]
         """
         return [mistake for mistake in self.mistakes if mistake.cause == cause]
@@ -132,21 +116,21 @@ class ErrorAnalysis:
         Returns
         -------
         dict of str to int
-            For each of `CAUSES`.
+            All four causes, those without mistakes too.
 
         Examples
         --------
         >>> from imprint import load
-        >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
-        >>> labelled = label_predictions(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
-        >>> clinic = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
-        >>> clinic.counts()
+        >>> digits, shifted = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+        >>> labelled = label_predictions(shifted, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
+        >>> analysis = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+        >>> analysis.counts()
         {'unlike': 0, 'mislabelled': 0, 'ambiguous': 0, 'fault': 1}
         """
         return {cause: len(self.of(cause)) for cause in CAUSES}
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Give the mistakes as plain JSON values, with names and places.
+        """Give the mistakes as plain JSON values, with names and sources in place of positions.
 
         Returns
         -------
@@ -157,10 +141,10 @@ class ErrorAnalysis:
         Examples
         --------
         >>> from imprint import load
-        >>> digits, says_next = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
-        >>> labelled = label_predictions(says_next, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
-        >>> clinic = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
-        >>> clinic.to_dicts()[0]["nearest"]
+        >>> digits, shifted = load("digits")[:3], np.eye(3, 10, 1, dtype=np.float32)
+        >>> labelled = label_predictions(shifted, digits.labels, digits.class_names, np.zeros(3, dtype=bool))
+        >>> analysis = ErrorAnalysis(digits, digits, labelled, (Mistake(0, "fault", 0, 1, 1.0, 0.0, 0.5, (1, 2)),))
+        >>> analysis.to_dicts()[0]["nearest"]
         [{'source': 'digits#2', 'label': '1'}, {'source': 'digits#3', 'label': '2'}]
         """
         names = self.labelled.class_names
@@ -188,17 +172,16 @@ def analyse_errors(
     training: LabelledImages | Data,
     part: str | None = None,
 ) -> ErrorAnalysis:
-    """Tell why a model errs on each image that it errs on.
+    """Find the probable cause of each wrong prediction.
 
-    Images are compared by the network's features, the numbers before its last layer. The first rule that
-    holds names the cause:
+    Images are compared by the network's penultimate-layer embeddings. The first rule that holds names the cause:
 
-    - *unlike the training data*: the three nearest training images are farther away on average than they
-      are for 199 of 200 images that the model named rightly. What it says of such an image means little.
-    - *probably mislabelled*: the label has a probability below 1 %, and the three nearest training
-      images all bear the prediction. One label of a hundred is about as many as are wrong in good data.
-    - *ambiguous*: the label comes second with a probability of 20 % or more, and the model hesitates
-      as it does over 1 of 20 images that it named rightly. A model that hesitates often says little about an image.
+    - *unlike the training data*: the three nearest training images are farther away on average than those of 199 in
+      200 correctly predicted images. A prediction for such an image means little.
+    - *probably mislabelled*: the label has a probability below 1 %, and the three nearest training images all have
+      the predicted class as label. Even good data have about one wrong label in a hundred.
+    - *ambiguous*: the label comes second with a probability of 20 % or more, and the prediction leads by no more than
+      it does for 1 in 20 correctly predicted images: a model that often hesitates says little about an image.
     - *the model's fault*: everything else.
 
     Parameters
@@ -206,10 +189,10 @@ def analyse_errors(
     model : Classifier
         The model.
     images : LabelledImages, or data as `load` takes it
-        Images with labels that the model has not learnt from.
+        Images with labels that the model was not trained on.
     training : LabelledImages, or data as `load` takes it
-        Images with labels that it has learnt from. Those that are among `images` too, to the bit, are left aside;
-        of more than 50,000 a random choice is looked at.
+        Images with labels that it was trained on. Exact copies of `images` among them are ignored; of more than 50,000
+        a random choice is compared.
     part : {"train", "validation", "test"} or None, default=None
         Which part of `images` that come divided.
 
@@ -233,46 +216,62 @@ def analyse_errors(
     >>> from imprint import load, train
     >>> digits = load("digits")
     >>> model = train(digits[:900], recipe="quick", epochs=1, min_steps=1, verbose=False).model
-    >>> clinic = analyse_errors(model, digits[900:], digits[:900])
-    >>> len(clinic.mistakes[0].neighbours)
+    >>> analysis = analyse_errors(model, digits[900:], digits[:900])
+    >>> len(analysis.mistakes[0].neighbours)
     3
     """
     images, training = model.ready(images, part), model.ready(training, None)
     labels, training_labels = (one.labels_among(model.class_names) for one in (images, training))
-    predictions = model.predict(images)
-    labelled = label_predictions(
-        predictions.probabilities, labels, model.class_names, predictions.unsure, predictions.sources
-    )
-    others = np.flatnonzero(~np.isin(fingerprints(training.pixels), fingerprints(images.pixels)))
-    if not len(others):
-        cause = "each of them is among the images to examine"
-        raise DataError("training images", training.name, cause, "Examine images that were held out.")
-    others, wrong, right = _choose(others, MOST_TRAINING), labelled.worst(), np.flatnonzero(labelled.correct)
-    known = features(model.network, training.pixels, model.spec, others)
-    near, distances = _nearest(model, images, wrong, known)
-    _, usual = _nearest(model, images, _choose(right, MOST_RIGHT), known)
-    leads = _leads(predictions.probabilities)
-    # Where nothing was right there is nothing to compare with, and nothing is called strange or hesitant.
-    far = max(1e-6, float(np.quantile(usual, FAR))) if len(right) else np.inf
-    hesitant = float(np.quantile(leads[right], HESITANT)) if len(right) else -1.0
-    mistakes = []
-    for image, neighbours, distance in zip(wrong.tolist(), others[near], distances.tolist(), strict=True):
-        label, predicted = int(labels[image]), int(labelled.predicted[image])
-        probability = float(labelled.label_probability[image])
-        contradicted = bool((training_labels[neighbours] == predicted).all())
-        second = int((predictions.probabilities[image] > probability).sum()) == 1
-        cause = _cause(
-            unlike=distance > far,
-            mislabelled=contradicted and probability < LABEL_NOISE,
-            ambiguous=second and probability >= RIVAL and float(leads[image]) <= hesitant,
-        )
-        confidence, near_ones = float(labelled.confidence[image]), tuple(neighbours.tolist())
-        mistakes.append(Mistake(image, cause, label, predicted, confidence, probability, distance / far, near_ones))
+    said = model.predict(images)
+    labelled = label_predictions(said.probabilities, labels, model.class_names, said.unsure, said.sources)
+    mistakes = _find_mistakes(model, images, training, training_labels, labelled, said.probabilities)
     return ErrorAnalysis(images, training, labelled, tuple(mistakes))
 
 
+def _find_mistakes(
+    model: Classifier,
+    images: LabelledImages,
+    training: LabelledImages,
+    training_labels: Int64[ndarray, " m"],
+    labelled: LabelledPredictions,
+    probabilities: Float32[ndarray, "n classes"],
+) -> list[Mistake]:
+    """Name the cause of each mistake by its nearest training images and by the limits of the correct predictions."""
+    searched = _sample(_without_copies(training, images), MAX_TRAINING)
+    wrong, correct = labelled.worst(), np.flatnonzero(labelled.correct)
+    embeddings = features(model.network, training.pixels, model.spec, searched)
+    near, distances = _neighbours(model, images, wrong, embeddings)
+    _, usual = _neighbours(model, images, _sample(correct, MAX_CORRECT), embeddings)
+    margins = _margins(probabilities)
+    # Where no prediction is correct there is no limit, and nothing is called unlike or hesitant.
+    far = max(1e-6, float(np.quantile(usual, UNLIKE_QUANTILE))) if len(correct) else np.inf
+    hesitant = float(np.quantile(margins[correct], HESITANT_QUANTILE)) if len(correct) else -1.0
+    mistakes = []
+    for image, neighbours, distance in zip(wrong.tolist(), searched[near], distances.tolist(), strict=True):
+        predicted, probability = int(labelled.predicted[image]), float(labelled.label_probability[image])
+        contradicted = bool((training_labels[neighbours] == predicted).all())
+        second = int((probabilities[image] > probability).sum()) == 1
+        cause = _cause(
+            unlike=distance > far,
+            mislabelled=contradicted and probability < LABEL_NOISE,
+            ambiguous=second and probability >= RIVAL_PROBABILITY and float(margins[image]) <= hesitant,
+        )
+        mistakes.append(
+            Mistake(
+                image=image,
+                cause=cause,
+                label=int(labelled.labels[image]),
+                predicted=predicted,
+                confidence=float(labelled.confidence[image]),
+                label_probability=probability,
+                strangeness=distance / far,
+                neighbours=tuple(neighbours.tolist()),
+            )
+        )
+    return mistakes
+
+
 def _cause(unlike: bool, mislabelled: bool, ambiguous: bool) -> str:
-    """Name the cause by the first rule that holds."""
     if unlike:
         return "unlike"
     if mislabelled:
@@ -280,23 +279,32 @@ def _cause(unlike: bool, mislabelled: bool, ambiguous: bool) -> str:
     return "ambiguous" if ambiguous else "fault"
 
 
-def _choose(positions: Int64[ndarray, " n"], most: int) -> Int64[ndarray, " chosen"]:
-    """Take so many at random, the same each time, in order."""
+def _without_copies(training: LabelledImages, images: LabelledImages) -> Int64[ndarray, " m"]:
+    """Give the positions of the training images that are not among the images to examine."""
+    others = np.flatnonzero(~np.isin(fingerprints(training.pixels), fingerprints(images.pixels)))
+    if not len(others):
+        cause = "each of them is among the images to examine"
+        raise DataError("training images", training.name, cause, "Examine images that were held out.")
+    return others
+
+
+def _sample(positions: Int64[ndarray, " n"], most: int) -> Int64[ndarray, " chosen"]:
+    """Choose at most so many at random, always the same ones, in order."""
     if len(positions) <= most:
         return positions
     return np.sort(np.random.default_rng(7).choice(positions, most, replace=False))
 
 
-def _leads(probabilities: Float32[ndarray, "n classes"]) -> Float32[ndarray, " n"]:
-    """Tell by how much the likeliest class leads the second."""
+def _margins(probabilities: Float32[ndarray, "n classes"]) -> Float32[ndarray, " n"]:
+    """Give by how much the likeliest class leads the second."""
     two = np.partition(probabilities, -2, axis=1)[:, -2:]
     return np.asarray(two[:, 1] - two[:, 0])
 
 
-def _nearest(
+def _neighbours(
     model: Classifier, images: LabelledImages, chosen: Int64[ndarray, " n"], known: Float32[Tensor, "m features"]
 ) -> tuple[Int64[ndarray, "n count"], Float32[ndarray, " n"]]:
-    """Find the nearest training images of some images, and how far they are on average."""
+    """Find the nearest training images of the chosen images, and their mean distance."""
     if not len(chosen):
         return np.empty((0, NEIGHBOURS), dtype=np.int64), np.empty(0, dtype=np.float32)
     near, distances = nearest(features(model.network, images.pixels, model.spec, chosen), known, NEIGHBOURS)

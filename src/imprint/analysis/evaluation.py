@@ -1,4 +1,4 @@
-"""Scoring a model on labelled images, and two against each other."""
+"""The score of a model on labelled images, and the comparison of two models on the same images."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from imprint.data.images import LabelledImages, kind_of
 from imprint.data.load import Data
 from imprint.models.predictor import Predictor
 
+SIGNIFICANT = 0.05  # p-value below which a difference is not put down to chance
+
 
 def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None = None) -> Score:
     """Score a model on labelled images; classes are matched by name.
@@ -22,9 +24,10 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     Parameters
     ----------
     model : Predictor
-        A classifier, as training or an exported file gives it.
+        A `Classifier` or an `OnnxClassifier`.
     images : LabelledImages, or data as `load` takes it
-        Images with labels, of the form that the model was trained on or brought into it.
+        Images with labels. Image files are brought into the size that the model was trained on; LabelledImages must
+        have it.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided.
 
@@ -36,9 +39,9 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     Raises
     ------
     DataError
-        When labels are missing or unknown to the model, or images have another form.
+        When labels are missing or unknown to the model, or images have another size or number of channels.
     UsageError
-        When the model is none.
+        When `model` is no model.
 
     Examples
     --------
@@ -48,41 +51,36 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     >>> evaluate(model, digits).images
     1797
     """
-    if not hasattr(model, "ready"):
-        remedy = "Give imprint.Classifier.load(PATH), then the data."
-        raise UsageError("model", "evaluate", f"{kind_of(model)} is no model", remedy)
+    _check_model(model, "evaluate")
     ready = model.ready(images, part)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)
     return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
 
 
-SIGNIFICANT = 0.05  # a difference that chance makes less often than this is called one
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same images.
+    """Accuracy of two models on the same images, and whether the difference is more than chance.
 
     Parameters
     ----------
     images : int
         Number of images.
     accuracy : tuple of float
-        Of the first and of the second.
+        Of the first and of the second model, from 0 to 1.
     difference : float
-        The first's accuracy less the second's.
+        The first model's accuracy less the second's.
     interval : tuple of float
-        Its 95 % interval; see `metrics.difference_interval`.
+        The 95 % interval of the difference (Agresti and Min, Statistics in Medicine 24, 2005).
     only_first, only_second : int
-        Images that only one of them named rightly.
+        Number of images that only this one of the two models predicts correctly.
     p_value : float
-        See `metrics.mcnemar`.
+        Of McNemar's exact test: how often chance alone makes a difference at least as large.
 
     Examples
     --------
-    >>> print(Comparison(1000, (0.99, 0.97), 0.02, (0.0075, 0.0324), 30, 10, 0.0022).verdict)
-    the first is better
+    >>> Comparison(1000, (0.99, 0.97), 0.02, (0.0075, 0.0324), 30, 10, 0.0022).verdict
+    'the first is better'
     """
 
     images: int
@@ -95,12 +93,12 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Which model is better, where chance would seldom make such a difference.
+        """Which model is better, in words; neither where the p-value is 0.05 or more.
 
         Returns
         -------
         str
-            In a few words.
+            One of three phrases.
 
         Examples
         --------
@@ -112,32 +110,35 @@ class Comparison:
         return "the first is better" if self.difference > 0 else "the second is better"
 
 
-def compare(
-    first: Predictor,
-    second: Predictor,
-    images: LabelledImages | Data,
-    part: str | None = None,
-) -> Comparison:
-    """Tell whether one of two models is really better, on images that neither has learnt from.
+def compare(first: Predictor, second: Predictor, images: LabelledImages | Data, part: str | None = None) -> Comparison:
+    """Test whether one of two models is really better, on images that neither was trained on.
 
     Parameters
     ----------
     first, second : Predictor
-        The models: classifiers, as training or an exported file gives them.
+        The models, each a `Classifier` or an `OnnxClassifier`.
     images : LabelledImages, or data as `load` takes it
-        Images with labels, of the form that both were trained on or brought into each one's.
+        Images with labels. Image files are brought into the size that each model was trained on; LabelledImages must
+        have it.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided.
 
     Returns
     -------
     Comparison
-        The difference with its interval and McNemar's test.
+        The difference in accuracy with its interval and McNemar's test.
 
     Raises
     ------
     DataError
-        When labels are missing or unknown to a model, or images have another form.
+        When labels are missing or unknown to a model, or images have another size or number of channels.
+    UsageError
+        When `first` or `second` is no model.
+
+    References
+    ----------
+    McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947) 153-157.
 
     Examples
     --------
@@ -147,60 +148,20 @@ def compare(
     >>> compare(model, model, digits).verdict
     'no difference beyond noise'
     """
+    for model in (first, second):
+        _check_model(model, "compare")
     given = [(model, model.ready(images, part)) for model in (first, second)]
     return comparison(*(named_rightly(model, ready) for model, ready in given))
 
 
 def named_rightly(model: Predictor, images: LabelledImages) -> Bool[ndarray, " n"]:
-    """Tell which images a model names rightly.
-
-    Parameters
-    ----------
-    model : Predictor
-        The model.
-    images : LabelledImages
-        Images with labels, of the form that it was trained on.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True where the prediction is the label.
-
-    Raises
-    ------
-    DataError
-        When labels are missing or unknown to the model, or the images have another form.
-
-    Examples
-    --------
-    >>> from imprint import load, train
-    >>> digits = load("digits")
-    >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
-    >>> int(named_rightly(model, digits).sum()) == round(evaluate(model, digits).accuracy * 1797)
-    True
-    """
+    """Mark the images that a model predicts correctly; raises `DataError` where labels are missing or unknown to it."""
     labels = images.labels_among(model.class_names)
     return np.asarray(model.predict(images).labels == labels)
 
 
 def comparison(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> Comparison:
-    """Compare two models by which of the same images each named rightly.
-
-    Parameters
-    ----------
-    first, second : ndarray of bool, shape (n,)
-        From `named_rightly`.
-
-    Returns
-    -------
-    Comparison
-        The difference with its interval and McNemar's test.
-
-    Examples
-    --------
-    >>> comparison(np.array([True, True, True]), np.array([True, False, False])).difference
-    0.6666666666666667
-    """
+    """Compare two models by which of the same images each predicts correctly; see `named_rightly`."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     accuracy = float(first.mean()), float(second.mean())
     return Comparison(
@@ -212,3 +173,9 @@ def comparison(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> Compa
         only_second=only_second,
         p_value=mcnemar(only_first, only_second),
     )
+
+
+def _check_model(model: Predictor, where: str) -> None:
+    if not hasattr(model, "ready"):
+        remedy = "Give imprint.Classifier.load(PATH), then the data."
+        raise UsageError("model", where, f"{kind_of(model)} is no model", remedy)

@@ -1,9 +1,10 @@
-"""Explanation: what a network makes of one image, layer by layer, and what in it decided."""
+"""Why a network decides as it does on one image: filters, layer outputs, Grad-CAM and integrated gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float32, UInt8
@@ -14,34 +15,20 @@ from imprint.core.errors import UsageError
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data
 from imprint.models.classifier import Classifier
-from imprint.models.layers import Dense, Ensemble, GlobalPool, ReLU, Residual
+from imprint.models.layers import ConvNet, Dense, Ensemble, GlobalPool, ReLU, Residual
 from imprint.models.predictor import Predictions
-from imprint.preprocessing.prepare import normalise, scale
+from imprint.preprocessing.prepare import prepare, scale
 
-SHOWN_LAYERS = (nn.Conv2d, nn.MaxPool2d, ReLU, Residual, GlobalPool, Dense)  # the others change scale or form only
-COARSEST_MAP = 5  # pixels of the shorter side; on 3×3 maps "where" means a third of the image
-# Between blank and image. Of 60 digits and three networks, no sum was off by more than 0.15, and with 128 pixels
-# changed by 0.02 to 0.03 of the strongest (median; at most 0.10).
+SHOWN_LAYERS = (nn.Conv2d, nn.MaxPool2d, ReLU, Residual, GlobalPool, Dense)  # the others only rescale or reshape
+COARSEST_MAP = 5  # pixels of the shorter side; a pixel of a 3×3 map covers a third of the image
+# Between the blank and the whole image. Of 60 digits and three networks, no sum was off by more than 0.15, and with 128
+# pixels changed by 0.02 to 0.03 of the strongest (median; at most 0.10).
 PATH_STEPS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class LayerOutput:
-    """What one layer turns an image into.
-
-    Parameters
-    ----------
-    name : str
-        The layer, as the summary lists it.
-    output : ndarray of float32, shape (c, h, w) or (features,)
-        One map a channel, or one number a feature.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> LayerOutput("conv2d", np.zeros((30, 24, 20), dtype=np.float32)).form
-    '24×20, 30 channels'
-    """
+    """The output of one layer for one image: one map a channel, or one number a feature."""
 
     name: str
     output: Float32[ndarray, "c h w"] | Float32[ndarray, " features"]
@@ -57,29 +44,32 @@ class LayerOutput:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a model makes of one image.
+    """What a model computes from one image, and which pixels its prediction rests on.
 
     Parameters
     ----------
     where : str
         Which image, in words.
     image : ndarray of uint8, shape (c, h, w)
-        As the network sees it.
+        The image as the network gets it, scaled to its input size.
     prediction : Predictions
-        What the model says of it: of this one image.
+        The model's prediction for this one image.
     truth : str or None
         Its label, where known.
     network : str
-        Which of several networks `filters`, `layers` and `looked` are of; empty for a model of one.
-    filters : ndarray of float32, shape (k, c, rows, columns)
-        The first layer's.
+        Which network of an ensemble `filters`, `layers` and `looked` are of; empty for a model of one network.
+    filter_layer : str
+        Name of the layer that `filters` are of; empty where there are none.
+    filters : ndarray of float32, shape (k, inputs, rows, columns)
+        Weights of the first convolution; k is 0 for a network without one.
     layers : tuple of LayerOutput
-        From the first layer to the logits.
+        The layers' outputs (each with `name`, `output` and `form`) from the first to the logits. Of a network that
+        is no plain chain of layers: its feature maps, embedding and logits.
     looked : tuple of (str, ndarray of float32, shape (map_rows, map_columns))
-        For the predicted class and for its rival, where the network found evidence; see `grad_cam`. The rival
-        is the true class of an image known to be mistaken, else the second likeliest.
+        Grad-CAM maps, at least 0, of the predicted class and of its rival: the true class of an image that is
+        predicted wrongly, else the second likeliest. Empty where the network has no feature maps.
     weighed : ndarray of float32, shape (h, w)
-        How much each pixel spoke for the predicted class (above 0) or against it; see `integrated_gradients`.
+        Integrated gradients of each pixel: above 0 it speaks for the predicted class, below 0 against it.
 
     Examples
     --------
@@ -94,19 +84,20 @@ class Explanation:
     prediction: Predictions
     truth: str | None
     network: str
-    filters: Float32[ndarray, "k c rows columns"]
+    filter_layer: str
+    filters: Float32[ndarray, "k inputs rows columns"]
     layers: tuple[LayerOutput, ...]
     looked: tuple[tuple[str, Float32[ndarray, "map_rows map_columns"]], ...]
     weighed: Float32[ndarray, "h w"]
 
     def facts(self) -> dict[str, Any]:
-        """Give what was found as plain JSON values.
+        """Give the prediction, and what it was compared with, as plain JSON values.
 
         Returns
         -------
         dict
             `source`, `label`, `confidence`, `unsure` as predictions have them, `truth` (None where unknown),
-            `network`, `compared` (the two classes whose evidence is drawn) and `layers` (`name` and `shape` of each).
+            `network`, `compared` (the two classes that have a Grad-CAM map) and `layers` (`name` and `shape` of each).
 
         Examples
         --------
@@ -123,36 +114,40 @@ class Explanation:
         }
 
 
-def explain(
-    model: Classifier,
-    images: LabelledImages | Data,
-    index: int = 0,
-    network: int = 1,
-) -> Explanation:
-    """Explain what a model makes of one image.
+def explain(model: Classifier, images: LabelledImages | Data, index: int = 0, network: int = 1) -> Explanation:
+    """Explain a model's prediction for one image.
+
+    Works with any network that has `forward_features` and `forward_head`, timm's names.
 
     Parameters
     ----------
     model : Classifier
         The model.
     images : LabelledImages, or data as `load` takes it
-        One image or several, of the form that the model was trained on or brought into it.
+        One image or several. Image files are brought into the size that the model was trained on; LabelledImages must
+        have it.
     index : int, default=0
         Which image, counted from 0.
     network : int, default=1
-        Which network of a model of several, counted from 1.
+        Which network of an ensemble, counted from 1.
 
     Returns
     -------
     Explanation
-        Filters, every layer's output, and what decided.
+        Filters, layer outputs, Grad-CAM maps and integrated gradients.
 
     Raises
     ------
     UsageError
         When there is no such image or network.
     DataError
-        When the images cannot be read or have another form.
+        When the images cannot be read, or have another size or number of channels.
+
+    References
+    ----------
+    Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017,
+    arXiv:1610.02391. Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", ICML 2017,
+    arXiv:1703.01365.
 
     Examples
     --------
@@ -166,174 +161,110 @@ def explain(
     _require(f"network {network}", 1 <= network <= len(networks), "the model", f"it has {len(networks)}", "1")
     ready = model.ready(images)
     _require(f"index {index}", 0 <= index < len(ready), ready.name, f"it holds {len(ready):,} images", "0")
-    one = ready[index : index + 1]
+    one, chosen = ready[index : index + 1], networks[network - 1]
     prediction = model.predict(one)
     truth = None if one.labels is None else one.class_names[one.labels[0]]
-    order = prediction.probabilities[0].argsort()[::-1].tolist()
-    if truth in model.class_names and truth != prediction.names[0]:
-        order.insert(1, model.class_names.index(truth))
+    compared = _compared_classes(prediction, truth)
 
-    chosen = networks[network - 1]
-    device = next(chosen.parameters()).device
-    seen = scale(torch.from_numpy(one.pixels), model.spec)
-    prepared = normalise(seen).to(device)
-    outputs = layer_outputs(chosen, prepared)
-    shown = {name: outputs[name] for name, layer in chosen.named_children() if isinstance(layer, SHOWN_LAYERS)}
-    weighed = integrated_gradients(model.network, prepared, order[0]).sum(dim=1)
+    pixels = torch.from_numpy(one.pixels)
+    prepared = prepare(pixels, model.spec).to(next(chosen.parameters()).device)
+    outputs, cams = layer_outputs(chosen, prepared), [grad_cam(chosen, prepared, label) for label in compared]
+    attributions = integrated_gradients(model.network, prepared, compared[0]).sum(dim=1)
+    filter_layer, filters = first_filters(chosen)
     return Explanation(
         where=f"row {one.sources[0]} of {ready.name}" if ready.from_pixel_table else str(one.sources[0]),
-        image=seen[0].numpy(),
+        image=scale(pixels, model.spec)[0].numpy(),
         prediction=prediction,
         truth=truth,
         network=f"network {network} of {len(networks)}" if len(networks) > 1 else "",
-        filters=first_filters(chosen).cpu().numpy(),
-        layers=tuple(LayerOutput(name, output[0].cpu().numpy()) for name, output in shown.items()),
+        filter_layer=filter_layer,
+        filters=filters.cpu().numpy(),
+        layers=tuple(LayerOutput(name, outputs[name][0].cpu().numpy()) for name in _shown_layers(chosen, outputs)),
         looked=tuple(
-            (model.class_names[label], grad_cam(chosen, prepared, label)[0].cpu().numpy()) for label in order[:2]
+            (model.class_names[label], cam[0].cpu().numpy())
+            for label, cam in zip(compared, cams, strict=True)
+            if cam is not None
         ),
-        weighed=weighed[0].cpu().numpy(),
+        weighed=attributions[0].cpu().numpy(),
     )
 
 
-def first_filters(network: nn.Module) -> Float32[Tensor, "k c rows columns"]:
-    """Give the weights of a network's first convolution.
+def _compared_classes(prediction: Predictions, truth: str | None) -> list[int]:
+    """Give the predicted class, and the true one where it differs, else the second likeliest."""
+    order: list[int] = prediction.probabilities[0].argsort()[::-1].tolist()
+    if truth in prediction.class_names and truth != prediction.names[0]:
+        order.insert(1, prediction.class_names.index(truth))
+    return order[:2]
 
-    Parameters
-    ----------
-    net : nn.Module
-        A chain of layers that begins with a convolution.
 
-    Returns
-    -------
-    Tensor of float32, shape (k, c, rows, columns)
-        One filter an output channel.
+def _shown_layers(network: nn.Module, outputs: dict[str, Float[Tensor, "n ..."]]) -> list[str]:
+    if isinstance(network, ConvNet):
+        return [name for name, layer in network.named_children() if isinstance(layer, SHOWN_LAYERS)]
+    return [name for name, output in outputs.items() if output.ndim in (2, 4)]
 
-    Examples
-    --------
-    >>> from imprint.models.networks import tutorial
-    >>> first_filters(tutorial(1, 28, 28, 10)).shape
-    torch.Size([30, 1, 5, 5])
-    """
-    weights: Tensor = next(network.parameters()).detach()
-    return weights
+
+def first_filters(network: nn.Module) -> tuple[str, Float32[Tensor, "k inputs rows columns"]]:
+    """Give name and weights of a network's first convolution; no name and no filters where it has none."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            return name, layer.weight.detach()
+    return "", torch.empty(0, 0, 0, 0)
 
 
 @torch.enable_grad()  # without gradients our ReLU overwrites its input, which is an output to show
 def layer_outputs(network: nn.Module, prepared: Float32[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n ..."]]:
-    """Give what each layer of a chain turns images into.
-
-    Parameters
-    ----------
-    net : nn.Module
-        A chain of layers, in evaluation mode.
-    prepared : Tensor of float32, shape (n, c, h, w)
-        Images from 0 to 1, in the size that it takes.
-
-    Returns
-    -------
-    dict of str to Tensor of float32
-        Name of each layer, in order, to its output.
-
-    Examples
-    --------
-    >>> from imprint.models.networks import tutorial
-    >>> outputs = layer_outputs(tutorial(1, 28, 28, 10).eval(), torch.zeros(1, 1, 28, 28))
-    >>> {name: tuple(output.shape) for name, output in outputs.items() if "2d" in name}
-    {'conv2d': (1, 30, 24, 24), 'max_pooling2d': (1, 30, 12, 12), 'conv2d_1': (1, 15, 10, 10)}
-    """
+    """Give the output of every layer of a ConvNet; of any other network its feature maps, embedding and logits."""
     outputs, activations = {}, prepared
-    for name, layer in network.named_children():
-        activations = layer(activations)
-        outputs[name] = activations.detach()
-    return outputs
+    if isinstance(network, ConvNet):
+        for name, layer in network.named_children():
+            activations = layer(activations)
+            outputs[name] = activations.detach()
+        return outputs
+    features = cast(Any, network).forward_features(prepared).detach()
+    forward_head = cast(Any, network).forward_head
+    # Copies, since a head may begin with an activation that overwrites its input.
+    embedding, logits = forward_head(features.clone(), pre_logits=True), forward_head(features.clone())
+    return {"feature maps": features, "embedding": embedding.detach(), "logits": logits.detach()}
 
 
 @torch.enable_grad()
 def grad_cam(
     network: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, coarsest: int = COARSEST_MAP
-) -> Float32[Tensor, "n rows columns"]:
-    """Tell where a network found evidence for a class: Grad-CAM.
+) -> Float32[Tensor, "n rows columns"] | None:
+    """Map where a network finds evidence for a class, at least 0, by equations 1 and 2 of arXiv:1610.02391.
 
-    The channels of a late layer are summed, each weighted by how much the class's logit rises with it on
-    average over the image; what is left below 0 is cut off.
-
-    Parameters
-    ----------
-    net : nn.Module
-        A chain of layers, in evaluation mode.
-    prepared : Tensor of float32, shape (n, c, h, w)
-        Images from 0 to 1, in the size that it takes.
-    label : int
-        Position of the class.
-    coarsest : int, default=5
-        The last layer whose maps have at least so many rows and columns is taken; 1 takes the very last.
-
-    Returns
-    -------
-    Tensor of float32, shape (n, rows, columns)
-        At least 0, in the size of that layer's maps.
-
-    References
-    ----------
-    Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization",
-    ICCV 2017, arXiv:1610.02391, equations 1 and 2.
-
-    Examples
-    --------
-    >>> from imprint.models.networks import tutorial
-    >>> grad_cam(tutorial(1, 28, 28, 10).eval(), torch.rand(2, 1, 28, 28), label=3).shape
-    torch.Size([2, 10, 10])
+    Of a ConvNet the last layer is taken whose maps have at least `coarsest` rows and columns, of any other network the
+    output of `forward_features`; None where that has no rows and columns.
     """
-    layers = dict(network.named_children())
-    outputs = layer_outputs(network, prepared)
-    fine = [name for name, output in outputs.items() if output.ndim == 4 and min(output.shape[2:]) >= coarsest]
-    cut = fine[-1]
-    names = list(layers)
-    maps = outputs[cut].requires_grad_()
-    logits = maps
-    for name in names[names.index(cut) + 1 :]:
-        logits = layers[name](logits)
+    maps, forward_rest = _split_at_maps(network, prepared, coarsest)
+    if maps.ndim != 4:
+        return None
+    maps.requires_grad_()
+    logits = forward_rest(maps.clone())  # a copy, since a head may begin with an activation that overwrites its input
     (slopes,) = torch.autograd.grad(logits[:, label].sum(), maps)
     weights = slopes.mean(dim=(2, 3), keepdim=True)
     return (weights * maps).sum(dim=1).relu().detach()
+
+
+def _split_at_maps(
+    network: nn.Module, prepared: Float32[Tensor, "n c h w"], coarsest: int
+) -> tuple[Float[Tensor, "n ..."], Callable[[Tensor], Tensor]]:
+    """Give the maps that Grad-CAM weights, and the part of the network that turns them into logits."""
+    if not isinstance(network, ConvNet):
+        features = cast(Any, network).forward_features(prepared).detach()
+        return features, cast(Any, network).forward_head
+    outputs = list(layer_outputs(network, prepared).values())
+    fine = [place for place, maps in enumerate(outputs) if maps.ndim == 4 and min(maps.shape[2:]) >= coarsest]
+    return outputs[fine[-1]], network[fine[-1] + 1 :]
 
 
 @torch.enable_grad()
 def integrated_gradients(
     network: nn.Module, prepared: Float32[Tensor, "n c h w"], label: int, steps: int = PATH_STEPS
 ) -> Float32[Tensor, "n c h w"]:
-    """Tell how much each pixel spoke for a class: integrated gradients from a blank image.
+    """Attribute a class's log-probability to the pixels, by equation 1 of arXiv:1703.01365.
 
-    An image's pixels sum to how far it lifts the logarithm of the class's probability above what the
-    network says of a blank image.
-
-    Parameters
-    ----------
-    net : nn.Module
-        From images to logits, in evaluation mode.
-    prepared : Tensor of float32, shape (n, c, h, w)
-        Images from 0 to 1, in the size that it takes.
-    label : int
-        Position of the class.
-    steps : int, default=64
-        Images on the way from blank to whole, at the middles of equal pieces.
-
-    Returns
-    -------
-    Tensor of float32, shape (n, c, h, w)
-        Above 0 for the class, below 0 against it.
-
-    References
-    ----------
-    Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", ICML 2017, arXiv:1703.01365, equation 1.
-
-    Examples
-    --------
-    >>> from imprint.models.networks import tutorial
-    >>> network, image = tutorial(1, 28, 28, 10).eval(), torch.rand(1, 1, 28, 28)
-    >>> lift = (network(image).log_softmax(1) - network(image * 0).log_softmax(1))[0, 3]
-    >>> bool((integrated_gradients(network, image, label=3).sum() - lift).abs() < 0.01)
-    True
+    An image's attributions sum to the log-probability for it less that for a blank image, all zeros.
     """
     slopes = torch.zeros_like(prepared)
     for step in range(steps):

@@ -115,14 +115,21 @@ def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float
 
 def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
     rows = _rows_of_filters(explanation)
+    if not rows:
+        _title(
+            figure,
+            top,
+            "The filters of the first layer",
+            "The network has no convolution whose filters could be drawn.",
+        )
+        return
     count, channels, height, width = explanation.filters.shape
-    first = explanation.layers[0].name
     signed_note = (
         "Orange weights are above 0: bright pixels under them raise the output. Blue ones lower it, white is 0."
     )
     note = "Red, green and blue weights as colours; mid-grey is 0." if channels == 3 else signed_note
     form = f"{count} of {height}×{width}" + (f"×{channels}" if channels > 1 else "")
-    _title(figure, top, f"The filters of {_with_network(explanation, first)}: {form}", note)
+    _title(figure, top, f"The filters of {_with_network(explanation, explanation.filter_layer)}: {form}", note)
     limit = float(np.abs(explanation.filters).max()) or 1.0
     below = top - 0.65
     for row in rows:
@@ -134,6 +141,8 @@ def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
 def _rows_of_filters(explanation: Explanation) -> list[range]:
     """Divide the filters into rows of up to sixteen, as even as possible."""
     count = len(explanation.filters)
+    if not count:
+        return []
     rows = -(-count // 16)
     each = -(-count // rows)
     return [range(start, min(start + each, count)) for start in range(0, count, each)]

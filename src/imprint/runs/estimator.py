@@ -1,195 +1,69 @@
-"""EstimatorNote: what a model file keeps of an ImageClassifier beyond its model."""
+"""ImageClassifier: training and prediction as a scikit-learn estimator, and the note that its model file keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
-import numpy as np
-from jaxtyping import Shaped
-from numpy import ndarray
-from imprint.models.classifier import Classifier
-from imprint.recipes import Recipe, RecipeFields, parse_settings
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
 from jaxtyping import Float32, Shaped
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from imprint.data.readers.arrays import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
+from imprint.data.readers.rows import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.models.classifier import Classifier
 from imprint.models.model_file import broken
+from imprint.recipes import Recipe, RecipeFields, parse_settings
 from imprint.runs.training import train
 
-NOTE = "scikit-learn"  # among a model file's notes
-
-
-@dataclass(frozen=True, eq=False)
-class EstimatorNote:
-    """What a fitted ImageClassifier knows beyond its model.
-
-    Parameters
-    ----------
-    parameters : dict
-        It was made with.
-    classes : ndarray, shape (classes,)
-        Labels as they were given, sorted.
-    image_shape : tuple of int
-        Height, width and, for colour, channels.
-    pixel_range : tuple of float
-        The numbers that mean black and white.
-
-    Examples
-    --------
-    >>> EstimatorNote({"recipe": "quick"}, np.array([3, 8]), (28, 28), (0.0, 1.0)).facts()["classes"]
-    [3, 8]
-    """
-
-    parameters: dict[str, Any]
-    classes: Shaped[ndarray, " classes"]
-    image_shape: tuple[int, ...]
-    pixel_range: tuple[float, float]
-
-    def facts(self) -> dict[str, Any]:
-        """Give the note as plain JSON values; a random generator's state is not kept.
-
-        Returns
-        -------
-        dict
-            From which `read_note` makes it again.
-
-        Examples
-        --------
-        >>> EstimatorNote({"recipe": "quick"}, np.array(["a", "b"]), (28, 28), (0.0, 1.0)).facts()["label_type"]
-        '<U1'
-        """
-        parameters = dict(self.parameters)
-        if isinstance(parameters["recipe"], Recipe):
-            parameters["recipe"] = parameters["recipe"].to_dict()
-        if not isinstance(parameters.get("random_state"), int):
-            parameters["random_state"] = None
-        return {
-            "classes": self.classes.tolist(),
-            "label_type": self.classes.dtype.str,
-            "image_shape": list(self.image_shape),
-            "pixel_range": list(self.pixel_range),
-            "parameters": parameters,
-        }
-
-
-def read_note(model: Classifier) -> EstimatorNote:
-    """Read a model's note, or make one: labels are words then, and pixels go from 0 to 255.
-
-    Parameters
-    ----------
-    model : Classifier
-        Any model.
-
-    Returns
-    -------
-    EstimatorNote
-        Checked against the model, but for the parameters.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError or AttributeError
-        When it does not hold together.
-
-    Examples
-    --------
-    >>> from imprint import load, train
-    >>> model = train(load("digits"), recipe="quick", epochs=1, min_steps=1, verbose=False).model
-    >>> read_note(model).image_shape
-    (8, 8)
-    """
-    spec = model.spec
-    plain = {
-        "classes": list(model.class_names),
-        "label_type": "U",
-        "image_shape": [*spec.image_size, *([spec.channels] if spec.channels > 1 else [])],
-        "pixel_range": [0, 255],
-        "parameters": {"recipe": model.recipe.to_dict()},
-    }
-    facts: Mapping[str, Any] = (model.notes or {}).get(NOTE, plain)
-    parameters = dict(facts["parameters"])
-    if isinstance(parameters["recipe"], dict):
-        parameters["recipe"] = Recipe.from_dict(parameters["recipe"])
-    label_type = np.dtype(facts["label_type"])
-    classes = np.array(facts["classes"], dtype=label_type)
-    if tuple(map(class_name, classes.tolist())) != model.class_names or label_type.kind not in "biufUO":
-        raise ValueError("classes")
-    shape = tuple(map(int, facts["image_shape"]))
-    height, width, channels = (*shape, 1)[:3]
-    low, high = map(float, facts["pixel_range"])
-    if (channels, (height, width)) != (spec.channels, spec.image_size) or not low < high:
-        raise ValueError("shape or range")
-    return EstimatorNote(parameters, classes, shape, (low, high))
-
-
-def class_name(label: Any) -> str:
-    """Name a class as a CSV would: whole numbers without a point.
-
-    Parameters
-    ----------
-    label : int, float, bool or str
-        As `y` holds it.
-
-    Returns
-    -------
-    str
-        For `Classifier.class_names`.
-
-    Examples
-    --------
-    >>> class_name(3.0), class_name(True)
-    ('3', 'True')
-    """
-    return f"{label:.0f}" if isinstance(label, float) and label.is_integer() else str(label)
-
-
-WHERE = "ImageClassifier"
+NOTE = "scikit-learn"  # key of the note among a model file's notes
+WHERE = "ImageClassifier"  # in messages
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier of images that fits into scikit-learn's pipelines, cross-validation and searches.
+    """An image classifier for scikit-learn's pipelines, cross-validation and searches.
 
-    `X` is an array of images, n × height × width, or with 1 or 3 channels last or first; or rows of
-    pixels as scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to
-    255. Any other numbers are scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped.
-    Labels are numbers or words, and come back as they were given.
+    `X` is an array of images, n × height × width, or with 1 or 3 channels last or first; or rows of pixels as
+    scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to 255. Any other numbers are
+    scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped. Labels are numbers or text, and predictions
+    are of the same type.
 
     Parameters
     ----------
     recipe : str, Recipe or None, default="quick"
         A recipe, its name or the path of a recipe.json; None lets the images decide.
     image_shape : tuple of int or None, default=None
-        Height, width and, for colour, channels of the images that are given as rows; one of them may
-        be -1, as in ``numpy.reshape``. None takes rows for grey squares.
+        Height, width and, for colour, channels of images that are given as rows; one of them may be -1, as in
+        ``numpy.reshape``. None takes rows for square grey images.
     pixel_range : tuple of float or None, default=None
-        The numbers that mean black and white. None is 0 and 255 for uint8. For other types it is 0 and 1
-        where all training pixels lie between; what 1 % of them lie below and 1 % above where some are
-        negative, as from StandardScaler; else the least and the greatest.
+        The numbers that mean black and white. None is 0 and 255 for uint8. For other types it is 0 and 1 where all
+        training pixels lie between; the 1st and the 99th percentile where some are negative, as from StandardScaler;
+        else the least and the greatest.
     epochs, batch_size : int or None, default=None
         In place of the recipe's.
     learning_rate : float or None, default=None
         In place of the recipe's.
     settings : mapping, sequence of str or None, default=None
-        Any other changes to the recipe, such as ``{"rotation": 0}`` or ``["rotation=0"]``.
+        Any other fields of the recipe to change, such as ``{"rotation": 0}`` or ``["rotation=0"]``.
     validation_fraction : float or None, default=None
         Share of the training images to hold out, which calibrates confidence; None takes the recipe's.
     random_state : int, RandomState or None, default=None
-        Of weights, order, augmentation and dropout; None takes the recipe's seed, so fits can be repeated.
-    device : str, default="auto"
+        Seed of weights, order, augmentation and dropout; None takes the recipe's, so that fits can be repeated.
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to compute.
     verbose : bool, default=False
-        Tell each epoch on stderr.
+        Whether to report each epoch on stderr.
 
     Attributes
     ----------
@@ -202,11 +76,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     pixel_range_ : tuple of float
         The numbers that mean black and white.
     model_ : Classifier
-        What was trained.
+        The trained model.
     history_ : dict of str to list of float
-        One value an epoch, as `Run.history`.
+        One value an epoch, as in `Run.history`; empty after `load`.
     validation_ : Score or None
-        On the images held out.
+        On the images held out; None where there were none, and after `load`.
 
     Examples
     --------
@@ -254,7 +128,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels)
             Images.
         y : array, shape (n,)
-            A label for each: numbers or words, of two classes at least.
+            A label for each, numbers or text, of two classes at least.
 
         Returns
         -------
@@ -286,34 +160,27 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("labels", "y", "there is only one class", "Give images of two classes at least.")
         names = tuple(map(class_name, self.classes_.tolist()))
         images = self._images(rows, labels.astype(np.int64), names)
-        run = train(
-            images,
-            self.recipe,
-            validation=self.validation_fraction,
-            device=self.device,
-            verbose=self.verbose,
-            **self._fields(),
-        )
+        run = train(images, self.recipe, device=self.device, verbose=self.verbose, **self._fields())
         self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
         return self
 
     def predict(self, X: ArrayLike) -> Shaped[ndarray, " n"]:  # noqa: N803
-        """Name each image's class.
+        """Predict each image's class.
 
         Parameters
         ----------
         X : array
-            Images of the form that the classifier was fitted with, as rows or not.
+            Images of the size that the classifier was fitted with, as rows or not.
 
         Returns
         -------
         ndarray, shape (n,)
-            Labels, as `y` held them.
+            Labels, of the type that `y` had.
 
         Raises
         ------
         DataError
-            When the images have another form.
+            When the images have another size or range of pixels.
 
         Examples
         --------
@@ -328,12 +195,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[likeliest])
 
     def predict_proba(self, X: ArrayLike) -> Float32[ndarray, "n classes"]:  # noqa: N803
-        """Give each image's probability of each class.
+        """Predict each image's probability of each class.
 
         Parameters
         ----------
         X : array
-            Images of the form that the classifier was fitted with, as rows or not.
+            Images of the size that the classifier was fitted with, as rows or not.
 
         Returns
         -------
@@ -343,7 +210,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the images have another form.
+            When the images have another size or range of pixels.
 
         Examples
         --------
@@ -364,17 +231,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.model_.predict_proba(self._images(rows))
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted classifier to one model file, which ``imprint predict`` and others read too.
+        """Write the fitted classifier to a model file, which the command line and `Classifier.load` read too.
 
         Parameters
         ----------
         path : str or Path
-            The file; it appears once it is whole, and replaces an older one.
+            The file; written whole or not at all, in place of an older one.
 
         Raises
         ------
         UsageError
-            When the file cannot be written, or labels are neither numbers nor words.
+            When the file cannot be written, or labels are neither numbers nor text.
 
         Examples
         --------
@@ -393,25 +260,25 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> ImageClassifier:
-        """Read a fitted classifier, or make one of any model.
+        """Read a fitted classifier, or turn any model into one.
 
         Parameters
         ----------
         path : str or Path
-            A file that `save` wrote, or another model file or run folder: its labels are words then, and
-            its pixels go from 0 to 255.
+            A file that `save` wrote; or another model file or run folder, with labels as text and pixels from 0 to
+            255.
         device : str, default="auto"
             Where to compute.
 
         Returns
         -------
         ImageClassifier
-            As it was saved; `history_` and `validation_` are not kept.
+            As it was saved, without `history_` and `validation_`.
 
         Raises
         ------
         ModelFileError
-            When the file is not a whole model.
+            When the file is missing, damaged or no model.
 
         Examples
         --------
@@ -437,17 +304,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return LabelledImages(pixels, labels, class_names, np.arange(1, len(pixels) + 1), "X")
 
     def _fields(self) -> RecipeFields:
-        """Join the parameters that change the recipe into fields of it."""
+        """Join all parameters that change the recipe."""
         given = {} if self.settings is None else self.settings
         if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
             cause = "it is neither a dict nor a list"
             raise UsageError(f"settings {given!r}", WHERE, cause, 'Give {"epochs": 3} or ["epochs=3"].')
-        fields: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict(parse_settings(given))
-        for name in ("epochs", "batch_size", "learning_rate"):
+        fields: dict[Any, Any] = dict(given if isinstance(given, Mapping) else parse_settings(map(str, given)))
+        for name in ("epochs", "batch_size", "learning_rate", "validation_fraction"):
             if (value := getattr(self, name)) is not None:
                 fields[name] = value
         if (seed := self._seed()) is not None:
             fields["seed"] = seed
+        for name in fields:
+            if name not in RecipeFields.__annotations__:  # `train` would take some of them for something else
+                known = ", ".join(RecipeFields.__annotations__)
+                raise UsageError(f"field {name!r}", WHERE, "recipes have none of that name", f"Fields: {known}.")
         return cast(RecipeFields, fields)
 
     def _seed(self) -> int | None:
@@ -466,9 +337,68 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """Put what scikit-learn finds wrong with every estimator's input into Imprint's form."""
+    """Raise scikit-learn's complaints about input as Imprint's errors of one line."""
     try:
         yield
     except ValueError as error:
         cause = re.sub(r"\[.*\]", "[…]", " ".join(str(error).split())).rstrip(".")  # it prints whole arrays
         raise DataError(what, WHERE, cause, "Give images as an array, and a label for each to fit.") from None
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatorNote:
+    """What a fitted ImageClassifier knows beyond its model; fields as its parameters and attributes."""
+
+    parameters: dict[str, Any]
+    classes: Shaped[ndarray, " classes"]
+    image_shape: tuple[int, ...]
+    pixel_range: tuple[float, float]
+
+    def facts(self) -> dict[str, Any]:
+        """Give the note as plain JSON values, which `read_note` reads; a random generator's state is not kept."""
+        parameters = dict(self.parameters)
+        if isinstance(parameters["recipe"], Recipe):
+            parameters["recipe"] = parameters["recipe"].to_dict()
+        if not isinstance(parameters.get("random_state"), int):
+            parameters["random_state"] = None
+        return {
+            "classes": self.classes.tolist(),
+            "label_type": self.classes.dtype.str,
+            "image_shape": list(self.image_shape),
+            "pixel_range": list(self.pixel_range),
+            "parameters": parameters,
+        }
+
+
+def read_note(model: Classifier) -> EstimatorNote:
+    """Read a model's note and check it against the model; of one without a note, labels are text, pixels 0 to 255.
+
+    Raises KeyError, TypeError, ValueError or AttributeError where the note is inconsistent.
+    """
+    spec = model.spec
+    plain = {
+        "classes": list(model.class_names),
+        "label_type": "U",
+        "image_shape": [*spec.image_size, *([spec.channels] if spec.channels > 1 else [])],
+        "pixel_range": [0, 255],
+        "parameters": {"recipe": model.recipe.to_dict()},
+    }
+    facts: Mapping[str, Any] = (model.notes or {}).get(NOTE, plain)
+    parameters = dict(facts["parameters"])
+    if isinstance(parameters["recipe"], dict):
+        parameters["recipe"] = Recipe.from_dict(parameters["recipe"])
+    label_type = np.dtype(facts["label_type"])
+    classes = np.array(facts["classes"], dtype=label_type)
+    if tuple(map(class_name, classes.tolist())) != model.class_names or label_type.kind not in "biufUO":
+        raise ValueError("classes")
+    shape = tuple(map(int, facts["image_shape"]))
+    height, width, channels = (*shape, 1)[:3]
+    low, high = map(float, facts["pixel_range"])
+    if (channels, (height, width)) != (spec.channels, spec.image_size) or not low < high:
+        raise ValueError("shape or range")
+    return EstimatorNote(parameters, classes, shape, (low, high))
+
+
+def class_name(label: Any) -> str:
+    """Name the class of a label in `y` as a CSV would: whole numbers without a point."""
+    return f"{label:.0f}" if isinstance(label, float) and label.is_integer() else str(label)
