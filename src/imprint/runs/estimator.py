@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
-from imprint.data.readers.rows import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.data.readers.arrays import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import broken
 from imprint.recipes import Recipe, RecipeFields, parse_settings

@@ -45,9 +45,7 @@ class DataProvenance:
         """Note where images came from."""
         loaded = images.loaded_from
         path, options = (None, {}) if loaded is None else (_plain(loaded.path), loaded.options)
-        return cls(
-            images.name, path, options, len(images), images.shape, images.class_counts(), images.fingerprint
-        )
+        return cls(images.name, path, options, len(images), images.shape, images.class_counts(), images.fingerprint)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataProvenance:

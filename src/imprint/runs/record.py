@@ -11,14 +11,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imprint.core.scores import LabelledPredictions, read_labelled_predictions
-from imprint.models.classifier import Classifier
 from imprint.core.errors import DataError, ImprintError, UsageError
+from imprint.core.scores import LabelledPredictions, read_labelled_predictions
 from imprint.data.images import LabelledImages
+from imprint.models.classifier import Classifier
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
+from imprint.runs.folder import HISTORY_NAME, METRICS_NAME, VALIDATION_NAME, resume_command
 from imprint.runs.provenance import Provenance
-from imprint.runs.folder import resume_command
-from imprint.runs.folder import VALIDATION_NAME, HISTORY_NAME, METRICS_NAME
 
 Part = TypeVar("Part")
 
@@ -35,9 +34,7 @@ class RunRecord:
     labelled: LabelledPredictions | None
     notes: tuple[str, ...]
 
-    def read_images(
-        self, data: str | None = None
-    ) -> tuple[LabelledImages, LabelledImages | None]:
+    def read_images(self, data: str | None = None) -> tuple[LabelledImages, LabelledImages | None]:
         """Read again the images that the run learnt from, and those held out in the order of `labelled`, if any.
 
         `data` tells where they stand now, if they were moved. Raises `DataError` where the run does not tell them, or

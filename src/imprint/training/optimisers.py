@@ -153,7 +153,7 @@ def build_optimisers(recipe: Recipe, network: nn.Module) -> list[Optimiser]:
 
 
 class Plateau:
-    """Keras's ReduceLROnPlateau (mode max): cut the rate when accuracy has stopped rising, by a recipe's plateau fields.
+    """Keras's ReduceLROnPlateau (mode max) by a recipe's plateau fields: cut the rate when accuracy stops rising.
 
     Source: keras/src/callbacks/reduce_lr_on_plateau.py, version 3.
     """
