@@ -236,9 +236,13 @@ def test_show(digits_csv, tmp_path):
 def test_summary(lesson, digits_csv):
     text = imprint("summary", "tutorial", cwd=digits_csv).stdout
     assert "Total params: 203,933" in text
-    assert imprint("summary", "runs/0001-tutorial", cwd=digits_csv).stdout.splitlines()[1:] == text.splitlines()[1:]
-    assert "ood_detector" in imprint("summary", "best", cwd=digits_csv).stderr
-    assert "ood_detector" not in imprint("summary", "tutorial", cwd=digits_csv).stderr
+    of_run = imprint("summary", "runs/0001-tutorial", cwd=digits_csv).stdout
+    (layers, fields), (layers_of_run, fields_of_run) = (one.split("\n", 1)[1].split("\n\n") for one in (text, of_run))
+    assert layers_of_run == layers
+    assert re.search(r"^epochs +30 +How many epochs to train", fields, re.MULTILINE)
+    assert re.search(r"^epochs +4 ", fields_of_run, re.MULTILINE)
+    assert "OOD detector" in imprint("summary", "best", cwd=digits_csv).stderr
+    assert "OOD detector" not in imprint("summary", "tutorial", cwd=digits_csv).stderr
     content = json.loads(imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
     assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
     assert len(content["layers"]) == 8
@@ -259,7 +263,7 @@ BAD_COMMANDS = {
     "no model": (["predict", "train.csv", "test.csv"], "model at train.csv"),
     "no folder": (["show", "train.csv", "--save", "no/a.png"], "cannot be written"),
     "a folder for a file": (["predict", "train.csv", "test.csv", "-o", "."], "output at .: it is a folder"),
-    "a file for a folder": (["evaluate", "train.csv", "train.csv", "--images", "bad.csv"], "it cannot be made"),
+    "a file for a folder": (["evaluate", "train.csv", "train.csv", "--pictures", "bad.csv"], "it cannot be made"),
     "no recipe": (["train", "train.csv", "--recipe", "fast"], "there is no such recipe"),
     "no such summary": (["summary", "fast"], "fast at MODEL|RECIPE"),
     "no run": (["report", "nowhere"], "run folder at nowhere: there is no such folder"),
@@ -549,7 +553,7 @@ def test_report(lesson, digits_csv, tmp_path):
 
 
 def test_evaluate_with_the_clinic_and_images(lesson, digits_csv, tmp_path):
-    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--images", tmp_path / "drawn"]
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
     content = json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout)
     assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
     assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}

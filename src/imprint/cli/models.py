@@ -212,35 +212,29 @@ def summary(
     what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model file, run folder or recipe name.")],
     as_json: AsJson = False,
 ) -> None:
-    """List a network's layers, output shapes and parameters, as Keras does."""
+    """List a network's layers, as Keras does, and the fields of its recipe with their meaning."""
     from dataclasses import asdict
 
     from imprint.core.errors import UsageError
     from imprint.models.classifier import Classifier
-    from imprint.models.networks import build_networks
-    from imprint.models.summary import summarise
+    from imprint.models.summary import summarise_recipe
     from imprint.recipes import RECIPES
-    from imprint.report.tables import summary_table
+    from imprint.report.tables import fields_table, summary_table
 
     if what in RECIPES:
-        side = RECIPES[what].largest_side
-        shape = (3, side, side) if side else (1, 28, 28)
-        layers, ood_detector = (
-            summarise(build_networks(RECIPES[what].networks, shape[0], shape[1:], 10), shape),
-            RECIPES[what].ood_detector,
-        )
+        recipe = RECIPES[what]
+        layers = summarise_recipe(recipe)
     elif Path(what).exists():
         model = Classifier.load(what)
-        layers, ood_detector = model.summary(), model.recipe.ood_detector
+        recipe, layers = model.recipe, model.summary()
     else:
-        raise UsageError(
-            what, "MODEL|RECIPE", "it is neither a file nor a recipe", f"Name a model or one of {', '.join(RECIPES)}."
-        )
-    if ood_detector:
-        say(f"not counted: the guard, a network {ood_detector} that tells what is strange")
+        remedy = f"Name a model or one of {', '.join(RECIPES)}."
+        raise UsageError(what, "MODEL|RECIPE", "it is neither a file nor a recipe", remedy)
+    if recipe.ood_detector:
+        say(f"not counted: the OOD detector, a network {recipe.ood_detector}")
     if as_json:
         total, trainable = (sum(getattr(layer, key) for layer in layers) for key in ("parameters", "trainable"))
         counts = {"total": total, "trainable": trainable, "non_trainable": total - trainable}
         print_json({"layers": [asdict(layer) for layer in layers], **counts})
     else:
-        print(summary_table(what, layers))
+        print(summary_table(what, layers), fields_table(recipe), sep="\n\n")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from imprint.models.layers import ConvNet, Dense, Dropout, Ensemble, Flatten, GlobalPool, Residual, members_of
+from imprint.models.networks import build_networks
+from imprint.recipes import Recipe
 
 KERAS_TYPES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv2D",
@@ -55,6 +57,13 @@ def summarise(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
         layers += [replace(layer, name=prefix + layer.name) for layer in listed]
     network.train(was_training)
     return layers
+
+
+def summarise_recipe(recipe: Recipe) -> list[Layer]:
+    """List the layers of a recipe's networks for ten classes of its usual images: photos, or digits of 28×28."""
+    side = recipe.largest_side
+    shape = (3, side, side) if side else (1, 28, 28)
+    return summarise(build_networks(recipe.networks, shape[0], shape[1:], 10), shape)
 
 
 def _chain(network: ConvNet, images: Tensor) -> list[Layer]:
