@@ -222,9 +222,32 @@ def test_the_command_line_refuses_in_one_line_and_before_it_imports_torch(conten
     assert done.stderr.count("\n") == 1
 
 
-def test_an_exported_model_is_told_from_a_broken_one(tmp_path):
+def test_an_exported_model_is_distinguished_from_a_broken_one(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(
         ModelFileError, match="it is an exported model, which predict, evaluate and compare alone can use"
     ):
         read_model_file(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("3", "an older Imprint wrote it: its format is 3, and this one reads 4. Train again with imprint train."),
+        ("5", "a newer Imprint wrote it: its format is 5, and this one reads 4. Update Imprint."),
+        ('"4"', "it is not one of Imprint's"),
+        ("true", "it is not one of Imprint's"),
+    ],
+)
+def test_other_formats_are_refused_by_name(tmp_path, version, words):
+    path = tmp_path / "m.safetensors"
+    text = '{"format": ' + version + ', "sha256": "' + "0" * 64 + '"}'
+    path.write_bytes(save({"w": torch.ones(2)}, {"imprint": text}))
+    assert words in refused(path)
+
+
+@pytest.mark.parametrize("digest", ['"' + "0" * 63 + '"', '""', "7", "null", "[]", '"\\\\u0030' + "0" * 63 + '"'])
+def test_a_digest_of_another_form_is_refused(tmp_path, digest):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(save({"w": torch.ones(2)}, {"imprint": '{"format": 4, "sha256": ' + digest + "}"}))
+    refused(path)

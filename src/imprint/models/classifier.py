@@ -158,7 +158,7 @@ class Classifier(Predictor):
         write_model_file(path, self.network.state_dict() | tensors, self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """Give everything but the weights, as a model file holds it.
+        """Collect everything but the weights, as a model file holds it.
 
         Returns
         -------
@@ -344,8 +344,7 @@ def read_parts(path: Path) -> dict[str, Any]:
     try:
         parts = _parts(facts, path)
         resumable = RESUME in facts
-        begun = not resumable or bool(facts[RESUME]["epochs"])
-        if not begun:
+        if resumable and not facts[RESUME]["epochs"]:
             remedy = f"Resume it: imprint train --resume {path.parent}."
             raise broken(path, "training was stopped before its first epoch had ended", remedy)
         score_tensors = {name: tensors.pop(f"{SCORE_PREFIX}{name}", None) for name in SCORE_TENSORS}
@@ -358,7 +357,7 @@ def read_parts(path: Path) -> dict[str, Any]:
             detected = ood_detector_classes(recipe, spec.image_size, classes)
             detector = _filled_network((recipe.ood_detector,), spec, detected, detector_tensors, path)
         elif detector_tensors:
-            raise broken(path, "it holds an OOD detector, of which its recipe knows nothing")
+            raise broken(path, "it holds an OOD detector, which its recipe does not name")
     except ModelFileError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:

@@ -138,6 +138,9 @@ def test_time_augment(
     return probabilities
 
 
+test_time_augment.__test__ = False  # type: ignore[attr-defined] # its name is not to make it a test where imported
+
+
 def _mean_probabilities(
     network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
