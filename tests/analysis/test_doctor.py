@@ -64,6 +64,13 @@ def test_without_cleanlab_everything_else_is_looked_for(digits, monkeypatch):
     assert len(findings.of("duplicate")) == 3
 
 
+def test_progress_goes_to_stderr_unless_verbose_is_false(digits, capsys):
+    check(digits[:20], labels=False)
+    assert capsys.readouterr().err == "looking for copies among 20 images\n"
+    check(digits[:20], labels=False, verbose=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_copies_and_contradicting_labels(digits):
     images = digits[[0, 1, 2, 0, 1]]
     images = dataclasses.replace(images, labels=np.array([0, 1, 2, 0, 7]))

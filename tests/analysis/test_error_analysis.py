@@ -21,7 +21,7 @@ def good(parts):
 
 
 def planted(held_out, pixels, labels):
-    """Put images behind those held out."""
+    """Append images to those held out."""
     names = np.array([f"planted#{i}" for i in range(len(pixels))])
     return dataclasses.replace(
         held_out,
@@ -31,19 +31,19 @@ def planted(held_out, pixels, labels):
     )
 
 
-def causes(clinic, first):
-    return [mistake.cause for mistake in clinic.mistakes if mistake.image >= first]
+def causes(analysis, first):
+    return [mistake.cause for mistake in analysis.mistakes if mistake.image >= first]
 
 
 def test_wrong_labels(good, parts):
     training, held_out = parts
     sure = np.flatnonzero(good.predict_proba(held_out).max(axis=1) > 0.99)[::12]
     wrong = (held_out.labels[sure] + 3) % 10
-    clinic = analyse_errors(good, planted(held_out, held_out.pixels[sure], wrong), training)
-    found = causes(clinic, len(held_out))
+    analysis = analyse_errors(good, planted(held_out, held_out.pixels[sure], wrong), training)
+    found = causes(analysis, len(held_out))
     assert len(found) == len(sure) > 20
     assert found.count("mislabelled") >= 0.8 * len(found)
-    for mistake in clinic.of("mislabelled"):
+    for mistake in analysis.of("mislabelled"):
         near = training.labels[list(mistake.neighbours)]
         assert (near == mistake.predicted).all()
         assert mistake.label_probability < 0.01
@@ -54,12 +54,12 @@ def test_noise_and_letters(good, parts):
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     letters = np.stack([letter(name) for name in "AEFHKMNPRWXY"])[:, None]
-    strange = np.concatenate([noise, letters])
-    said = good.predict_proba(LabelledImages(strange, None, (), np.arange(52))).argmax(axis=1)
-    clinic = analyse_errors(good, planted(held_out, strange, (said + 1) % 10), training)
-    found = causes(clinic, len(held_out))
+    unlike = np.concatenate([noise, letters])
+    said = good.predict_proba(LabelledImages(unlike, None, (), np.arange(52))).argmax(axis=1)
+    analysis = analyse_errors(good, planted(held_out, unlike, (said + 1) % 10), training)
+    found = causes(analysis, len(held_out))
     assert found.count("unlike") >= 0.8 * len(found)
-    usual = [mistake.cause for mistake in clinic.mistakes if mistake.image < len(held_out)]
+    usual = [mistake.cause for mistake in analysis.mistakes if mistake.image < len(held_out)]
     assert usual.count("unlike") <= 0.5 * len(usual)
 
 
@@ -70,7 +70,7 @@ def letter(name):
 
 
 def test_between_two_classes(good, parts):
-    """Images half way from one class to another, where the model itself is of two minds."""
+    """Images half way from one class to another, where the model itself hesitates."""
     training, held_out = parts
     random = np.random.default_rng(0)
     one, other = (random.permutation(np.flatnonzero(held_out.labels == label)) for label in (3, 9))
@@ -79,10 +79,10 @@ def test_between_two_classes(good, parts):
     blends = shares * held_out.pixels[one[:pairs]] + (1 - shares) * held_out.pixels[other[:pairs]]
     blends = blends.reshape(-1, 1, 8, 8).astype(np.uint8)
     probabilities = good.predict_proba(LabelledImages(blends, None, (), np.arange(len(blends))))
-    torn = np.flatnonzero((probabilities[:, [3, 9]] > 0.3).all(axis=1))
-    labels = np.where(probabilities[torn].argmax(axis=1) == 3, 9, 3)
-    found = causes(analyse_errors(good, planted(held_out, blends[torn], labels), training), len(held_out))
-    assert len(found) == len(torn) >= 10
+    hesitant = np.flatnonzero((probabilities[:, [3, 9]] > 0.3).all(axis=1))
+    labels = np.where(probabilities[hesitant].argmax(axis=1) == 3, 9, 3)
+    found = causes(analyse_errors(good, planted(held_out, blends[hesitant], labels), training), len(held_out))
+    assert len(found) == len(hesitant) >= 10
     assert "mislabelled" not in found
     assert found.count("ambiguous") > found.count("fault")
     assert found.count("ambiguous") >= 0.5 * len(found)
@@ -91,18 +91,20 @@ def test_between_two_classes(good, parts):
 def test_ordinary_images_that_a_weak_model_errs_on(good, parts):
     training, held_out = parts
     weak = imprint.train(training, recipe="quick", epochs=1, min_steps=6, verbose=False).model
-    clinic = analyse_errors(weak, held_out, training)
-    assert len(clinic.mistakes) > 60
+    analysis = analyse_errors(weak, held_out, training)
+    assert len(analysis.mistakes) > 60
     easy = good.predict(held_out).labels == held_out.labels
-    found = [mistake.cause for mistake in clinic.mistakes if easy[mistake.image]]
+    found = [mistake.cause for mistake in analysis.mistakes if easy[mistake.image]]
     assert found.count("fault") >= 0.8 * len(found)
 
 
-def test_a_image_is_not_its_own_neighbour(good, parts):
+def test_an_image_is_not_its_own_neighbour(good, parts):
     training, _ = parts
-    clinic = analyse_errors(good, dataclasses.replace(training[:30], labels=(training.labels[:30] + 1) % 10), training)
-    assert len(clinic.mistakes) >= 25
-    assert all(min(mistake.neighbours) >= 30 for mistake in clinic.mistakes)
+    analysis = analyse_errors(
+        good, dataclasses.replace(training[:30], labels=(training.labels[:30] + 1) % 10), training
+    )
+    assert len(analysis.mistakes) >= 25
+    assert all(min(mistake.neighbours) >= 30 for mistake in analysis.mistakes)
     with pytest.raises(DataError, match="each of them is among the images to examine"):
         analyse_errors(good, training[:30], training[:30])
 
@@ -114,8 +116,8 @@ def test_no_mistake_one_and_nothing_right(good, parts):
     assert none.mistakes == ()
     assert mistakes_table(none) == "mistakes: 0 of 2"
     wrong = dataclasses.replace(held_out[right], labels=(held_out.labels[right] + 1) % 10)
-    clinic = analyse_errors(good, wrong, training)
-    assert len(clinic.mistakes) == 2
+    analysis = analyse_errors(good, wrong, training)
+    assert len(analysis.mistakes) == 2
     one = analyse_errors(good, wrong[:1], training)
     assert mistakes_table(one).startswith("mistakes: 1 of 1; 1 ")
     assert set(one.counts()) == set(CAUSES)

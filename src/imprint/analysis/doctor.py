@@ -101,9 +101,9 @@ def _missing_classes(images: LabelledImages, other: LabelledImages) -> list[Find
     """Report classes that only the other data have."""
     if images.labels is None:
         return []
-    words = "no image to learn from, where the other data have"
+    message = "no image to learn from, where the other data have"
     return [
-        Finding("imbalance", (name,), f"{words} {count:,}", 1.0)
+        Finding("imbalance", (name,), f"{message} {count:,}", 1.0)
         for name, count in other.class_counts().items()
         if count and name not in images.class_names
     ]
@@ -131,7 +131,7 @@ def _copy_findings(collections: Sequence[LabelledImages], prints: ndarray, near:
 
 
 def _is_contradiction(images: LabelledImages, finding: Finding) -> bool:
-    """Tell whether a finding is of copies with different labels."""
+    """Whether a finding is of copies with different labels."""
     if finding.kind != "duplicate" or images.labels is None:
         return False
     return len(np.unique(images.labels[list(finding.images)])) > 1
@@ -139,9 +139,9 @@ def _is_contradiction(images: LabelledImages, finding: Finding) -> bool:
 
 def _duplicate(images: LabelledImages, own: Int64[ndarray, " copies"], exact: bool, score: float) -> Finding:
     names = {} if images.labels is None else {images.class_names[label]: None for label in images.labels[own]}
-    words = f"{'the same' if exact else 'nearly the same'} image {len(own)} times"
-    words += f", with different labels: {', '.join(names)}" if len(names) > 1 else ""
-    return Finding("duplicate", tuple(images.sources[own].tolist()), words, score, tuple(own.tolist()))
+    message = f"{'the same' if exact else 'nearly the same'} image {len(own)} times"
+    message += f", with different labels: {', '.join(names)}" if len(names) > 1 else ""
+    return Finding("duplicate", tuple(images.sources[own].tolist()), message, score, tuple(own.tolist()))
 
 
 def _leak(
@@ -157,8 +157,8 @@ def _leak(
         where.append(f"{images.name} row {source}" if which and images.from_pixel_table else source)
         if which:
             others[images.name] = None
-    words = f"{'the same' if exact else 'nearly the same'} image in {' and '.join(others)}"
-    return Finding("leak", tuple(where), words, score, tuple(copies.tolist()))
+    message = f"{'the same' if exact else 'nearly the same'} image in {' and '.join(others)}"
+    return Finding("leak", tuple(where), message, score, tuple(copies.tolist()))
 
 
 def keep_mask(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:

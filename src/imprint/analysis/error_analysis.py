@@ -28,7 +28,7 @@ NEIGHBOURS = 3
 # Of 3,360 digits of Kaggle's the model erred on 13, and two of these lay beyond the limit of 0.66; noise lay at 0.63 to
 # 0.91, the letters that are no digits mostly at 0.6 to 0.8.
 UNLIKE_QUANTILE = 0.995  # of the distances of correctly predicted images; farther away is unlike the training data
-LABEL_NOISE = 0.01  # a label with less probability than this share of labels is wrong anyway is doubtful
+LABEL_NOISE = 0.01  # probability below which a label is doubtful; about this share of labels is wrong in good data
 RIVAL_PROBABILITY = 0.2  # from which the label is a real rival of the prediction
 HESITANT_QUANTILE = 0.05  # of the margins of correctly predicted images; a smaller one is hesitant
 MAX_CORRECT = 2_000  # correctly predicted images that the limits are taken from
@@ -238,15 +238,10 @@ def _find_mistakes(
 ) -> list[Mistake]:
     """Name the cause of each mistake by its nearest training images and by the limits of the correct predictions."""
     searched = _sample(_without_copies(training, images), MAX_TRAINING)
-    wrong, correct = labelled.worst(), np.flatnonzero(labelled.correct)
     embeddings = features(model.network, training.pixels, model.spec, searched)
+    wrong, margins, mistakes = labelled.worst(), _margins(probabilities), []
     near, distances = _neighbours(model, images, wrong, embeddings)
-    _, usual = _neighbours(model, images, _sample(correct, MAX_CORRECT), embeddings)
-    margins = _margins(probabilities)
-    # Where no prediction is correct there is no limit, and nothing is called unlike or hesitant.
-    far = max(1e-6, float(np.quantile(usual, UNLIKE_QUANTILE))) if len(correct) else np.inf
-    hesitant = float(np.quantile(margins[correct], HESITANT_QUANTILE)) if len(correct) else -1.0
-    mistakes = []
+    far, hesitant = _limits(model, images, np.flatnonzero(labelled.correct), margins, embeddings)
     for image, neighbours, distance in zip(wrong.tolist(), searched[near], distances.tolist(), strict=True):
         predicted, probability = int(labelled.predicted[image]), float(labelled.label_probability[image])
         contradicted = bool((training_labels[neighbours] == predicted).all())
@@ -269,6 +264,21 @@ def _find_mistakes(
             )
         )
     return mistakes
+
+
+def _limits(
+    model: Classifier,
+    images: LabelledImages,
+    correct: Int64[ndarray, " k"],
+    margins: Float32[ndarray, " n"],
+    known: Float32[Tensor, "m features"],
+) -> tuple[float, float]:
+    """Give the distance above which an image is unlike the training data, and the margin of a hesitant prediction."""
+    if not len(correct):
+        return np.inf, -1.0  # nothing to compare with: no image is called unlike, no prediction hesitant
+    _, distances = _neighbours(model, images, _sample(correct, MAX_CORRECT), known)
+    far = max(1e-6, float(np.quantile(distances, UNLIKE_QUANTILE)))
+    return far, float(np.quantile(margins[correct], HESITANT_QUANTILE))
 
 
 def _cause(unlike: bool, mislabelled: bool, ambiguous: bool) -> str:

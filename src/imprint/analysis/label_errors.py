@@ -83,7 +83,7 @@ def deal_folds(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed
 
 
 def can_be_judged(labels: Int64[ndarray, " n"], fold: Int64[ndarray, " n"]) -> Bool[ndarray, " n"]:
-    """Mark images of whose class the other folds hold enough, and a second class to tell it from."""
+    """Mark images whose label can be judged: the other folds hold enough of its class, and a second class."""
     counts = np.zeros((FOLDS, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (fold, labels), 1)
     in_training = counts.sum(axis=0) - counts

@@ -186,8 +186,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         --------
         >>> from imprint import load
         >>> digits = load("digits")
-        >>> words = np.array(digits.class_names)[digits.labels]
-        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, words)
+        >>> names = np.array(digits.class_names)[digits.labels]
+        >>> classifier = ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels, names)
         >>> classifier.predict(digits.pixels[:2]).dtype
         dtype('<U1')
         """
