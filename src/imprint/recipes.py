@@ -296,8 +296,8 @@ def _as_text(value: Any) -> str:
 
 # The classic Kaggle lesson, kept as it is; Keras's names and defaults (keras.io, version 3).
 # Evidence: 0.9942 ± 0.0005 on 3,360 held-out digits of Kaggle's 42,000, 3 seeds, 116 to 159 s on
-# two virtual Zen 4 cores, torch 2.13.0; Keras 0.9939 ± 0.0006 (docs/LOG.md, "The lesson, whole"). On the 10,000 digits
-# of the recipes below 0.9947 ± 0.0004, 3 seeds (docs/LOG.md, "The whole lesson, with and without augmentation").
+# two virtual Zen 4 cores, torch 2.13.0; Keras 0.9939 ± 0.0006 (docs/log/lesson.md, "The lesson, whole"). On the 10,000 digits
+# of the recipes below 0.9947 ± 0.0004, 3 seeds (docs/log/lesson.md, "The whole lesson, with and without augmentation").
 TUTORIAL = Recipe(
     name="tutorial",
     networks=("tutorial",),
@@ -316,7 +316,7 @@ TUTORIAL = Recipe(
 
 # The default on small grey images. Evidence: 0.9955 ± 0.0004 on 10,000 held-out digits of Kaggle's 42,000, learning
 # from the others, 5 seeds; 5.4 s (5.3 to 5.4, 3 runs) on all 42,000, a 57th of Keras's lesson in the same run; two
-# Sapphire Rapids cores, torch 2.13.0 (docs/LOG.md, "The recipes on a third machine").
+# Sapphire Rapids cores, torch 2.13.0 (docs/log/recipes.md, "The recipes on a third machine").
 QUICK = Recipe(
     name="quick",
     networks=("quick",),
@@ -342,7 +342,7 @@ QUICK = Recipe(
 
 # The best single file that minutes on two cores give: two networks that err in different places.
 # Evidence: 0.9972 ± 0.0003 as above, 5 seeds; 146 s with its OOD detector (1 run) on all 42,000, where Keras's lesson
-# took 260 s (docs/LOG.md, "The recipes on a third machine", "A guard and the ink rules together").
+# took 260 s (docs/log/recipes.md, "The recipes on a third machine", "A guard and the ink rules together").
 BEST = dataclasses.replace(
     QUICK,
     name="best",
@@ -358,12 +358,12 @@ BEST = dataclasses.replace(
 )
 
 # The highest accuracy that an hour on two cores gives: four times the two of `best`, trained twice as long.
-# Evidence: 0.9975 and 0.9973 as above, seeds 1 and 2, 1,230 and 1,110 s for 32,000 digits (docs/LOG.md, "The recipes on
+# Evidence: 0.9975 and 0.9973 as above, seeds 1 and 2, 1,230 and 1,110 s for 32,000 digits (docs/log/recipes.md, "The recipes on
 # a third machine").
 RECORD = dataclasses.replace(BEST, name="record", networks=("deep", "broad") * 4, epochs=54)
 
 # The default on colour photos. Evidence: on 413 of 2,062 photos of hands 0.9952 with each of 5 seeds in 57 to 60 s,
-# where Keras's tutorial had 0.8684 in the mean of 3, in 147 s undisturbed; two Sapphire Rapids cores (docs/LOG.md, "The
+# where Keras's tutorial had 0.8684 in the mean of 3, in 147 s undisturbed; two Sapphire Rapids cores (docs/log/recipes.md, "The
 # recipes on a third machine"). Before, on Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s, Keras's 235 s.
 PHOTOS = Recipe(
     name="photos",

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 SMALLEST = 1e-30  # probability that still has a logarithm
-PRIOR_IMAGES = 10  # weight of the model's own confidence in calibration (docs/log, "A score to trust")
+PRIOR_IMAGES = 10  # weight of the model's own confidence in calibration (docs/log/confidence.md, "A score to trust")
 
 
 def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> tuple[float, float]:

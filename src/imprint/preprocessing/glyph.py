@@ -18,7 +18,7 @@ MAX_PIXELS = 2**23  # of these images together: of large ones fewer are measured
 SUBPIXELS = 6  # along a pixel of the training form, at which strokes are shaped
 SHARPENING = 2.0  # times the difference of a place to its surroundings
 # Of the training images' box: the bolder digits of other pens are read better so, the training images' own no worse
-# (docs/log, "Any paper, any pen, again").
+# (docs/log/ink.md, "Any paper, any pen, again").
 BOX_SCALE = 0.83
 
 

@@ -18,7 +18,7 @@ GROUND_TOLERANCE = 24  # levels of 255 that still count as ground: paper that we
 MARGIN_DIVISOR = 24  # the margin is the longer side over this; ink within it touches the border
 MAX_GROUND_RANGE = 16  # levels of 255 between the ends of even ground
 MIN_GLYPH_SIDE = 5  # pixels of the longer side; the smallest fonts draw digits so high
-# Of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/log, "No ink, no glyph").
+# Of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/log/ink.md, "No ink, no glyph").
 MAX_UNEVENNESS = 0.1
 MAX_FRAMED_SHADING = 0.4  # of the ink's contrast; with more, the frame that a small image is given would stand out
 MAX_SHADING = 0.2  # of the ink's contrast; scans and drawings stay below it, shadows and walls behind things do not

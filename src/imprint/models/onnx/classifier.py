@@ -58,7 +58,7 @@ class OnnxClassifier(Predictor):
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        # One thread a batch: two threads within one wait for each other at every layer (docs/log, "Serving").
+        # One thread a batch: two threads within one wait for each other at every layer (docs/log/serving.md, "Serving").
         batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
         if len(batches) == 1:
             return self._run(batches[0])
@@ -129,7 +129,7 @@ def _start_session(content: bytes, path: str | Path) -> Any:
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # the fallback prints, and tries the same again
             # A small file could unfold to a gigabyte while loading, and folding made no prediction faster
-            # (docs/log, "Nothing breaks it").
+            # (docs/log/robustness.md, "Nothing breaks it").
             disabled_optimizers=["ConstantFolding"],
         )
     except Exception as error:  # onnxruntime's errors share no other base
