@@ -179,18 +179,68 @@ class Recipe:
         return (*self.networks, self.ood_detector) if self.ood_detector else self.networks
 
     def epoch_steps(self, images: int) -> list[int]:
-        """Tell how many steps each epoch of one network takes; a step holds at most `images`."""
+        """Count the steps that each epoch of one network takes.
+
+        Parameters
+        ----------
+        images : int
+            How many there are to learn from; a step holds at most so many.
+
+        Returns
+        -------
+        list of int
+            One number an epoch.
+
+        Examples
+        --------
+        >>> RECIPES["quick"].epoch_steps(42_000)
+        [164, 41, 41, 41, 41, 41, 41]
+        """
         one_pass = self.steps_per_epoch or max(1, round(images / min(self.batch_size, images)))
         shares = [1.0, *[self.epoch_fraction] * (self.epochs - 1)]
         return [max(self.min_steps, math.ceil(share * one_pass)) for share in shares]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields as JSON values, as recipe.json and model files hold them."""
+        """Give the fields as JSON values, as recipe.json and model files hold them.
+
+        Returns
+        -------
+        dict
+            Field name to value.
+
+        Examples
+        --------
+        >>> RECIPES["best"].to_dict()["networks"]
+        ['deep', 'broad']
+        """
         return dataclasses.asdict(self) | {"networks": list(self.networks)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-        """Build a recipe from JSON values; raises `UsageError` where a field is unknown, missing or of another type."""
+        """Build a recipe from JSON values.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            Field name to value; fields with a default may be left out.
+        where : str, default="recipe"
+            Where the values came from, for messages.
+
+        Returns
+        -------
+        Recipe
+            The recipe.
+
+        Raises
+        ------
+        UsageError
+            When a field is unknown, missing or of another type, or a value makes no sense.
+
+        Examples
+        --------
+        >>> Recipe.from_dict(RECIPES["quick"].to_dict()) == RECIPES["quick"]
+        True
+        """
         if "net" in values:  # the network's field before 0.2
             cause = "Imprint 0.1 wrote it, whose fields had other names"
             raise UsageError("recipe", where, cause, "Train again, or rename them as CHANGELOG.md tells.")
@@ -200,7 +250,30 @@ class Recipe:
         return cls(**{name: _typed(name, value, where) for name, value in values.items()})
 
     def with_fields(self, fields: Mapping[str, Any], where: str = "recipe") -> Recipe:
-        """Change fields by value or by text; raises `UsageError` where one is unknown or of another type."""
+        """Change fields.
+
+        Parameters
+        ----------
+        fields : mapping of str to object
+            Field name to value, or to its text as ``--set`` takes it.
+        where : str, default="recipe"
+            Where the values came from, for messages.
+
+        Returns
+        -------
+        Recipe
+            A changed copy.
+
+        Raises
+        ------
+        UsageError
+            When a field is unknown or of another type, or a value makes no sense.
+
+        Examples
+        --------
+        >>> RECIPES["tutorial"].with_fields({"epochs": "3", "zoom": 0.2}).epochs
+        3
+        """
         return dataclasses.replace(self, **{name: _typed(name, value, where) for name, value in fields.items()})
 
 
@@ -296,8 +369,9 @@ def _as_text(value: Any) -> str:
 
 # The classic Kaggle lesson, kept as it is; Keras's names and defaults (keras.io, version 3).
 # Evidence: 0.9942 ± 0.0005 on 3,360 held-out digits of Kaggle's 42,000, 3 seeds, 116 to 159 s on
-# two virtual Zen 4 cores, torch 2.13.0; Keras 0.9939 ± 0.0006 (docs/log/lesson.md, "The lesson, whole"). On the 10,000 digits
-# of the recipes below 0.9947 ± 0.0004, 3 seeds (docs/log/lesson.md, "The whole lesson, with and without augmentation").
+# two virtual Zen 4 cores, torch 2.13.0; Keras 0.9939 ± 0.0006 (docs/log/lesson.md, "The lesson, whole"). On the 10,000
+# digits of the recipes below 0.9947 ± 0.0004, 3 seeds (docs/log/lesson.md, "The whole lesson, with and without
+# augmentation").
 TUTORIAL = Recipe(
     name="tutorial",
     networks=("tutorial",),
@@ -358,13 +432,13 @@ BEST = dataclasses.replace(
 )
 
 # The highest accuracy that an hour on two cores gives: four times the two of `best`, trained twice as long.
-# Evidence: 0.9975 and 0.9973 as above, seeds 1 and 2, 1,230 and 1,110 s for 32,000 digits (docs/log/recipes.md, "The recipes on
-# a third machine").
+# Evidence: 0.9975 and 0.9973 as above, seeds 1 and 2, 1,230 and 1,110 s for 32,000 digits (docs/log/recipes.md, "The
+# recipes on a third machine").
 RECORD = dataclasses.replace(BEST, name="record", networks=("deep", "broad") * 4, epochs=54)
 
 # The default on colour photos. Evidence: on 413 of 2,062 photos of hands 0.9952 with each of 5 seeds in 57 to 60 s,
-# where Keras's tutorial had 0.8684 in the mean of 3, in 147 s undisturbed; two Sapphire Rapids cores (docs/log/recipes.md, "The
-# recipes on a third machine"). Before, on Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s, Keras's 235 s.
+# where Keras's tutorial had 0.8684 in the mean of 3, in 147 s undisturbed; two Sapphire Rapids cores
+# (docs/log/recipes.md, "The recipes on a third machine"). Before, on Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s, Keras's 235 s.
 PHOTOS = Recipe(
     name="photos",
     networks=("residual",),

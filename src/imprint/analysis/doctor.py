@@ -183,9 +183,9 @@ def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int
     """Write the images to keep as a CSV that `load` reads, and give their number.
 
     Of path and label where every image is a file, with paths relative to the CSV's folder, else of pixels. Several
-    spellings of one class become the commonest one. Raises `UsageError` where nothing would be left, the images fit
-    into neither form, or the file cannot be written.
+    spellings of one class become the commonest one.
     """
+    # Raises `UsageError` where nothing would be left, the images fit into neither form, or the file cannot be written.
     kept = np.flatnonzero(keep_mask(images, findings))
     if not len(kept):
         raise UsageError("cleaned list", str(path), "no image would be left", "Look at the findings first.")

@@ -110,12 +110,10 @@ def cross_validated_probabilities(
 
 
 def likely_errors(given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n classes"]) -> Int64[ndarray, " m"]:
-    """List the positions of labels that are probably wrong, the worst first; every class must occur in `given`.
-
-    Those are as many as confident learning counts from one class to another (arXiv:1911.00068), and all that fall
-    behind another class by `MIN_MARGIN`: cleanlab's count alone missed up to 9 of 100 changed labels, since a network
-    trained on smoothed labels is less sure than its classes' averages demand (docs/log/doctor.md, "The data doctor").
-    """
+    """List the positions of labels that are probably wrong, the worst first; every class must occur in `given`."""
+    # Those are as many as confident learning counts from one class to another (arXiv:1911.00068), and all that fall
+    # behind another class by `MIN_MARGIN`: cleanlab's count alone missed up to 9 of 100 changed labels, since a network
+    # trained on smoothed labels is less sure than its classes' averages demand (docs/log/doctor.md, "The data doctor").
     with warnings.catch_warnings():  # cleanlab warns of classes with one image, and on import adds filters
         warnings.simplefilter("ignore")
         from cleanlab.filter import find_label_issues

@@ -60,10 +60,9 @@ def in_batches(
 
     `run` gets a prepared batch and a function that lays it out in memory as the network is fastest with, and gives
     tensors with a row for each image. The network is in evaluation mode meanwhile.
-
-    Results of a batch are copied to their place at once. Kept batch by batch, they came to lie between the network's
-    large tensors, whose memory could then not be used again: that of photos grew from 0.6 to 1.6 GB.
     """
+    # Results of a batch are copied to their place at once. Kept batch by batch, they came to lie between the network's
+    # large tensors, whose memory could then not be used again: that of photos grew from 0.6 to 1.6 GB.
     device = next(network.parameters()).device
     compute = network_compute_config(network, device)
     was_training = network.training
@@ -174,11 +173,11 @@ def uncertainty_score(
 ) -> Float32[ndarray, " n"]:
     """Join the reasons to be unsure: a class no likelier than others, and an image unlike those trained on.
 
-    ``ln(distance / max(confidence, 1/2))``, with calibrated `probabilities` and `MahalanobisScore.distances`. Below one
-    half another class may be as likely, and uncertainty rises no further; else OOD images would hide behind a weak
-    model's hard ones. With an OOD detector, ``-ln(max(known, 1/1000)) / 5`` of `in_distribution` is added. Nothing in
-    it is fitted: only the limit is chosen.
+    ``ln(distance / max(confidence, 1/2))``, with calibrated `probabilities` and `MahalanobisScore.distances`.
     """
+    # Below one half another class may be as likely, and uncertainty rises no further; else OOD images would hide behind
+    # a weak model's hard ones. With an OOD detector, ``-ln(max(known, 1/1000)) / 5`` of `in_distribution` is added.
+    # Nothing in it is fitted: only the limit is chosen.
     far = distances.clamp_min(NEAREST).log().cpu().numpy()
     uncertainty = far - np.log(probabilities.max(axis=1).clip(min=LEAST))
     return np.asarray(

@@ -28,8 +28,7 @@ def logits_and_embeddings(
     """Run a network over prepared images for its logits, and the embedding that the OOD score is computed from.
 
     Of our own networks that is each channel's mean behind each activation; where in the image a channel answers is left
-    out, since with it fewer OOD images were found (docs/log). Of any other it is the penultimate layer's. Of an
-    ensemble, those of its first two members.
+    out, since with it fewer OOD images were found (docs/log). Of any other it is the penultimate layer's.
     """
     if isinstance(network, Ensemble):
         each = [logits_and_embeddings(member, prepared) for member in network.members]
@@ -106,12 +105,10 @@ class MahalanobisScore:
 def fit_mahalanobis(
     embeddings: Float32[Tensor, "n features"], labels: Int64[Tensor, " n"], classes: int
 ) -> MahalanobisScore:
-    """Fit a Gaussian a class to the embeddings of training images as they are, not augmented.
-
-    A class's covariance is shrunk towards that within all classes by the weight of four images a feature, and that
-    towards that of uncorrelated features by the weight of one (Friedman, JASA 84, 1989), so that it can be inverted
-    however few images there are. A class without an image has the mean of all images.
-    """
+    """Fit a Gaussian a class to the embeddings of training images as they are, not augmented."""
+    # A class's covariance is shrunk towards that within all classes by the weight of four images a feature, and that
+    # towards that of uncorrelated features by the weight of one (Friedman, JASA 84, 1989), so that it can be inverted
+    # however few images there are. A class without an image has the mean of all images.
     # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602.
     exact, number = embeddings.to("cpu", torch.float64, copy=True), embeddings.shape[1]
     labels = labels.cpu()

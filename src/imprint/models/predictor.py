@@ -234,9 +234,31 @@ class Predictor(ABC):
         return Predictions(probabilities, self.class_names, ready.sources, uncertainty, self.unsure_above)
 
     def ready(self, data: LabelledImages | Data, part: str | None = None) -> LabelledImages:
-        """Read data in the form that the model was trained on, or one `part` of data that come divided.
+        """Read data in the form that the model was trained on.
 
-        Raises `DataError` where the data cannot be read, or images already read have another form.
+        Parameters
+        ----------
+        data : LabelledImages, or what `load` takes
+            The images; those already read pass as they are.
+        part : {"train", "validation", "test"} or None, default=None
+            Which part of data that come divided.
+
+        Returns
+        -------
+        LabelledImages
+            Images of the form of `spec`.
+
+        Raises
+        ------
+        DataError
+            When the data cannot be read, or images already read have another form.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> run = imprint.train("digits", "quick", epochs=1, min_steps=1, verbose=False)
+        >>> run.model.ready("digits").shape
+        (1, 8, 8)
         """
         if not isinstance(data, LabelledImages):
             data = load(data, part=part, spec=self.spec, allow_bad=1.0)

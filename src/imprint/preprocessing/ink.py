@@ -18,7 +18,8 @@ GROUND_TOLERANCE = 24  # levels of 255 that still count as ground: paper that we
 MARGIN_DIVISOR = 24  # the margin is the longer side over this; ink within it touches the border
 MAX_GROUND_RANGE = 16  # levels of 255 between the ends of even ground
 MIN_GLYPH_SIDE = 5  # pixels of the longer side; the smallest fonts draw digits so high
-# Of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/log/ink.md, "No ink, no glyph").
+# Of all that varies; squared paper and tight crops seldom reach it, photos of things do (docs/log/ink.md, "No ink, no
+# glyph").
 MAX_UNEVENNESS = 0.1
 MAX_FRAMED_SHADING = 0.4  # of the ink's contrast; with more, the frame that a small image is given would stand out
 MAX_SHADING = 0.2  # of the ink's contrast; scans and drawings stay below it, shadows and walls behind things do not
@@ -87,10 +88,10 @@ def find_ink(image: UInt8[ndarray, "H W c"]) -> Ink | None:
 def find_glyph(image: UInt8[ndarray, "h w c"]) -> Ink | None:
     """Find the glyph as `find_ink` does, with paper added around the image where it needs some.
 
-    At a few dozen pixels a side, strokes have too few places to be told from paper, so small images are scaled up. A
-    glyph that fills its image has no paper around it to be measured against, so small images and tight crops on even
-    ground are given a frame of it; not those whose ground is too shaded for one.
+    At a few dozen pixels a side, strokes have too few places to be told from paper, so small images are scaled up.
     """
+    # A glyph that fills its image has no paper around it to be measured against, so small images and tight crops on
+    # even ground are given a frame of it; not those whose ground is too shaded for one.
     if max(image.shape[:2]) > SMALL_SIDE:
         found, ground = find_ink(image), _ground_of_tight(image)
         # The grain of wood meets the border several times too, and uneven paper stays uneven within a frame.

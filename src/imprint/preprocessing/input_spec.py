@@ -204,10 +204,10 @@ def _cover(image: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarr
 def scaling_weights(given: int, wanted: int) -> Float32[ndarray, "given wanted"]:
     """Compute how much each pixel along a side adds to each pixel of the scaled side: bilinear, anti-aliased.
 
-    The weights are multiples of 2^-16 (Pillow's, in src/libImaging/Resample.c, of 2^-22). Times whole numbers from 0 to
-    255 they and their sums fit float32's 24 bits, so scaling by multiplication with them is exact, whatever the order
-    of adding: torch and ONNX give the same pixels.
+    The weights are multiples of 2^-16 (Pillow's, in src/libImaging/Resample.c, of 2^-22).
     """
+    # Times whole numbers from 0 to 255 they and their sums fit float32's 24 bits, so scaling by multiplication with
+    # them is exact, whatever the order of adding: torch and ONNX give the same pixels.
     step = given / wanted
     centres = (np.arange(wanted) + 0.5) * step
     distances = np.abs(np.arange(given)[:, None] + 0.5 - centres)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis
 from imprint.analysis.evaluation import Comparison
 from imprint.core.errors import spelled
 from imprint.core.plot_style import shorten
@@ -20,10 +19,11 @@ from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Findings
 from imprint.preprocessing.input_spec import describe
 from imprint.recipes import CHOICES, Recipe, describe_fields
-from imprint.runs.run import Run
 
-if TYPE_CHECKING:
-    from imprint.models.summary import Layer  # which needs torch
+if TYPE_CHECKING:  # these need torch, and scores of exported models do not
+    from imprint.analysis.error_analysis import ErrorAnalysis
+    from imprint.models.summary import Layer
+    from imprint.runs.run import Run
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
@@ -257,6 +257,8 @@ def _places(where: Sequence[str | int]) -> str:
 
 def mistakes_table(analysis: ErrorAnalysis) -> str:
     """List the mistakes by cause, each with the labels of its nearest training images."""
+    from imprint.analysis.error_analysis import CAUSES
+
     counts = analysis.counts()
     listed = ", ".join(f"{counts[cause]:,} {words}" for cause, words in CAUSES.items() if counts[cause])
     lines = [f"mistakes: {len(analysis.mistakes):,} of {len(analysis.images):,}" + (f"; {listed}" if listed else "")]

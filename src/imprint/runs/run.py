@@ -82,6 +82,13 @@ class Run:
         dict
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
             `validation`, `expected`, and `result` with test images.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> run = imprint.train("digits", "quick", epochs=1, min_steps=1, verbose=False)
+        >>> run.facts()["validation"]["images"]
+        144
         """
         paths = {} if self.folder is None else {"run": str(self.folder), "model": str(self.folder / MODEL_NAME)}
         facts = paths | {

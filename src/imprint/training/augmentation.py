@@ -68,10 +68,10 @@ def random_warp(
 
     Rotation (degrees), zoom and shift (shares of the side) are uniform up to the given amount either way, composed as
     by Keras's ImageDataGenerator (keras/src/legacy/preprocessing/image.py): output to input is rotation · shift · zoom.
-    `elastic` is the standard deviation of displacements at 5×5 points, in 28ths of the side (Simard et al., ICDAR
-    2003). A crop takes `min_crop_area` or more of the area, of a shape from 3:4 to 4:3 of the image's (Szegedy et al.,
-    arXiv:1409.4842).
     """
+    # `elastic` is the standard deviation of displacements at 5×5 points, in 28ths of the side (Simard et al., ICDAR
+    # 2003). A crop takes `min_crop_area` or more of the area, of a shape from 3:4 to 4:3 of the image's (Szegedy et
+    # al., arXiv:1409.4842).
     if not (rotation or zoom or shift or elastic or min_crop_area < 1 or hflip):
         return pixels
     count, _, height, width = pixels.shape
@@ -95,9 +95,9 @@ def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Te
     """Show a share of the images as if taken at a third to six tenths of their side, then enlarged.
 
     Images from elsewhere often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
-    raised too, by up to three times. The images must stand in random order: those changed are spread evenly, at four
-    sizes.
+    raised too, by up to three times.
     """
+    # The images must stand in random order: those changed are spread evenly, at four sizes.
     if not share:
         return pixels
     height, width = pixels.shape[2:]

@@ -40,11 +40,11 @@ AUGMENTED_AT_ONCE = 128  # images; of photos more take much memory
 def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, recipe: Recipe) -> Classifier:
     """Make a classifier of trained networks: fit its temperature and OOD score, and settle when it is unsure.
 
-    Temperature and limits come from the validation images, the OOD score from training images as they are. Where none
-    was held out, augmented versions of a fifth of the training images (2,000 at most) stand for new ones, since they
-    are harder than what the network has learnt by heart; confidence then fits accuracy less surely, and no share is
-    promised.
+    Temperature and limits come from the validation images, the OOD score from training images as they are.
     """
+    # Where none was held out, augmented versions of a fifth of the training images (2,000 at most) stand for new ones,
+    # since they are harder than what the network has learnt by heart; confidence then fits accuracy less surely, and no
+    # share is promised.
     images, spec = plan.images, plan.spec
     held_out = plan.validation is not None and len(plan.validation) >= MIN_HELD_OUT
     some = np.random.default_rng(recipe.seed).permutation(plan.training)  # they may stand class by class
@@ -73,13 +73,13 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
 def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     """Find the limit that the uncertainty of a new in-distribution image exceeds with a chance of `share` at most.
 
-    The promise of split conformal prediction (Papadopoulos et al., ECML 2002; Angelopoulos and Bates, arXiv:2107.07511;
-    for anomalies Laxhammar and Falkman, 2010): it holds whatever model and source are, if these images were not trained
-    on and new ones come from the same source, on average over which images were held out: with 2,560 of them and 1 %
-    the share really flagged scatters by 0.2 %. It says nothing of each class by itself. Below ``1 / share - 1`` images
-    no limit can promise that; then it is the bound for the next of normally distributed numbers, or the largest seen if
-    that is more.
+    Below ``1 / share - 1`` images nothing can promise that; then it is the bound for the next of normally distributed
+    numbers, or the largest seen if that is more.
     """
+    # Split conformal prediction (Papadopoulos et al., ECML 2002; Angelopoulos and Bates, arXiv:2107.07511; for
+    # anomalies Laxhammar and Falkman, 2010). The promise holds whatever model and source are, if these images were not
+    # trained on and new ones come from the same source, on average over which were held out: with 2,560 of them and 1 %
+    # the share really flagged scatters by 0.2 %. It says nothing of each class by itself.
     count = len(uncertainty)
     rank = math.ceil((count + 1) * (1 - share) - 1e-9)
     if rank <= count:

@@ -104,9 +104,9 @@ def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) ->
     """Draw which images an epoch of `size` takes, in random order.
 
     An epoch of all images, or more, passes through them again and again. A smaller one takes the hardest by their
-    latest `losses`, a share of `hard_fraction` of it, and fills up with others drawn at random. Unseen images have
-    infinite loss.
+    latest `losses`, a share of `hard_fraction` of it, and fills up with others drawn at random.
     """
+    # Unseen images have infinite loss.
     count, device = len(losses), losses.device
     if size >= count:
         passes = [torch.randperm(count, device=device) for _ in range(-(-size // count))]

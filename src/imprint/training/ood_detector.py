@@ -27,9 +27,9 @@ def make_synthetic_ood(images: LabelledImages, chosen: Int64[ndarray, " n"], rec
     """Leave about half of the chosen images as they are; turn, mirror or join halves of two classes of the others.
 
     Gives copies with the classes that `ood_detector_classes` counts; the recipe's seed decides what becomes of which.
-    Of too many to hold in memory some are left out. Sources: Golan and El-Yaniv, arXiv:1805.10917; Lee et al.,
-    arXiv:1910.05872, for telling class and transform apart in one label.
+    Of too many to hold in memory some are left out. Sources: Golan and El-Yaniv, arXiv:1805.10917;
     """
+    # Lee et al., arXiv:1910.05872, for telling class and transform apart in one label.
     rng = np.random.default_rng(recipe.seed)
     size = images.pixels.shape[2:]
     transforms, classes = transforms_for(recipe, size), len(images.class_names)

@@ -58,7 +58,7 @@ class OnnxClassifier(Predictor):
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
-        # One thread a batch: two threads within one wait for each other at every layer (docs/log/serving.md, "Serving").
+        # One thread a batch: two within one wait for each other at every layer (docs/log/serving.md, "Serving").
         batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
         if len(batches) == 1:
             return self._run(batches[0])

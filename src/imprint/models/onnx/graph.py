@@ -1,8 +1,8 @@
 """The ONNX graph of a classifier: raw pixels in, calibrated probabilities out.
 
 Our own layers are written one by one: `torch.onnx.export` took 2.8 s for the network of `quick` where this takes
-0.04 s (docs/log/serving.md, "Serving"), and it cannot express test-time augmentation of some images of a batch. It writes only
-networks with layers that are not in `LAYERS`.
+0.04 s (docs/log/serving.md, "Serving"), and it cannot express test-time augmentation of some images of a batch. It
+writes only networks with layers that are not in `LAYERS`.
 """
 
 from __future__ import annotations

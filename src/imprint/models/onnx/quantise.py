@@ -19,12 +19,10 @@ BATCH_SIZE = 64
 
 
 def quantise_network(network: onnx.ModelProto, prepared: Float32[ndarray, "n c h w"]) -> onnx.ModelProto:
-    """Quantise a network from `network_model`, by the ranges of its activations on some hundred prepared images.
-
-    Weights use 7 of the 8 bits: processors without VNNI add pairs of products in 16 bits, which 8 bits would overflow,
-    and the file shall predict the same everywhere ("When and why do I need to try U8U8?" in
-    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
-    """
+    """Quantise a network from `network_model`, by the ranges of its activations on some hundred prepared images."""
+    # Weights use 7 of the 8 bits: processors without VNNI add pairs of products in 16 bits, which 8 bits would
+    # overflow, and the file shall predict the same everywhere ("When and why do I need to try U8U8?" in
+    # https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
     copy = onnx.ModelProto()
     copy.CopyFrom(network)  # onnxruntime empties the model that it is given
     with TemporaryDirectory() as folder, _without_onnxruntime_logs():
