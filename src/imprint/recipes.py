@@ -438,7 +438,8 @@ RECORD = dataclasses.replace(BEST, name="record", networks=("deep", "broad") * 4
 
 # The default on colour photos. Evidence: on 413 of 2,062 photos of hands 0.9952 with each of 5 seeds in 57 to 60 s,
 # where Keras's tutorial had 0.8684 in the mean of 3, in 147 s undisturbed; two Sapphire Rapids cores
-# (docs/log/recipes.md, "The recipes on a third machine"). Before, on Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s, Keras's 235 s.
+# (docs/log/recipes.md, "The recipes on a third machine"). Before, on Zen 4: 0.9976 and 0.9927, 2 seeds, 103 and 109 s,
+# Keras's 235 s.
 PHOTOS = Recipe(
     name="photos",
     networks=("residual",),
