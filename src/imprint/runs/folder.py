@@ -15,6 +15,7 @@ from typing import Any
 
 from imprint.core.errors import StoppedError, UsageError
 from imprint.core.files import UNFINISHED, remove_unfinished, sole_writer, written_whole
+from imprint.core.progress import say
 from imprint.core.scores import label_predictions
 from imprint.data.images import LabelledImages
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
@@ -122,6 +123,14 @@ def run_session(
                 with contextlib.suppress(OSError):
                     checkpoint.path.unlink(missing_ok=True)
                     folder.rmdir()  # which works only where nothing else is in it
+
+
+def end_session(checkpoint: Checkpoint, interrupted: bool) -> None:
+    """Remove the checkpoint of a run that has ended; after Ctrl-C keep it, and say how to go on."""
+    if interrupted:
+        say(f"{resume_command(checkpoint.path.parent)} goes on from epoch {checkpoint.epochs}")
+    else:
+        checkpoint.path.unlink()
 
 
 def resume_command(folder: Path) -> str:

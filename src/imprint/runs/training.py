@@ -20,7 +20,7 @@ from imprint.models.hardware import choose_compute_config, compute_settings
 from imprint.models.networks import combine
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
-from imprint.runs.folder import new_run_folder, resume_command, run_session, settle_options, write_run
+from imprint.runs.folder import end_session, new_run_folder, run_session, settle_options, write_run
 from imprint.runs.run import Run
 from imprint.training.calibration import calibrate
 from imprint.training.fit import fit
@@ -104,9 +104,7 @@ def train(
         given = {"data": images, "validation": validation, "test": test}
         options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
         base = resumed.recipe if resumed is not None and recipe is None else recipe
-        learnt, checked = _read_data(options, base, fields)
-        plan = make_plan(learnt, base, validation=checked, device=options["device"], **fields)
-        tested = _read_test(options, plan)
+        plan, _, tested = _plan(options, base, fields)
         if resumed is not None:
             resumed.check(plan)
         folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
@@ -132,16 +130,12 @@ def train(
             except KeyboardInterrupt:
                 interrupted = True
                 _keep_best(state)
-            trained = _finish(state, detector, interrupted)
+            trained = replace(_finish(state, detector, interrupted), folder=folder)
             if tested is not None:
                 trained = replace(trained, result=trained.model.predict(tested))
             if checkpoint is not None:
-                trained = replace(trained, folder=folder)
                 write_run(trained, plan, options, tested)
-                if interrupted:
-                    say(f"{resume_command(checkpoint.path.parent)} goes on from epoch {checkpoint.epochs}")
-                else:
-                    checkpoint.path.unlink()
+                end_session(checkpoint, interrupted)
         return trained
 
 
@@ -170,17 +164,18 @@ def train_seeds(
     with shown(verbose):
         given = {"data": images, "validation": validation, "test": test}
         options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
-        learnt, checked = _read_data(options, recipe, fields)
-        plan = make_plan(learnt, recipe, validation=checked, device=options["device"], **fields)
+        plan, checked, tested = _plan(options, recipe, fields)
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
             raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
-        tested, runs = _read_test(options, plan), list[Run]()
+        runs = list[Run]()
         for seed in range(plan.recipe.seed, plan.recipe.seed + seeds):
             fields["seed"] = seed
             folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
-            runs.append(train(learnt, recipe, validation=checked, test=tested, run=folder, device=device, **fields))
-            if runs[-1].interrupted:
+            runs.append(
+                train(plan.images, recipe, validation=checked, test=tested, run=folder, device=device, **fields)
+            )
+            if done.interrupted:
                 break
     return runs
 
@@ -190,6 +185,15 @@ def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
     if not isinstance(run, bool) and Path(run).resolve() != folder.resolve():
         raise UsageError(f"--run {run}", "--resume", f"the run goes on in {folder}", "Leave --run out.")
     return read_resumable_run(folder)
+
+
+def _plan(
+    options: dict[str, Any], recipe: str | Recipe | None, fields: RecipeFields
+) -> tuple[Plan, float | int | LabelledImages | None, LabelledImages | None]:
+    """Read all data and settle the run; gives what validates, as it was given, and the test images too."""
+    images, validation = _read_data(options, recipe, fields)
+    plan = make_plan(images, recipe, validation=validation, device=options["device"], **fields)
+    return plan, validation, _read_test(options, plan)
 
 
 def _read_data(
