@@ -172,9 +172,8 @@ def train_seeds(
         for seed in range(plan.recipe.seed, plan.recipe.seed + seeds):
             fields["seed"] = seed
             folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
-            runs.append(
-                train(plan.images, recipe, validation=checked, test=tested, run=folder, device=device, **fields)
-            )
+            done = train(plan.images, recipe, validation=checked, test=tested, run=folder, device=device, **fields)
+            runs.append(done)
             if done.interrupted:
                 break
     return runs
