@@ -29,7 +29,9 @@ def digits():
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "0001-quick"
-    return imprint.train("digits", recipe="quick", epochs=12, min_steps=0, run=folder, verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["imprint", "train", "digits"])  # which the run's provenance notes
+        return imprint.train("digits", recipe="quick", epochs=12, min_steps=0, run=folder, verbose=False)
 
 
 @pytest.fixture(scope="session")

@@ -121,8 +121,10 @@ def provenance_of(plan: Plan, command: str) -> Provenance:
 
 
 def command_line() -> str:
-    """Give what was typed to start this process, so that it can be typed again."""
-    program, *arguments = sys.argv or ["python"]
+    """Give what was typed to start this process, so that it can be typed again; empty where that tells nothing."""
+    program, *arguments = sys.argv or [""]
+    if program in ("", "-c") or "ipykernel" in program:
+        return ""
     if Path(program).stem in ("imprint", "__main__"):
         return shlex.join(["imprint", *arguments])
     return shlex.join(["python", program, *arguments])
