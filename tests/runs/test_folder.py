@@ -50,7 +50,7 @@ def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_resume(digits, pl
     assert [path.name for path in folder.iterdir()] == [CHECKPOINT_NAME]
     assert f"{folder} was stopped before its end" in unfinished_note(folder)
     assert Classifier.load(folder).predict(digits[:2]).names
-    with pytest.raises(UsageError, match=r"it was stopped before its end\. Go on with imprint train --resume"):
+    with pytest.raises(UsageError, match=r"it was stopped before its end\. Resume it: imprint train --resume"):
         read_run(folder)
 
 

@@ -104,7 +104,7 @@ def test_a_stopped_runs_folder_holds_a_model(digits, tmp_path):
 def test_before_the_first_epoch_there_is_no_model_but_a_run_to_resume(digits, tmp_path):
     words = ["quick", "epochs=2", "min_steps=2"]
     folder = killed_after(0, digits[:300], tmp_path, *words)
-    with pytest.raises(ModelFileError, match=r"before its first epoch had ended. Go on with imprint train --resume"):
+    with pytest.raises(ModelFileError, match=r"before its first epoch had ended. Resume it: imprint train --resume"):
         Classifier.load(folder)
     resumed = trained(digits[:300], None, resume=folder)
     assert resumed.history["loss"] == trained(digits[:300], *words).history["loss"]

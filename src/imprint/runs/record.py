@@ -69,7 +69,7 @@ def read_run(folder: Path) -> RunRecord:
         cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")
         raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
     if find_model(folder).name == CHECKPOINT_NAME:
-        raise UsageError("run", str(folder), "it was stopped before its end", f"Go on with {resume_command(folder)}.")
+        raise UsageError("run", str(folder), "it was stopped before its end", f"Resume it: {resume_command(folder)}.")
     model = Classifier.load(folder / MODEL_NAME)
     notes: list[str] = []
     metrics = _part(folder / METRICS_NAME, _read_metrics, notes, "") or {}
