@@ -16,7 +16,7 @@ from common import machine, timed
 from strange import LETTERS, LOOKALIKES, ood_images
 
 import imprint
-from imprint.models.inference import predict_probabilities, test_time_augment
+from imprint.models.inference import apply_tta, predict_probabilities
 from imprint.recipes import parse_settings
 
 HELD_OUT = 10_000
@@ -30,7 +30,7 @@ def images(pixels):
 def without_ood_score(model, images):
     """Predict without computing how uncertain each prediction is."""
     found = predict_probabilities(model.network, images.pixels, model.spec)
-    return test_time_augment(model.network, images.pixels, model.spec, model.recipe.tta, found, model.tta_below)
+    return apply_tta(model.network, images.pixels, model.spec, model.recipe.tta, found, model.tta_below)
 
 
 def flagged(row, part, lookalikes):

@@ -118,12 +118,12 @@ def test_other_versions_come_to_count_gradually(digits):
     network, spec = build_network("quick", 1, (28, 28), 10), InputSpec(1, (8, 8), (28, 28))
     pixels = digits.pixels[:20]
     found = predict_probabilities(network, pixels, spec)
-    fully = inference.test_time_augment(network, pixels, spec, "shifts", found, 2.0)
+    fully = inference.apply_tta(network, pixels, spec, "shifts", found, 2.0)
     assert (np.abs(fully - found).max(axis=1) > 1e-4).all()
     confidence = found.max(axis=1)
     for share in (0.5, 0.001, 0.0):
         limit = float(np.float64(confidence[3]) + share * GRADUAL)
-        averaged = inference.test_time_augment(network, pixels, spec, "shifts", found, limit)
+        averaged = inference.apply_tta(network, pixels, spec, "shifts", found, limit)
         assert np.abs(averaged[3] - (found[3] + share * (fully[3] - found[3]))).max() < 1e-5
         sure = confidence >= limit
         assert np.array_equal(averaged[sure], found[sure])

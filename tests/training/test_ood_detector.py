@@ -32,7 +32,7 @@ def test_it_knows_new_digits_and_not_synthetic_ood_images(detecting, digits):
 def test_many_images_are_asked_about_part_by_part(detecting, digits, monkeypatch):
     model, new = detecting.model, digits[1300:]
     at_once = in_distribution(model.ood_detector, new.pixels, model.spec, new.labels)
-    monkeypatch.setattr("imprint.models.inference.TOGETHER", 100)
+    monkeypatch.setattr("imprint.models.inference.DETECTED_AT_ONCE", 100)
     assert in_distribution(model.ood_detector, new.pixels, model.spec, new.labels) == pytest.approx(at_once, abs=1e-6)
 
 

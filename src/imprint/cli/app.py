@@ -14,7 +14,6 @@ DESCRIPTION = "Train a network to recognise images: labelled images in, a traine
 
 app = typer.Typer(
     help=DESCRIPTION,
-    no_args_is_help=True,
     rich_markup_mode=None,  # plain help: importing what draws it in boxes took half of the 0.18 s
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,15 +22,19 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True, help=DESCRIPTION)
 def version(
+    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Print the version, where asked; the help of the program itself is `DESCRIPTION`."""
+    """Print the version, where asked, or the help where no verb is given."""
     if show_version:
         from imprint import __version__
 
         print(f"imprint {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 for verb in (show, check, train, evaluate, predict, explain, compare, report, export, summary, cache):
-    app.command()(verb)
+    app.command(short_help=verb.__doc__)(verb)  # whole, where the list of verbs would cut it

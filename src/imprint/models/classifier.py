@@ -21,9 +21,9 @@ from imprint.models.hardware import choose_device
 from imprint.models.hub import download, upload, write_card
 from imprint.models.inference import (
     TTA_VIEWS,
+    apply_tta,
     in_distribution,
     predict_with_embeddings,
-    test_time_augment,
     uncertainty_score,
 )
 from imprint.models.model_file import MODEL_NAME, broken, find_model, inconsistent, read_model_file, write_model_file
@@ -104,7 +104,7 @@ class Classifier(Predictor):
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
         found, embeddings = predict_with_embeddings(self.network, pixels, self.spec)
-        found = test_time_augment(self.network, pixels, self.spec, self.recipe.tta, found, self.tta_below)
+        found = apply_tta(self.network, pixels, self.spec, self.recipe.tta, found, self.tta_below)
         probabilities = tempered(found, self.temperature)
         predicted = probabilities.argmax(axis=1)
         ood_score = self.ood_score.to(embeddings.device)

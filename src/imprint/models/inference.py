@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -104,16 +105,17 @@ def predict_with_embeddings(
 
     The embeddings, see `ood.logits_and_embeddings`, stay on the network's device.
     """
-
-    def run(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
-        logits, embeddings = logits_and_embeddings(network, to_layout(prepared))
-        return logits.softmax(dim=1), embeddings
-
+    run = partial(_probabilities_and_embeddings, network)
     probabilities, embeddings = in_batches(network, pixels, spec, run, chosen)
     return probabilities.cpu().numpy(), embeddings
 
 
-def test_time_augment(
+def _probabilities_and_embeddings(network: nn.Module, prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
+    logits, embeddings = logits_and_embeddings(network, to_layout(prepared))
+    return logits.softmax(dim=1), embeddings
+
+
+def apply_tta(
     network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
     spec: InputSpec,
@@ -137,9 +139,6 @@ def test_time_augment(
     return probabilities
 
 
-test_time_augment.__test__ = False  # type: ignore[attr-defined] # its name is not to make it a test where imported
-
-
 def _mean_probabilities(
     network: nn.Module,
     pixels: UInt8[ndarray, "n c h w"],
@@ -148,13 +147,19 @@ def _mean_probabilities(
     other_versions: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
 ) -> Float32[ndarray, "m classes"]:
     """Average the probabilities of each prepared image and its other versions."""
-
-    def run(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
-        versions = (prepared, *other_versions(prepared))
-        each = [network(to_layout(version)).float().softmax(dim=1) for version in versions]
-        return [torch.stack(each).mean(dim=0)]
-
+    run = partial(_mean_of_versions, network, other_versions)
     return in_batches(network, pixels, spec, run, chosen)[0].cpu().numpy()
+
+
+def _mean_of_versions(
+    network: nn.Module,
+    other_versions: Callable[[Float32[Tensor, "n c h w"]], list[Float32[Tensor, "n c h w"]]],
+    prepared: Tensor,
+    to_layout: ToLayout,
+) -> Sequence[Tensor]:
+    versions = (prepared, *other_versions(prepared))
+    each = [network(to_layout(version)).float().softmax(dim=1) for version in versions]
+    return [torch.stack(each).mean(dim=0)]
 
 
 def in_distribution(
@@ -195,12 +200,12 @@ def features(
 
     The product of two rows is the cosine of the angle between them. The members' of an ensemble are concatenated.
     """
+    return in_batches(network, pixels, spec, partial(_unit_embeddings, network), chosen)[0].cpu()
 
-    def run(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
-        parts = [F.normalize(_penultimate(member, to_layout(prepared))) for member in members_of(network)]
-        return [F.normalize(torch.cat(parts, dim=1))]
 
-    return in_batches(network, pixels, spec, run, chosen)[0].cpu()
+def _unit_embeddings(network: nn.Module, prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
+    parts = [F.normalize(_penultimate(member, to_layout(prepared))) for member in members_of(network)]
+    return [F.normalize(torch.cat(parts, dim=1))]
 
 
 def _penultimate(network: nn.Module, prepared: Tensor) -> Float32[Tensor, "n features"]:

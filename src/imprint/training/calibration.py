@@ -16,9 +16,9 @@ from imprint.core.metrics import fit_temperature, tempered
 from imprint.models.classifier import Classifier
 from imprint.models.inference import (
     TTA_SHARE,
+    apply_tta,
     in_distribution,
     predict_with_embeddings,
-    test_time_augment,
     uncertainty_score,
 )
 from imprint.models.ood import fit_mahalanobis
@@ -57,7 +57,7 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
 
     plain, embeddings = predict_with_embeddings(network, pixels, seen_by)
     tta_below = float(np.quantile(plain.max(axis=1), TTA_SHARE))
-    probabilities = test_time_augment(network, pixels, seen_by, recipe.tta, plain, tta_below)
+    probabilities = apply_tta(network, pixels, seen_by, recipe.tta, plain, tta_below)
     temperature = fit_temperature(probabilities, labels)
     fitted_labels = torch.from_numpy(images.labels_among(images.class_names)[fitted])
     _, fitted_embeddings = predict_with_embeddings(network, images.pixels, spec, fitted)

@@ -66,7 +66,7 @@ def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
     prepared = _prepare(nodes, spec)
     probabilities, embeddings = nodes.splice("net", network.graph, prepared, [PROBABILITIES, EMBEDDINGS])
     if model.recipe.tta != "none":
-        probabilities = _test_time_augment(nodes, network.graph, model, prepared, probabilities)
+        probabilities = _apply_tta(nodes, network.graph, model, prepared, probabilities)
     logits = nodes.add("Log", nodes.add("Max", probabilities, nodes.weight(SMALLEST)))
     nodes.add("Softmax", nodes.add("Div", logits, nodes.weight(model.temperature)), axis=1, output=PROBABILITIES)
     _uncertainty(nodes, model, embeddings, prepared)
@@ -141,8 +141,8 @@ def _prepare(nodes: _Nodes, spec: InputSpec) -> str:
     return prepared
 
 
-def _test_time_augment(nodes: _Nodes, network: GraphProto, model: Classifier, prepared: str, found: str) -> str:
-    """Average over the views of the images with low confidence, as `inference.test_time_augment` does."""
+def _apply_tta(nodes: _Nodes, network: GraphProto, model: Classifier, prepared: str, found: str) -> str:
+    """Average over the views of the images with low confidence, as `inference.apply_tta` does."""
     limit = nodes.weight(model.tta_below)
     confidence = nodes.add("ReduceMax", found, nodes.weight([1]), keepdims=1)
     chosen = nodes.add("Squeeze", nodes.add("Less", confidence, limit), nodes.weight([1]))
