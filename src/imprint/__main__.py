@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+BAD_USAGE = 2  # the exit status of bad usage and bad input
 INTERRUPTED = 130  # the exit status by which shells know Ctrl-C: 128 and the signal's number
 NOTHING_KEPT = "run at Ctrl-C: stopped before there was anything to keep. Nothing was lost."
 
 
 def _failed(line: str) -> int:
     print(f"error: {line}", file=sys.stderr)
-    return 2
+    return BAD_USAGE
 
 
 def _stop(line: str) -> None:
@@ -64,14 +65,16 @@ def _run(app: Callable[..., int | None]) -> None:
             _handle(number, signal.default_int_handler)
         tune_malloc()
         with shown():
-            status = app(standalone_mode=False)
+            status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if not sys.argv[1:]:
+            status = BAD_USAGE
         if sys.stdout is not None:
             sys.stdout.flush()
     except typer.TyperException as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
-        message = " ".join(error.format_message().split())  # empty without a verb: the help has been printed
-        status = _failed(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.") if message else 2
+        message = " ".join(error.format_message().split())
+        status = _failed(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
     except StoppedError as error:
         _stop(str(error))
     except ImprintError as error:

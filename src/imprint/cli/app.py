@@ -22,18 +22,14 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True, help=DESCRIPTION)
 def version(
-    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Print the version, where asked, or the help where no verb is given."""
+    """Print the version, where asked; the help of the program itself is `DESCRIPTION`."""
     if show_version:
         from imprint import __version__
 
         print(f"imprint {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(2)
 
 
 for verb in (show, check, train, evaluate, predict, explain, compare, report, export, summary, cache):
