@@ -74,7 +74,8 @@ def _run(app: Callable[..., int | None]) -> None:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
         message = " ".join(error.format_message().split())
-        status = _failed(f"usage at imprint: {message.rstrip('.')}. Try imprint --help.")
+        message += "" if message.endswith((".", "?")) else "."
+        status = _failed(f"usage at imprint: {message} Try imprint --help.")
     except StoppedError as error:
         _stop(str(error))
     except ImprintError as error:
