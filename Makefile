@@ -25,11 +25,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@scripts/install-browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup
 
 # Between commits: everything but the tests marked slow.
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m "not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -21,6 +21,35 @@ import imprint  # noqa: E402
 from helpers import pixel_table  # noqa: E402
 
 
+# Files whose fixtures train a network, or start a browser, for the whole file: each stays on one worker.
+ONE_WORKER = (
+    "test_app.py test_browser.py test_calibration.py test_doctor.py test_error_analysis.py test_estimator.py "
+    "test_explanation.py test_glyph.py test_label_errors.py test_lesson.py test_ood_detector.py test_protocol.py "
+    "test_state.py"
+)
+# What `make test-fast` leaves out: files that take more than ten seconds, and single tests that take more than five.
+SLOW_FILES = (
+    "test_kills.py test_glyph.py test_browser.py test_build.py test_examples.py test_lesson.py test_ood_detector.py "
+    "test_no_hidden_effects.py test_fuzz.py test_estimator.py test_docs.py"
+)
+SLOW_TESTS = (
+    "test_nothing_copies_mapped_images_whole test_wrong_labels_come_first_with_the_right_one test_photos_are_learnt "
+    "test_ctrl_c_keeps_the_best_model test_ctrl_c_again_and_again_ends_in_one_line test_killed_and_taken_up "
+    "test_a_terminal_gets_a_bar_with_the_time_left test_confidence_fits_accuracy_on_images_not_seen "
+    "test_without_validation_new_digits_are_seldom_flagged_and_confidence_fits test_every_flipped_bit_is_noticed "
+    "test_an_ensemble_of_it_and_one_of_our_own test_training_does_not_import_torchs_compiler "
+    "test_a_missing_package_is_named_with_its_remedy test_int8_leaves_the_logging_of_its_host_alone"
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in ONE_WORKER.split():
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if item.path.name in SLOW_FILES.split() or getattr(item, "originalname", "") in SLOW_TESTS.split():
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def digits():
     return imprint.load("digits")
