@@ -20,7 +20,6 @@ jaxtyping.install_import_hook("imprint", "beartype.beartype")
 import imprint  # noqa: E402
 from helpers import pixel_table  # noqa: E402
 
-
 # Files whose fixtures train a network, or start a browser, for the whole file: each stays on one worker.
 ONE_WORKER = (
     "test_app.py test_browser.py test_calibration.py test_doctor.py test_error_analysis.py test_estimator.py "
