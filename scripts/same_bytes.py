@@ -48,7 +48,7 @@ def photos(folder):
 
 
 def imprint(checkout, *words):
-    environment = os.environ | {"PYTHONPATH": str(Path(checkout) / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(checkout) / "src")}
     return subprocess.Popen(
         [sys.executable, "-m", "imprint", *words],
         env=environment,

@@ -39,4 +39,4 @@ def write_short_run(images, folder, validation, epochs=3):
     history = dict.fromkeys(run.history, np.geomspace(2, 0.1, epochs).tolist())
     folder.mkdir(exist_ok=True)
     plan = make_plan(images, "quick", **fields)
-    write_run(replace(run, history=history, folder=folder), plan, {"command": "imprint train <b>"}, None)
+    write_run(replace(run, history=history, folder=folder), plan, {"command": "imprint train <b>"})

@@ -81,14 +81,14 @@ class Recipe:
     min_crop_area : float, default=1
         Take a random part of this share of the area at least, and enlarge it to the whole.
     hflip : {"auto", "yes", "no"}, default="no"
-        Turn left and right about in half of the images; ``"auto"`` asks `plan.may_hflip`.
+        Turn left and right about in half of the images; ``"auto"`` asks the class names.
     color_jitter : float, default=0
         Change saturation, contrast and brightness by up to this share.
     label_smoothing : float, default=0
         Share of the target spread evenly over all classes.
     ood_detector : str, default=""
         Name of a further network that learns to tell the images from copies turned, mirrored or joined of two; its
-        doubt is added to what makes a prediction unsure. Empty for none.
+        uncertainty is added to what makes a prediction unsure. Empty for none.
     tta : {"none", "shifts", "hflip", "auto"}, default="none"
         Where the model hesitates, average what it says of the image as it is and moved by a
         28th of its side in eight directions, or mirrored; ``"auto"`` mirrors where training did.
@@ -315,14 +315,14 @@ class RecipeFields(TypedDict, total=False):
     seed: int
 
 
-def parse_settings(settings: Iterable[str]) -> dict[str, str]:
-    """Split `key=value` texts, as ``--set`` takes them."""
-    fields: dict[str, str] = {}
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Read `key=value` texts, as ``--set`` takes them; raises `UsageError` where a key or a value's type is wrong."""
+    fields: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(setting, "--set", "it has no =", "Write --set key=value, such as --set epochs=3.")
-        fields[key.strip()] = text.strip()
+        fields[key.strip()] = _typed(key.strip(), text.strip(), "--set")
     return fields
 
 

@@ -125,7 +125,7 @@ def test_a_run_without_validation(run, digits, tmp_path):
         folder=tmp_path,
         history={key: run.history[key] for key in ("loss", "acc", "lr", "seconds")},
     )
-    write_run(blind, plan, {"command": "imprint train digits"}, None)
+    write_run(blind, plan, {"command": "imprint train digits"})
     page = read(write_report(tmp_path))
     assert "and not scored: no images were held out" in page
     assert 'class="note"' not in page

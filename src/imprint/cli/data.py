@@ -142,7 +142,7 @@ def cache(
         say(f"removed {removed / 1e6:,.1f} MB")
     entries = kept.entries()
     if as_json:
-        facts = [{"name": one.name, "images": one.images, "bytes": one.size, "used": one.used} for one in entries]
+        facts = [{"name": one.name, "pictures": one.images, "bytes": one.size, "used": one.used} for one in entries]
         print_json({"folder": str(kept.folder()), "limit": kept.limit(), "entries": facts})
     else:
         print(cache_table(str(kept.folder()), kept.limit(), entries))

@@ -11,6 +11,7 @@ from imprint.cli.options import (
     AsJson,
     Data,
     Model,
+    load_classifier,
     part_to_score,
     print_json,
     read_model,
@@ -51,12 +52,11 @@ def evaluate(
     facts, text = asdict(result), score_table(result)
     if clinic:
         from imprint.analysis.error_analysis import analyse_errors
-        from imprint.models.classifier import Classifier
         from imprint.report.tables import mistakes_table
         from imprint.runs.record import read_run
 
         learnt = training or read_run(model).read_images()[0]
-        diagnosed = analyse_errors(Classifier.load(model), images, learnt)
+        diagnosed = analyse_errors(load_classifier(model), images, learnt)
         facts |= {"mistakes": diagnosed.to_dicts()}
         text += f"\n\n{mistakes_table(diagnosed)}"
     if pictures is not None:
@@ -109,10 +109,9 @@ def explain(
 ) -> None:
     """Draw where a network looked in an image, its first filters, and what each layer makes of the image."""
     from imprint.analysis.explanation import explain as run_explanation
-    from imprint.models.classifier import Classifier
     from imprint.report.explanation_plots import save_explanation
 
-    explanation = run_explanation(Classifier.load(model), image, index, network)
+    explanation = run_explanation(load_classifier(model), image, index, network)
     output = output or Path(f"{Path(image).stem}{f'-{index}' if index else ''}-explained.png")
     save_explanation(explanation, output)
     if as_json:
@@ -193,14 +192,15 @@ def export(
     """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
     from dataclasses import asdict
 
-    from imprint.models.classifier import Classifier
     from imprint.models.model_file import MODEL_NAME
     from imprint.models.onnx.exporting import export as write
 
     path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
-    done = write(Classifier.load(model, device="cpu"), path, data, int8=int8)
+    done = write(load_classifier(model, device="cpu"), path, data, int8=int8)
     if as_json:
-        print_json(asdict(done) | {"path": str(path), "bytes": path.stat().st_size})
+        facts = asdict(done)
+        facts["pictures"] = facts.pop("proved_on")  # keys that others build on stay as they were
+        print_json(facts | {"path": str(path), "bytes": path.stat().st_size})
     else:
         print(done)
         if done.rounding is not None:
@@ -216,7 +216,6 @@ def summary(
     from dataclasses import asdict
 
     from imprint.core.errors import UsageError
-    from imprint.models.classifier import Classifier
     from imprint.models.summary import summarise_recipe
     from imprint.recipes import RECIPES
     from imprint.report.tables import fields_table, summary_table
@@ -225,7 +224,7 @@ def summary(
         recipe = RECIPES[what]
         layers = summarise_recipe(recipe)
     elif Path(what).exists():
-        model = Classifier.load(what)
+        model = load_classifier(what)
         recipe, layers = model.recipe, model.summary()
     else:
         remedy = f"Name a model or one of {', '.join(RECIPES)}."

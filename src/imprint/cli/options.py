@@ -13,6 +13,7 @@ from imprint.core.progress import say
 
 if TYPE_CHECKING:
     from imprint.data.images import LabelledImages
+    from imprint.models.classifier import Classifier
     from imprint.models.predictor import Predictor
 
 Data = Annotated[
@@ -52,12 +53,23 @@ def read_model(path: Path) -> Predictor:
     from imprint.models.model_file import check_model_file, find_model
 
     check_model_file(find_model(path))  # before torch is imported, which takes longer than refusing
-    from imprint.models.classifier import Classifier
     from imprint.runs.folder import unfinished_note
 
-    model, unfinished = Classifier.load(path), unfinished_note(path)
+    model, unfinished = load_classifier(path), unfinished_note(path)
     if unfinished:
         say(unfinished)
+    return model
+
+
+def load_classifier(path: str | Path, device: str = "auto") -> Classifier:
+    """Load a model, and compute with as many threads as this machine is fastest with: this process is ours."""
+    import torch
+
+    from imprint.models.classifier import Classifier
+    from imprint.models.hardware import choose_compute_config
+
+    model = Classifier.load(path, device)
+    torch.set_num_threads(choose_compute_config(next(model.network.parameters()).device, "float32").threads)
     return model
 
 

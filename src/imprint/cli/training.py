@@ -60,13 +60,16 @@ def train(
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
     checked_by, folder = share_or_data(validation), run or True
     if seeds == 1:
-        done = train_run(data, recipe, validation=checked_by, run=folder, **options, **fields)
-        facts, text = done.facts(), run_lines(done)
+        runs = iter([train_run(data, recipe, validation=checked_by, run=folder, **options, **fields)])
     else:
         runs = train_seeds(data, recipe, seeds=seeds, validation=checked_by, run=folder, **options, **fields)
-        facts = seeds_facts(runs)
-        text = "\n".join([*map(run_lines, runs), seeds_table(facts)])
+    ended = []
+    for done in runs:
+        ended.append(done)
+        if not as_json:
+            print(run_lines(done), flush=True)
+    facts = ended[0].facts() if seeds == 1 else seeds_facts(ended)
     if as_json:
         print_json(facts)
-    else:
-        print(text)
+    elif seeds > 1:
+        print(seeds_table(facts))

@@ -195,6 +195,8 @@ def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
     for entry in present:
         if removed < excess and entry.path != spare:
             removed += _remove(entry.path)
+    for path in (cache_folder() / "pictures").glob("*.pictures"):  # of versions before 0.2, which none can read now
+        removed += _remove(path)
     for path in folder().glob(f"*{UNFINISHED}"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED:

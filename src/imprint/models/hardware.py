@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
 TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
 MIN_SPEEDUP = 1.1  # over the first candidate; less is noise
 ROUNDS, REPEATS = 3, 2
+_checking = threading.Lock()
 _chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and precision
 
 
@@ -116,16 +118,24 @@ def choose_compute_config(device: torch.device, precision: str = "auto") -> Comp
     normalisation. The fastest of the correct ones is chosen. `precision` may restrict them.
     """
     key = (device.type, device.index or 0, precision)
-    if key not in _chosen:
-        _chosen[key] = _read_or_check(device, precision)
-    return _chosen[key]
+    with _checking:  # two self-checks at once would disturb each other's timing
+        if key not in _chosen:
+            _chosen[key] = _read_or_check(device, precision)
+        return _chosen[key]
+
+
+@contextmanager
+def own_compute_configs() -> Iterator[None]:
+    """Forget afterwards what `adopt_compute_configs` has adopted meanwhile."""
+    before = dict(_chosen)
+    try:
+        yield
+    finally:
+        _chosen.update(before)
 
 
 def adopt_compute_configs(device: torch.device, chosen: Mapping[str, ComputeConfig]) -> None:
-    """Compute as an earlier process did, for the rest of this one, since other ways round differently.
-
-    `chosen` holds configs by the precision that `choose_compute_config` is asked for.
-    """
+    """Compute as an earlier process did, since other ways round differently; by the precision that is asked for."""
     for precision, config in chosen.items():
         _chosen[device.type, device.index or 0, precision] = config
 
@@ -157,9 +167,7 @@ def self_check(device: torch.device, precision: str = "auto") -> ComputeConfig:
     precisions = ("float32", "bfloat16") if precision == "auto" else (precision,)
     layouts = (BLOCKED, CHANNELS_LAST) if device.type == "cpu" else (CHANNELS_LAST,)
     candidates = [ComputeConfig(p, layout, threads, 1.0, 0.0) for p in precisions for layout in layouts]
-    own_random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with compute_settings(threads), own_random_numbers, torch.inference_mode(False):
-        torch.manual_seed(0)
+    with compute_settings(threads), torch.inference_mode(False):
         probe = _Probe(device)
         expected = probe.results(plain)
         correct = [one for one in candidates if probe.error(one, expected) <= TOLERANCE[one.precision]]
@@ -187,8 +195,9 @@ class _Probe:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.pixels = torch.randn(128, 16, 14, 14, device=device)
-        self.filters = [torch.randn(32, fan // 9, 3, 3, device=device) / fan**0.5 for fan in (144, 288)]
+        own = torch.Generator(device).manual_seed(0)  # the host's random numbers are left alone
+        self.pixels = torch.randn(128, 16, 14, 14, device=device, generator=own)
+        self.filters = [torch.randn(32, fan // 9, 3, 3, device=device, generator=own) / fan**0.5 for fan in (144, 288)]
         self.scale, self.shift = torch.ones(32, device=device), torch.zeros(32, device=device)
 
     def results(self, config: ComputeConfig) -> list[Tensor]:

@@ -260,7 +260,7 @@ def _protocol_fault(kind: NetworkKind, channels: int) -> str:
         try:
             with torch.device("meta"):  # where a model file is compared with the network before anything is computed
                 kind.build(channels, side, side, classes)
-        except (RuntimeError, NotImplementedError) as error:
+        except Exception as error:  # whatever somebody's own network raises
             return f"it cannot be built on torch's meta device ({error})"
         network = kind.build(channels, side, side, classes)
         if not isinstance(network, nn.Module):

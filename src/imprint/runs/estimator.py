@@ -309,7 +309,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
             cause = "it is neither a dict nor a list"
             raise UsageError(f"settings {given!r}", WHERE, cause, 'Give {"epochs": 3} or ["epochs=3"].')
-        fields: dict[Any, Any] = dict(given if isinstance(given, Mapping) else parse_settings(map(str, given)))
+        fields: dict[Any, Any] = dict(given) if isinstance(given, Mapping) else parse_settings(map(str, given))
         for name in ("epochs", "batch_size", "learning_rate", "validation_fraction"):
             if (value := getattr(self, name)) is not None:
                 fields[name] = value

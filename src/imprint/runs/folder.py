@@ -27,6 +27,7 @@ from imprint.training.state import Checkpoint, ResumableRun
 
 HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
 VALIDATION_NAME, CURVES_NAME, PREDICTIONS_NAME = "validation.csv", "curves.png", "predictions.png"
+LOAD_OPTIONS = ("part", "side", "group", "allow_bad")
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
 
 
@@ -74,24 +75,32 @@ def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None
     now = {key: value for key, value in given.items() if value is not None}
     defaults = {"device": "auto", "allow_bad": 0.2, "command": command_line()}
     options = {**defaults, **before, **now, "folder": str(Path.cwd())}
+    if "data" not in options and resumed is not None:
+        cause, remedy = "it learnt from images made in Python", "Give them again: imprint.train(images, resume=FOLDER)."
+        raise UsageError("run", str(resumed.path.parent), cause, remedy)
     if "data" not in options:
         remedy = "Name the data, or a run that was stopped with --resume."
         raise UsageError("usage", "imprint train", "Missing argument DATA", remedy)
     return options
 
 
-def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
-    """Give the options that a checkpoint can hold: numbers and paths; images from elsewhere must be given again."""
+def _storable(options: Mapping[str, Any], plan: Plan) -> dict[str, str | float]:
+    """Give the options that a checkpoint can hold: numbers and paths; images made in Python must be given again."""
     stored: dict[str, str | float] = {}
     for key, value in options.items():
         if isinstance(value, LabelledImages):
             loaded = value.loaded_from
-            if loaded is not None and "part" not in loaded.options:  # a part is found by itself
-                stored[key] = loaded.path
+            if loaded is None or ("form" in loaded.options and "part" in loaded.options):  # a part is found by itself
+                continue
+            stored[key] = loaded.path
+            if key == "data":
+                stored |= {name: loaded.options[name] for name in LOAD_OPTIONS if name in loaded.options}
         elif isinstance(value, str | float | int):
             stored[key] = value
         elif isinstance(value, os.PathLike):
             stored[key] = os.fspath(value)
+    if isinstance(options.get("data"), LabelledImages) and "validation" not in options:
+        stored["validation"] = plan.recipe.validation_fraction  # what was divided is not divided once more
     return stored
 
 
@@ -109,7 +118,7 @@ def run_session(
         return
     with sole_writer(folder):
         remove_unfinished(folder)
-        checkpoint = Checkpoint(folder, plan, _storable(options))
+        checkpoint = Checkpoint(folder, plan, _storable(options, plan))
         checkpoint.epochs = len(resumed.epochs) if resumed is not None else 0
         try:
             yield checkpoint
@@ -145,8 +154,11 @@ def unfinished_note(path: Path) -> str:
     return f"{path} was stopped before its end: its best epoch so far is taken; {resume_command(path)} goes on"
 
 
-def write_run(run: Run, plan: Plan, options: Mapping[str, Any], tested: LabelledImages | None) -> None:
-    """Write what a run leaves into its folder, each file whole: model, history, recipe, scores and figures."""
+def write_run(run: Run, plan: Plan, options: Mapping[str, Any], with_result: bool = False) -> None:
+    """Write what a run leaves into its folder, each file whole: model, history, recipe, scores and figures.
+
+    `with_result` says that `write_result` will follow.
+    """
     folder = run.folder
     assert folder is not None
     run.model.save(folder / MODEL_NAME)
@@ -154,7 +166,7 @@ def write_run(run: Run, plan: Plan, options: Mapping[str, Any], tested: Labelled
     provenance = provenance_of(plan, str(options["command"]))
     for name, content in (
         (RECIPE_NAME, run.recipe.to_dict()),
-        (METRICS_NAME, run.facts()),
+        (METRICS_NAME, run.facts() | ({"result": str(folder / RESULT_NAME)} if with_result else {})),
         (PROVENANCE_NAME, provenance.to_dict()),
     ):
         with written_whole(folder / name) as temporary:
@@ -162,10 +174,14 @@ def write_run(run: Run, plan: Plan, options: Mapping[str, Any], tested: Labelled
     if plan.validation is not None and run.predictions is not None:
         _write_validation(run, plan, folder / VALIDATION_NAME)
     save_curves(run.history, folder / CURVES_NAME)
-    if tested is not None and run.result is not None:
-        run.result.write_csv(folder / RESULT_NAME)
+
+
+def write_result(run: Run, tested: LabelledImages) -> None:
+    """Write the predictions of the test images, and draw some of them; nothing where there is no folder."""
+    if run.folder is not None and run.result is not None:
+        run.result.write_csv(run.folder / RESULT_NAME)
         window = random_window(len(tested), run.recipe.seed)
-        save_predictions(tested, run.result, folder / PREDICTIONS_NAME, window)
+        save_predictions(tested, run.result, run.folder / PREDICTIONS_NAME, window)
 
 
 def _write_history(run: Run, path: Path) -> None:

@@ -125,7 +125,7 @@ def command_line() -> str:
     program, *arguments = sys.argv or [""]
     if program in ("", "-c") or "ipykernel" in program:
         return ""
-    if Path(program).stem in ("imprint", "__main__"):
+    if Path(program).stem == "imprint" or Path(program).parts[-2:] == ("imprint", "__main__.py"):
         return shlex.join(["imprint", *arguments])
     return shlex.join(["python", program, *arguments])
 

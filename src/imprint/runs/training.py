@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,17 +17,17 @@ from imprint.core.progress import say, shown, warn
 from imprint.core.scores import estimate_accuracy, score
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load, parts
-from imprint.models.hardware import choose_compute_config, compute_settings
+from imprint.models.hardware import choose_compute_config, compute_settings, own_compute_configs
 from imprint.models.networks import combine
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
-from imprint.runs.folder import end_session, new_run_folder, run_session, settle_options, write_run
+from imprint.runs.folder import end_session, new_run_folder, run_session, settle_options, write_result, write_run
 from imprint.runs.run import Run
 from imprint.training.calibration import calibrate
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
 from imprint.training.plan import Plan, decoding_side, make_plan
-from imprint.training.state import ResumableRun, TrainingState, read_resumable_run, start_network
+from imprint.training.state import TrainingState, start_network
 
 
 def train(
@@ -108,7 +109,7 @@ def train(
         if resumed is not None:
             resumed.check(plan)
         folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
-        with run_session(folder, plan, options, resumed) as checkpoint, _settings(plan):
+        with run_session(folder, plan, options, resumed) as checkpoint, own_compute_configs(), _settings(plan):
             state = start_network(plan) if resumed is None else resumed.restore(plan)
             if resumed is not None:
                 say(f"resumed after epoch {len(state.epochs)}")
@@ -131,10 +132,12 @@ def train(
                 interrupted = True
                 _keep_best(state)
             trained = replace(_finish(state, detector, interrupted), folder=folder)
+            if folder is not None:
+                write_run(trained, plan, options, tested is not None)
             if tested is not None:
                 trained = replace(trained, result=trained.model.predict(tested))
+                write_result(trained, tested)
             if checkpoint is not None:
-                write_run(trained, plan, options, tested)
                 end_session(checkpoint, interrupted)
         return trained
 
@@ -153,11 +156,11 @@ def train_seeds(
     device: str | None = None,
     verbose: bool = True,
     **fields: Unpack[RecipeFields],
-) -> list[Run]:
+) -> Iterator[Run]:
     """Train several runs that differ in their seed alone, to see how far chance moves the score; see `train`.
 
-    Within a `run` folder that is named, each has its own: seed-7, seed-8 and so on. Ctrl-C ends the series. Raises
-    `UsageError` where no images are held out, since then there is nothing to compare.
+    Within a `run` folder that is named, each has its own: seed-7, seed-8 and so on. Gives each run as it ends; Ctrl-C
+    ends the series. Raises `UsageError` where no images are held out, since then there is nothing to compare.
     """
     if resume is not None:
         raise UsageError(f"--seeds {seeds}", "--resume", "one run is resumed at a time", "Leave --seeds out.")
@@ -168,15 +171,15 @@ def train_seeds(
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
             raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
-        runs = list[Run]()
-        for seed in range(plan.recipe.seed, plan.recipe.seed + seeds):
+        last = plan.recipe.seed + seeds - 1
+        plan.recipe.with_fields({"seed": last}, "--seeds")  # a seed too large is refused before the first run
+        for seed in range(plan.recipe.seed, last + 1):
             fields["seed"] = seed
             folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
             done = train(plan.images, recipe, validation=checked, test=tested, run=folder, device=device, **fields)
-            runs.append(done)
+            yield done
             if done.interrupted:
                 break
-    return runs
 
 
 def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
@@ -203,15 +206,16 @@ def _read_data(
     if isinstance(data, LabelledImages):
         images = data
     else:
-        side = decoding_side(recipe, **fields)
-        images = load(data, side=side, group=options.get("group"), allow_bad=options["allow_bad"])
+        side = options.get("side") or decoding_side(recipe, **fields)
+        part, group = options.get("part"), options.get("group")
+        images = load(data, part=part, side=side, group=group, allow_bad=options["allow_bad"])
     form = InputSpec.from_shape(images.shape)
     if validation is None:
         divided = not isinstance(data, LabelledImages) and "validation" in parts(data)
         return images, load(data, part="validation", spec=form) if divided else None
-    if isinstance(validation, float | int | LabelledImages):
-        return images, validation
-    return images, load(validation, spec=form)
+    if isinstance(validation, Real):
+        return images, float(validation)
+    return images, validation if isinstance(validation, LabelledImages) else load(validation, spec=form)
 
 
 def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
@@ -234,7 +238,11 @@ def _settings(plan: Plan) -> Iterator[None]:
         warn(warning)
     devices = [plan.device] if plan.device.type == "cuda" else []
     with compute_settings(compute.threads), torch.random.fork_rng(devices):
-        torch.manual_seed(plan.recipe.seed)
+        torch.default_generator.manual_seed(plan.recipe.seed)  # torch.manual_seed would reseed every GPU for good
+        if plan.device.type == "cuda":
+            torch.cuda.default_generators[plan.device.index or 0].manual_seed(plan.recipe.seed)
+        if plan.device.type == "mps":
+            torch.mps.manual_seed(plan.recipe.seed)
         yield
 
 

@@ -18,7 +18,7 @@ from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.split import split
 from imprint.models.hardware import choose_device
-from imprint.models.networks import input_size, normalisation
+from imprint.models.networks import input_size, network_kind, normalisation
 from imprint.preprocessing.glyph import learn_glyph_form
 from imprint.preprocessing.input_spec import InputSpec, describe
 from imprint.recipes import PHOTOS, QUICK, Recipe, RecipeFields, find_recipe
@@ -128,9 +128,15 @@ def may_hflip(images: LabelledImages) -> tuple[bool, str]:
 
 
 def decoding_side(recipe: str | Recipe | None, **fields: Unpack[RecipeFields]) -> int:
-    """Tell at which shorter side, in pixels, to decode photos of different sizes: above what the network takes."""
+    """Tell at which shorter side, in pixels, to decode photos of different sizes: above what the network takes.
+
+    Raises `UsageError` where the recipe, a field or a network's name makes no sense.
+    """
     settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or PHOTOS.name)
-    return max(128, settled.with_fields(fields).largest_side)
+    settled = settled.with_fields(fields, "train")
+    for name in settled.all_networks:
+        network_kind(name)  # a wrong name is refused before images are decoded
+    return max(128, settled.largest_side)
 
 
 def data_fingerprint(plan: Plan) -> str:
@@ -162,11 +168,11 @@ def _settled_recipe(
     settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
     if settled is None:
         settled, reason = choose_recipe(images.shape)
-    settled = settled.with_fields(fields)
+    settled = settled.with_fields(fields, "train")
     if isinstance(validation, LabelledImages):
         settled = replace(settled, validation_fraction=0.0)
     elif validation is not None:
-        settled = settled.with_fields({"validation_fraction": validation})
+        settled = settled.with_fields({"validation_fraction": validation}, "train")
     return settled, reason
 
 
