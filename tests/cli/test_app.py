@@ -269,6 +269,9 @@ BAD_COMMANDS = {
     "no argument": (["train"], "Missing argument"),
     "no option": (["train", "train.csv", "--epochs", "3"], "No such option"),
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
+    "a setting that is an option": (["train", "train.csv", "--set", "device=cpu"], "field 'device' at --set"),
+    "no network": (["train", "train.csv", "--set", "networks=foo"], "network 'foo' at networks"),
+    "the last of the seeds": (["train", "train.csv", "--seeds", "2", "--seed", "4294967295"], "seed=4294967296"),
     "a bad setting": (["train", "train.csv", "--set", "epochs=0"], "epochs=0"),
     "a bad share": (["train", "train.csv", "--validation", "2"], "validation_fraction"),
     "no labels": (["train", "test.csv"], "Training needs at least two classes"),
@@ -589,3 +592,19 @@ def test_shells_complete_verbs_and_options(tmp_path):
         script = "import sys; sys.argv = ['imprint']; from imprint.__main__ import main; main()"
         done = subprocess.run([sys.executable, "-c", script], env=os.environ | words, capture_output=True, text=True)
         assert offered in done.stdout.split(), done.stderr
+
+
+def test_the_keys_of_json_that_others_build_on(lesson, digits_csv, divided, tmp_path):
+    def keys(*arguments):
+        return set(json.loads(imprint(*arguments, "--json", cwd=digits_csv).stdout))
+
+    run = "runs/0001-tutorial"
+    exported = "path pictures images viewed same difference flags rounding bytes"
+    assert keys("export", run, "-o", tmp_path / "a.onnx") == set(exported.split())
+    assert keys("report", run, "-o", tmp_path / "a.html") == {"report"}
+    assert keys("check", "train.csv", "--no-labels") == {"images", "classes", "findings", "notes"}
+    imprint("show", "images", cwd=divided)
+    entry = json.loads(imprint("cache", "--json", cwd=divided).stdout)["entries"][0]
+    assert set(entry) == {"name", "pictures", "bytes", "used"}
+    compared = "images accuracy difference interval only_first only_second p_value verdict"
+    assert keys("compare", run, run, "labelled.csv") == set(compared.split())

@@ -82,7 +82,7 @@ def test_nearest_are_scikit_learns(model, digits):
 def test_an_ensembles_are_its_members_together(model, digits):
     pixels = digits.pixels[:5]
     one = features(model.network, pixels, model.spec)
-    two = features(Ensemble([model.network, model.network]), pixels, model.spec)
+    two = features(Ensemble([model.network, model.network]).eval(), pixels, model.spec)
     assert two.shape == (5, 2 * one.shape[1])
     assert torch.allclose(two @ two.T, one @ one.T, atol=1e-5)
 

@@ -4,8 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import imprint
+from helpers import pixel_table
 from imprint import RECIPES, Classifier, UsageError
 from imprint.core.errors import StoppedError
 from imprint.core.scores import read_labelled_predictions
@@ -143,3 +145,46 @@ def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(8) as threads:
         folders = list(threads.map(lambda _: new_run_folder("quick", True, parent=tmp_path / "runs"), range(40)))
     assert sorted(folder.name for folder in folders) == [f"{place:04}-quick" for place in range(1, 41)]
+
+
+def killed_in_the_second_epoch(images, folder, monkeypatch, **options):
+    def killed(*arguments):
+        raise SystemExit
+
+    monkeypatch.setattr("imprint.runs.training.calibrate", killed)
+    with pytest.raises(SystemExit):
+        imprint.train(images, "quick", epochs=1, min_steps=2, run=folder, device="cpu", verbose=False, **options)
+    monkeypatch.undo()
+
+
+def test_images_loaded_in_python_are_found_again_with_their_groups(digits, tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text(pixel_table(digits[:200]))
+    killed_in_the_second_epoch(imprint.load(tmp_path / "train.csv"), tmp_path / "run", monkeypatch)
+    resumed = imprint.train(resume=tmp_path / "run", verbose=False)
+    assert resumed.validation.images == 16
+    folder = tmp_path / "images"
+    for place in range(60):
+        target = folder / digits.class_names[digits.labels[place]] / f"person{place % 6}-{place}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.pixels[place, 0]).save(target)
+    grouped = imprint.load(folder, group=r"person(\d)", side=64)
+    killed_in_the_second_epoch(grouped, tmp_path / "second", monkeypatch, validation=0.3)
+    assert imprint.train(resume=tmp_path / "second", verbose=False).expected.images > 10
+
+
+def test_a_part_is_not_divided_once_more(digits, tmp_path, monkeypatch):
+    for part, places in (("train", range(0, 80)), ("val", range(80, 120))):
+        for place in places:
+            target = tmp_path / "d" / part / digits.class_names[digits.labels[place]] / f"{place}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.pixels[place, 0]).save(target)
+    images = imprint.load(tmp_path / "d")
+    killed_in_the_second_epoch(images, tmp_path / "run", monkeypatch)
+    assert imprint.train(resume=tmp_path / "run", verbose=False).validation.images < 10
+
+
+def test_images_made_in_python_must_be_given_again(digits, tmp_path, monkeypatch):
+    killed_in_the_second_epoch(digits[:100], tmp_path / "run", monkeypatch)
+    with pytest.raises(UsageError, match=r"it learnt from images made in Python\. Give them again"):
+        imprint.train(resume=tmp_path / "run", verbose=False)
+    assert imprint.train(digits[:100], resume=tmp_path / "run", verbose=False).validation.images == 8

@@ -27,7 +27,7 @@ from imprint.training.calibration import calibrate
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
 from imprint.training.plan import Plan, decoding_side, make_plan
-from imprint.training.state import TrainingState, start_network
+from imprint.training.state import ResumableRun, TrainingState, read_resumable_run, start_network
 
 
 def train(
