@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # typing's own takes as long to import as Python to start
 if TYPE_CHECKING:
     from imprint.analysis.doctor import check as check
     from imprint.analysis.error_analysis import ErrorAnalysis as ErrorAnalysis
+    from imprint.analysis.error_analysis import Mistake as Mistake
     from imprint.analysis.error_analysis import analyse_errors as analyse_errors
     from imprint.analysis.evaluation import Comparison as Comparison
     from imprint.analysis.evaluation import compare as compare
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from imprint.core.errors import ImprintError as ImprintError
     from imprint.core.errors import ModelFileError as ModelFileError
     from imprint.core.errors import UsageError as UsageError
+    from imprint.core.scores import AccuracyEstimate as AccuracyEstimate
     from imprint.core.scores import Score as Score
     from imprint.data.images import LabelledImages as LabelledImages
+    from imprint.data.images import LoadedFrom as LoadedFrom
     from imprint.data.load import load as load
     from imprint.data.quality import Finding as Finding
     from imprint.data.quality import Findings as Findings
@@ -27,8 +30,13 @@ if TYPE_CHECKING:
     from imprint.models.networks import register_network as register_network
     from imprint.models.onnx.classifier import OnnxClassifier as OnnxClassifier
     from imprint.models.onnx.exporting import Exported as Exported
+    from imprint.models.onnx.exporting import Rounding as Rounding
     from imprint.models.onnx.exporting import export as export
+    from imprint.models.ood import MahalanobisScore as MahalanobisScore
     from imprint.models.predictor import Predictions as Predictions
+    from imprint.models.predictor import Predictor as Predictor
+    from imprint.models.summary import Layer as Layer
+    from imprint.preprocessing.glyph import GlyphForm as GlyphForm
     from imprint.preprocessing.input_spec import InputSpec as InputSpec
     from imprint.recipes import RECIPES as RECIPES
     from imprint.recipes import Recipe as Recipe
@@ -39,32 +47,40 @@ if TYPE_CHECKING:
 
 # Read on first use, so that `imprint --help` need not wait for torch.
 _HOMES = {
+    "AccuracyEstimate": "imprint.core.scores",
     "Classifier": "imprint.models.classifier",
-    "ErrorAnalysis": "imprint.analysis.error_analysis",
+    "Comparison": "imprint.analysis.evaluation",
     "DataError": "imprint.core.errors",
-    "Exported": "imprint.models.onnx.exporting",
+    "ErrorAnalysis": "imprint.analysis.error_analysis",
     "Explanation": "imprint.analysis.explanation",
+    "Exported": "imprint.models.onnx.exporting",
     "Finding": "imprint.data.quality",
     "Findings": "imprint.data.quality",
+    "GlyphForm": "imprint.preprocessing.glyph",
     "ImageClassifier": "imprint.runs.estimator",
     "ImprintError": "imprint.core.errors",
+    "InputSpec": "imprint.preprocessing.input_spec",
     "LabelledImages": "imprint.data.images",
+    "Layer": "imprint.models.summary",
+    "LoadedFrom": "imprint.data.images",
+    "MahalanobisScore": "imprint.models.ood",
+    "Mistake": "imprint.analysis.error_analysis",
     "ModelFileError": "imprint.core.errors",
     "OnnxClassifier": "imprint.models.onnx.classifier",
     "Predictions": "imprint.models.predictor",
+    "Predictor": "imprint.models.predictor",
     "RECIPES": "imprint.recipes",
     "Recipe": "imprint.recipes",
+    "Rounding": "imprint.models.onnx.exporting",
     "Run": "imprint.runs.run",
     "Score": "imprint.core.scores",
     "UsageError": "imprint.core.errors",
-    "Comparison": "imprint.analysis.evaluation",
-    "InputSpec": "imprint.preprocessing.input_spec",
-    "compare": "imprint.analysis.evaluation",
-    "check": "imprint.analysis.doctor",
     "analyse_errors": "imprint.analysis.error_analysis",
+    "check": "imprint.analysis.doctor",
+    "compare": "imprint.analysis.evaluation",
     "evaluate": "imprint.analysis.evaluation",
-    "export": "imprint.models.onnx.exporting",
     "explain": "imprint.analysis.explanation",
+    "export": "imprint.models.onnx.exporting",
     "load": "imprint.data.load",
     "register_network": "imprint.models.networks",
     "train": "imprint.runs.training",

@@ -466,6 +466,9 @@ RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHO
 
 def find_recipe(name: str) -> Recipe:
     """Find a recipe by name, or read a recipe.json that a run wrote; raises `UsageError` where there is none."""
+    if not isinstance(name, str):
+        cause = f"{type(name).__name__} is neither a name nor a Recipe"
+        raise UsageError("recipe", "train", cause, 'Give "quick".')
     if name in RECIPES:
         return RECIPES[name]
     try:

@@ -196,6 +196,7 @@ def test_colour_images(digits):
         (lambda d: (d, {"device": "cuda:99"}), "device 'cuda:99' at --device"),
         (lambda d: (d, {"device": "banana"}), "device 'banana' at --device"),
         (lambda d: (d, {"recipe": "fast"}), "there is no such recipe"),
+        (lambda d: (d, {"recipe": "quick", "networks": "foo"}), "there is no such network"),
         (lambda d: (d, {"epochs": 0}), "epochs=0"),
     ],
 )
@@ -366,3 +367,11 @@ def test_training_does_not_import_torchs_compiler(recipe):
 imprint.train(imprint.load("digits"), "{recipe}", epochs=1, steps_per_epoch=2, verbose=False)
 sys.exit("torch._dynamo" in sys.modules)"""
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"run": 5}, "run at train"), ({"resume": 5}, "resume at train")])
+def test_what_is_no_path_is_refused(unchecked, digits, options, words):
+    with pytest.raises(UsageError, match=words):
+        imprint.train(digits, "quick", verbose=False, **options)
+    with pytest.raises(UsageError, match="int is neither a name nor a Recipe"):
+        imprint.train(digits, 5, verbose=False)

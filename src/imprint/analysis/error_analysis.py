@@ -39,9 +39,25 @@ MAX_TRAINING = 50_000  # training images among which neighbours are searched
 class Mistake:
     """One image that the model predicts wrongly, and why.
 
-    `image` is a position among the images examined, `neighbours` are positions of the nearest training images, the
-    nearest first; `label` and `predicted` are positions in the model's classes, `cause` is one of `CAUSES`.
-    `strangeness` is the mean distance to the neighbours, where 1 is the limit of "unlike".
+    Parameters
+    ----------
+    image : int
+        Position among the images examined.
+    cause : {"unlike", "mislabelled", "ambiguous", "fault"}
+        The likeliest reason.
+    label, predicted : int
+        Positions in the model's classes.
+    confidence, label_probability : float
+        What the model gave the predicted class, and the label.
+    strangeness : float
+        Mean distance to the neighbours; 1 is the limit of "unlike".
+    neighbours : tuple of int
+        Positions of the nearest training images, the nearest first.
+
+    Examples
+    --------
+    >>> Mistake(4, "ambiguous", 1, 7, 0.6, 0.3, 0.4, (12, 3, 9)).cause
+    'ambiguous'
     """
 
     image: int

@@ -146,10 +146,25 @@ def score(
 
 @dataclass(frozen=True)
 class AccuracyEstimate:
-    """Accuracy to expect on new images, from `images` held out.
+    """Accuracy to expect on new images, from images held out.
 
-    In 95 of 100 runs `interval` holds the accuracy of this very model on endlessly many images from the same source.
-    `effective` is how many independent images those held out are worth, `tries` how many epochs they chose the best of.
+    Parameters
+    ----------
+    accuracy : float
+        Of the images held out.
+    interval : tuple of float
+        In 95 of 100 runs it holds the accuracy of this very model on endlessly many images from the same source.
+    images : int
+        How many were held out.
+    effective : float
+        How many independent images those are worth, since images of a group err together.
+    tries : int
+        How many epochs they chose the best of.
+
+    Examples
+    --------
+    >>> print(AccuracyEstimate(0.98, (0.94, 0.99), 144, 144.0, 1))
+    expect 0.9800 on new images like these, from 0.9400 to 0.9900 (95 % interval, from 144 images held out)
     """
 
     accuracy: float
@@ -168,7 +183,18 @@ class AccuracyEstimate:
         return f"expect {self.accuracy:.4f} on new images like these, from {low:.4f} to {high:.4f} ({because})"
 
     def facts(self) -> dict[str, Any]:
-        """Give what `train --json` prints."""
+        """Give what ``imprint train --json`` prints.
+
+        Returns
+        -------
+        dict
+            `accuracy` and `interval`.
+
+        Examples
+        --------
+        >>> AccuracyEstimate(0.98, (0.94, 0.99), 144, 144.0, 1).facts()
+        {'accuracy': 0.98, 'interval': [0.94, 0.99]}
+        """
         return {"accuracy": self.accuracy, "interval": list(self.interval)}
 
 

@@ -24,7 +24,22 @@ WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 
 @dataclass(frozen=True)
 class LoadedFrom:
-    """Where `load` read images: a path, absolute but for bundled sets, and the options that it was given."""
+    """Where `load` read images.
+
+    Parameters
+    ----------
+    path : str
+        Absolute, but for bundled sets.
+    options : dict
+        What `load` was told: `part`, `side`, `group`, `allow_bad`, and as `form` the channels, height and width that
+        the images were brought into.
+
+    Examples
+    --------
+    >>> from imprint import load
+    >>> load("digits").loaded_from.path
+    'digits'
+    """
 
     path: str
     options: dict[str, Any]

@@ -236,43 +236,51 @@ def register_network(
     where = "register_network"
     if name in BUILT_IN:
         raise UsageError(f"network {name!r}", where, "Imprint has one of that name", "Choose another name.")
-    if not re.fullmatch(r"[\w.-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         cause = "a name has letters, digits, -, _ and . only"
         raise UsageError(f"network {name!r}", where, cause, "Choose another name.")
-    kind = NetworkKind(build, smallest_side, tuple(map(float, mean)), tuple(map(float, std)))
-    channels = max(len(kind.mean), len(kind.std))
     try:
+        kind = NetworkKind(build, int(smallest_side), tuple(map(float, mean)), tuple(map(float, std)))
+        channels = max(len(kind.mean), len(kind.std))
         check_normalisation(kind.mean, kind.std, channels)
-    except ValueError as error:
-        raise UsageError(f"network {name!r}", where, str(error), "Give one number a channel, or one.") from None
-    cause = _protocol_fault(kind, channels)
-    if cause:
+        if kind.smallest_side < 1:
+            raise ValueError("smallest_side is at least 1")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"network {name!r}", where, str(error), "Give mean and std one number a channel.") from None
+    faults = [_protocol_fault(kind, tried) for tried in ((1, 3) if channels == 1 else (channels,))]
+    if all(faults):  # a network may be for grey or for colour images only
         remedy = "See imprint.register_network for what it must do."
-        raise UsageError(f"network {name!r}", where, cause, remedy)
+        raise UsageError(f"network {name!r}", where, faults[0], remedy)
     NETWORKS[name] = kind
 
 
-@torch.no_grad()
 def _protocol_fault(kind: NetworkKind, channels: int) -> str:
     """Try a network on blank images; say what it lacks of the protocol, or nothing."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return _protocol_lack(kind, channels)
+    except Exception as error:  # whatever somebody's own code raises
+        return f"with {channels}-channel images it raises {type(error).__name__} ({error})"
+
+
+def _protocol_lack(kind: NetworkKind, channels: int) -> str:
     side, classes = max(kind.smallest_side, USUAL_SIDE), 3
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):  # where a model file is compared with the network before anything is computed
-                kind.build(channels, side, side, classes)
-        except Exception as error:  # whatever somebody's own network raises
-            return f"it cannot be built on torch's meta device ({error})"
-        network = kind.build(channels, side, side, classes)
-        if not isinstance(network, nn.Module):
-            return "its build gives no nn.Module"
-        missing = [name for name in PROTOCOL if not hasattr(network, name)]
-        if missing:
-            return f"it has no {' and no '.join(missing)}"
-        network.eval()
-        images = torch.zeros(2, channels, side, side)
-        features = cast(Any, network).forward_features(images)
-        embedding = cast(Any, network).forward_head(features, pre_logits=True)
-        logits = cast(Any, network).forward_head(features)
+    try:
+        with torch.device("meta"):  # where a model file is compared with the network before anything is computed
+            kind.build(channels, side, side, classes)
+    except (RuntimeError, NotImplementedError) as error:
+        return f"it cannot be built on torch's meta device ({error})"
+    network = kind.build(channels, side, side, classes)
+    if not isinstance(network, nn.Module):
+        return "its build gives no nn.Module"
+    missing = [name for name in PROTOCOL if not hasattr(network, name)]
+    if missing:
+        return f"it has no {' and no '.join(missing)}"
+    network.eval()
+    images = torch.zeros(2, channels, side, side)
+    features = cast(Any, network).forward_features(images)
+    embedding = cast(Any, network).forward_head(features, pre_logits=True)
+    logits = cast(Any, network).forward_head(features)
     if embedding.flatten(1).shape != (2, network.num_features):
         return f"forward_head with pre_logits gives {embedding.flatten(1).shape[1]} numbers, not its num_features"
     if logits.shape != (2, classes) or not torch.allclose(network(images), logits, atol=1e-4):

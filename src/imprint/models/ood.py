@@ -74,10 +74,27 @@ def _channel_means(activations: Float32[Tensor, "n c h w"] | Float32[Tensor, "n 
 
 @dataclass(frozen=True, eq=False)
 class MahalanobisScore:
-    """A Gaussian of the training images' embeddings for each class (Lee et al., arXiv:1807.03888).
+    """A Gaussian of the training images' embeddings for each class.
 
-    `whitening` turns the difference between an embedding and its class's mean, `centres`, into numbers of unit variance
-    that are uncorrelated; one matrix for all classes where one for each would be too large.
+    Parameters
+    ----------
+    centres : Tensor of float32, shape (classes, features)
+        The mean embedding of each class.
+    whitening : Tensor of float32, shape (classes or 1, features, features)
+        Turns the difference between an embedding and its class's mean into uncorrelated numbers of unit variance; one
+        matrix for all classes where one for each would be too large.
+
+    References
+    ----------
+    Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
+    arXiv:1807.03888.
+
+    Examples
+    --------
+    >>> import torch
+    >>> one = MahalanobisScore(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.eye(2)[None])
+    >>> one.distances(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([0, 1]))
+    tensor([1., 4.])
     """
 
     centres: Float32[Tensor, "classes features"]
@@ -88,7 +105,24 @@ class MahalanobisScore:
     ) -> Float32[Tensor, " n"]:
         """Compute the squared Mahalanobis distance from the predicted class's mean.
 
-        About the number of features for an image like the training images, tens to thousands of times that for others.
+        Parameters
+        ----------
+        embeddings : Tensor of float32, shape (n, features)
+            Of images.
+        predicted : Tensor of int64, shape (n,)
+            The class that each is taken for.
+
+        Returns
+        -------
+        Tensor of float32, shape (n,)
+            About the number of features for an image like those trained on, tens to thousands of times that for others.
+
+        Examples
+        --------
+        >>> import torch
+        >>> one = MahalanobisScore(torch.zeros(1, 2), torch.eye(2)[None])
+        >>> one.distances(torch.tensor([[3.0, 4.0]]), torch.tensor([0]))
+        tensor([25.])
         """
         found = embeddings.new_empty(len(embeddings))
         for label in predicted.unique().tolist():
@@ -98,7 +132,24 @@ class MahalanobisScore:
         return found
 
     def to(self, device: torch.device) -> MahalanobisScore:
-        """Copy it to another device."""
+        """Copy it to another device.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to compute.
+
+        Returns
+        -------
+        MahalanobisScore
+            The same numbers there.
+
+        Examples
+        --------
+        >>> import torch
+        >>> MahalanobisScore(torch.zeros(1, 2), torch.eye(2)[None]).to(torch.device("cpu")).centres.device
+        device(type='cpu')
+        """
         return MahalanobisScore(self.centres.to(device), self.whitening.to(device))
 
 

@@ -161,7 +161,23 @@ class Predictions:
 
 
 class Predictor(ABC):
-    """What every model does with images, by `_compute` alone. Several threads may use one model at once."""
+    """What `Classifier` and `OnnxClassifier` do with images; several threads may use one at once.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        What it tells apart, in the order of its probabilities.
+    spec : InputSpec
+        What it expects of an image.
+    unsure_above : float
+        Uncertainty above which a prediction is unsure.
+
+    Examples
+    --------
+    >>> import imprint
+    >>> issubclass(imprint.Classifier, Predictor), issubclass(imprint.OnnxClassifier, Predictor)
+    (True, True)
+    """
 
     class_names: tuple[str, ...]
     spec: InputSpec

@@ -30,8 +30,24 @@ KERAS_TYPES: dict[type[nn.Module], str] = {
 class Layer:
     """One line of a network's summary.
 
-    `output_shape` has None for the number of images, then rows, columns and channels, or features; of a layer that was
-    not called nothing else. `parameters` counts running averages too, `trainable` only what gradients change.
+    Parameters
+    ----------
+    name : str
+        Of the layer; of an ensemble after the member's number.
+    type : str
+        As Keras calls it, else the module's class.
+    output_shape : tuple of int or None
+        None for the number of images, then rows, columns and channels, or features; of a layer that was not called
+        nothing else.
+    parameters : int
+        Numbers that it holds, running averages too.
+    trainable : int
+        Those that gradients change.
+
+    Examples
+    --------
+    >>> Layer("conv2d", "Conv2D", (None, 24, 24, 30), 780, 780).parameters
+    780
     """
 
     name: str

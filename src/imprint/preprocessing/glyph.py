@@ -24,11 +24,32 @@ BOX_SCALE = 0.83
 
 @dataclass(frozen=True)
 class GlyphForm:
-    """The form of the glyphs that a model was trained on; its constructor raises `ValueError` for impossible numbers.
+    """The form of the glyphs that a model was trained on.
 
-    Lengths are in pixels of the `height` × `width` training images, the levels `ground` and `ink` from 0 to 255. `box`
-    is the longer side of the ink's bounding box, `stroke` the width of strokes. `centring` says which centre the glyphs
-    have in common, of mass or of the box; it lies at `centre_row`, `centre_column`, 0 being the first pixel's middle.
+    Parameters
+    ----------
+    height, width : int
+        Of the training images, in pixels; other lengths are in these pixels too.
+    ground, ink : int
+        Levels from 0 to 255.
+    box : float
+        Longer side of the ink's bounding box.
+    centring : {"mass", "box"}
+        Which centre the glyphs have in common.
+    centre_row, centre_column : float
+        Where that lies; 0 is the middle of the first pixel.
+    stroke : float
+        Width of strokes.
+
+    Raises
+    ------
+    ValueError
+        When the numbers are impossible.
+
+    Examples
+    --------
+    >>> GlyphForm(28, 28, 0, 255, 20.0, "mass", 13.5, 13.5, 2.4).box
+    20.0
     """
 
     height: int
@@ -49,7 +70,24 @@ class GlyphForm:
             raise ValueError("the form of glyphs")
 
     def holds(self, image: UInt8[ndarray, "h w c"]) -> bool:
-        """Whether an image has this form already: size, grey, ground and polarity."""
+        """Whether an image has this form already: size, grey, ground and polarity.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (h, w, c)
+            The image.
+
+        Returns
+        -------
+        bool
+            True where nothing is to be done.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> GlyphForm(28, 28, 0, 255, 20.0, "mass", 13.5, 13.5, 2.4).holds(np.zeros((28, 28, 1), np.uint8))
+        True
+        """
         if image.shape[:2] != (self.height, self.width) or (image != image[..., :1]).any():
             return False
         ground = np.abs(image[..., 0].astype(int) - self.ground) <= GROUND_TOLERANCE

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -101,6 +102,7 @@ def train(
     """
     with shown(verbose):
         tune_malloc()
+        _check_folders(run=run, resume=resume)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test}
         options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
@@ -180,6 +182,13 @@ def train_seeds(
             yield done
             if done.interrupted:
                 break
+
+
+def _check_folders(**folders: object) -> None:
+    """Refuse what is no path, and no truth value or None either."""
+    for name, folder in folders.items():
+        if not isinstance(folder, str | PathLike | bool | None):
+            raise UsageError(name, "train", f"{type(folder).__name__} is no path", f'Give {name}="runs/mine".')
 
 
 def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:

@@ -73,7 +73,7 @@ def make_plan(
     Raises `DataError` where labels are missing, name one class only, or validation images do not fit, `UsageError`
     where recipe, field or device makes no sense.
     """
-    _check_arguments(images, recipe, validation)
+    _check_arguments(images, validation)
     settled, reason = _settled_recipe(images, recipe, validation, fields)
     settled, hflip_reason = _settled_hflip(images, settled)
     labels = _checked_labels(images)
@@ -148,11 +148,9 @@ def data_fingerprint(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def _check_arguments(images: Any, recipe: Any, validation: Any) -> None:
+def _check_arguments(images: Any, validation: Any) -> None:
     """Refuse arguments of a kind that cannot be meant."""
     expect_images(images, "train")
-    if not isinstance(recipe, str | Recipe | None):
-        raise UsageError("recipe", "train", f"{kind_of(recipe)} is neither a name nor a Recipe", 'Give "quick".')
     if not isinstance(validation, float | int | LabelledImages | None):
         cause = f"{kind_of(validation)} is neither a share nor LabelledImages"
         raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
@@ -165,7 +163,7 @@ def _settled_recipe(
     fields: RecipeFields,
 ) -> tuple[Recipe, str]:
     """Find or choose the recipe, change it by the fields given, and say why it was chosen."""
-    settled, reason = (find_recipe(recipe), "") if isinstance(recipe, str) else (recipe, "")
+    settled, reason = (recipe, "") if isinstance(recipe, Recipe | None) else (find_recipe(recipe), "")
     if settled is None:
         settled, reason = choose_recipe(images.shape)
     settled = settled.with_fields(fields, "train")
