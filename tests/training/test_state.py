@@ -251,7 +251,7 @@ def test_divergence_leaves_the_last_good_checkpoint(digits, tmp_path, monkeypatc
 
 def test_a_checkpoint_holds_no_code_and_no_secret(stopped_folder):
     facts = read_model_file(stopped_folder / "checkpoint.safetensors")[1]
-    assert {type(value) for value in facts["resume"]["options"].values()} <= {str, float}
+    assert {type(value) for value in facts["resume"]["options"].values()} <= {str, float, bool}
     assert json.dumps(facts)
 
 

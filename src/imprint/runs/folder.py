@@ -84,7 +84,7 @@ def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None
     return options
 
 
-def _storable(options: Mapping[str, Any], plan: Plan) -> dict[str, str | float]:
+def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
     """Give the options that a checkpoint can hold: numbers and paths; images made in Python must be given again."""
     stored: dict[str, str | float] = {}
     for key, value in options.items():
@@ -100,7 +100,7 @@ def _storable(options: Mapping[str, Any], plan: Plan) -> dict[str, str | float]:
         elif isinstance(value, os.PathLike):
             stored[key] = os.fspath(value)
     if isinstance(options.get("data"), LabelledImages) and "validation" not in options:
-        stored["validation"] = plan.recipe.validation_fraction  # what was divided is not divided once more
+        stored["undivided"] = True  # a share of the images was held out, whatever other parts their data has
     return stored
 
 
@@ -118,7 +118,7 @@ def run_session(
         return
     with sole_writer(folder):
         remove_unfinished(folder)
-        checkpoint = Checkpoint(folder, plan, _storable(options, plan))
+        checkpoint = Checkpoint(folder, plan, _storable(options))
         checkpoint.epochs = len(resumed.epochs) if resumed is not None else 0
         try:
             yield checkpoint

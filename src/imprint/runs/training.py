@@ -18,7 +18,8 @@ from imprint.core.progress import say, shown, warn
 from imprint.core.scores import estimate_accuracy, score
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load, parts
-from imprint.models.hardware import choose_compute_config, compute_settings, own_compute_configs
+from imprint.models.hardware import ROWS, choose_compute_config, compute_settings, own_compute_configs
+from imprint.models.inference import network_compute_config
 from imprint.models.networks import combine
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
@@ -220,7 +221,8 @@ def _read_data(
         images = load(data, part=part, side=side, group=group, allow_bad=options["allow_bad"])
     form = InputSpec.from_shape(images.shape)
     if validation is None:
-        divided = not isinstance(data, LabelledImages) and "validation" in parts(data)
+        whole = isinstance(data, LabelledImages) or options.get("undivided", False)
+        divided = not whole and "validation" in parts(data)
         return images, load(data, part="validation", spec=form) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
@@ -275,6 +277,8 @@ def _finish(state: TrainingState, detector: TrainingState | None, interrupted: b
     if detector is not None:
         recipe, seconds = replace(recipe, ood_detector=plan.recipe.ood_detector), seconds + detector.seconds
     network = combine(state.finished or [state.network]).eval()
+    if network_compute_config(network, plan.device).layout == ROWS:  # as it will be when loaded from its file
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = calibrate(network, None if detector is None else detector.network, plan, recipe)
     if plan.validation is None:
         return Run(model, recipe, state.history, seconds, interrupted)
