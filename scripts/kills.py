@@ -128,7 +128,7 @@ if __name__ == "__main__":
         from imprint.training.state import read_resumable_run
 
         torch.set_num_threads(1)
-        imprint.training.state.WORTH = 1e9  # a checkpoint after every epoch
+        imprint.training.state.LARGEST_SHARE = 1e9  # a checkpoint after every epoch
         digits = load("digits")
         header = ",".join(f"pixel{place}" for place in range(64))
         rows = [",".join(map(str, image.ravel())) for image in digits.pixels[:500]]

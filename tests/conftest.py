@@ -1,6 +1,8 @@
 """Small real data, and one model trained on it, for all tests."""
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 
@@ -10,6 +12,7 @@ import pytest
 
 # What the tests keep must not depend on, or change, what this machine's user keeps.
 os.environ["IMPRINT_CACHE"] = tempfile.mkdtemp(prefix="imprint-tests-")
+atexit.register(shutil.rmtree, os.environ["IMPRINT_CACHE"], ignore_errors=True)
 
 # Some tests press Ctrl-C, which is ignored by what a script has put into the background, and by all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,11 +23,9 @@ jaxtyping.install_import_hook("imprint", "beartype.beartype")
 import imprint  # noqa: E402
 from helpers import pixel_table  # noqa: E402
 
-# Files whose fixtures train a network, or start a browser, for the whole file: each stays on one worker.
-ONE_WORKER = (
-    "test_app.py test_browser.py test_calibration.py test_doctor.py test_error_analysis.py test_estimator.py "
-    "test_explanation.py test_glyph.py test_label_errors.py test_lesson.py test_ood_detector.py test_protocol.py "
-    "test_state.py"
+# Fixtures that train a network, write much, or start a browser: the tests that use one stay together on one worker.
+COSTLY = (
+    "browser built checked detecting fitted followed foreign good lesson mapped mnist prepared stopped_folder trained"
 )
 # What `make test-fast` leaves out: files that take more than ten seconds, and single tests that take more than five.
 SLOW_FILES = (
@@ -43,8 +44,9 @@ SLOW_TESTS = (
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.name in ONE_WORKER.split():
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        costly = [name for name in COSTLY.split() if name in getattr(item, "fixturenames", ())]
+        if costly:
+            item.add_marker(pytest.mark.xdist_group(costly[0]))
         if item.path.name in SLOW_FILES.split() or getattr(item, "originalname", "") in SLOW_TESTS.split():
             item.add_marker("slow")
 

@@ -1,11 +1,20 @@
 """What several tests use."""
 
+import io
+import re
+import signal
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 import imprint
+from imprint.__main__ import main
 
+IMPRINT = [sys.executable, "-m", "imprint"]
+FAST = ["--set", "epochs=3", "--set", "min_steps=0"]
 BAD_NAME = "<script>alert(1)</script>"
 
 
@@ -40,3 +49,37 @@ def write_short_run(images, folder, validation, epochs=3):
     folder.mkdir(exist_ok=True)
     plan = make_plan(images, "quick", **fields)
     write_run(replace(run, history=history, folder=folder), plan, {"command": "imprint train <b>"})
+
+
+def run_imprint(*arguments, cwd, status=0, **environment):
+    """Run a command within this process, which spares it seconds of imports."""
+    encoding = environment.pop("PYTHONIOENCODING", "utf-8")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr("sys.argv", ["imprint", *map(str, arguments)])
+        patch.setattr("sys.stdout", out)
+        patch.setattr("sys.stderr", err)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            with pytest.raises(SystemExit) as caught:
+                main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    stdout, stderr = (stream.buffer.getvalue().decode(encoding) for stream in (out, err))
+    assert (caught.value.code or 0) == status, stderr
+    assert "Traceback" not in stderr
+    return SimpleNamespace(returncode=caught.value.code or 0, stdout=stdout, stderr=stderr)
+
+
+def refused(*arguments, cwd):
+    """Run a command that must fail, and give its one line."""
+    done = run_imprint(*arguments, cwd=cwd, status=2)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1
+    assert re.fullmatch(r"error: .+ at .+: .+\. .+\.", lines[0])
+    assert not done.stdout or "--save" in arguments  # the table of the data comes before its image
+    return lines[0]

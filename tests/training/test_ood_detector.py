@@ -16,7 +16,7 @@ from imprint.training.ood_detector import make_synthetic_ood, ood_detector_recip
 
 @pytest.fixture(scope="module")
 def detecting(digits):
-    return imprint.train(digits[:1300], "quick", ood_detector="quick", epochs=7, min_steps=20, verbose=False)
+    return imprint.train(digits[:1300], "quick", ood_detector="quick", epochs=5, min_steps=20, verbose=False)
 
 
 def test_it_knows_new_digits_and_not_synthetic_ood_images(detecting, digits):
@@ -52,7 +52,7 @@ def test_it_costs_no_accuracy_and_is_saved(detecting, digits, tmp_path):
     detecting.model.save(path)
     loaded = imprint.Classifier.load(path)
     assert np.array_equal(loaded.predict(digits).uncertainty, detecting.model.predict(digits).uncertainty)
-    without = imprint.train(digits[:1300], "quick", epochs=7, min_steps=20, verbose=False)
+    without = imprint.train(digits[:1300], "quick", epochs=5, min_steps=20, verbose=False)
     assert without.history["loss"] == detecting.history["loss"]
     assert np.array_equal(without.model.predict(digits[1300:]).labels, detecting.model.predict(digits[1300:]).labels)
     assert detecting.seconds > sum(detecting.history["seconds"])  # its own count

@@ -130,17 +130,13 @@ class LabelledImages:
         rows = chosen if isinstance(chosen, slice) else np.atleast_1d(chosen)
         if isinstance(rows, slice) and (rows.step or 1) < 0:
             rows = np.arange(len(self))[rows]  # mapped images stay mapped
-
-        def select(values: ndarray | None) -> ndarray | None:
-            return None if values is None else values[rows]
-
         return replace(
             self,
             pixels=self.pixels[rows] if isinstance(rows, slice) else select_rows(self.pixels, rows),
-            labels=select(self.labels),
+            labels=None if self.labels is None else self.labels[rows],
             sources=self.sources[rows],
-            groups=select(self.groups),
-            sizes=select(self.sizes),
+            groups=None if self.groups is None else self.groups[rows],
+            sizes=None if self.sizes is None else self.sizes[rows],
             loaded_from=None,
         )
 

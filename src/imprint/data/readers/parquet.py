@@ -75,23 +75,23 @@ def _listed(
         labels = None  # as in Hugging Face's test sets, where all are -1
     labelled = [i for i in range(len(table)) if labels is None or labels[i]]
     left_out = tuple((sources[i], "its row has no label") for i in range(len(table)) if labels and not labels[i])
-
-    def open_at(i: int) -> bytes:
-        found: bytes | None = content[labelled[i]]
-        if found is None:
-            raise DataError("image", sources[labelled[i]], "its bytes are missing", "Fill them in, or remove the row.")
-        return found
-
     return ImageList(
         path.name,
         [sources[i] for i in labelled],
-        open_at,
+        lambda i: _image_bytes(content, sources, labelled[i]),
         [path],
         None if labels is None else [labels[i] for i in labelled],
         left_out,
         None if group is None else table[group].cast(polars.String).fill_null("").gather(labelled).to_list(),
         [sources[i] if inside is None else inside[i] or sources[i] for i in labelled],
     )
+
+
+def _image_bytes(content: polars.Series, sources: list[str], i: int) -> bytes:
+    found: bytes | None = content[i]
+    if found is None:
+        raise DataError("image", sources[i], "its bytes are missing", "Fill them in, or remove the row.")
+    return found
 
 
 def _label_names(labels: polars.Series, names: list[str] | None, where: str) -> list[str]:

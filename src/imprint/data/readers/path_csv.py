@@ -69,11 +69,8 @@ def read_path_csv(content: bytes, where: str, group: str | None = None) -> PathT
     except csv.Error as error:
         place = f"{where} line {reader.line_num}"
         raise DataError("quotes", place, f"they do not match ({error})", "Remove stray quotes.") from None
-
-    def column(position: int | None) -> list[str] | None:
-        return None if position is None else [row[position].strip() for row in rows]
-
-    return PathTable([row[path].strip() for row in rows], column(label), column(grouping))
+    columns = [None if at is None else [row[at].strip() for row in rows] for at in (label, grouping)]
+    return PathTable([row[path].strip() for row in rows], *columns)
 
 
 def list_path_csv(path: Path, group: str | None = None) -> ImageList:
@@ -101,20 +98,20 @@ def with_table(listed: ImageList, table: PathTable) -> ImageList:
             missing[i] = "its row has no label"
     complete = [i for i in rows if i not in missing]
     left_out = tuple((listed.sources[i], cause) for i, cause in missing.items())
-
-    def select(values: list[str] | None) -> list[str] | None:
-        return None if values is None else [values[i] for i in complete]
-
     return replace(
         listed,
         sources=[listed.sources[i] for i in complete],
         open=_at(listed.open, complete),
         files=[listed.files[i] for i in complete] if len(listed.files) == len(rows) else listed.files,
-        labels=select(table.labels),
-        groups=select(table.groups),
+        labels=_select(table.labels, complete),
+        groups=_select(table.groups, complete),
         paths=[PurePosixPath(table.paths[i]).as_posix() for i in complete],
         unreadable=(*listed.unreadable, *left_out),
     )
+
+
+def _select(values: list[str] | None, rows: list[int]) -> list[str] | None:
+    return None if values is None else [values[i] for i in rows]
 
 
 def _at(open_at: Callable[[int], ImageSource], positions: list[int]) -> Callable[[int], ImageSource]:

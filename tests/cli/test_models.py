@@ -1,0 +1,123 @@
+"""The commands that use a model or a run: predict, evaluate, explain, compare, report, summary."""
+
+import json
+import re
+
+import numpy as np
+from PIL import Image
+
+from helpers import refused, run_imprint
+
+
+def test_predict_repeats_what_train_wrote(lesson, digits_csv, tmp_path):
+    run_imprint("predict", "runs/0001-tutorial", "test.csv", "-o", tmp_path / "again.csv", cwd=digits_csv)
+    written = (digits_csv / "runs/0001-tutorial/result.csv").read_bytes()
+    assert (tmp_path / "again.csv").read_bytes() == written
+    printed = run_imprint("predict", "runs/0001-tutorial/model.safetensors", "test.csv", cwd=digits_csv).stdout
+    assert printed.encode() == written
+
+
+def test_predict_json(lesson, digits_csv):
+    content = json.loads(run_imprint("predict", "runs/0001-tutorial", "test.csv", "--json", cwd=digits_csv).stdout)
+    assert len(content["predictions"]) == 100
+    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure"}
+    assert content["predictions"][4]["source"] == 5
+
+
+def test_predict_other_data_gives_all_facts(model_file, tmp_path):
+    lines = run_imprint("predict", model_file, "digits", cwd=tmp_path).stdout.splitlines()
+    assert lines[0] == "source,label,confidence,unsure"
+    assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
+    assert len(lines) == 1798
+
+
+def test_a_former_result_survives_a_failure(model_file, tmp_path):
+    (tmp_path / "result.csv").write_text("former")
+    (tmp_path / "bad.csv").write_text("pixel0\n1\nx\n")
+    refused("predict", model_file, "bad.csv", "-o", "result.csv", cwd=tmp_path)
+    refused("predict", model_file, "missing.csv", "-o", "result.csv", cwd=tmp_path)
+    assert (tmp_path / "result.csv").read_text() == "former"
+
+
+def test_evaluate(lesson, digits_csv):
+    content = json.loads(run_imprint("evaluate", "runs/0001-tutorial", "labelled.csv", "--json", cwd=digits_csv).stdout)
+    keys = "images accuracy interval baseline log_loss calibration_error confusion classes unsure"
+    assert set(content) >= set(keys.split())
+    assert content["images"] == np.sum(content["confusion"]) == 100
+    assert content["accuracy"] == np.trace(content["confusion"]) / 100
+    text = run_imprint("evaluate", "runs/0001-tutorial", "labelled.csv", cwd=digits_csv).stdout
+    assert text.startswith(f"accuracy {content['accuracy']:.4f} (95 % interval ")
+
+
+def test_a_score_on_what_was_learnt_is_called_that(lesson, digits_csv):
+    told = {
+        data: run_imprint("evaluate", "runs/0001-tutorial", data, cwd=digits_csv)
+        for data in ("train.csv", "labelled.csv")
+    }
+    assert "has learnt from this very data" in told["train.csv"].stderr
+    assert not told["labelled.csv"].stderr
+
+
+def test_evaluate_with_the_clinic_and_images(lesson, digits_csv, tmp_path):
+    arguments = ["evaluate", "runs/0001-tutorial", "labelled.csv", "--clinic", "--pictures", tmp_path / "drawn"]
+    content = json.loads(run_imprint(*arguments, "--json", cwd=digits_csv).stdout)
+    assert len(content["mistakes"]) == round((1 - content["accuracy"]) * 100)
+    assert {mistake["cause"] for mistake in content["mistakes"]} <= {"unlike", "mislabelled", "ambiguous", "fault"}
+    assert all(len(mistake["nearest"]) == 3 for mistake in content["mistakes"])
+    names = ["classes.png", "confusion.png", "coverage.png", "mistakes.png", "reliability.png"]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == names
+
+
+def test_explain(lesson, digits_csv, digits, tmp_path):
+    explain = ["explain", digits_csv / "runs/0001-tutorial"]
+    done = run_imprint(*explain, digits_csv / "test.csv", "--index", "5", "--json", cwd=tmp_path)
+    content = json.loads(done.stdout)
+    assert content["files"] == ["test-5-explained.png"]
+    assert (content["source"], content["truth"], len(content["compared"])) == (6, None, 2)
+    assert content["layers"][0] == {"name": "conv2d", "shape": [30, 24, 24]}
+    assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
+    Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
+    lines = run_imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert lines[1] == "why.png"
+    with Image.open(tmp_path / "why.png") as image:
+        assert image.width == 1350
+    assert "it holds 100 images" in refused(*explain, digits_csv / "test.csv", "--index", "100", cwd=tmp_path)
+    for wrong in (["nowhere.png"], ["zero.png", "--network", "2"], ["zero.png", "-o", "no/such/folder.png"]):
+        refused(*explain, *wrong, cwd=tmp_path)
+
+
+def test_compare(lesson, digits_csv):
+    both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
+    content = json.loads(run_imprint(*both, "--json", cwd=digits_csv).stdout)
+    assert (content["difference"], content["p_value"]) == (0, 1)
+    assert content["interval"][0] < 0 < content["interval"][1]
+    assert run_imprint(*both, cwd=digits_csv).stdout.splitlines()[-1] == "no difference beyond noise"
+    told = run_imprint(*both[:3], "train.csv", cwd=digits_csv).stderr
+    assert told.count("runs/0001-tutorial has learnt from this very data") == 2
+    refused("compare", "runs/0001-tutorial", "nowhere", "labelled.csv", cwd=digits_csv)
+
+
+def test_report(lesson, digits_csv, tmp_path):
+    done = run_imprint("report", "runs/0001-tutorial", "-o", tmp_path / "report.html", cwd=digits_csv)
+    assert done.stdout.strip() == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "imprint train train.csv --recipe tutorial --set epochs=4 --set steps_per_epoch=40 --test test.csv" in page
+    assert "note:" not in done.stderr
+
+
+def test_summary(lesson, digits_csv):
+    text = run_imprint("summary", "tutorial", cwd=digits_csv).stdout
+    assert "Total params: 203,933" in text
+    of_run = run_imprint("summary", "runs/0001-tutorial", cwd=digits_csv).stdout
+    (layers, fields), (layers_of_run, fields_of_run) = (
+        one.split("\n", 1)[1].split("\n\nfield ") for one in (text, of_run)
+    )
+    assert layers_of_run == layers
+    assert re.search(r"^epochs +30 +How many epochs to train", fields, re.MULTILINE)
+    assert re.search(r"^epochs +4 ", fields_of_run, re.MULTILINE)
+    assert "OOD detector" in run_imprint("summary", "best", cwd=digits_csv).stderr
+    assert "OOD detector" not in run_imprint("summary", "tutorial", cwd=digits_csv).stderr
+    content = json.loads(run_imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
+    assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
+    assert len(content["layers"]) == 8

@@ -1,0 +1,247 @@
+"""`imprint train` and what its runs leave behind."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pexpect
+import pytest
+
+from helpers import FAST, IMPRINT, pixel_table, refused, run_imprint
+from imprint.report.run_report import write_report
+
+
+def test_the_run_folder(lesson, digits_csv):
+    folder = digits_csv / "runs" / "0001-tutorial"
+    names = (
+        "curves.png history.csv metrics.json model.safetensors origin.json "
+        "predictions.png recipe.json result.csv validation.csv"
+    )
+    assert sorted(path.name for path in folder.iterdir()) == names.split()
+    for name in names.split():
+        assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
+
+
+def test_epoch_lines_are_kerass(lesson):
+    epochs = [line for line in lesson.stderr.splitlines() if line.startswith("Epoch")]
+    number = r"\d+\.\d{4}"
+    form = (
+        rf"Epoch \d/4 - \d+\.\d+s - loss: {number} - acc: {number} - val_loss: {number} - val_acc: {number} - lr: 0.001"
+    )
+    assert len(epochs) == 4
+    assert all(re.fullmatch(form, line) for line in epochs)
+
+
+def test_the_score_has_interval_images_and_baseline(lesson):
+    interval = r"95 % interval 0\.\d{4} to [01]\.\d{4}"
+    form = rf"validation accuracy [01]\.\d{{4}} \({interval}; 48 images; always the commonest class: 0\.\d{{4}}\)"
+    assert any(re.fullmatch(form, line) for line in lesson.stdout.splitlines())
+
+
+def test_result_csv_is_what_kaggle_takes(lesson, digits_csv, digits):
+    with open(digits_csv / "runs/0001-tutorial/result.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["ImageId", "Label"]
+    assert [row[0] for row in rows[1:]] == [str(i) for i in range(1, 101)]
+    right = np.mean([int(row[1]) == label for row, label in zip(rows[1:], digits.labels[600:700], strict=True)])
+    assert right > 0.6  # guessing gives 0.1
+
+
+def test_train_json_and_numbering(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--seed", "5", "--validation", "0.2", "--json"]
+    contents = [json.loads(run_imprint(*arguments, cwd=tmp_path).stdout) for _ in range(2)]
+    assert [content["run"] for content in contents] == ["runs/0001-quick", "runs/0002-quick"]
+    assert {"run", "model", "recipe", "seconds", "validation"} <= set(contents[0])
+    assert set(contents[0]["validation"]) == {"images", "accuracy", "interval", "baseline"}
+    assert contents[0]["validation"]["images"] == 120
+    assert contents[0]["validation"] == contents[1]["validation"]
+    models = [(tmp_path / content["model"]).read_bytes() for content in contents]
+    assert models[0] == models[1]
+
+
+def test_several_seeds_show_what_chance_does(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--seeds", "2", "--seed", "5", "--run", "mine"]
+    facts = json.loads(run_imprint(*arguments, "--json", cwd=tmp_path).stdout)
+    assert [row["seed"] for row in facts["seeds"]] == [5, 6]
+    accuracies = [row["accuracy"] for row in facts["seeds"]]
+    assert facts["mean"] == pytest.approx(statistics.mean(accuracies))
+    assert facts["sd"] == pytest.approx(statistics.stdev(accuracies))
+    assert facts["run"] == facts["seeds"][0]["run"] == "mine/seed-5"
+    kept = json.loads((tmp_path / "mine/seed-6/metrics.json").read_text())
+    assert kept["validation"]["accuracy"] == accuracies[1]
+    assert kept["expected"]["interval"][0] < accuracies[1] <= kept["expected"]["interval"][1]
+    assert json.loads((tmp_path / "mine/seed-6/recipe.json").read_text())["seed"] == 6
+
+
+def test_train_with_given_validation_and_folder(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "mine"]
+    assert "100 held out" in run_imprint(*arguments, cwd=tmp_path).stderr
+    assert (tmp_path / "mine" / "model.safetensors").is_file()
+    page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
+    assert "validation data" in page
+    assert "of 100 images. Each stands under" in page
+    line = refused(*arguments, cwd=tmp_path)
+    assert "run folder at mine: it already holds something" in line
+
+
+def without_seconds(history):
+    with open(history) as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_runs_recipe_repeats_it(lesson, digits_csv, tmp_path):
+    first = digits_csv / "runs/0001-tutorial"
+    arguments = ["train", digits_csv / "train.csv", "--recipe", first / "recipe.json", "--run", "again"]
+    run_imprint(*arguments, "--test", digits_csv / "test.csv", cwd=tmp_path)
+    for name in ("model.safetensors", "result.csv", "recipe.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (first / name).read_bytes()
+    assert without_seconds(tmp_path / "again/history.csv") == without_seconds(first / "history.csv")
+
+
+def test_words_as_labels(digits, tmp_path):
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    spelled = type(digits)(digits.pixels[:300], digits.labels[:300], names, digits.sources[:300])
+    Path(tmp_path / "words.csv").write_text(pixel_table(spelled))
+    run_imprint("train", "words.csv", *FAST, "--test", "words.csv", cwd=tmp_path)
+    with open(tmp_path / "runs/0001-quick/result.csv") as file:
+        assert {row["Label"] for row in csv.DictReader(file)} <= set(names)
+
+
+def test_divided_folders_from_training_to_predictions(divided):
+    (divided / "images/train/0/broken.png").write_bytes(b"no image")
+    done = run_imprint("train", "images", *FAST, "--test", "images/test/0", "--json", cwd=divided)
+    assert "left out 1 of " in done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["validation"]["images"] == len(list(divided.glob("images/val/*/*.png")))
+    scored = run_imprint("evaluate", facts["model"], "images", "--json", cwd=divided)
+    assert "scoring the test part" in scored.stderr
+    assert json.loads(scored.stdout)["images"] == len(list(divided.glob("images/test/*/*.png")))
+    assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
+    result = (divided / facts["result"]).read_text().splitlines()
+    assert result[0] == "source,label,confidence,unsure"
+    assert len(result) == 1 + len(list(divided.glob("images/test/0/*.png")))
+    listed = json.loads(run_imprint("cache", "--json", cwd=divided).stdout)
+    assert {"folder", "limit", "entries"} == set(listed)
+    assert run_imprint("cache", "--clear", cwd=divided).stdout.count("\n") == 1
+
+
+@contextmanager
+def long_run(digits_csv, folder):
+    """A run of 500 epochs, of which the third has ended."""
+    arguments = [
+        "train",
+        digits_csv / "train.csv",
+        "--set",
+        "epochs=500",
+        "--set",
+        "min_steps=20",
+        "--test",
+        digits_csv / "test.csv",
+    ]
+    with subprocess.Popen(
+        [*IMPRINT, *map(str, arguments)], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        yield process
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
+    with long_run(digits_csv, tmp_path) as process:
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped: the best epoch so far is kept" in err
+    assert "imprint train --resume runs/0001-quick goes on from epoch " in err
+    facts = json.loads((tmp_path / "runs/0001-quick/metrics.json").read_text())
+    assert facts["interrupted"]
+    with open(tmp_path / "runs/0001-quick/history.csv") as file:
+        history = list(csv.DictReader(file))
+    assert len(history) == facts["epochs"] < 500
+    best = max(float(row["val_acc"]) for row in history)
+    assert facts["validation"]["accuracy"] == pytest.approx(best, abs=0.05)  # the score is taken with views
+    assert len((tmp_path / "runs/0001-quick/result.csv").read_text().splitlines()) == 101
+
+
+def test_ctrl_c_again_and_again_ends_in_one_line(digits_csv, tmp_path):
+    with long_run(digits_csv, tmp_path) as process:
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        err = process.stderr.read()
+    assert process.returncode in (0, 130), err
+    assert "Traceback" not in err
+    left = sorted(path.name for path in (tmp_path / "runs/0001-quick").iterdir())
+    assert "checkpoint.safetensors" in left
+    assert not [name for name in left if name.endswith(".part")]
+    if process.returncode:
+        words = r"error: run at runs/0001-quick: stopped, what was learnt by epoch \d+ is kept\. imprint train --resume"
+        assert re.match(words, err.splitlines()[-1])
+
+
+def test_killed_and_taken_up(digits_csv, tmp_path):
+    shutil.copytree(digits_csv, tmp_path, dirs_exist_ok=True)
+    options = ["--set", "epochs=6", "--set", "min_steps=10", "--test", "test.csv", "--run", "run"]
+    with subprocess.Popen(
+        [*IMPRINT, "train", "train.csv", *options], cwd=tmp_path, text=True, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Epoch 3/"):
+                break
+        process.kill()
+    labelled = (tmp_path / "train.csv").read_bytes()
+    (tmp_path / "train.csv").unlink()
+    assert "data at train.csv: it cannot be read" in refused("train", "--resume", "run", cwd=tmp_path)
+    (tmp_path / "train.csv").write_bytes(labelled.replace(b",255,", b",254,", 1))
+    assert "it is not what the run in run began with" in refused("train", "--resume", "run", cwd=tmp_path)
+    (tmp_path / "train.csv").write_bytes(labelled)
+    assert "epochs=9 at --resume" in refused("train", "--resume", "run", "--set", "epochs=9", cwd=tmp_path)
+    predicted = run_imprint("predict", "run", "test.csv", cwd=tmp_path)
+    assert "run was stopped before its end" in predicted.stderr
+    assert predicted.stdout.count("\n") == 101
+    done = run_imprint("train", "--resume", "run", cwd=tmp_path)
+    assert "Epoch 6/6" in done.stderr
+    assert (tmp_path / "run/result.csv").read_text().count("\n") == 101
+    assert len(without_seconds(tmp_path / "run/history.csv")) == 6
+    typed = f"imprint train train.csv {' '.join(options)}"  # which repeats the run, as --resume would not
+    assert json.loads((tmp_path / "run/origin.json").read_text())["command"] == typed
+    assert "run at run: it has ended" in refused("train", "--resume", "run", cwd=tmp_path)
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_no_run(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--set", "steps_per_epoch=100000"]
+    with subprocess.Popen(
+        [*IMPRINT, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("training on"):
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left(digits_csv, tmp_path):
+    arguments = ["-m", "imprint", "train", str(digits_csv / "train.csv"), *FAST, "--set", "steps_per_epoch=60"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    child = pexpect.spawn(sys.executable, arguments, cwd=tmp_path, env=environment, encoding="utf-8", timeout=300)
+    child.expect(r"training .*?%.*?left")
+    child.expect(r"Epoch 1/3 - ")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
