@@ -1,6 +1,7 @@
 import csv
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,6 +186,46 @@ def test_a_part_is_not_divided_once_more(digits, tmp_path, monkeypatch):
 
 def test_images_made_in_python_must_be_given_again(digits, tmp_path, monkeypatch):
     killed_in_the_second_epoch(digits[:100], tmp_path / "run", monkeypatch)
-    with pytest.raises(UsageError, match=r"it learnt from images made in Python\. Give them again"):
+    with pytest.raises(UsageError, match=r"its data images were made in Python.*imprint\.train\(images, resume"):
         imprint.train(resume=tmp_path / "run", verbose=False)
     assert imprint.train(digits[:100], resume=tmp_path / "run", verbose=False).validation.images == 8
+
+
+def parts_of_digits(digits, folder):
+    for part, places in (("train", range(0, 80)), ("val", range(80, 120)), ("test", range(120, 150))):
+        for place in places:
+            target = folder / part / digits.class_names[digits.labels[place]] / f"{place}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.pixels[place, 0]).save(target)
+    return folder
+
+
+def test_each_part_is_found_again(digits, tmp_path, monkeypatch):
+    folder = parts_of_digits(digits, tmp_path / "d")
+    images = imprint.load(folder)
+    spec = imprint.InputSpec.from_shape(images.shape)
+    validation, test = (imprint.load(folder, part=part, spec=spec) for part in ("validation", "test"))
+    killed_in_the_second_epoch(images, tmp_path / "run", monkeypatch, validation=validation, test=test)
+    resumed = imprint.train(resume=tmp_path / "run", verbose=False)
+    assert resumed.validation.images == 40
+    assert resumed.result.sources.tolist() == test.sources.tolist()
+    assert len((tmp_path / "run" / "result.csv").read_text().splitlines()) == 31
+
+
+@pytest.mark.parametrize("lost", ["validation", "test"])
+def test_other_images_made_in_python_must_be_given_again_too(digits, tmp_path, monkeypatch, lost):
+    killed_in_the_second_epoch(imprint.load("digits"), tmp_path / "run", monkeypatch, **{lost: digits[:50]})
+    with pytest.raises(UsageError, match=rf"its {lost} images were made in Python.*{lost}=images"):
+        imprint.train(resume=tmp_path / "run", verbose=False)
+    again = imprint.train(resume=tmp_path / "run", verbose=False, **{lost: digits[:50]})
+    assert (again.validation.images == 50) if lost == "validation" else (len(again.result) == 50)
+
+
+def test_a_resumed_run_leaves_the_compute_configs_as_they_were(tmp_path, monkeypatch):
+    from imprint.models import hardware
+
+    killed_in_the_second_epoch("digits", tmp_path / "run", monkeypatch)
+    before = dict(hardware._chosen)
+    monkeypatch.setitem(hardware._chosen, ("cpu", 0, "float32"), replace(before["cpu", 0, "float32"], speed=99.0))
+    imprint.train(resume=tmp_path / "run", verbose=False)
+    assert hardware._chosen["cpu", 0, "float32"].speed == 99.0

@@ -115,6 +115,17 @@ def _read(
     return found if spec is None else _fitted(found, spec)
 
 
+def load_again(loaded: LoadedFrom, path: str | None = None) -> LabelledImages:
+    """Load images as they were loaded before, from `path` if they were moved."""
+    options = dict(loaded.options)
+    if form := options.pop("form", None):
+        from imprint.preprocessing.input_spec import InputSpec
+
+        channels, height, width = form
+        options["spec"] = InputSpec.from_shape((channels, height, width))
+    return load(path or loaded.path, **options)
+
+
 def parts(data: Data) -> tuple[str, ...]:
     """Name the parts that data are divided into: train, validation, test; empty where not divided, or unreadable."""
     if not isinstance(data, str | PathLike) or data == "digits":

@@ -68,6 +68,7 @@ TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
 MIN_SPEEDUP = 1.1  # over the first candidate; less is noise
 ROUNDS, REPEATS = 3, 2
 _checking = threading.Lock()
+_adopted: set[tuple[str, int, str]] = set()  # keys of `_chosen` that a resumed run brought along
 _chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and precision
 
 
@@ -131,13 +132,21 @@ def own_compute_configs() -> Iterator[None]:
     try:
         yield
     finally:
-        _chosen.update(before)
+        with _checking:
+            for key in _adopted:
+                del _chosen[key]
+                if key in before:
+                    _chosen[key] = before[key]
+            _adopted.clear()
 
 
 def adopt_compute_configs(device: torch.device, chosen: Mapping[str, ComputeConfig]) -> None:
     """Compute as an earlier process did, since other ways round differently; by the precision that is asked for."""
-    for precision, config in chosen.items():
-        _chosen[device.type, device.index or 0, precision] = config
+    with _checking:
+        for precision, config in chosen.items():
+            key = device.type, device.index or 0, precision
+            _chosen[key] = config
+            _adopted.add(key)
 
 
 def machine_name(device: torch.device) -> str:

@@ -17,7 +17,7 @@ from imprint.core.errors import StoppedError, UsageError
 from imprint.core.files import UNFINISHED, remove_unfinished, sole_writer, written_whole
 from imprint.core.progress import say
 from imprint.core.scores import label_predictions
-from imprint.data.images import LabelledImages
+from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
 from imprint.runs.figures import random_window, save_curves, save_predictions
 from imprint.runs.provenance import command_line, provenance_of
@@ -27,7 +27,7 @@ from imprint.training.state import Checkpoint, ResumableRun
 
 HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
 VALIDATION_NAME, CURVES_NAME, PREDICTIONS_NAME = "validation.csv", "curves.png", "predictions.png"
-LOAD_OPTIONS = ("part", "side", "group", "allow_bad")
+DATA = ("data", "validation", "test")  # options of a run that name images
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
 
 
@@ -67,17 +67,24 @@ def _numbered(name: str, parent: Path) -> Path:
 def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None) -> dict[str, Any]:
     """Settle where a run finds its data: as given now, else as when it began; raises `UsageError` without data."""
     before = {} if resumed is None else dict(resumed.options)
+    lost = str(before.pop("lost", "")).split()
+    for key in DATA:
+        if (told := before.pop(f"{key}_options", None)) is not None:
+            before[key] = LoadedFrom(str(before[key]), json.loads(told))
     folder = Path(before.pop("folder", Path.cwd()))
     if folder != Path.cwd():
-        for key in {"data", "validation", "test"} & set(before):
+        for key in set(DATA) & {key for key, value in before.items() if isinstance(value, str)}:
             path = folder / str(before[key])
             before[key] = str(path) if path.exists() and before[key] != "digits" else before[key]
     now = {key: value for key, value in given.items() if value is not None}
     defaults = {"device": "auto", "allow_bad": 0.2, "command": command_line()}
     options = {**defaults, **before, **now, "folder": str(Path.cwd())}
-    if "data" not in options and resumed is not None:
-        cause, remedy = "it learnt from images made in Python", "Give them again: imprint.train(images, resume=FOLDER)."
-        raise UsageError("run", str(resumed.path.parent), cause, remedy)
+    for key in lost:
+        if key not in now and resumed is not None:
+            cause = f"its {key} images were made in Python, so nothing tells where they are"
+            given_again = "images" if key == "data" else f"{key}=images"
+            remedy = f"Give them again: imprint.train({given_again}, resume=FOLDER)."
+            raise UsageError("run", str(resumed.path.parent), cause, remedy)
     if "data" not in options:
         remedy = "Name the data, or a run that was stopped with --resume."
         raise UsageError("usage", "imprint train", "Missing argument DATA", remedy)
@@ -85,20 +92,21 @@ def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None
 
 
 def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
-    """Give the options that a checkpoint can hold: numbers and paths; images made in Python must be given again."""
+    """Give what a checkpoint can hold: numbers, paths, how images were loaded; `lost` names images made in Python."""
     stored: dict[str, str | float] = {}
+    lost = []
     for key, value in options.items():
-        if isinstance(value, LabelledImages):
-            loaded = value.loaded_from
-            if loaded is None or ("form" in loaded.options and "part" in loaded.options):  # a part is found by itself
-                continue
-            stored[key] = loaded.path
-            if key == "data":
-                stored |= {name: loaded.options[name] for name in LOAD_OPTIONS if name in loaded.options}
-        elif isinstance(value, str | float | int):
-            stored[key] = value
-        elif isinstance(value, os.PathLike):
-            stored[key] = os.fspath(value)
+        loaded = value.loaded_from if isinstance(value, LabelledImages) else value
+        if isinstance(loaded, LoadedFrom):
+            stored |= {key: loaded.path, f"{key}_options": json.dumps(loaded.options)}
+        elif isinstance(loaded, str | float | int):
+            stored[key] = loaded
+        elif isinstance(loaded, os.PathLike):
+            stored[key] = os.fspath(loaded)
+        elif key in DATA:  # made in Python, so they must be given again
+            lost.append(key)
+    if lost:
+        stored["lost"] = " ".join(lost)
     if isinstance(options.get("data"), LabelledImages) and "validation" not in options:
         stored["undivided"] = True  # a share of the images was held out, whatever other parts their data has
     return stored

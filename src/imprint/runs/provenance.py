@@ -16,9 +16,8 @@ import torch
 
 from imprint.core import __version__
 from imprint.core.errors import DataError
-from imprint.data.images import LabelledImages
-from imprint.data.load import load
-from imprint.preprocessing.input_spec import InputSpec
+from imprint.data.images import LabelledImages, LoadedFrom
+from imprint.data.load import load_again
 from imprint.training.plan import Plan
 
 PACKAGES = ("torch", "numpy", "pillow", "polars")
@@ -64,13 +63,10 @@ class DataProvenance:
 
     def read_again(self, path: str | None = None) -> LabelledImages:
         """Read the same images once more, from `path` if they were moved; raises `DataError` where they are others."""
-        options = dict(self.options)
-        if form := options.pop("form", None):
-            options["spec"] = InputSpec.from_shape(tuple(form))
         if path is None and self.path is None:
             cause = "they were made in Python, so nothing tells where they are"
             raise DataError("data", self.name, cause, "Name the run's data with --data.")
-        images = load(path or self.path or "", **options)
+        images = load_again(LoadedFrom(self.path or "", self.options), path)
         if images.fingerprint != self.fingerprint:
             cause = "they are not the images and labels of the run: the data has changed, or is another"
             raise DataError("data", images.name, cause, "Name the run's data with --data, or train again.")

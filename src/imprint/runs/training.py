@@ -16,8 +16,8 @@ from imprint.core.errors import UsageError
 from imprint.core.malloc import tune_malloc
 from imprint.core.progress import say, shown, warn
 from imprint.core.scores import estimate_accuracy, score
-from imprint.data.images import LabelledImages
-from imprint.data.load import Data, load, parts
+from imprint.data.images import LabelledImages, LoadedFrom
+from imprint.data.load import Data, load, load_again, parts
 from imprint.models.hardware import ROWS, choose_compute_config, compute_settings, own_compute_configs
 from imprint.models.inference import network_compute_config
 from imprint.models.networks import combine
@@ -101,7 +101,7 @@ def train(
     >>> run.validation.images
     144
     """
-    with shown(verbose):
+    with shown(verbose), own_compute_configs():
         tune_malloc()
         _check_folders(run=run, resume=resume)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
@@ -112,7 +112,7 @@ def train(
         if resumed is not None:
             resumed.check(plan)
         folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
-        with run_session(folder, plan, options, resumed) as checkpoint, own_compute_configs(), _settings(plan):
+        with run_session(folder, plan, options, resumed) as checkpoint, _settings(plan):
             state = start_network(plan) if resumed is None else resumed.restore(plan)
             if resumed is not None:
                 say(f"resumed after epoch {len(state.epochs)}")
@@ -213,20 +213,26 @@ def _read_data(
 ) -> tuple[LabelledImages, float | int | LabelledImages | None]:
     """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
     data, validation = options["data"], options.get("validation")
-    if isinstance(data, LabelledImages):
-        images = data
+    if isinstance(data, LabelledImages | LoadedFrom):
+        images = _images(data)
     else:
-        side = options.get("side") or decoding_side(recipe, **fields)
-        part, group = options.get("part"), options.get("group")
-        images = load(data, part=part, side=side, group=group, allow_bad=options["allow_bad"])
+        side = decoding_side(recipe, **fields)
+        images = load(data, side=side, group=options.get("group"), allow_bad=options["allow_bad"])
     form = InputSpec.from_shape(images.shape)
     if validation is None:
-        whole = isinstance(data, LabelledImages) or options.get("undivided", False)
+        whole = isinstance(data, LabelledImages | LoadedFrom) or options.get("undivided", False)
         divided = not whole and "validation" in parts(data)
         return images, load(data, part="validation", spec=form) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
-    return images, validation if isinstance(validation, LabelledImages) else load(validation, spec=form)
+    return images, _images(validation, spec=form)
+
+
+def _images(given: LabelledImages | LoadedFrom | Data, **options: Any) -> LabelledImages:
+    """Give images that are there, load again what a run began with, or load what is named."""
+    if isinstance(given, LabelledImages):
+        return given
+    return load_again(given) if isinstance(given, LoadedFrom) else load(given, **options)
 
 
 def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
@@ -234,7 +240,7 @@ def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
     test = options.get("test")
     if test is None:
         return None
-    tested = test if isinstance(test, LabelledImages) else load(test, spec=plan.spec, allow_bad=1.0)
+    tested = _images(test, spec=plan.spec, allow_bad=1.0)
     plan.spec.check(tested.shape, tested.name)
     return tested
 
