@@ -49,8 +49,8 @@ def models():
     import torch
 
     from imprint import export, load, train
+    from imprint.training.checkpoint import Checkpoint, start_network
     from imprint.training.plan import make_plan
-    from imprint.training.state import Checkpoint, start_network
 
     digits = load("digits")[:100]
     wide = np.pad(digits.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)))  # 10×10, the least that the lesson's network takes
@@ -91,7 +91,7 @@ def target(name):
     from imprint.data.decoding.decode import decode
     from imprint.data.readers.csv import read_csv
     from imprint.data.readers.idx import read_idx
-    from imprint.training.state import read_resumable_run
+    from imprint.training.checkpoint import read_resumable_run
 
     folder = FOLDER / name
     folder.mkdir(exist_ok=True)

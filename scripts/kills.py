@@ -122,13 +122,13 @@ if __name__ == "__main__":
 
         import imprint.report.plots
         import imprint.runs.run
-        import imprint.training.state
+        import imprint.training.checkpoint
         from imprint import Classifier, load
         from imprint.__main__ import main
-        from imprint.training.state import read_resumable_run
+        from imprint.training.checkpoint import read_resumable_run
 
         torch.set_num_threads(1)
-        imprint.training.state.LARGEST_SHARE = 1e9  # a checkpoint after every epoch
+        imprint.training.checkpoint.LARGEST_SHARE = 1e9  # a checkpoint after every epoch
         digits = load("digits")
         header = ",".join(f"pixel{place}" for place in range(64))
         rows = [",".join(map(str, image.ravel())) for image in digits.pixels[:500]]

@@ -5,8 +5,7 @@ import pytest
 
 from imprint import RECIPES, Recipe, UsageError
 from imprint.models.networks import NETWORKS
-from imprint.recipes import RecipeFields, describe_fields, find_recipe, parse_settings
-from imprint.training.plan import choose_recipe
+from imprint.recipes import RecipeFields, default_recipe, describe_fields, find_recipe, parse_settings
 
 
 def test_the_lesson_is_the_lesson():
@@ -106,8 +105,8 @@ def test_unknown_names_are_refused():
 
 
 def test_small_grey_images_get_quick():
-    assert choose_recipe((1, 28, 28))[0] is RECIPES["quick"]
-    assert isinstance(choose_recipe((3, 100, 100))[0], Recipe)
+    assert default_recipe((1, 28, 28))[0] is RECIPES["quick"]
+    assert isinstance(default_recipe((3, 100, 100))[0], Recipe)
 
 
 def test_steps_of_an_epoch():

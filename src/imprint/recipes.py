@@ -461,7 +461,18 @@ PHOTOS = Recipe(
     validation_fraction=0.1,
 )
 
+SMALL_SIDE = 64  # pixels of the longer side; grey images up to it are taken for drawings or letters
 RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHOTOS)}
+
+
+def default_recipe(shape: tuple[int, int, int]) -> tuple[Recipe, str]:
+    """Choose a recipe for images of a form (channels, height, width) where nobody named one; gives the reason too."""
+    channels, height, width = shape
+    if channels == 3:
+        return PHOTOS, "the default for colour images"
+    if max(height, width) <= SMALL_SIDE:
+        return QUICK, "the default for small grey images"
+    return PHOTOS, "the default for larger images"
 
 
 def find_recipe(name: str) -> Recipe:

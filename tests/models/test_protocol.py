@@ -15,7 +15,7 @@ from imprint.models.model_file import read_model_file, write_model_file
 from imprint.models.networks import NETWORKS, build_network, build_networks, normalisation
 from imprint.models.ood import count_embeddings, logits_and_embeddings
 from imprint.models.summary import summarise
-from imprint.training.state import Checkpoint
+from imprint.training.checkpoint import Checkpoint
 
 MEAN, STD = (0.3,), (0.4,)
 

@@ -183,7 +183,7 @@ def test_an_inconsistent_note_is_refused(fitted, tmp_path, change):
     model = Classifier.load(path)
     change(model.notes["scikit-learn"])
     model.save(path)
-    with pytest.raises(ModelFileError, match="does not hold together"):
+    with pytest.raises(ModelFileError, match="is inconsistent"):
         ImageClassifier.load(path)
 
 

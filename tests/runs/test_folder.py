@@ -14,10 +14,10 @@ from imprint.core.errors import StoppedError
 from imprint.core.scores import read_labelled_predictions
 from imprint.models.model_file import CHECKPOINT_NAME
 from imprint.recipes import find_recipe
-from imprint.runs.folder import new_run_folder, run_session, settle_options, unfinished_note
-from imprint.runs.record import read_run
+from imprint.runs.folder import merge_options, new_run_folder, run_session, unfinished_note
+from imprint.runs.read_run import read_run
+from imprint.training.checkpoint import ResumableRun, start_network
 from imprint.training.plan import make_plan
-from imprint.training.state import ResumableRun, start_network
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_second_ctrl_c_leaves_the_checkpoint_and_says_how_to_resume(digits, pl
     def ctrl_c(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("imprint.training.state.Checkpoint.due", lambda self: True)
+    monkeypatch.setattr("imprint.training.checkpoint.Checkpoint.due", lambda self: True)
     monkeypatch.setattr("imprint.runs.training.calibrate", ctrl_c)
     folder = tmp_path / "run"
     words = rf"run at {folder}: stopped, what was learnt by epoch 3 is kept\. imprint train --resume {folder} goes on\."
@@ -69,17 +69,17 @@ def test_options_left_out_are_those_of_the_beginning(tmp_path, monkeypatch):
     (tmp_path / "train.csv").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["/somewhere/imprint", "train", "train.csv"])
-    begun = settle_options({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
+    begun = merge_options({"data": "train.csv", "group": None, "allow_bad": 0.5, "test": None})
     command = "imprint train train.csv"
     expected = {"data": "train.csv", "allow_bad": 0.5, "device": "auto", "folder": str(tmp_path), "command": command}
     assert begun == expected
     stopped = ResumableRun(tmp_path, RECIPES["quick"], begun, [], {}, {}, {})
-    assert settle_options({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
+    assert merge_options({"data": None, "test": "test.csv"}, stopped) == begun | {"test": "test.csv"}
     monkeypatch.chdir("/")
-    assert settle_options({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")
-    assert settle_options({"data": "digits"}, stopped)["data"] == "digits"
+    assert merge_options({"data": None}, stopped)["data"] == str(tmp_path / "train.csv")
+    assert merge_options({"data": "digits"}, stopped)["data"] == "digits"
     with pytest.raises(UsageError, match="Missing argument DATA"):
-        settle_options({"data": None})
+        merge_options({"data": None})
 
 
 def test_numbers_rise_and_nothing_is_overwritten(tmp_path):

@@ -369,7 +369,15 @@ for recipe in ("quick", "tutorial"):
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"run": 5}, "run at train"), ({"resume": 5}, "resume at train")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"run": 5}, "run at train"),
+        ({"run": None}, "run at train"),
+        ({"resume": 5}, "resume at train"),
+        ({"resume": True}, "resume at train"),
+    ],
+)
 def test_what_is_no_path_is_refused(unchecked, digits, options, words):
     with pytest.raises(UsageError, match=words):
         imprint.train(digits, "quick", verbose=False, **options)

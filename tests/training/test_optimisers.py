@@ -119,8 +119,8 @@ def test_memory_is_all_that_an_optimiser_remembers(optimiser):
             weight.copy_(known)
         for one, known in zip(again, built, strict=True):
             one.steps = known.steps
-            for name, tensor in one.memory.items():
-                tensor.copy_(known.memory[name])
+            for name, tensor in one.state.items():
+                tensor.copy_(known.state[name])
     for number in (1, 2):
         step(built, first, number)
         step(again, second, number)

@@ -16,6 +16,7 @@ from imprint.cli.options import (
     print_json,
     read_model,
     say_if_learnt,
+    set_threads,
     writable,
 )
 from imprint.core.progress import say
@@ -53,7 +54,7 @@ def evaluate(
     if clinic:
         from imprint.analysis.error_analysis import analyse_errors
         from imprint.report.tables import mistakes_table
-        from imprint.runs.record import read_run
+        from imprint.runs.read_run import read_run
 
         learnt = training or read_run(model).read_images()[0]
         diagnosed = analyse_errors(load_classifier(model), images, learnt)
@@ -167,6 +168,7 @@ def report(
     """Write one HTML page about a run: what it learnt, how good and how sure it is, what it gets wrong and why."""
     from imprint.report.run_report import write_report
 
+    set_threads()
     path = write_report(run, output, data)
     if as_json:
         print_json({"report": str(path)})

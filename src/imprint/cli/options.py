@@ -62,15 +62,20 @@ def read_model(path: Path) -> Predictor:
 
 
 def load_classifier(path: str | Path, device: str = "auto") -> Classifier:
-    """Load a model, and compute with as many threads as this machine is fastest with: this process is ours."""
+    """Load a model, and compute with as many threads as this machine is fastest with."""
+    from imprint.models.classifier import Classifier
+
+    set_threads(device)
+    return Classifier.load(path, device)
+
+
+def set_threads(device: str = "auto") -> None:
+    """Let torch use as many threads as this machine predicts fastest with; only the command line owns its process."""
     import torch
 
-    from imprint.models.classifier import Classifier
-    from imprint.models.hardware import choose_compute_config
+    from imprint.models.hardware import choose_compute_config, choose_device
 
-    model = Classifier.load(path, device)
-    torch.set_num_threads(choose_compute_config(next(model.network.parameters()).device, "float32").threads)
-    return model
+    torch.set_num_threads(choose_compute_config(choose_device(device), "float32").threads)
 
 
 def share_or_data(text: str | None) -> float | str | None:

@@ -45,7 +45,9 @@ def train(
     allow_bad: AllowBad = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with a run that was stopped; ends as if it never had been."),
+        typer.Option(
+            metavar="RUN", help="Go on with a run that was stopped; the result is that of an uninterrupted run."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,17 +60,17 @@ def train(
 
     fields: dict[str, Any] = parse_settings(settings or []) | ({} if seed is None else {"seed": seed})
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
-    checked_by, folder = share_or_data(validation), run or True
+    validation_given, folder = share_or_data(validation), run or True
     if seeds == 1:
-        runs = iter([train_run(data, recipe, validation=checked_by, run=folder, **options, **fields)])
+        runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])
     else:
-        runs = train_seeds(data, recipe, seeds=seeds, validation=checked_by, run=folder, **options, **fields)
-    ended = []
-    for done in runs:
-        ended.append(done)
+        runs = train_seeds(data, recipe, seeds=seeds, validation=validation_given, run=folder, **options, **fields)
+    finished = []
+    for finished_run in runs:
+        finished.append(finished_run)
         if not as_json:
-            print(run_lines(done), flush=True)
-    facts = ended[0].facts() if seeds == 1 else seeds_facts(ended)
+            print(run_lines(finished_run), flush=True)
+    facts = finished[0].facts() if seeds == 1 else seeds_facts(finished)
     if as_json:
         print_json(facts)
     elif seeds > 1:

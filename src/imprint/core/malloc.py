@@ -10,7 +10,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
 def tune_malloc() -> None:
     """Make glibc keep freed memory, which halves the time of a training step; without effect on other systems.
 
-    It changes the whole process for good, so only `imprint.train` and the command line call it.
+    It changes the whole process for good, so only the command line and `imprint.train` call it, and thereby what trains
+    through it, such as `ImageClassifier.fit`.
     """
     if sys.platform == "linux":
         import ctypes

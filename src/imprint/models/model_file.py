@@ -174,4 +174,4 @@ def broken(path: str | Path, cause: str, remedy: str = "") -> ModelFileError:
 
 def inconsistent(path: str | Path, error: Exception) -> ModelFileError:
     """Make the error for a file whose header is malformed or contradicts itself."""
-    return broken(path, f"its header does not hold together ({error})")
+    return broken(path, f"its header is inconsistent ({error})")

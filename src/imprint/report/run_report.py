@@ -24,7 +24,7 @@ from imprint.report.sections import (
     repeat_section,
     score_section,
 )
-from imprint.runs.record import RunRecord, read_run
+from imprint.runs.read_run import RunRecord, read_run
 
 REPORT_NAME = "report.html"  # within a run folder
 TITLES = {

@@ -291,7 +291,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             note = read_note(model)
             classifier = cls(**note.parameters)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise broken(path, f"its note of an ImageClassifier does not hold together ({error})") from None
+            raise broken(path, f"its note of an ImageClassifier is inconsistent ({error})") from None
         classifier.classes_, classifier.image_shape_ = note.classes, note.image_shape
         classifier.pixel_range_, classifier.n_features_in_ = note.pixel_range, math.prod(note.image_shape)
         classifier.model_, classifier.history_, classifier.validation_ = model, {}, None

@@ -1,4 +1,4 @@
-"""The run folder: begun, held while a run is at work in it, written, and left in order however the run ends."""
+"""The run folder: created, locked while a run writes to it, written, and left in order however the run ends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NA
 from imprint.runs.figures import random_window, save_curves, save_predictions
 from imprint.runs.provenance import command_line, provenance_of
 from imprint.runs.run import RESULT_NAME, Run
+from imprint.training.checkpoint import Checkpoint, ResumableRun
 from imprint.training.plan import Plan
-from imprint.training.state import Checkpoint, ResumableRun
 
 HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
 VALIDATION_NAME, CURVES_NAME, PREDICTIONS_NAME = "validation.csv", "curves.png", "predictions.png"
@@ -64,13 +64,13 @@ def _numbered(name: str, parent: Path) -> Path:
         return folder
 
 
-def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None) -> dict[str, Any]:
+def merge_options(given: Mapping[str, Any], resumed: ResumableRun | None = None) -> dict[str, Any]:
     """Settle where a run finds its data: as given now, else as when it began; raises `UsageError` without data."""
     before = {} if resumed is None else dict(resumed.options)
-    lost = str(before.pop("lost", "")).split()
+    in_memory = str(before.pop("in_memory", "")).split()
     for key in DATA:
-        if (told := before.pop(f"{key}_options", None)) is not None:
-            before[key] = LoadedFrom(str(before[key]), json.loads(told))
+        if (load_options := before.pop(f"{key}_options", None)) is not None:
+            before[key] = LoadedFrom(str(before[key]), json.loads(load_options))
     folder = Path(before.pop("folder", Path.cwd()))
     if folder != Path.cwd():
         for key in set(DATA) & {key for key, value in before.items() if isinstance(value, str)}:
@@ -79,7 +79,7 @@ def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None
     now = {key: value for key, value in given.items() if value is not None}
     defaults = {"device": "auto", "allow_bad": 0.2, "command": command_line()}
     options = {**defaults, **before, **now, "folder": str(Path.cwd())}
-    for key in lost:
+    for key in in_memory:
         if key not in now and resumed is not None:
             cause = f"its {key} images were made in Python, so nothing tells where they are"
             given_again = "images" if key == "data" else f"{key}=images"
@@ -92,9 +92,9 @@ def settle_options(given: Mapping[str, Any], resumed: ResumableRun | None = None
 
 
 def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
-    """Give what a checkpoint can hold: numbers, paths, how images were loaded; `lost` names images made in Python."""
+    """Give what a checkpoint can hold: numbers, paths, how images were loaded; `in_memory` names those of Python."""
     stored: dict[str, str | float] = {}
-    lost = []
+    in_memory = []
     for key, value in options.items():
         loaded = value.loaded_from if isinstance(value, LabelledImages) else value
         if isinstance(loaded, LoadedFrom):
@@ -104,11 +104,11 @@ def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
         elif isinstance(loaded, os.PathLike):
             stored[key] = os.fspath(loaded)
         elif key in DATA:  # made in Python, so they must be given again
-            lost.append(key)
-    if lost:
-        stored["lost"] = " ".join(lost)
+            in_memory.append(key)
+    if in_memory:
+        stored["in_memory"] = " ".join(in_memory)
     if isinstance(options.get("data"), LabelledImages) and "validation" not in options:
-        stored["undivided"] = True  # a share of the images was held out, whatever other parts their data has
+        stored["ignore_parts"] = True  # a share of the images was held out, whatever other parts their data has
     return stored
 
 
@@ -116,7 +116,7 @@ def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
 def run_session(
     folder: Path | None, plan: Plan, options: Mapping[str, Any], resumed: ResumableRun | None = None
 ) -> Iterator[Checkpoint | None]:
-    """Hold a run folder while a run is at work in it, and leave it in order however the run ends; nothing for None.
+    """Lock a run folder while a run writes to it, and leave it in order however the run ends; nothing for None.
 
     Gives the checkpoint to write. Raises `UsageError` where another process trains in it, `StoppedError` where Ctrl-C
     ended the run with something kept to go on from.
@@ -184,12 +184,12 @@ def write_run(run: Run, plan: Plan, options: Mapping[str, Any], with_result: boo
     save_curves(run.history, folder / CURVES_NAME)
 
 
-def write_result(run: Run, tested: LabelledImages) -> None:
-    """Write the predictions of the test images, and draw some of them; nothing where there is no folder."""
+def write_result(run: Run, test_images: LabelledImages) -> None:
+    """Write result.csv, the predictions of the test images, and draw some of them; nothing where there is no folder."""
     if run.folder is not None and run.result is not None:
         run.result.write_csv(run.folder / RESULT_NAME)
-        window = random_window(len(tested), run.recipe.seed)
-        save_predictions(tested, run.result, run.folder / PREDICTIONS_NAME, window)
+        window = random_window(len(test_images), run.recipe.seed)
+        save_predictions(test_images, run.result, run.folder / PREDICTIONS_NAME, window)
 
 
 def _write_history(run: Run, path: Path) -> None:
@@ -206,13 +206,13 @@ def _write_validation(run: Run, plan: Plan, path: Path) -> None:
     """Write what the model says of each validation image, in the order of the data."""
     assert plan.validation is not None
     assert run.predictions is not None
-    said, labels = run.predictions, plan.validation.labels_among(run.model.class_names)
+    predictions, labels = run.predictions, plan.validation.labels_among(run.model.class_names)
     order = plan.held_out.argsort()
     label_predictions(
-        said.probabilities[order],
+        predictions.probabilities[order],
         labels[order],
-        said.class_names,
-        said.unsure[order],
-        said.sources[order],
+        predictions.class_names,
+        predictions.unsure[order],
+        predictions.sources[order],
         plan.held_out[order],
     ).write_csv(path)

@@ -16,20 +16,20 @@ from imprint.core.errors import UsageError
 from imprint.core.malloc import tune_malloc
 from imprint.core.progress import say, shown, warn
 from imprint.core.scores import estimate_accuracy, score
-from imprint.data.images import LabelledImages, LoadedFrom
+from imprint.data.images import LabelledImages, LoadedFrom, kind_of
 from imprint.data.load import Data, load, load_again, parts
 from imprint.models.hardware import ROWS, choose_compute_config, compute_settings, own_compute_configs
 from imprint.models.inference import network_compute_config
 from imprint.models.networks import combine
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
-from imprint.runs.folder import end_session, new_run_folder, run_session, settle_options, write_result, write_run
+from imprint.runs.folder import end_session, merge_options, new_run_folder, run_session, write_result, write_run
 from imprint.runs.run import Run
 from imprint.training.calibration import calibrate
+from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
 from imprint.training.plan import Plan, decoding_side, make_plan
-from imprint.training.state import ResumableRun, TrainingState, read_resumable_run, start_network
 
 
 def train(
@@ -46,9 +46,9 @@ def train(
     verbose: bool = True,
     **fields: Unpack[RecipeFields],
 ) -> Run:
-    """Train a network to tell images apart.
+    """Train an image classifier.
 
-    Tunes malloc for the whole process, for good: half of a training step hangs on it. Everything else that it sets
+    Tunes malloc for the whole process, for good: it halves the time of a training step. Everything else that it sets
     (threads, denormals, torch's random numbers) is the caller's again afterwards.
 
     Parameters
@@ -67,8 +67,8 @@ def train(
         The folder to write model, history, scores, curves and predictions into; it must be new or empty. True numbers
         it: ``runs/0001-quick``. False writes nothing.
     resume : str, Path or None, default=None
-        The folder of a run that was stopped; it goes on from its last checkpoint, and ends with the same bytes as if it
-        had never been. Whatever else is left out is taken as given when it began.
+        The folder of a run that was stopped; it goes on from its last checkpoint, and ends with the same bytes as an
+        uninterrupted run. Whatever else is left out is taken as given when it began.
     group : str or None, default=None
         What images share that must stay on one side of the split: a regular expression or a column; see `load`.
     allow_bad : float or None, default=None
@@ -83,7 +83,7 @@ def train(
     Returns
     -------
     Run
-        Model, history and honest score. After Ctrl-C, those of the best epoch so far.
+        Model, history, and score on the images held out. After Ctrl-C, those of the best epoch so far.
 
     Raises
     ------
@@ -103,16 +103,16 @@ def train(
     """
     with shown(verbose), own_compute_configs():
         tune_malloc()
-        _check_folders(run=run, resume=resume)
+        _check_folders(run, resume)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test}
-        options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
+        options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
         base = resumed.recipe if resumed is not None and recipe is None else recipe
-        plan, _, tested = _plan(options, base, fields)
+        plan, _, test_images = _plan(options, base, fields)
         if resumed is not None:
             resumed.check(plan)
         folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
-        with run_session(folder, plan, options, resumed) as checkpoint, _settings(plan):
+        with run_session(folder, plan, options, resumed) as checkpoint, _training_context(plan):
             state = start_network(plan) if resumed is None else resumed.restore(plan)
             if resumed is not None:
                 say(f"resumed after epoch {len(state.epochs)}")
@@ -122,11 +122,11 @@ def train(
             labels = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
             members, done, detector, interrupted = plan.recipe.networks, len(state.finished), None, False
             try:
-                for place, member in enumerate(members[done:], start=done):
-                    if place > done:  # the first is under way: started above, or taken from the checkpoint
+                for index, name in enumerate(members[done:], start=done):
+                    if index > done:  # the first was started above, or taken from the checkpoint
                         state = start_network(plan, state.finished, state.epochs, state.seconds)
                     if len(members) > 1:
-                        say(f"network {place + 1} of {len(members)}: {member}")
+                        say(f"network {index + 1} of {len(members)}: {name}")
                     fit(state, pixels, labels, checkpoint)
                     state.finished.append(state.network)
                 if plan.recipe.ood_detector:
@@ -134,12 +134,12 @@ def train(
             except KeyboardInterrupt:
                 interrupted = True
                 _keep_best(state)
-            trained = replace(_finish(state, detector, interrupted), folder=folder)
+            trained = replace(_calibrate_and_score(state, detector, interrupted), folder=folder)
             if folder is not None:
-                write_run(trained, plan, options, tested is not None)
-            if tested is not None:
-                trained = replace(trained, result=trained.model.predict(tested))
-                write_result(trained, tested)
+                write_run(trained, plan, options, test_images is not None)
+            if test_images is not None:
+                trained = replace(trained, result=trained.model.predict(test_images))
+                write_result(trained, test_images)
             if checkpoint is not None:
                 end_session(checkpoint, interrupted)
         return trained
@@ -168,9 +168,10 @@ def train_seeds(
     if resume is not None:
         raise UsageError(f"--seeds {seeds}", "--resume", "one run is resumed at a time", "Leave --seeds out.")
     with shown(verbose):
+        _check_folders(run)
         given = {"data": images, "validation": validation, "test": test}
-        options = settle_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
-        plan, checked, tested = _plan(options, recipe, fields)
+        options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
+        plan, validation_given, test_images = _plan(options, recipe, fields)
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
             raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
@@ -179,17 +180,19 @@ def train_seeds(
         for seed in range(plan.recipe.seed, last + 1):
             fields["seed"] = seed
             folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
-            done = train(plan.images, recipe, validation=checked, test=tested, run=folder, device=device, **fields)
-            yield done
-            if done.interrupted:
+            finished = train(
+                plan.images, recipe, validation=validation_given, test=test_images, run=folder, device=device, **fields
+            )
+            yield finished
+            if finished.interrupted:
                 break
 
 
-def _check_folders(**folders: object) -> None:
-    """Refuse what is no path, and no truth value or None either."""
-    for name, folder in folders.items():
-        if not isinstance(folder, str | PathLike | bool | None):
-            raise UsageError(name, "train", f"{type(folder).__name__} is no path", f'Give {name}="runs/mine".')
+def _check_folders(run: object, resume: object = None) -> None:
+    """Refuse what names no folder; `run` may be a truth value, `resume` may be None."""
+    for name, folder, kinds in (("run", run, (str, PathLike, bool)), ("resume", resume, (str, PathLike, type(None)))):
+        if not isinstance(folder, kinds):
+            raise UsageError(name, "train", f"{kind_of(folder)} is no path", f'Give {name}="runs/mine".')
 
 
 def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
@@ -220,8 +223,8 @@ def _read_data(
         images = load(data, side=side, group=options.get("group"), allow_bad=options["allow_bad"])
     form = InputSpec.from_shape(images.shape)
     if validation is None:
-        whole = isinstance(data, LabelledImages | LoadedFrom) or options.get("undivided", False)
-        divided = not whole and "validation" in parts(data)
+        undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
+        divided = not undivided and "validation" in parts(data)
         return images, load(data, part="validation", spec=form) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
@@ -240,13 +243,13 @@ def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
     test = options.get("test")
     if test is None:
         return None
-    tested = _images(test, spec=plan.spec, allow_bad=1.0)
-    plan.spec.check(tested.shape, tested.name)
-    return tested
+    test_images = _images(test, spec=plan.spec, allow_bad=1.0)
+    plan.spec.check(test_images.shape, test_images.name)
+    return test_images
 
 
 @contextmanager
-def _settings(plan: Plan) -> Iterator[None]:
+def _training_context(plan: Plan) -> Iterator[None]:
     """Compute as this machine is fastest, with random numbers that the recipe's seed decides, meanwhile."""
     compute = choose_compute_config(plan.device, plan.recipe.precision)
     choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
@@ -277,8 +280,8 @@ def _keep_best(state: TrainingState) -> None:
         state.network.load_state_dict(state.best_weights)
 
 
-def _finish(state: TrainingState, detector: TrainingState | None, interrupted: bool) -> Run:
-    """Calibrate what was trained, score it, and tell what that lets one expect."""
+def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, interrupted: bool) -> Run:
+    """Calibrate what was trained, score it on the images held out, and estimate its accuracy on new ones."""
     plan, recipe, seconds = state.plan, state.kept_recipe(), state.seconds
     if detector is not None:
         recipe, seconds = replace(recipe, ood_detector=plan.recipe.ood_detector), seconds + detector.seconds
@@ -291,8 +294,8 @@ def _finish(state: TrainingState, detector: TrainingState | None, interrupted: b
     labels = plan.validation.labels_among(model.class_names)
     predictions = model.predict(plan.validation)
     validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
-    # Temperature and limits were settled on these images, but neither changes an answer. The best of several epochs was
-    # chosen by them, though, which the estimate heeds.
+    # Temperature and limits were settled on these images, but neither changes an answer. After Ctrl-C the best
+    # epoch was chosen by them, though; the estimate corrects for that selection.
     tries = len(state.epochs) if interrupted and not state.finished else 1
     expected = estimate_accuracy(predictions.labels == labels, plan.validation.groups, tries)
     model = replace(model, score=validation.facts())

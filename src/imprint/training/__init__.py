@@ -1,1 +1,1 @@
-"""A plan, the loop that carries it out, and what is settled after it."""
+"""A plan, the loop that carries it out with its optimisers and schedules, checkpoints, and calibration afterwards."""

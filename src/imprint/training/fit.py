@@ -1,7 +1,7 @@
 """The training loop: one network through all its epochs, readable from top to bottom.
 
-`fit` is the only loop there is: each network of a recipe passes through it, and so does the OOD detector. What a run is
-decided by stands in its `Recipe`; what it has reached, in its `TrainingState`.
+`fit` is the only loop there is: each network of a recipe passes through it, and so does the OOD detector. A
+`Recipe` holds the hyperparameters, a `TrainingState` the progress.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from imprint.models.inference import predict_probabilities
 from imprint.preprocessing.prepare import normalise, scale, standardise
 from imprint.recipes import Recipe
 from imprint.training.augmentation import augment
+from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
 from imprint.training.plan import Plan
-from imprint.training.state import Checkpoint, TrainingState, copy_weights
 
 # Numbers augmented at once: small tensor operations take longer to start than to do.
 AUGMENTED_AT_ONCE = 8 * 256 * 28 * 28
-DIVERGED = 100  # times the loss of guessing; epochs that learn stay below 2 times
+DIVERGED = 100  # times the loss of uniform guessing, ln(classes); epochs that learn stay below 2 times
 
 
 def fit(
@@ -47,46 +47,48 @@ def fit(
     recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
         validation_labels = validation.labels_among(plan.images.class_names)
-    training = torch.from_numpy(plan.training).to(plan.device)  # positions of the images that are not held out
-    batch_size = min(recipe.batch_size, len(training))
-    steps = recipe.epoch_steps(len(training))  # one number for each epoch, so that a resumed run knows where it stands
-    done = sum(steps[: state.epoch])
+    train_indices = torch.from_numpy(plan.training).to(plan.device)  # positions of the images that are not held out
+    batch_size = min(recipe.batch_size, len(train_indices))
+    steps = recipe.epoch_steps(
+        len(train_indices)
+    )  # one number for each epoch, so that a resumed run knows where it stands
+    steps_done = sum(steps[: state.epoch])
     started = time.perf_counter() - state.seconds
-    with progress_bar("training", total=sum(steps) - done) as advance:
+    with progress_bar("training", total=sum(steps) - steps_done) as advance:
         for epoch_steps in steps[state.epoch :]:
             epoch_started = time.perf_counter()
             # Sums stay on the device: asking a GPU for a number makes Python wait until it has caught up.
             loss_sum = torch.zeros((), device=plan.device)
-            hits = torch.zeros((), dtype=torch.int64, device=plan.device)
-            rate = state.schedule.rate(state.optimisers[0].rate, done)
-            order = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_fraction)
-            network.train()  # dropout drops, batch normalisation looks at the batch alone
-            batches = _batches(pixels, labels, training[order], batch_size, plan)
-            for chosen, (batch, targets) in zip(order.split(batch_size), batches, strict=True):
+            correct = torch.zeros((), dtype=torch.int64, device=plan.device)
+            epoch_rate = state.schedule.rate(state.optimisers[0].rate, steps_done)
+            epoch_indices = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_fraction)
+            network.train()  # turns dropout on, and batch normalisation by each batch's own mean and variance
+            batches = _batches(pixels, labels, train_indices[epoch_indices], batch_size, plan)
+            for batch_indices, (batch, targets) in zip(epoch_indices.split(batch_size), batches, strict=True):
                 # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
                 with compute.autocast(plan.device):
                     logits = network(compute.to_layout(batch)).float()
-                # The loss is each image's surprise at its label. It is kept by image, so that the next epoch can take
-                # the hardest again (online hard example mining, arXiv:1604.03540).
+                # The loss is the cross-entropy of each image's label. It is kept by image, so that the next epoch can
+                # take the hardest again (online hard example mining, arXiv:1604.03540).
                 loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
-                state.losses[chosen] = loss.detach()
+                state.losses[batch_indices] = loss.detach()
                 # Backward: how the mean loss would change with each weight.
                 network.zero_grad()
                 loss.mean().backward()
                 # Step: move each weight a little against that, by a rate that the schedule lowers to the end.
                 for optimiser in state.optimisers:
-                    optimiser.step(state.schedule.rate(optimiser.rate, done))
-                done += 1
+                    optimiser.step(state.schedule.rate(optimiser.rate, steps_done))
+                steps_done += 1
                 loss_sum += loss.detach().mean()
-                hits += (logits.argmax(dim=1) == targets).sum()
+                correct += (logits.argmax(dim=1) == targets).sum()
                 advance()
-            epoch = {"loss": loss_sum.item() / epoch_steps, "acc": hits.item() / len(order)}
-            # Images held out are never learnt from: how well they are named tells what new ones can expect.
+            epoch = {"loss": loss_sum.item() / epoch_steps, "acc": correct.item() / len(epoch_indices)}
+            # Images held out are never learnt from: the accuracy on them estimates that on new ones.
             if validation is not None:
                 probabilities = predict_probabilities(network, validation.pixels, spec)
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
-            epoch |= {"lr": rate, "seconds": time.perf_counter() - epoch_started}
+            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started}
             say(_epoch_line(epoch, len(state.epochs) + 1, recipe))
             _stop_if_diverged(epoch, len(state.epochs) + 1, network, plan)
             accuracy = epoch.get("val_acc", epoch["acc"])
@@ -120,11 +122,11 @@ def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) ->
 def _batches(
     pixels: UInt8[Tensor, "n c h w"],
     labels: Int64[Tensor, " n"],
-    order: Int64[Tensor, " dealt"],
+    order: Int64[Tensor, " drawn"],
     batch_size: int,
     plan: Plan,
 ) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
-    """Deal augmented images and their labels, several batches augmented at once."""
+    """Yield batches of augmented images and their labels; several are augmented at once."""
     at_once = max(1, AUGMENTED_AT_ONCE // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
     for chosen in order.split(batch_size * at_once):
         images = normalise(scale(_take(pixels, chosen, plan), plan.spec))

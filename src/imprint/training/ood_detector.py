@@ -15,9 +15,9 @@ from imprint.core.progress import say, warn
 from imprint.data.images import LabelledImages
 from imprint.models.ood import FORMS, ood_detector_classes, transforms_for
 from imprint.recipes import QUICK, Recipe
+from imprint.training.checkpoint import TrainingState, start_network
 from imprint.training.fit import fit
 from imprint.training.plan import Plan
-from imprint.training.state import TrainingState, start_network
 
 CUT = (0.4, 0.6)  # where two images are cut to be joined, in shares of the side
 MAX_BYTES = 2**28  # bytes of made-up images, 342,000 of MNIST's size
@@ -26,10 +26,9 @@ MAX_BYTES = 2**28  # bytes of made-up images, 342,000 of MNIST's size
 def make_synthetic_ood(images: LabelledImages, chosen: Int64[ndarray, " n"], recipe: Recipe) -> LabelledImages:
     """Leave about half of the chosen images as they are; turn, mirror or join halves of two classes of the others.
 
-    Gives copies with the classes that `ood_detector_classes` counts; the recipe's seed decides what becomes of which.
-    Of too many to hold in memory some are left out. Sources: Golan and El-Yaniv, arXiv:1805.10917;
+    Gives copies, fewer where memory is too small, with the classes that `ood_detector_classes` counts; the recipe's
+    seed decides. Sources: Golan and El-Yaniv, arXiv:1805.10917; joint labels as in Lee et al., arXiv:1910.05872.
     """
-    # Lee et al., arXiv:1910.05872, for telling class and transform apart in one label.
     rng = np.random.default_rng(recipe.seed)
     size = images.pixels.shape[2:]
     transforms, classes = transforms_for(recipe, size), len(images.class_names)

@@ -20,19 +20,19 @@ from imprint.recipes import Recipe
 class Optimiser(ABC):
     """An update rule for some weights of a network.
 
-    `rate` is the learning rate at its peak, `memory` holds the tensors that a checkpoint keeps.
+    `rate` is the learning rate at its peak, `state` holds the tensors that a checkpoint keeps.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
         self.weights = list(weights)
         self.rate = rate
         self.steps = 0
-        self.memory: dict[str, Tensor] = {}
+        self.state: dict[str, Tensor] = {}
 
     def _remembered(self, name: str) -> list[Tensor]:
-        """Give a tensor of zeros for each weight, noted in `memory`."""
+        """Give a tensor of zeros for each weight, noted in `state`."""
         zeros = [torch.zeros_like(weight) for weight in self.weights]
-        self.memory |= {f"{name}.{place}": tensor for place, tensor in enumerate(zeros)}
+        self.state |= {f"{name}.{place}": tensor for place, tensor in enumerate(zeros)}
         return zeros
 
     @torch.no_grad()

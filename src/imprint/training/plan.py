@@ -1,4 +1,4 @@
-"""Plan: a training run settled and checked, before anything is spent on it."""
+"""Plan: the validated settings of a training run and how its images are split, before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,20 @@ from imprint.models.hardware import choose_device
 from imprint.models.networks import input_size, network_kind, normalisation
 from imprint.preprocessing.glyph import learn_glyph_form
 from imprint.preprocessing.input_spec import InputSpec, describe
-from imprint.recipes import PHOTOS, QUICK, Recipe, RecipeFields, find_recipe
+from imprint.recipes import PHOTOS, Recipe, RecipeFields, default_recipe, find_recipe
 
-SMALL = 64  # pixels of the longer side; grey images up to it are taken for drawings or letters
 # Classes named after one of these would change their meaning in a mirror.
-SIDES = {"left", "right", "east", "west", "clockwise", "anticlockwise", "counterclockwise", "port", "starboard"}
+DIRECTION_WORDS = {
+    "left",
+    "right",
+    "east",
+    "west",
+    "clockwise",
+    "anticlockwise",
+    "counterclockwise",
+    "port",
+    "starboard",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +92,13 @@ def make_plan(
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
     mean, std = normalisation(settled.all_networks, channels)
     spec = InputSpec(channels, (height, width), network_size, glyph, mean, std)
-    prints = fingerprints(images.pixels)
-    copies = first_copies(prints)
-    warnings = (*_copies_told(images, copies), *_spellings_told(images))
+    pixel_hashes = fingerprints(images.pixels)
+    copies = first_copies(pixel_hashes)
+    warnings = (*_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
-        shared = len(np.intersect1d(prints, fingerprints(validation.pixels)))
+        shared = len(np.intersect1d(pixel_hashes, fingerprints(validation.pixels)))
         leaks = (f"{shared:,} validation images are training images too",) if shared else ()
         training, held_out, warnings = np.arange(len(images)), np.arange(len(validation)), (*warnings, *leaks)
     else:
@@ -97,22 +106,12 @@ def make_plan(
         validation = images[held_out] if len(held_out) else None
     if len(np.unique(labels[training])) < 2:
         raise DataError("labels", images.name, "all images left to train on are of one class", "Use more images.")
-    where = choose_device(device)
-    return Plan(images, training, validation, held_out, settled, reason, hflip_reason, spec, where, warnings)
-
-
-def choose_recipe(shape: tuple[int, int, int]) -> tuple[Recipe, str]:
-    """Choose a recipe for images of a form (channels, height, width) where nobody named one; gives the reason too."""
-    channels, height, width = shape
-    if channels == 3:
-        return PHOTOS, "the default for colour images"
-    if max(height, width) <= SMALL:
-        return QUICK, "the default for small grey images"
-    return PHOTOS, "the default for larger images"
+    chosen_device = choose_device(device)
+    return Plan(images, training, validation, held_out, settled, reason, hflip_reason, spec, chosen_device, warnings)
 
 
 def may_hflip(images: LabelledImages) -> tuple[bool, str]:
-    """Tell whether left and right may be turned about without changing what an image means, and why.
+    """Tell whether a horizontal flip leaves an image's label right, and why.
 
     Not where images are grey, since those may be letters, digits or other signs; nor where a class is named by a single
     letter or by a number, or after a side.
@@ -122,7 +121,7 @@ def may_hflip(images: LabelledImages) -> tuple[bool, str]:
     for name in images.class_names:
         if len(name.strip()) < 2 or name.strip().isdecimal():
             return False, f"class {name!r} is named like a sign"
-        if SIDES & set(re.split(r"[\W_\d]+", name.lower())):
+        if DIRECTION_WORDS & set(re.split(r"[\W_\d]+", name.lower())):
             return False, f"class {name!r} is named after a side"
     return True, "photos whose classes name neither a sign nor a side"
 
@@ -140,7 +139,7 @@ def decoding_side(recipe: str | Recipe | None, **fields: Unpack[RecipeFields]) -
 
 
 def data_fingerprint(plan: Plan) -> str:
-    """Boil down what a run learns from and is scored with to a SHA-256: every pixel, label and class, and the split."""
+    """Hash what a run learns from and is scored with (SHA-256): every pixel, label and class, and the split."""
     collections = (plan.images,) if plan.validation is None else (plan.images, plan.validation)
     digest = hashlib.sha256(plan.training.tobytes())
     for images in collections:
@@ -165,7 +164,7 @@ def _settled_recipe(
     """Find or choose the recipe, change it by the fields given, and say why it was chosen."""
     settled, reason = (recipe, "") if isinstance(recipe, Recipe | None) else (find_recipe(recipe), "")
     if settled is None:
-        settled, reason = choose_recipe(images.shape)
+        settled, reason = default_recipe(images.shape)
     settled = settled.with_fields(fields, "train")
     if isinstance(validation, LabelledImages):
         settled = replace(settled, validation_fraction=0.0)
@@ -192,8 +191,8 @@ def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:
     return images.labels
 
 
-def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:
-    """Put into words what there is more than once; nothing where nothing is."""
+def _duplicate_warnings(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:
+    """Warn of copies of images."""
     again = int((copies != np.arange(len(copies))).sum())
     if not again:
         return ()
@@ -203,7 +202,7 @@ def _copies_told(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[
     return (f"{words}; imprint check names them",)
 
 
-def _spellings_told(images: LabelledImages) -> tuple[str, ...]:
-    """Put into words which classes are probably one."""
+def _similar_class_warnings(images: LabelledImages) -> tuple[str, ...]:
+    """Warn of classes that are probably one, spelt in two ways."""
     alike = [names for names in spelt_alike(images.class_names) if len(names) > 1]
     return tuple(f"classes {', '.join(map(repr, names))} are probably one, learnt as several" for names in alike)

@@ -106,7 +106,7 @@ class OnnxClassifier(Predictor):
             if not 1 <= len(set(names)) == len(names) or not math.isfinite(unsure_above):
                 raise ValueError("classes or threshold")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise broken(path, f"its facts do not hold together ({error})") from None
+            raise broken(path, f"its facts are inconsistent ({error})") from None
         session = _start_session(content, path)
         shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
         if shapes != {PIXELS: [spec.channels, *spec.image_size], PROBABILITIES: [len(names)], UNCERTAINTY: []}:

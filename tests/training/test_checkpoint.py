@@ -15,8 +15,8 @@ from imprint.models.inference import predict_probabilities
 from imprint.models.model_file import read_model_file, write_model_file
 from imprint.recipes import parse_settings
 from imprint.training import fit as fit_module
+from imprint.training.checkpoint import Checkpoint, read_resumable_run, start_network
 from imprint.training.plan import make_plan
-from imprint.training.state import Checkpoint, read_resumable_run, start_network
 
 MUON = ["epochs=4", "min_steps=0", "batch_size=64", "epoch_fraction=0.5", "elastic=0.6"]
 RUNS = {
@@ -133,14 +133,16 @@ def test_changed_data_is_refused(digits, stopped_folder):
 
 
 def test_another_machine_is_told(digits, stopped_folder, monkeypatch, caplog):
-    monkeypatch.setattr("imprint.training.state.machine_name", lambda device: "another")
+    monkeypatch.setattr("imprint.training.checkpoint.machine_name", lambda device: "another")
     read_resumable_run(stopped_folder).check(planned(digits[:300], *SHORT))
     assert "begun on another machine" in caplog.text
 
 
 def test_the_compute_config_of_the_beginning_is_used_again(digits, stopped_folder, monkeypatch):
     adopted = {}
-    monkeypatch.setattr("imprint.training.state.adopt_compute_configs", lambda device, chosen: adopted.update(chosen))
+    monkeypatch.setattr(
+        "imprint.training.checkpoint.adopt_compute_configs", lambda device, chosen: adopted.update(chosen)
+    )
     read_resumable_run(stopped_folder).check(planned(digits[:300], *SHORT))
     assert set(adopted) == {"auto", "float32"}
 
@@ -179,7 +181,7 @@ def test_a_checkpoint_that_does_not_hold_together_is_refused(digits, stopped_fol
     CHANGES[change](tensors, facts)
     write_model_file(tmp_path / "checkpoint.safetensors", tensors, facts)
     plan = planned(digits[:300], *SHORT)
-    with torch.random.fork_rng(), pytest.raises(ModelFileError, match="its header does not hold together"):
+    with torch.random.fork_rng(), pytest.raises(ModelFileError, match="its header is inconsistent"):
         read_resumable_run(tmp_path).restore(plan)
 
 

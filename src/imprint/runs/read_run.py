@@ -106,7 +106,7 @@ def _part(path: Path, read: Callable[[Path], Part], notes: list[str], missing: s
     except ImprintError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        cause = f"it does not hold together ({error})"
+        cause = f"it is inconsistent ({error})"
         raise UsageError(path.name, str(path.parent), cause, "Take the file away to do without it.") from None
 
 

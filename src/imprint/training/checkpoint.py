@@ -1,7 +1,7 @@
 """TrainingState, how far a run is, and Checkpoint, the file that a run which was stopped goes on from.
 
-A checkpoint is a model file that holds, beside the model so far, all that training needs to go on: the weights under
-way, what the optimisers remember, the latest losses and torch's random numbers. A resumed run ends with the same bytes.
+A checkpoint is a model file that holds, beside the model so far, all that training needs to go on: the current
+weights, the optimisers' state, the latest losses and torch's random numbers. A resumed run ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from imprint.training.plan import Plan, data_fingerprint
 
 RANDOM = f"{RESUME}/random/"
 LARGEST_SHARE = 0.01  # of a run's time that its checkpoints may take
-# What a header that does not hold together raises when it is read.
+# What an inconsistent header raises when it is read.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError)
 
 
 @dataclass(eq=False)
 class TrainingState:
-    """How far a run is at the end of an epoch: the network under way, and the networks finished before it.
+    """How far a run is at the end of an epoch: the network being trained, and the networks finished before it.
 
     `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network.
     """
@@ -59,7 +59,7 @@ class TrainingState:
 
     @property
     def epoch(self) -> int:
-        """How many epochs the network under way has had."""
+        """How many epochs the network being trained has had."""
         return len(self.epochs) - len(self.finished) * self.plan.recipe.epochs
 
     @property
@@ -79,11 +79,11 @@ class TrainingState:
             return combine(self.finished).state_dict()
         return copy_weights(self.network) if self.best_weights is None else self.best_weights
 
-    def tensors(self) -> dict[str, Tensor]:
+    def training_tensors(self) -> dict[str, Tensor]:
         """Name the tensors that training changes and that no model holds."""
         named = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for place, optimiser in enumerate(self.optimisers):
-            named |= {f"optimiser/{place}/{name}": tensor for name, tensor in optimiser.memory.items()}
+        for index, optimiser in enumerate(self.optimisers):
+            named |= {f"optimiser/{index}/{name}": tensor for name, tensor in optimiser.state.items()}
         return named | {"losses": self.losses}
 
 
@@ -93,8 +93,8 @@ def start_network(
     epochs: Sequence[dict[str, float]] = (),
     seconds: float = 0.0,
 ) -> TrainingState:
-    """Draw the weights of the network that follows the `finished` ones, and set up what trains it."""
-    network, compute = _drawn(plan.recipe.networks[len(finished)], plan)
+    """Initialise the network that follows the `finished` ones, and set up what trains it."""
+    network, compute = _init_network(plan.recipe.networks[len(finished)], plan)
     optimisers = build_optimisers(plan.recipe, network)
     schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))
     losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
@@ -108,8 +108,8 @@ def copy_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def _drawn(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
-    """Draw a network's weights, laid out as training wants them, and choose how to compute it."""
+def _init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
+    """Initialise a network, laid out in memory as training wants it, and choose how to compute it."""
     classes = len(plan.images.class_names)
     network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device)
     compute = network_compute_config(network, plan.device, plan.recipe.precision)
@@ -159,18 +159,20 @@ class Checkpoint:
         model = Classifier(
             nn.Identity(), plan.images.class_names, plan.spec, state.kept_recipe(), 1.0, UNFITTED, NEVER_UNSURE, 0.0
         )
-        further = {
+        resume_facts = {
             "networks": len(state.finished),
             "epochs": state.epochs,
             "best_accuracy": state.best_accuracy,
             "schedule": state.schedule.state(),
             "steps": [optimiser.steps for optimiser in state.optimisers],
             "seconds": state.seconds,
-            "compute": {way: asdict(choose_compute_config(plan.device, way)) for way in _ways(plan)},
+            "compute": {
+                precision: asdict(choose_compute_config(plan.device, precision)) for precision in _precisions(plan)
+            },
         }
         random = {f"{RANDOM}{name}": numbers for name, numbers in _random_state(plan.device).items()}
-        tensors = {f"{RESUME}/{name}": tensor for name, tensor in state.tensors().items()}
-        return {**state.kept_weights(), **tensors, **random}, {**model.facts(), RESUME: {**self._facts, **further}}
+        tensors = {f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()}
+        return {**state.kept_weights(), **tensors, **random}, {**model.facts(), RESUME: {**self._facts, **resume_facts}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +188,7 @@ class ResumableRun:
     facts: dict[str, Any]
 
     def check(self, plan: Plan) -> None:
-        """Refuse a plan that is not the one which the run began with; compute as that did, since others round apart."""
+        """Refuse a plan that is not the one the run began with; compute with its settings, for the same rounding."""
         for key, value in self.recipe.to_dict().items():
             given = plan.recipe.to_dict()[key]
             if given != value:
@@ -198,12 +200,12 @@ class ResumableRun:
         if (plan.device.type, machine_name(plan.device)) == (self.facts["device"], self.facts["machine"]):
             adopt_compute_configs(plan.device, self.compute)
         else:
-            warn("begun on another machine or version of torch; expect other last digits than there")
+            warn("begun on another machine or version of torch: the results may differ in their last digits")
 
     def restore(self, plan: Plan) -> TrainingState:
         """Give the state where the checkpoint stands, and torch its random numbers of then."""
         try:
-            finished = [_drawn(name, plan)[0] for name in plan.recipe.networks[: self.facts["networks"]]]
+            finished = [_init_network(name, plan)[0] for name in plan.recipe.networks[: self.facts["networks"]]]
             state = start_network(plan, finished, self.epochs)
             if not 0 <= state.epoch <= plan.recipe.epochs:
                 raise ValueError("epochs")
@@ -211,7 +213,7 @@ class ResumableRun:
                 state.best_weights = copy_weights(state.network)
             self._fill(state)
         except MALFORMED as error:
-            raise broken(self.path, f"its header does not hold together ({error})") from None
+            raise broken(self.path, f"its header is inconsistent ({error})") from None
         return state
 
     @torch.no_grad()
@@ -222,7 +224,9 @@ class ResumableRun:
             optimiser.steps = int(steps)
         state.seconds, state.best_accuracy = float(self.facts["seconds"]), float(self.facts["best_accuracy"])
         random = {name.removeprefix(RANDOM): tensor for name, tensor in self.tensors.items() if name.startswith(RANDOM)}
-        wanted = state.kept_weights() | {f"{RESUME}/{name}": tensor for name, tensor in state.tensors().items()}
+        wanted = state.kept_weights() | {
+            f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()
+        }
         for name in set(wanted) ^ {name for name in self.tensors if not name.startswith(RANDOM)}:
             raise ValueError(f"tensor {name}")
         for name, tensor in wanted.items():
@@ -244,21 +248,21 @@ def read_resumable_run(folder: Path) -> ResumableRun:
         raise UsageError("run", str(folder), cause, remedy)
     tensors, facts = read_model_file(path)
     try:
-        further = dict(facts[RESUME])
-        options = dict(further["options"])
+        resume_facts = dict(facts[RESUME])
+        options = dict(resume_facts["options"])
         if not all(isinstance(value, str | float | int) for value in options.values()):
             raise ValueError("options")
-        if not all(isinstance(further[key], str) for key in ("data", "device", "machine")):
+        if not all(isinstance(resume_facts[key], str) for key in ("data", "device", "machine")):
             raise ValueError("data or machine")
-        recipe = Recipe.from_dict(further["recipe"])
-        epochs = [{key: float(value) for key, value in epoch.items()} for epoch in further["epochs"]]
-        compute = {way: ComputeConfig(**how) for way, how in further["compute"].items()}
-        return ResumableRun(path, recipe, options, epochs, compute, tensors, further)
+        recipe = Recipe.from_dict(resume_facts["recipe"])
+        epochs = [{key: float(value) for key, value in epoch.items()} for epoch in resume_facts["epochs"]]
+        compute = {precision: ComputeConfig(**config) for precision, config in resume_facts["compute"].items()}
+        return ResumableRun(path, recipe, options, epochs, compute, tensors, resume_facts)
     except MALFORMED as error:
-        raise broken(path, f"its header does not hold together ({error})") from None
+        raise broken(path, f"its header is inconsistent ({error})") from None
 
 
-def _ways(plan: Plan) -> tuple[str, str]:
+def _precisions(plan: Plan) -> tuple[str, str]:
     """Give the precisions that a run computes in: that of training, and float32 for all predictions."""
     return plan.recipe.precision, "float32"
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from imprint import ImprintError, ModelFileError, UsageError
-from imprint.runs.record import read_run
+from imprint.runs.read_run import read_run
 from imprint.training.plan import make_plan
 
 
@@ -57,7 +57,7 @@ def test_broken_files_get_one_line(copied, name, content):
 )
 def test_figures_that_are_none_are_refused(copied, name, content):
     (copied / name).write_text(content)
-    with pytest.raises(UsageError, match="it does not hold together"):
+    with pytest.raises(UsageError, match="it is inconsistent"):
         read_run(copied)
 
 
