@@ -133,7 +133,7 @@ def train(
                     detector = fit_ood_detector(plan)
             except KeyboardInterrupt:
                 interrupted = True
-                _keep_best(state)
+                _settle_interrupted(state)
             trained = replace(_calibrate_and_score(state, detector, interrupted), folder=folder)
             if folder is not None:
                 write_run(trained, plan, options, test_images is not None)
@@ -266,7 +266,7 @@ def _training_context(plan: Plan) -> Iterator[None]:
         yield
 
 
-def _keep_best(state: TrainingState) -> None:
+def _settle_interrupted(state: TrainingState) -> None:
     """Settle what is kept after Ctrl-C, and say it; where there is nothing to keep, Ctrl-C goes on."""
     members = len(state.plan.recipe.networks)
     if len(state.finished) == members:

@@ -34,7 +34,7 @@ CALIBRATION_IMAGES = 2000  # training images that stand for validation images wh
 # Of uncertainty, by which another machine may differ: the image that sets the limit is flagged on none.
 ROUNDING_MARGIN = 1e-3
 MIN_HELD_OUT = 2  # a standard deviation needs so many
-AUGMENTED_AT_ONCE = 128  # images; of photos more take much memory
+AUGMENTED_IMAGES = 128  # images; of photos more take much memory
 
 
 def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, recipe: Recipe) -> Classifier:
@@ -104,6 +104,6 @@ def coverage_statement(held_out: int) -> str:
 
 def _augmented(pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, recipe: Recipe) -> UInt8[ndarray, "n c H W"]:
     """Change images at random as in training, at the size that the network takes."""
-    parts = (normalise(scale(torch.from_numpy(part), spec)) for part in in_chunks(pixels, AUGMENTED_AT_ONCE))
+    parts = (normalise(scale(torch.from_numpy(part), spec)) for part in in_chunks(pixels, AUGMENTED_IMAGES))
     changed = (augment(part, recipe) for part in parts)
     return np.concatenate([(part * 255).round().to(torch.uint8).numpy() for part in changed])

@@ -28,7 +28,7 @@ from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
 from imprint.training.plan import Plan
 
 # Numbers augmented at once: small tensor operations take longer to start than to do.
-AUGMENTED_AT_ONCE = 8 * 256 * 28 * 28
+AUGMENTED_NUMBERS = 8 * 256 * 28 * 28
 DIVERGED = 100  # times the loss of uniform guessing, ln(classes); epochs that learn stay below 2 times
 
 
@@ -49,9 +49,7 @@ def fit(
         validation_labels = validation.labels_among(plan.images.class_names)
     train_indices = torch.from_numpy(plan.training).to(plan.device)  # positions of the images that are not held out
     batch_size = min(recipe.batch_size, len(train_indices))
-    steps = recipe.epoch_steps(
-        len(train_indices)
-    )  # one number for each epoch, so that a resumed run knows where it stands
+    steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     steps_done = sum(steps[: state.epoch])
     started = time.perf_counter() - state.seconds
     with progress_bar("training", total=sum(steps) - steps_done) as advance:
@@ -75,7 +73,7 @@ def fit(
                 # Backward: how the mean loss would change with each weight.
                 network.zero_grad()
                 loss.mean().backward()
-                # Step: move each weight a little against that, by a rate that the schedule lowers to the end.
+                # Step: move each weight a little against that, by the rate that the schedule gives for this step.
                 for optimiser in state.optimisers:
                     optimiser.step(state.schedule.rate(optimiser.rate, steps_done))
                 steps_done += 1
@@ -127,7 +125,7 @@ def _batches(
     plan: Plan,
 ) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
     """Yield batches of augmented images and their labels; several are augmented at once."""
-    at_once = max(1, AUGMENTED_AT_ONCE // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
+    at_once = max(1, AUGMENTED_NUMBERS // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
     for chosen in order.split(batch_size * at_once):
         images = normalise(scale(_take(pixels, chosen, plan), plan.spec))
         augmented = standardise(augment(images, plan.recipe), plan.spec)
