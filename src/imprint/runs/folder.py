@@ -65,7 +65,7 @@ def _numbered(name: str, parent: Path) -> Path:
 
 
 def merge_options(given: Mapping[str, Any], resumed: ResumableRun | None = None) -> dict[str, Any]:
-    """Settle a run's options: as given now, else as when it began, else by default; raises `UsageError` without data."""
+    """Settle a run's options: as given now, else when it began, else by default; raises `UsageError` without data."""
     before = {} if resumed is None else dict(resumed.options)
     in_memory = str(before.pop("in_memory", "")).split()
     for key in DATA:
