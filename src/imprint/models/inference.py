@@ -16,7 +16,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.core.memmap import in_chunks
-from imprint.models.hardware import ROWS, ComputeConfig, choose_compute_config
+from imprint.models.backbones import EfficientNetLite
+from imprint.models.hardware import CHANNELS_LAST, ROWS, ComputeConfig, choose_compute_config
 from imprint.models.layers import ConvNet, members_of
 from imprint.models.ood import logits_and_embeddings
 from imprint.preprocessing.input_spec import InputSpec
@@ -42,11 +43,14 @@ def network_compute_config(network: nn.Module, device: torch.device, precision: 
     """Choose how to compute a network: as the machine is fastest, in any memory layout, where all of it is our own.
 
     Of networks that others wrote, images stay rows first: their operations may not know oneDNN's own layout, and
-    ``view`` fails channels last.
+    ``view`` fails channels last. EfficientNet runs twice as fast channels last, its depthwise convolutions above all.
     """
     config = choose_compute_config(device, precision)
-    own = all(isinstance(member, ConvNet) for member in members_of(network))
-    return config if own else replace(config, layout=ROWS)
+    members = members_of(network)
+    if all(isinstance(member, ConvNet) for member in members):
+        return config
+    known = all(isinstance(member, ConvNet | EfficientNetLite) for member in members)
+    return replace(config, layout=CHANNELS_LAST if known else ROWS)
 
 
 @torch.inference_mode()

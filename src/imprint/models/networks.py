@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from imprint.core.errors import DataError, UsageError
+from imprint.models.backbones import MEAN, SMALLEST_SIDE, SOURCES, STD, EfficientNetLite
 from imprint.models.layers import (
     ConvNet,
     Dense,
@@ -137,6 +139,11 @@ def _named(*layers: nn.Module) -> ConvNet:
     return network
 
 
+def _pretrained(name: str, channels: int, height: int, width: int, classes: int) -> EfficientNetLite:
+    """Build a pretrained network without its weights, which `backbones.load_weights` loads."""
+    return EfficientNetLite(name, channels, (height, width), classes)
+
+
 KERAS_NAMES: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv2d",
     nn.MaxPool2d: "max_pooling2d",
@@ -169,10 +176,12 @@ NETWORKS = {
     "deep": NetworkKind(deep, 20),
     "broad": NetworkKind(broad, 16),
     "residual": NetworkKind(residual, 16),
+    **{name: NetworkKind(partial(_pretrained, name), SMALLEST_SIDE, MEAN, STD) for name in SOURCES},
 }
 BUILT_IN = frozenset(NETWORKS)
 
 USUAL_SIDE = 28  # pixels, MNIST's; images too small for a network are enlarged to it
+MAX_ENLARGED = 5  # times, for `smallest`; more pixels gained nothing on images of 32×32 (docs/log/photos.md)
 MAX_ASPECT = 16  # times `USUAL_SIDE` or the wanted side; what is longer is refused
 
 
@@ -299,10 +308,11 @@ def network_kind(name: str) -> NetworkKind:
 def normalisation(names: Sequence[str], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Give the mean and std that networks of one recipe ask for.
 
-    Our own are trained from random weights and take any. Raises `UsageError` where others disagree, or ask for another
+    Those trained from random weights take any. Raises `UsageError` where others disagree, or ask for another
     number of channels.
     """
-    wanted = {(network_kind(name).mean, network_kind(name).std) for name in names if name not in BUILT_IN}
+    free = BUILT_IN.difference(SOURCES)
+    wanted = {(network_kind(name).mean, network_kind(name).std) for name in names if name not in free}
     if len(wanted) > 1:
         cause = "they ask for images of different mean and std"
         raise UsageError("+".join(names), "networks", cause, "Train them one by one.")
@@ -319,14 +329,22 @@ def smallest_side(names: Sequence[str]) -> int:
     return max(network_kind(name).smallest_side for name in names)
 
 
-def input_size(names: Sequence[str], image_size: tuple[int, int], largest: int = 0) -> tuple[int, int]:
+def input_size(
+    names: Sequence[str], image_size: tuple[int, int], largest: int = 0, smallest: int = 0
+) -> tuple[int, int]:
     """Choose the size at which networks take images: their own, unless that is too small or too large.
 
-    Small images are enlarged in proportion until their shorter side has 28 pixels, large ones scaled down until it has
-    `largest` (0 for no limit). Raises `DataError` where the longer side gets too long.
+    Small images are enlarged in proportion until their shorter side has 28 pixels, or `smallest`, but at most fivefold;
+    large ones are scaled down until it has `largest` (0 for no limit). Raises `DataError` where the longer side gets
+    too long.
     """
     shorter = min(image_size)
     too_large = 0 < largest < shorter
+    wanted = min(smallest, MAX_ENLARGED * shorter)
+    if shorter < wanted and not too_large:
+        height, width = (round(side * wanted / shorter) for side in image_size)
+        if max(height, width) <= MAX_ASPECT * wanted:
+            return height, width
     if shorter >= smallest_side(names) and not too_large:
         return image_size
     target = max(largest, smallest_side(names)) if too_large else max(USUAL_SIDE, smallest_side(names))

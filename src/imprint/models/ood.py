@@ -19,6 +19,8 @@ from imprint.models.layers import ConvNet, Dense, Ensemble, ReLU, Residual, dens
 from imprint.recipes import Recipe
 
 OOD_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
+WIDE = 1024  # numbers in an embedding; a whole matrix of more would outweigh the network
+MAX_RANK = 32  # of the matrix then
 MAX_MATRIX_NUMBERS = 3_000_000  # 12 MB, in one matrix a class; `best` on ten classes stays just below
 
 
@@ -80,14 +82,18 @@ class MahalanobisScore:
     ----------
     centres : Tensor of float32, shape (classes, features)
         The mean embedding of each class.
-    whitening : Tensor of float32, shape (classes or 1, features, features)
+    whitening : Tensor of float32, shape (classes or 1, features, features or rank)
         Turns the difference between an embedding and its class's mean into uncorrelated numbers of unit variance; one
         matrix for all classes where one for each would be too large.
+    precision : Tensor of float32, shape (features,), or None, default=None
+        For wide embeddings: the inverse variance of each number in all directions but the few of `whitening`, whose
+        squares are then subtracted.
 
     References
     ----------
     Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
-    arXiv:1807.03888.
+    arXiv:1807.03888. With `precision` the covariance is that of probabilistic principal components: Tipping and Bishop,
+    Journal of the Royal Statistical Society B 61 (1999) 611-622.
 
     Examples
     --------
@@ -98,7 +104,8 @@ class MahalanobisScore:
     """
 
     centres: Float32[Tensor, "classes features"]
-    whitening: Float32[Tensor, "shapes features features"]
+    whitening: Float32[Tensor, "shapes features rank"]
+    precision: Float32[Tensor, " features"] | None = None
 
     def distances(
         self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
@@ -128,7 +135,9 @@ class MahalanobisScore:
         for label in predicted.unique().tolist():
             of_class = predicted == label
             whitening = self.whitening[label if len(self.whitening) > 1 else 0]
-            found[of_class] = ((embeddings[of_class] - self.centres[label]) @ whitening).square().sum(dim=1)
+            gaps = embeddings[of_class] - self.centres[label]
+            along = (gaps @ whitening).square().sum(dim=1)
+            found[of_class] = along if self.precision is None else gaps.square() @ self.precision - along
         return found
 
     def to(self, device: torch.device) -> MahalanobisScore:
@@ -150,7 +159,8 @@ class MahalanobisScore:
         >>> MahalanobisScore(torch.zeros(1, 2), torch.eye(2)[None]).to(torch.device("cpu")).centres.device
         device(type='cpu')
         """
-        return MahalanobisScore(self.centres.to(device), self.whitening.to(device))
+        precision = None if self.precision is None else self.precision.to(device)
+        return MahalanobisScore(self.centres.to(device), self.whitening.to(device), precision)
 
 
 def fit_mahalanobis(
@@ -169,6 +179,11 @@ def fit_mahalanobis(
     within = exact.sub_(centres[labels])  # in place: copies of 8,192 images' embeddings took 0.1 GB
     spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that is always 0 still has a size
     scaled = within.div_(spread)
+    if number > WIDE:
+        directions, precision = _principal(scaled)
+        whitening, precision = (directions / spread[:, None])[None], precision / spread.square()
+        score = MahalanobisScore(centres.float(), whitening.float().contiguous(), precision.float())
+        return score.to(embeddings.device)
     unrelated = torch.eye(number, dtype=exact.dtype)
     common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
     one_for_all = classes * number**2 > MAX_MATRIX_NUMBERS
@@ -176,6 +191,19 @@ def fit_mahalanobis(
     lower = torch.linalg.cholesky(torch.stack(each))
     whitening = torch.linalg.solve_triangular(lower, (unrelated / spread).expand_as(lower), upper=False).mT
     return MahalanobisScore(centres.float(), whitening.float().contiguous()).to(embeddings.device)
+
+
+def _principal(
+    scaled: Float64[Tensor, "n features"],
+) -> tuple[Float64[Tensor, "features rank"], Float64[Tensor, " features"]]:
+    """Fit a covariance that has one variance in all directions but a few; gives what is added and subtracted."""
+    count, number = scaled.shape
+    rank = min(MAX_RANK, count, number)
+    _, singular, directions = torch.linalg.svd(scaled, full_matrices=False)
+    along = singular[:rank].square() / count
+    others = ((scaled.square().sum() / count - along.sum()) / (number - rank)).clamp_min(1e-6)
+    surplus = (1 / others - 1 / torch.maximum(along, others)).sqrt()
+    return directions[:rank].T * surplus, (1 / others).expand(number)
 
 
 def _shrunk(

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imprint.core.errors import StoppedError, UsageError
 from imprint.core.files import UNFINISHED, remove_unfinished, sole_writer, written_whole
 from imprint.core.progress import say
@@ -179,9 +181,10 @@ def write_run(run: Run, plan: Plan, options: Mapping[str, Any], with_result: boo
     ):
         with written_whole(folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if plan.validation is not None and run.predictions is not None:
+    if run.predictions is not None:
         _write_validation(run, plan, folder / VALIDATION_NAME)
-    save_curves(run.history, folder / CURVES_NAME)
+    if run.history["loss"]:  # a linear head on frozen features has no epochs
+        save_curves(run.history, folder / CURVES_NAME)
 
 
 def write_result(run: Run, test_images: LabelledImages) -> None:
@@ -204,15 +207,16 @@ def _write_history(run: Run, path: Path) -> None:
 
 def _write_validation(run: Run, plan: Plan, path: Path) -> None:
     """Write what the model says of each validation image, in the order of the data."""
-    assert plan.validation is not None
     assert run.predictions is not None
-    predictions, labels = run.predictions, plan.validation.labels_among(run.model.class_names)
-    order = plan.held_out.argsort()
+    validated, places = plan.images if plan.validation is None else plan.validation, plan.held_out
+    places = np.arange(len(validated)) if plan.validation is None else places
+    predictions, labels = run.predictions, validated.labels_among(run.model.class_names)
+    order = places.argsort()
     label_predictions(
         predictions.probabilities[order],
         labels[order],
         predictions.class_names,
         predictions.unsure[order],
         predictions.sources[order],
-        plan.held_out[order],
+        places[order],
     ).write_csv(path)

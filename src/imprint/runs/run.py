@@ -48,6 +48,8 @@ class Run:
         What it says of each test image, where there were any.
     folder : Path or None, default=None
         The run folder, where one was written.
+    no_score_because : str, default=""
+        Why there is no score, where photos are too few for one.
 
     Examples
     --------
@@ -67,12 +69,17 @@ class Run:
     expected: AccuracyEstimate | None = None
     result: Predictions | None = None
     folder: Path | None = None
+    no_score_because: str = ""
 
     @property
     def expectation(self) -> str:
         """What to expect of the model on new images, in words."""
-        coverage = coverage_statement(self.expected.images if self.expected else 0)
-        return f"{self.expected or NOTHING_HELD_OUT}\n{coverage}"
+        coverage = coverage_statement(
+            self.expected.images if self.expected else 0,
+            self.expected is not None and self.expected.method != "held-out",
+        )
+        no_score = f"no score: {self.no_score_because}" if self.no_score_because else NOTHING_HELD_OUT
+        return f"{self.expected or no_score}\n{coverage}"
 
     def facts(self) -> dict[str, Any]:
         """Sum the run up as plain JSON values, as metrics.json and ``imprint train --json`` do.

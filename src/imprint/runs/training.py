@@ -18,6 +18,7 @@ from imprint.core.progress import say, shown, warn
 from imprint.core.scores import estimate_accuracy, score
 from imprint.data.images import LabelledImages, LoadedFrom, kind_of
 from imprint.data.load import Data, load, load_again, parts
+from imprint.models.backbones import EfficientNetLite
 from imprint.models.hardware import ROWS, choose_compute_config, compute_settings, own_compute_configs
 from imprint.models.inference import network_compute_config
 from imprint.models.networks import combine
@@ -25,7 +26,7 @@ from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
 from imprint.runs.folder import end_session, merge_options, new_run_folder, run_session, write_result, write_run
 from imprint.runs.run import Run
-from imprint.training.calibration import calibrate
+from imprint.training.calibration import calibrate, calibrate_probe
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
@@ -288,9 +289,22 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
     network = combine(state.finished or [state.network]).eval()
     if network_compute_config(network, plan.device).layout == ROWS:  # as it will be when loaded from its file
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if plan.cross_validated and isinstance(network, EfficientNetLite):
+        model, predictions, found = calibrate_probe(network, plan, recipe)
+        run = Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
+        if run.no_score_because:
+            return run
+        labels = plan.images.labels_among(model.class_names)
+        validation = score(
+            predictions.probabilities, labels, model.class_names, predictions.unsure, found.method, found.folds
+        )
+        right = predictions.labels == labels
+        expected = estimate_accuracy(right, plan.images.groups, 1, found.method, found.folds)
+        model = replace(model, score=validation.facts())
+        return replace(run, model=model, validation=validation, predictions=predictions, expected=expected)
     model = calibrate(network, None if detector is None else detector.network, plan, recipe)
-    if plan.validation is None:
-        return Run(model, recipe, state.history, seconds, interrupted)
+    if plan.validation is None or plan.no_score_because:
+        return Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
     labels = plan.validation.labels_among(model.class_names)
     predictions = model.predict(plan.validation)
     validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)

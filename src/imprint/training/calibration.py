@@ -13,6 +13,7 @@ from torch import nn
 
 from imprint.core.memmap import in_chunks
 from imprint.core.metrics import fit_temperature, tempered
+from imprint.models.backbones import EfficientNetLite
 from imprint.models.classifier import Classifier
 from imprint.models.inference import (
     TTA_SHARE,
@@ -22,11 +23,13 @@ from imprint.models.inference import (
     uncertainty_score,
 )
 from imprint.models.ood import fit_mahalanobis
+from imprint.models.predictor import Predictions
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.preprocessing.prepare import normalise, scale
 from imprint.recipes import Recipe
 from imprint.training.augmentation import augment
 from imprint.training.plan import Plan
+from imprint.training.probe import CrossValidated, cross_validate, frozen_features
 
 MAX_FLAGGED = 0.01  # share of in-distribution images that may be flagged unsure
 OOD_IMAGES = 8192  # training images that the OOD score is fitted on; four times as many changed nothing
@@ -70,6 +73,26 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
     return Classifier(network, images.class_names, spec, recipe, temperature, ood_score, limit, tta_below, ood_detector)
 
 
+def calibrate_probe(
+    network: EfficientNetLite, plan: Plan, recipe: Recipe
+) -> tuple[Classifier, Predictions, CrossValidated]:
+    """Make a classifier of a network with a linear head, calibrated on cross-validated predictions, which it gives too.
+
+    Every image is one that the head behind its prediction was not fitted to.
+    """
+    images, classes = plan.images, len(plan.images.class_names)
+    labels = torch.from_numpy(images.labels_among(images.class_names))
+    features = frozen_features(network, images, plan.spec)
+    found = cross_validate(features, labels.numpy(), plan.groups, classes, network.head_kind, recipe.seed)
+    ood_score = fit_mahalanobis(features[plan.training[:OOD_IMAGES]], labels[plan.training[:OOD_IMAGES]], classes)
+    probabilities = tempered(found.probabilities, found.temperature)
+    uncertainty = uncertainty_score(probabilities, found.distances)
+    limit = conformal_limit(uncertainty, MAX_FLAGGED) + ROUNDING_MARGIN
+    names = images.class_names
+    model = Classifier(network, names, plan.spec, recipe, found.temperature, ood_score, limit, 0.0)
+    return model, Predictions(probabilities, names, images.sources, uncertainty, limit), found
+
+
 def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     """Find the limit that the uncertainty of a new in-distribution image exceeds with a chance of `share` at most.
 
@@ -90,9 +113,12 @@ def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     return max(float(uncertainty.max()), float(uncertainty.mean()) + float(stdtrit(count - 1, 1 - share)) * spread)
 
 
-def coverage_statement(held_out: int) -> str:
+def coverage_statement(held_out: int, cross_validated: bool = False) -> str:
     """Say which share of in-distribution images will be flagged unsure, by how many were held out."""
     share = f"{MAX_FLAGGED:.0%}".replace("%", " %")
+    if cross_validated:
+        promised = "cross-validation cannot promise it" if held_out >= 1 / MAX_FLAGGED - 1 else "too few to promise it"
+        return f"unsure: about {share} of new images like these should be flagged; {promised}"
     if held_out >= 1 / MAX_FLAGGED - 1:
         return (
             f"unsure: at most {share} of new images like the {held_out:,} held out will be flagged, "

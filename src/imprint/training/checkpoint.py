@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.progress import warn
+from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.classifier import NEVER_UNSURE, RESUME, UNFITTED, Classifier
 from imprint.models.hardware import (
     CHANNELS_LAST,
@@ -31,6 +32,7 @@ from imprint.models.networks import build_network, combine
 from imprint.recipes import Recipe
 from imprint.training.optimisers import Optimiser, Schedule, build_optimisers, build_schedule
 from imprint.training.plan import Plan, data_fingerprint
+from imprint.training.probe import init_head
 
 RANDOM = f"{RESUME}/random/"
 LARGEST_SHARE = 0.01  # of a run's time that its checkpoints may take
@@ -65,7 +67,8 @@ class TrainingState:
     @property
     def history(self) -> dict[str, list[float]]:
         """The epochs' figures as columns, as in Keras's history."""
-        return {key: [epoch[key] for epoch in self.epochs] for key in self.epochs[0]}
+        columns = self.epochs[0] if self.epochs else ("loss", "acc", "lr", "seconds")
+        return {key: [epoch[key] for epoch in self.epochs] for key in columns}
 
     def kept_recipe(self) -> Recipe:
         """Give the recipe of what is kept if the run stops now: of the finished networks, else of the first."""
@@ -94,7 +97,12 @@ def start_network(
     seconds: float = 0.0,
 ) -> TrainingState:
     """Initialise the network that follows the `finished` ones, and set up what trains it."""
-    network, compute = _init_network(plan.recipe.networks[len(finished)], plan)
+    name = plan.recipe.networks[len(finished)]
+    network, compute = _init_network(name, plan)
+    if isinstance(network, EfficientNetLite):
+        load_weights(network, name, plan.recipe.pretrained)
+        init_head(network, plan)
+        network.freeze(plan.recipe.frozen_blocks)
     optimisers = build_optimisers(plan.recipe, network)
     schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))
     losses = torch.full((len(plan.training),), torch.inf, device=plan.device)

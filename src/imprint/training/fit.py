@@ -48,6 +48,7 @@ def fit(
     if validation is not None:
         validation_labels = validation.labels_among(plan.images.class_names)
     train_indices = torch.from_numpy(plan.training).to(plan.device)  # positions of the images that are not held out
+    class_weights = _class_weights(labels[train_indices], len(plan.images.class_names), recipe.class_balance)
     batch_size = min(recipe.batch_size, len(train_indices))
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     steps_done = sum(steps[: state.epoch])
@@ -68,7 +69,9 @@ def fit(
                     logits = network(compute.to_layout(batch)).float()
                 # The loss is the cross-entropy of each image's label. It is kept by image, so that the next epoch can
                 # take the hardest again (online hard example mining, arXiv:1604.03540).
-                loss = F.cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
+                loss = F.cross_entropy(
+                    logits, targets, class_weights, reduction="none", label_smoothing=recipe.label_smoothing
+                )
                 state.losses[batch_indices] = loss.detach()
                 # Backward: how the mean loss would change with each weight.
                 network.zero_grad()
@@ -98,6 +101,15 @@ def fit(
             state.epochs.append(epoch)
             if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
                 checkpoint.write(state)
+
+
+def _class_weights(labels: Int64[Tensor, " n"], classes: int, balance: float) -> Float32[Tensor, " classes"] | None:
+    """Weigh classes by their number of images to the power of -`balance`, with a mean of 1 over all images."""
+    if not balance:
+        return None
+    counts = labels.bincount(minlength=classes).float()
+    weights = counts.clamp_min(1).pow(-balance)
+    return weights * (counts.sum() / (weights * counts).sum())
 
 
 def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) -> Int64[Tensor, " size"]:

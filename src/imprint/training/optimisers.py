@@ -142,7 +142,7 @@ def build_optimisers(recipe: Recipe, network: nn.Module) -> list[Optimiser]:
 
     For muon two: Muon for all filters but the first layer's, AdamW for the rest.
     """
-    weights = list(network.parameters())
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
     if recipe.optimiser == "rmsprop":
         return [KerasRMSprop(weights, recipe.learning_rate)]
     filters = [weight for weight in weights if weight.ndim == 4][1:] if recipe.optimiser == "muon" else []

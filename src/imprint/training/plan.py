@@ -13,15 +13,16 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.core.errors import DataError, UsageError
-from imprint.data.duplicates import fingerprints, first_copies
+from imprint.data.duplicates import connect, fingerprints, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.split import split
+from imprint.models.backbones import find_weights
 from imprint.models.hardware import choose_device
 from imprint.models.networks import input_size, network_kind, normalisation
 from imprint.preprocessing.glyph import learn_glyph_form
 from imprint.preprocessing.input_spec import InputSpec, describe
-from imprint.recipes import PHOTOS, Recipe, RecipeFields, default_recipe, find_recipe
+from imprint.recipes import PHOTOS, PRETRAINED, PROBE, Recipe, RecipeFields, default_recipe, find_recipe
 
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
@@ -35,6 +36,27 @@ DIRECTION_WORDS = {
     "port",
     "starboard",
 }
+
+
+# What a step of a pretrained network costs on two cores (AMD EPYC, torch 2.13.0; docs/log/photos.md): seconds an image
+# and a pixel, and the share of that which is left where the first blocks are frozen.
+SECONDS_AN_IMAGE, SECONDS_A_PIXEL = 0.9e-3, 0.66e-6
+SHARE_BY_FROZEN = {0: 1.0, 5: 0.63, 11: 0.43}
+# Shorter side and frozen blocks, the most accurate first: all blocks at a good size, else fewer blocks, else smaller.
+CHOICES_BY_COST = (
+    (224, 0),
+    (192, 0),
+    (160, 0),
+    (224, 5),
+    (192, 5),
+    (224, 11),
+    (192, 11),
+    (160, 11),
+    (128, 11),
+    (96, 11),
+)
+KEPT_SIZE = 96  # pixels; images whose shorter side has so many are not enlarged to be trained on
+FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, 20  # images, for a score to be claimed
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +76,52 @@ class Plan:
     hflip_reason: str
     spec: InputSpec
     device: torch.device
+    groups: Int64[ndarray, " n"]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether every image is predicted by a head that was fitted to others, since none is held out."""
+        return self.recipe.is_probe and self.validation is None
+
+    @property
+    def no_score_because(self) -> str:
+        """Why no score can be claimed of photos as few as these; empty where one can."""
+        split_off = self.validation is None or self.recipe.validation_fraction > 0
+        if not split_off or not set(self.recipe.networks) & {*PRETRAINED, "residual"}:
+            return ""
+        counts = self.images.class_counts()
+        least = min(counts, key=lambda name: counts[name])
+        rule = f"a score needs {FEWEST_IN_CLASS} images a class and {FEWEST_IN_ALL} to judge by"
+        if counts[least] < FEWEST_IN_CLASS:
+            return f"class {least!r} has {counts[least]}: {rule}"
+        judged = len(self.images) if self.cross_validated else len(self.held_out)
+        if judged < FEWEST_IN_ALL and (self.validation is not None or self.cross_validated):
+            return f"there are {judged}: {rule}"
+        return ""
 
     def __str__(self) -> str:
         line = f"training on {len(self.training):,} images of {describe(self.images.shape)}"
         if self.spec.input_size != self.spec.image_size:
             height, width = self.spec.input_size
             line += f", scaled to {width}×{height} for the {'+'.join(self.recipe.networks)} network"
-        held_out = "none" if self.validation is None else f"{len(self.validation):,}"
-        line += f", {len(self.images.class_names)} classes; {held_out} held out; recipe {self.recipe.name}"
+        held_out = "none held out" if self.validation is None else f"{len(self.validation):,} held out"
+        held_out = "cross-validated" if self.cross_validated else held_out
+        line += f", {len(self.images.class_names)} classes; {held_out}; recipe {self.recipe.name}"
         line += f" ({self.reason})" if self.reason else ""
         mirrored = "mirrored" if self.recipe.hflip == "yes" else "not mirrored"
         line += f", {mirrored} ({self.hflip_reason}; --set hflip=yes or no)" if self.hflip_reason else ""
-        return f"{line}, seed {self.recipe.seed}, {self.device.type}"
+        return f"{line}, seed {self.recipe.seed}, {self.device.type}{self._time_text()}"
+
+    def _time_text(self) -> str:
+        """Say how long a pretrained network will train, before it starts."""
+        recipe = self.recipe
+        if recipe.is_probe or recipe.networks[0] not in PRETRAINED or self.device.type != "cpu":
+            return ""
+        images = sum(recipe.epoch_steps(len(self.training))) * min(recipe.batch_size, len(self.training))
+        seconds = images * _pass_seconds(self.spec.input_size, recipe.frozen_blocks)
+        frozen = f", {recipe.frozen_blocks} blocks frozen" if recipe.frozen_blocks else ""
+        return f"; {recipe.epochs} epochs{frozen}, about {seconds:,.0f} s on two cores"
 
 
 def make_plan(
@@ -87,13 +142,16 @@ def make_plan(
     settled, hflip_reason = _settled_hflip(images, settled)
     labels = _checked_labels(images)
     channels, height, width = images.shape
-    network_size = input_size(settled.all_networks, (height, width), settled.largest_side)
+    if settled.time_budget and not settled.is_probe and settled.networks[0] in PRETRAINED:
+        settled = _settled_cost(settled, images, fields)
+    network_size = input_size(settled.all_networks, (height, width), settled.largest_side, settled.smallest_side)
     # Images of several sizes were scaled and cropped for training, so others will be too.
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
     mean, std = normalisation(settled.all_networks, channels)
     spec = InputSpec(channels, (height, width), network_size, glyph, mean, std)
     pixel_hashes = fingerprints(images.pixels)
     copies = first_copies(pixel_hashes)
+    groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
@@ -107,7 +165,9 @@ def make_plan(
     if len(np.unique(labels[training])) < 2:
         raise DataError("labels", images.name, "all images left to train on are of one class", "Use more images.")
     chosen_device = choose_device(device)
-    return Plan(images, training, validation, held_out, settled, reason, hflip_reason, spec, chosen_device, warnings)
+    return Plan(
+        images, training, validation, held_out, settled, reason, hflip_reason, spec, chosen_device, groups, warnings
+    )
 
 
 def may_hflip(images: LabelledImages) -> tuple[bool, str]:
@@ -131,7 +191,8 @@ def decoding_side(recipe: str | Recipe | None, **fields: Unpack[RecipeFields]) -
 
     Raises `UsageError` where the recipe, a field or a network's name makes no sense.
     """
-    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or PHOTOS.name)
+    default = PHOTOS if find_weights(PROBE.networks[0]) is None else PROBE
+    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or default.name)
     settled = settled.with_fields(fields, "train")
     for name in settled.all_networks:
         network_kind(name)  # a wrong name is refused before images are decoded
@@ -164,13 +225,43 @@ def _settled_recipe(
     """Find or choose the recipe, change it by the fields given, and say why it was chosen."""
     settled, reason = (recipe, "") if isinstance(recipe, Recipe | None) else (find_recipe(recipe), "")
     if settled is None:
-        settled, reason = default_recipe(images.shape)
+        counts = list(images.class_counts().values()) or [0]
+        weights_found = find_weights(PROBE.networks[0]) is not None
+        settled, reason = default_recipe(images.shape, float(np.median(counts)), weights_found)
     settled = settled.with_fields(fields, "train")
     if isinstance(validation, LabelledImages):
         settled = replace(settled, validation_fraction=0.0)
     elif validation is not None:
         settled = settled.with_fields({"validation_fraction": validation}, "train")
     return settled, reason
+
+
+def _settled_cost(recipe: Recipe, images: LabelledImages, fields: RecipeFields) -> Recipe:
+    """Turn the time that training may take into size, frozen blocks and epochs, but for those that were given."""
+    count, size = len(images), images.shape[1:]
+    budget = min(recipe.time_budget, 40 + 0.065 * count)
+    wanted = fields.get("epochs") or max(1, round(30 * count**-0.2))  # 12 for 100 images, 7 for 1,400, 5 for 10,000
+    least = wanted if "epochs" in fields else max(1, round(0.65 * wanted))
+    for side, frozen in CHOICES_BY_COST:
+        sides = {"largest_side": side, "smallest_side": 0 if min(size) >= KEPT_SIZE else side}
+        changed = replace(recipe, **(sides | {"frozen_blocks": frozen} | _given(recipe, fields)), time_budget=0.0)
+        seen = input_size(changed.networks, size, changed.largest_side, changed.smallest_side)
+        possible = int(budget / (count * _pass_seconds(seen, changed.frozen_blocks)))
+        if possible >= least:
+            break
+    return replace(changed, epochs=max(least if possible >= least else 1, min(wanted, possible)))
+
+
+def _given(recipe: Recipe, fields: RecipeFields) -> dict[str, Any]:
+    """Give those of the fields that planning would choose which were given."""
+    chosen = ("largest_side", "smallest_side", "frozen_blocks")
+    return {name: getattr(recipe, name) for name in chosen if name in fields}
+
+
+def _pass_seconds(size: tuple[int, int], frozen_blocks: int) -> float:
+    """Estimate the seconds that one training step takes for each of its images."""
+    share = min(share for frozen, share in SHARE_BY_FROZEN.items() if frozen <= frozen_blocks)
+    return share * (SECONDS_AN_IMAGE + SECONDS_A_PIXEL * size[0] * size[1])
 
 
 def _settled_hflip(images: LabelledImages, recipe: Recipe) -> tuple[Recipe, str]:

@@ -192,6 +192,9 @@ def _uncertainty(nodes: _Nodes, model: Classifier, embeddings: str, prepared: st
         gap = nodes.add("Sub", embeddings, nodes.add("Gather", nodes.weight(centres), predicted))
         white = nodes.add("MatMul", gap, nodes.weight(whitening[0]))
         distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=0)
+        if (precision := model.ood_score.precision) is not None:
+            around = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision))
+            distance = nodes.add("Sub", around, distance)
     else:  # from every class, since fetching a matrix for each image takes longer
         gaps = nodes.add("Sub", embeddings, nodes.weight(centres[:, None]))
         white = nodes.add("MatMul", gaps, nodes.weight(whitening))
