@@ -14,8 +14,11 @@ from imprint.core.progress import progress_bar, say
 from imprint.data.images import LabelledImages
 from imprint.data.quality import Finding
 from imprint.data.split import deal_folds
-from imprint.recipes import Recipe, default_recipe
+from imprint.models.backbones import find_weights
+from imprint.recipes import PROBE, Recipe, default_recipe
 from imprint.runs.training import train
+from imprint.training.plan import make_plan
+from imprint.training.probe import frozen_features, predict_folds, pretrained_network
 
 FOLDS = 3  # networks, each judging the third of the images that it was not trained on
 MIN_TRAINING = 4  # images of a class; with fewer a network cannot know the class
@@ -59,8 +62,11 @@ def find_label_errors(
         return [], [TOO_FEW]
     if find_spec("cleanlab") is None:
         return [], [MISSING]
-    chosen = recipe or judging_recipe(images.shape)
-    probabilities = cross_validated_probabilities(images, fold, chosen, seed, device)[np.ix_(judged, known)]
+    if recipe is None and _has_pretrained(images):
+        everything = _probabilities_by_features(images, fold, seed, device)
+    else:
+        everything = cross_validated_probabilities(images, fold, recipe or judging_recipe(images.shape), seed, device)
+    probabilities = everything[np.ix_(judged, known)]
     given = np.searchsorted(known, images.labels[judged])
     names = [images.class_names[label] for label in known]
     found = []
@@ -98,6 +104,24 @@ def cross_validated_probabilities(
             probabilities[unseen] = model.predict_proba(images[unseen])
             advance()
     return probabilities
+
+
+def _has_pretrained(images: LabelledImages) -> bool:
+    """Tell whether features of a pretrained network can judge these images: all but small grey ones."""
+    weights_found = find_weights(PROBE.networks[0]) is not None
+    return default_recipe(images.shape, 0, weights_found)[0] is PROBE
+
+
+def _probabilities_by_features(
+    images: LabelledImages, fold: Int64[ndarray, " n"], seed: int, device: str
+) -> Float32[ndarray, "n classes"]:
+    """Predict each fold by a linear head on frozen features that was fitted to the others."""
+    say(f"looking for wrong labels by the features of {len(images):,} images")
+    plan = make_plan(images, PROBE, device=device, seed=seed)
+    network = pretrained_network(plan)
+    features = frozen_features(network, images, plan.spec)
+    labels = images.labels_among(images.class_names)
+    return predict_folds(features, labels, fold, len(images.class_names), "regression").probabilities
 
 
 def likely_errors(given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n classes"]) -> Int64[ndarray, " m"]:

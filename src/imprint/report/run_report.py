@@ -139,8 +139,9 @@ def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalys
     if score is None:
         return "How good it is on new images is not known."
     low, high = (percent(bound, score["images"]) for bound in score["interval"])
+    unseen = ", each by a model that was trained on others" if record.cross_validated else " that it was not trained on"
     text = (
-        f"That is measured on {score['images']:,} images that it was not trained on. Of other images like these, "
+        f"That is measured on {score['images']:,} images{unseen}. Of other images like these, "
         f"expect {low} to {high} to be classified correctly (95 % interval)."
     )
     if record.provenance and record.provenance.validation is None and record.provenance.training.options.get("group"):

@@ -18,6 +18,7 @@ from imprint.core import __version__
 from imprint.core.errors import DataError
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.load import load_again
+from imprint.models.backbones import weights_source
 from imprint.training.plan import Plan
 
 PACKAGES = ("torch", "numpy", "pillow", "polars")
@@ -75,7 +76,11 @@ class DataProvenance:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run came from. `settled` is the plan in words; `validation` is None where it is a share of `training`."""
+    """What a run came from.
+
+    `settled` is the plan in words; `validation` is None where it is a share of `training`; `pretrained` tells where
+    weights came from that the run began with.
+    """
 
     command: str
     made: str
@@ -84,6 +89,7 @@ class Provenance:
     machine: str
     training: DataProvenance
     validation: DataProvenance | None
+    pretrained: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -100,6 +106,7 @@ class Provenance:
             versions=versions,
             training=DataProvenance.from_dict(values["training"]),
             validation=None if validation is None else DataProvenance.from_dict(validation),
+            pretrained=tuple(str(source) for source in values.get("pretrained", ())),
         )
 
 
@@ -113,7 +120,9 @@ def provenance_of(plan: Plan, command: str) -> Provenance:
     given = plan.validation is not None and not plan.recipe.validation_fraction  # not held out from the images
     validation = DataProvenance.of(plan.validation) if given and plan.validation is not None else None
     training = DataProvenance.of(plan.images)
-    return Provenance(_plain(command), made, _plain(str(plan)), versions, machine, training, validation)
+    names = dict.fromkeys(plan.recipe.networks)
+    pretrained = tuple(source for name in names if (source := weights_source(name, plan.recipe.pretrained)))
+    return Provenance(_plain(command), made, _plain(str(plan)), versions, machine, training, validation, pretrained)
 
 
 def command_line() -> str:

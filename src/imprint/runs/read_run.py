@@ -34,6 +34,12 @@ class RunRecord:
     labelled: LabelledPredictions | None
     notes: tuple[str, ...]
 
+    @property
+    def cross_validated(self) -> bool:
+        """Whether `labelled` are predictions of models that were trained on the other images of the training data."""
+        score: dict[str, Any] = self.metrics.get("validation") or {}
+        return bool(score.get("method", "held-out") != "held-out")
+
     def read_images(self, data: str | None = None) -> tuple[LabelledImages, LabelledImages | None]:
         """Read again the images that the run learnt from, and those held out in the order of `labelled`, if any.
 
@@ -45,7 +51,7 @@ class RunRecord:
             cause = "the run does not tell it"
             raise DataError("training data", str(self.folder), cause, "Train again, or name the data with --training.")
         given = provenance.training.read_again(data)
-        if labelled is None:
+        if labelled is None or self.cross_validated:
             return given, None
         checked = given
         if provenance.validation is not None:
@@ -139,7 +145,10 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 def _read_history(path: Path) -> dict[str, list[float]]:
     with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if not rows and {"loss", "acc", "lr"} <= set(reader.fieldnames or ()):  # a linear head on frozen features
+        return {}
     if not rows or not {"loss", "acc", "lr"} <= set(rows[0]):
         raise ValueError("loss, acc or lr is missing")
     history = {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

@@ -100,8 +100,10 @@ def start_network(
     name = plan.recipe.networks[len(finished)]
     network, compute = _init_network(name, plan)
     if isinstance(network, EfficientNetLite):
+        started = time.perf_counter()
         load_weights(network, name, plan.recipe.pretrained)
         init_head(network, plan)
+        seconds += time.perf_counter() - started
         network.freeze(plan.recipe.frozen_blocks)
     optimisers = build_optimisers(plan.recipe, network)
     schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))

@@ -19,7 +19,7 @@ from imprint.data import cache
 from imprint.data.duplicates import fingerprints
 from imprint.data.images import LabelledImages
 from imprint.data.split import deal_folds
-from imprint.models.backbones import EfficientNetLite
+from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.hardware import machine_name
 from imprint.models.inference import in_batches
 from imprint.models.ood import fit_mahalanobis
@@ -152,21 +152,39 @@ def cross_validate(
     seed: int,
 ) -> CrossValidated:
     """Predict each image by a head that was fitted to the others; groups, and copies, stay together."""
-    scaled = _Scaled.of(features)
-    fold = _deal(labels, groups, seed)
-    logits = np.zeros((len(labels), classes))
-    distances = torch.zeros(len(labels))
-    for number in range(fold.max() + 1):
+    return predict_folds(features, labels, _deal(labels, groups, seed), classes, kind)
+
+
+def predict_folds(
+    features: Float32[Tensor, "n features"],
+    labels: Int64[ndarray, " n"],
+    fold: Int64[ndarray, " n"],
+    classes: int,
+    kind: str,
+) -> CrossValidated:
+    """Predict each fold by a head that was fitted to the others."""
+    scaled, folds = _Scaled.of(features), int(fold.max()) + 1
+    logits, distances = np.zeros((len(labels), classes)), torch.zeros(len(labels))
+    for number in range(folds):
         seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        if not len(seen) or not len(unseen):
+            continue
         weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width)
         logits[unseen] = scaled.rows[unseen] @ weight + bias
         score = fit_mahalanobis(features[seen], torch.from_numpy(labels[seen]), classes)
         distances[unseen] = score.distances(features[unseen], torch.from_numpy(logits[unseen].argmax(axis=1)))
     plain = _softmax(logits)
-    temperature = fit_temperature(plain, labels)
-    single = fold.max() + 1 == len(labels)
-    method = "leave-one-out" if single else "cross-validated"
-    return CrossValidated(plain, distances, temperature, int(fold.max()) + 1, method)
+    method = "leave-one-out" if folds == len(labels) else "cross-validated"
+    return CrossValidated(plain, distances, fit_temperature(plain, labels), folds, method)
+
+
+def pretrained_network(plan: Plan) -> EfficientNetLite:
+    """Build the network that a plan names, with its pretrained weights and without a head, in evaluation mode."""
+    name, spec = plan.recipe.networks[0], plan.spec
+    network = EfficientNetLite(name, spec.channels, spec.input_size, len(plan.images.class_names))
+    load_weights(network, name, plan.recipe.pretrained)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().to(plan.device)
 
 
 def init_head(network: EfficientNetLite, plan: Plan) -> None:
