@@ -104,6 +104,8 @@ class Recipe:
         regression, shrunk linear discriminant analysis or ridge regression; ``"auto"`` asks cross-validation.
     frozen_blocks : int, default=0
         How many blocks of a pretrained network training leaves as they are, its first layer with them.
+    kept_share : float, default=0
+        Share of a pretrained network's first weights, with its first head, that is mixed into those at the end.
     time_budget : float, default=0
         Seconds that the epochs of a pretrained network may take on two cores; size, frozen blocks and epochs are chosen
         for it while planning. 0 takes them as they stand.
@@ -164,6 +166,7 @@ class Recipe:
     pretrained: str = "auto"
     head: str = "auto"
     frozen_blocks: int = 0
+    kept_share: float = 0.0
     time_budget: float = 0.0
     class_balance: float = 0.0
     precision: str = "auto"
@@ -188,7 +191,7 @@ class Recipe:
             alone = len(self.networks) == 1 and self.networks[0] in PRETRAINED and not self.ood_detector
             yield "epochs", lambda value: alone, f"it is at least 1: {whole}"
         yield "epochs frozen_blocks time_budget", lambda value: 0 <= value < 10**6, "it is at least 0"
-        yield "class_balance", lambda value: 0 <= value <= 1, "it lies from 0 to 1"
+        yield "class_balance kept_share", lambda value: 0 <= value <= 1, "it lies from 0 to 1"
         at_least_0 = "largest_side smallest_side steps_per_epoch min_steps weight_decay plateau_min_delta"
         yield f"{at_least_0} plateau_min_learning_rate rotation elastic", lambda value: value >= 0, "it is at least 0"
         shares = "zoom shift label_smoothing validation_fraction hard_fraction color_jitter downscale"
@@ -349,6 +352,7 @@ class RecipeFields(TypedDict, total=False):
     pretrained: str
     head: str
     frozen_blocks: int
+    kept_share: float
     time_budget: float
     class_balance: float
     precision: str
@@ -522,6 +526,9 @@ FINETUNE = dataclasses.replace(
     PROBE,
     name="finetune",
     epochs=10,
+    learning_rate=2e-4,
+    head="regression",
+    kept_share=0.3,
     time_budget=240.0,
     weight_decay=0.01,
     rotation=10.0,

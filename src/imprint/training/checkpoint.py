@@ -44,7 +44,8 @@ MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overfl
 class TrainingState:
     """How far a run is at the end of an epoch: the network being trained, and the networks finished before it.
 
-    `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network.
+    `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network,
+    `initial` the weights that the network began with where the recipe keeps a share of them.
     """
 
     plan: Plan
@@ -58,6 +59,7 @@ class TrainingState:
     finished: list[nn.Module] = field(default_factory=list)
     epochs: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    initial: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -110,6 +112,8 @@ def start_network(
     losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
     state = TrainingState(plan, compute, network, optimisers, schedule, losses, seconds=seconds)
     state.finished, state.epochs = list(finished), list(epochs)
+    if plan.recipe.kept_share:
+        state.initial = copy_weights(network)
     return state
 
 

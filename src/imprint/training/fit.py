@@ -101,6 +101,10 @@ def fit(
             state.epochs.append(epoch)
             if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
                 checkpoint.write(state)
+    # A pretrained network moves back towards where it began, which generalises better (WiSE-FT, arXiv:2109.01903).
+    with torch.no_grad():
+        for name, weight in network.state_dict().items() if state.initial else ():
+            weight.lerp_(state.initial[name], recipe.kept_share)
 
 
 def _class_weights(labels: Int64[Tensor, " n"], classes: int, balance: float) -> Float32[Tensor, " classes"] | None:

@@ -76,7 +76,7 @@ class Plan:
     hflip_reason: str
     spec: InputSpec
     device: torch.device
-    groups: Int64[ndarray, " n"]
+    groups: Int64[ndarray, " images"]
     warnings: tuple[str, ...] = ()
 
     @property
