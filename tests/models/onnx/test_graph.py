@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from imprint import ImprintError, OnnxClassifier, export
+from imprint.models.backbones import SOURCES
 from imprint.models.classifier import Classifier
 from imprint.models.inference import TTA_VIEWS, predict_with_embeddings
 from imprint.models.layers import ConvNet, Dense, Ensemble
@@ -76,11 +77,13 @@ def test_an_ood_detector_adds_the_same_uncertainty():
 @pytest.mark.parametrize("matrices", [1, 7])
 @pytest.mark.parametrize("names", [*((name,) for name in NETWORKS), ("quick", "tutorial", "quick")], ids="+".join)
 def test_every_network_predicts_as_before(names, matrices):
-    model = trained(names, channels=3, size=(30, 36), matrices=matrices)
-    assert len(model.ood_score.whitening) == (1 if names == ("residual",) else matrices)  # one a class is too large
+    model = trained(names, channels=3, size=(30, 36) if names[0] not in SOURCES else (32, 36), matrices=matrices)
+    large = names == ("residual",) or names[0] in SOURCES
+    assert len(model.ood_score.whitening) == (1 if large else matrices)  # one a class is too large
     probabilities, uncertainty = differences(model, images(model.spec, 5))
     assert probabilities < 1e-5
-    assert uncertainty < 1e-3
+    # A network with weights by chance gives the same embedding for all, whose tiny variance magnifies rounding.
+    assert uncertainty < (1e-2 if names[0] in SOURCES else 1e-3)
 
 
 @pytest.mark.parametrize("tta", ["none", *TTA_VIEWS])

