@@ -42,7 +42,7 @@ print(f"{len(images):,} images: {images.class_counts()}")
 for finding in imprint.check(images, labels=False, verbose=False).findings[:5]:
     print(f"{finding.kind}: {finding.message} ({', '.join(map(str, finding.where[:3]))})")
 
-run = imprint.train(images, "photos", **fields)
+run = imprint.train(images, **fields)  # few photos, or many: their number chooses the recipe
 run.model.save("photos.safetensors")
 
 # The validation score comes with the run. A test part says more, since nothing was chosen by it.

@@ -26,7 +26,7 @@ def test_lesson(digits_csv, tmp_path):
 
 
 def test_photos(tmp_path):
-    printed = run("photos.py", tmp_path, "epochs=1", "min_steps=2", "largest_side=32")
+    printed = run("photos.py", tmp_path)
     assert "40 images: {'disc': 20, 'square': 20}" in printed
     assert "validation " in printed
     assert "40 images" in printed.split("test ")[1]

@@ -19,7 +19,9 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="tutorial, quick, best, record, photos, or a recipe.json. Left out, the images decide."),
+        typer.Option(
+            help="tutorial, quick, best, record, photos, probe, finetune, or a recipe.json. Else images decide."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -37,7 +37,7 @@ from imprint.recipes import Recipe
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 # Starts of tensors' names in the file; a network's own begin with neither, since names of modules have no slash.
 SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
-SCORE_TENSORS = ("centres", "whitening", "precision")
+SCORE_TENSORS = ("centres", "whitening", "precision", "power")
 MAX_CLASSES = 100_000  # a file that claims more is not believed
 UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is fitted
 NEVER_UNSURE = 1e9  # more uncertainty than there is
@@ -438,9 +438,9 @@ def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path
     if size > WIDE:
         each_or_one = [(1, size, rank) for rank in range(1, MAX_RANK + 1)]
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, size)], "whitening": each_or_one}
-    shapes |= {"precision": [(size,)]} if size > WIDE else {}
+    shapes |= {"precision": [(size,)], "power": [()]} if size > WIDE else {}
     for name, tensor in given.items():
-        if name not in shapes and tensor is None:
+        if tensor is None and (name not in shapes or name == "power"):
             continue
         if name not in shapes:
             raise broken(path, f"it holds tensor {SCORE_PREFIX}{name}, which its network has no use for")

@@ -6,7 +6,7 @@ Also the transforms that make synthetic OOD images, for an OOD detector to learn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from imprint.recipes import Recipe
 OOD_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
 WIDE = 1024  # numbers in an embedding; a whole matrix of more would outweigh the network
 MAX_RANK = 32  # of the matrix then
+FEWEST_TO_SHARPEN, MAX_POWER = 3, 20.0  # distances that tell how far they scatter; a higher power leaves float32
 MAX_MATRIX_NUMBERS = 3_000_000  # 12 MB, in one matrix a class; `best` on ten classes stays just below
 
 
@@ -88,6 +89,9 @@ class MahalanobisScore:
     precision : Tensor of float32, shape (features,), or None, default=None
         For wide embeddings: the inverse variance of each number in all directions but the few of `whitening`, whose
         squares are then subtracted.
+    power : Tensor of float32, shape (), or None, default=None
+        With `precision`: what the distance is raised to. Of so many numbers it hardly varies among images, and an
+        unusual one would not count beside low confidence.
 
     References
     ----------
@@ -106,6 +110,7 @@ class MahalanobisScore:
     centres: Float32[Tensor, "classes features"]
     whitening: Float32[Tensor, "shapes features rank"]
     precision: Float32[Tensor, " features"] | None = None
+    power: Float32[Tensor, ""] | None = None
 
     def distances(
         self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
@@ -138,7 +143,36 @@ class MahalanobisScore:
             gaps = embeddings[of_class] - self.centres[label]
             along = (gaps @ whitening).square().sum(dim=1)
             found[of_class] = along if self.precision is None else gaps.square() @ self.precision - along
-        return found
+        return found if self.power is None else found.clamp_min(0) ** self.power
+
+    def sharpened(self, distances: Float32[Tensor, " n"]) -> MahalanobisScore:
+        """Choose the power for which the logarithms of images' distances have a standard deviation of 1.
+
+        Parameters
+        ----------
+        distances : Tensor of float32, shape (n,)
+            Of images that the score was not fitted to, by a score without a power.
+
+        Returns
+        -------
+        MahalanobisScore
+            With distances of about 1 for such images; the same score where it has no `precision`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> one = MahalanobisScore(torch.zeros(1, 2), torch.zeros(1, 2, 1), torch.ones(2))
+        >>> some = torch.tensor([4.0, 8.0, 16.0])
+        >>> one.sharpened(some).distances(torch.tensor([[0.0, 8.0 ** 0.5]]), torch.tensor([0]))
+        tensor([1.])
+        """
+        if self.precision is None or len(distances) < FEWEST_TO_SHARPEN:
+            return self
+        logs = distances.clamp_min(1e-12).log()
+        middle, spread = logs.median(), logs.std(correction=0)
+        scale = (-middle).exp()
+        power = (1 / spread.clamp_min(1 / MAX_POWER)).to(self.precision)
+        return replace(self, precision=self.precision * scale, whitening=self.whitening * scale.sqrt(), power=power)
 
     def to(self, device: torch.device) -> MahalanobisScore:
         """Copy it to another device.
@@ -159,8 +193,8 @@ class MahalanobisScore:
         >>> MahalanobisScore(torch.zeros(1, 2), torch.eye(2)[None]).to(torch.device("cpu")).centres.device
         device(type='cpu')
         """
-        precision = None if self.precision is None else self.precision.to(device)
-        return MahalanobisScore(self.centres.to(device), self.whitening.to(device), precision)
+        precision, power = (None if one is None else one.to(device) for one in (self.precision, self.power))
+        return MahalanobisScore(self.centres.to(device), self.whitening.to(device), precision, power)
 
 
 def fit_mahalanobis(

@@ -195,6 +195,8 @@ def _uncertainty(nodes: _Nodes, model: Classifier, embeddings: str, prepared: st
         if (precision := model.ood_score.precision) is not None:
             around = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision))
             distance = nodes.add("Sub", around, distance)
+        if (power := model.ood_score.power) is not None:
+            distance = nodes.add("Pow", nodes.add("Max", distance, nodes.weight(0.0)), nodes.weight(power))
     else:  # from every class, since fetching a matrix for each image takes longer
         gaps = nodes.add("Sub", embeddings, nodes.weight(centres[:, None]))
         white = nodes.add("MatMul", gaps, nodes.weight(whitening))
