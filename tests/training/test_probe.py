@@ -211,3 +211,9 @@ def test_finetune_learns_and_ends_the_same_when_resumed(shapes, tmp_path):
     assert any(same)
     assert not all(same)
     assert "a score needs" in run.no_score_because
+
+
+def test_beside_a_network_from_random_weights_only_the_pretrained_one_moves_back(shapes):
+    options = {"networks": "lite0+residual", "epochs": 1, "largest_side": 64, "frozen_blocks": 11}
+    run = imprint.train(shapes, "finetune", validation=0.2, verbose=False, **options)
+    assert len(run.model.predict(shapes)) == 42

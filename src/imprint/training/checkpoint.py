@@ -112,7 +112,7 @@ def start_network(
     losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
     state = TrainingState(plan, compute, network, optimisers, schedule, losses, seconds=seconds)
     state.finished, state.epochs = list(finished), list(epochs)
-    if plan.recipe.kept_share:
+    if plan.recipe.kept_share and isinstance(network, EfficientNetLite):
         state.initial = copy_weights(network)
     return state
 
