@@ -163,8 +163,8 @@ class MahalanobisScore:
         >>> import torch
         >>> one = MahalanobisScore(torch.zeros(1, 2), torch.zeros(1, 2, 1), torch.ones(2))
         >>> some = torch.tensor([4.0, 8.0, 16.0])
-        >>> one.sharpened(some).distances(torch.tensor([[0.0, 8.0 ** 0.5]]), torch.tensor([0]))
-        tensor([1.])
+        >>> one.sharpened(some).distances(torch.tensor([[0.0, 4.0]]), torch.tensor([0])).round(decimals=2)
+        tensor([3.4000])
         """
         if self.precision is None or len(distances) < FEWEST_TO_SHARPEN:
             return self
