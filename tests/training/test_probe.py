@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import imprint
 from imprint.data import cache
 from imprint.data.images import LabelledImages
-from imprint.models.inference import in_batches
+from imprint.models.inference import predict_with_embeddings
 from imprint.report.run_report import write_report
 from imprint.runs.read_run import read_run
 from imprint.training import probe
@@ -165,11 +165,11 @@ def test_features_are_computed_once_and_only_for_what_is_new(shapes, monkeypatch
     network, counts = pretrained_network(plan), []
     first = frozen_features(network, shapes, plan.spec)
 
-    def counted(network, pixels, spec, run, chosen=None):
+    def counted(network, pixels, spec, chosen):
         counts.append(len(chosen))
-        return in_batches(network, pixels, spec, run, chosen)
+        return predict_with_embeddings(network, pixels, spec, chosen)
 
-    monkeypatch.setattr(probe, "in_batches", counted)
+    monkeypatch.setattr(probe, "predict_with_embeddings", counted)
     assert torch.equal(frozen_features(network, shapes, plan.spec), first)
     assert counts == []
     more = drawn(45, seed=0)
@@ -217,3 +217,13 @@ def test_beside_a_network_from_random_weights_only_the_pretrained_one_moves_back
     options = {"networks": "lite0+residual", "epochs": 1, "largest_side": 64, "frozen_blocks": 11}
     run = imprint.train(shapes, "finetune", validation=0.2, verbose=False, **options)
     assert len(run.model.predict(shapes)) == 42
+
+
+def test_a_class_of_one_group_is_not_scored(shapes):
+    """No head that judges its images knows the class, so each would be wrong whatever the network can do."""
+    groups = np.where(shapes.labels == 2, "one", np.arange(len(shapes)).astype(str))
+    run = imprint.train(dataclasses.replace(shapes, groups=groups), "probe", smallest_side=96, verbose=False)
+    assert run.validation is None
+    assert "class 'triangle'" in run.no_score_because
+    everything = dataclasses.replace(shapes, groups=np.full(len(shapes), "all"))
+    assert imprint.train(everything, "probe", smallest_side=96, verbose=False).validation is None

@@ -95,10 +95,18 @@ class Plan:
         rule = f"a score needs {FEWEST_IN_CLASS} images a class and {FEWEST_IN_ALL} to judge by"
         if counts[least] < FEWEST_IN_CLASS:
             return f"class {least!r} has {counts[least]}: {rule}"
+        if self.cross_validated and (together := self._class_of_one_group()):
+            return f"all images of class {together!r} are copies or of one group, and so cannot judge each other"
         judged = len(self.images) if self.cross_validated else len(self.held_out)
         if judged < FEWEST_IN_ALL and (self.validation is not None or self.cross_validated):
             return f"there are {judged}: {rule}"
         return ""
+
+    def _class_of_one_group(self) -> str:
+        """Name a class that no head would know which was not fitted to the very group that it judges."""
+        labels, names = self.images.labels_among(self.images.class_names), self.images.class_names
+        alone = (label for label in np.unique(labels) if len(np.unique(self.groups[labels == label])) < 2)
+        return next((names[label] for label in alone), "")
 
     def __str__(self) -> str:
         line = f"training on {len(self.training):,} images of {describe(self.images.shape)}"

@@ -21,7 +21,7 @@ from imprint.data.images import LabelledImages
 from imprint.data.split import deal_folds
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.hardware import machine_name
-from imprint.models.inference import in_batches
+from imprint.models.inference import predict_with_embeddings
 from imprint.models.ood import fit_mahalanobis
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.training.plan import Plan
@@ -58,15 +58,7 @@ def frozen_features(
         same = missing & (earlier[places] == prints)
         features[same], missing[same] = rows[places[same]], False
     if missing.any():
-        [computed] = in_batches(
-            network,
-            images.pixels,
-            spec,
-            lambda prepared, to_layout: [
-                network.forward_head(network.forward_features(to_layout(prepared)), pre_logits=True)
-            ],
-            np.flatnonzero(missing),
-        )
+        _, computed = predict_with_embeddings(network, images.pixels, spec, np.flatnonzero(missing))
         features[missing] = computed.cpu().numpy()
     if len(images) >= MIN_CACHED:
         try:
