@@ -9,7 +9,6 @@ from torch import nn
 from imprint.models import inference
 from imprint.models.hardware import ROWS, choose_compute_config
 from imprint.models.inference import (
-    CPU_BATCH,
     GRADUAL,
     features,
     in_batches,
@@ -19,7 +18,7 @@ from imprint.models.inference import (
 )
 from imprint.models.layers import Ensemble
 from imprint.models.networks import build_network
-from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.input_spec import CPU_BATCH, InputSpec
 from imprint.preprocessing.prepare import prepare
 
 SPECS = {

@@ -5,7 +5,7 @@ from sklearn.covariance import EmpiricalCovariance
 
 from imprint.models.layers import ReLU, Residual
 from imprint.models.networks import BUILT_IN, build_network, build_networks
-from imprint.models.ood import count_embeddings, fit_mahalanobis, logits_and_embeddings
+from imprint.models.ood import MAX_RANK, WIDE, count_embeddings, fit_mahalanobis, logits_and_embeddings
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,25 @@ def test_a_gpu_learns_what_the_cpu_learns():
     assert there.whitening.device.type == device.type
     assert torch.equal(there.whitening.cpu(), fitted.whitening)
     assert torch.equal(there.centres.cpu(), fitted.centres)
+
+
+def test_wide_embeddings_have_the_distance_of_probabilistic_principal_components():
+    """Against Tipping and Bishop's covariance, written out and inverted."""
+    random = np.random.default_rng(0)
+    number, count, rank = WIDE + 6, 120, MAX_RANK
+    found = random.normal(size=(count, 40)) @ random.normal(size=(40, number)) + random.normal(size=(count, number))
+    labels = np.arange(count) % 2
+    score = fit_mahalanobis(torch.from_numpy(found).float(), torch.from_numpy(labels), 2)
+    centres = np.stack([found[labels == label].mean(0) for label in (0, 1)])
+    within = found - centres[labels]
+    spread = within.std(0)
+    scaled = within / spread
+    values, vectors = np.linalg.eigh(scaled.T @ scaled / count)
+    rest = (values.sum() - values[-rank:].sum()) / (number - rank)
+    covariance = (vectors[:, -rank:] * (values[-rank:] - rest)) @ vectors[:, -rank:].T + rest * np.eye(number)
+    new = random.normal(size=(5, number))
+    gaps = (new - centres[1]) / spread
+    expected = np.einsum("ij,jk,ik->i", gaps, np.linalg.inv(covariance), gaps)
+    distances = score.distances(torch.from_numpy(new).float(), torch.ones(5, dtype=torch.int64)).numpy()
+    assert score.whitening.shape == (1, number, rank)
+    assert np.allclose(distances, expected, rtol=1e-3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,11 +19,9 @@ from imprint.models.backbones import EfficientNetLite
 from imprint.models.hardware import CHANNELS_LAST, ROWS, ComputeConfig, choose_compute_config
 from imprint.models.layers import ConvNet, members_of
 from imprint.models.ood import logits_and_embeddings
-from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 from imprint.preprocessing.prepare import prepare
 
-CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 256, which leaves the cache
-MAX_CPU_NUMBERS = 2**19  # in a batch, so that one of photos has fewer images
 GPU_BATCH = 4096
 DETECTED_AT_ONCE = 8192  # images: of 1,000 classes an OOD detector gives 20 kB for each
 COMPARED_AT_ONCE = 512  # images
@@ -75,7 +72,8 @@ def in_batches(
         network.eval()
     gathered: list[Tensor] = []
     done, count = 0, len(pixels) if chosen is None else len(chosen)
-    for batch in in_chunks(pixels, _batch_size(device, spec), chosen):
+    size = cpu_batch_size(spec) if device.type == "cpu" else GPU_BATCH
+    for batch in in_chunks(pixels, size, chosen):
         found = run(prepare(torch.from_numpy(batch).to(device), spec), compute.to_layout)
         gathered = gathered or [one.new_empty(count, *one.shape[1:]) for one in found]
         for rows, one in zip(gathered, found, strict=True):
@@ -84,12 +82,6 @@ def in_batches(
     if was_training:
         network.train()
     return gathered
-
-
-def _batch_size(device: torch.device, spec: InputSpec) -> int:
-    if device.type != "cpu":
-        return GPU_BATCH
-    return max(1, min(CPU_BATCH, MAX_CPU_NUMBERS // (spec.channels * math.prod(spec.input_size))))
 
 
 def predict_probabilities(

@@ -16,9 +16,7 @@ from numpy import ndarray
 from imprint.core.memmap import release
 from imprint.models.onnx.file import PIXELS, PROBABILITIES, UNCERTAINTY, broken, missing, read_onnx_file
 from imprint.models.predictor import Predictor
-from imprint.preprocessing.input_spec import InputSpec
-
-BATCH_SIZE = 128
+from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,8 @@ class OnnxClassifier(Predictor):
         self, pixels: UInt8[ndarray, "n c h w"]
     ) -> tuple[Float32[ndarray, "n classes"], Float32[ndarray, " n"]]:
         # One thread a batch: two within one wait for each other at every layer (docs/log/serving.md, "Serving").
-        batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+        size = cpu_batch_size(self.spec)
+        batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
         if len(batches) == 1:
             return self._run(batches[0])
         with ThreadPoolExecutor(_count_cores()) as pool:

@@ -203,7 +203,7 @@ def _facts(model: Classifier, int8: bool) -> dict[str, Any]:
 def _compare(model: Classifier, written: OnnxClassifier, images: LabelledImages, path: Path, int8: bool) -> Exported:
     """Compare the written file's predictions with the model's; refuse the file where they differ too much."""
     expected, found = model.predict(images), written.predict(images)
-    plain = replace(model, tta_below=0.0).predict(images)
+    plain = expected if model.recipe.tta == "none" else replace(model, tta_below=0.0).predict(images)
     difference = float(np.abs(expected.probabilities - found.probabilities).max())
     rounding = _rounding(model, expected, found, images) if int8 else None
     exported = Exported(
