@@ -35,7 +35,7 @@ folders = [argument for argument in sys.argv[1:] if "=" not in argument]
 folder = Path(folders[0]) if folders else draw_folder()
 
 # Folders called train and test are kept apart; an undivided one is split by the recipe.
-images = imprint.load(folder)
+images = imprint.load(folder, side=256)  # as large as a pretrained network uses them
 print(f"{len(images):,} images: {images.class_counts()}")
 
 # Copies and faults are cheap to find before training and expensive after it.

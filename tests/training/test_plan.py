@@ -142,3 +142,13 @@ def test_glyphs_of_several_sizes_are_scaled_as_in_training(digits):
 def test_classes_that_are_probably_one_are_told(digits):
     named = replace(digits, class_names=("Cat", "cat ", *digits.class_names[2:]))
     assert "classes 'Cat', 'cat ' are probably one, learnt as several" in make_plan(named, None).warnings
+
+
+def test_files_decoded_smaller_than_they_could_be_are_told():
+    """As `load` does without `side`: the scale costs accuracy, and nothing else would tell."""
+    sizes = np.full((40, 2), 300, dtype=np.int32)
+    small = replace(photos("cat", "dog", side=128), sizes=sizes[: len(photos("cat", "dog"))])
+    assert "load(..., side=256)" in " ".join(make_plan(small, "probe").warnings)
+    assert not make_plan(small, "photos").warnings
+    assert not make_plan(replace(small, sizes=None), "probe").warnings
+    assert not make_plan(replace(small, sizes=small.sizes // 3), "probe").warnings

@@ -127,7 +127,7 @@ def test_the_score_is_cross_validated_and_wider_than_wilsons(run):
     low, _ = imprint.core.metrics.wilson_interval(run.validation.accuracy * 42, 42)
     assert run.validation.interval[0] < low
     assert "leave-one-out" in str(run.validation)
-    assert "too few to promise it" in run.expectation
+    assert "there are too few to promise it" in run.expectation
     assert set(run.facts()["validation"]) >= {"balanced_accuracy", "macro_f1", "method"}
 
 

@@ -82,7 +82,7 @@ def _page(
     score = _score(record, labelled)
     sections: dict[str, Any] = {
         "data": data_section(provenance.training, training, record.model) if provenance else None,
-        "score": score_section(labelled) if labelled else None,
+        "score": score_section(labelled, record.cross_validated) if labelled else None,
         "error_analysis": error_analysis_section(analysis, root) if analysis else None,
         "mistakes": mistake_rows(labelled, root) if labelled else [],
         "curves": curves_section(record.history, seconds) if record.history else None,

@@ -64,14 +64,14 @@ def short_source(source: Any, root: str) -> str:
 
 def data_section(data: DataProvenance, training: LabelledImages | None, model: Classifier) -> dict[str, Any]:
     """Describe the data and, where the training images can be read, show what the network sees of them."""
-    counts = data.classes.values()
+    counts, changes = data.classes.values(), _augmentation_text(model.recipe)
     each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
     return {
         "about": f"{data.name}: {data.images:,} images of {describe(data.shape)} in {len(counts):,} classes, "
         f"{each} in each.",
         "bars": [(name, count, 100 * count / max(counts)) for name, count in data.classes.items()],
-        "augmented": [] if training is None else _augmented_rows(training, model),
-        "changes": _augmentation_text(model.recipe),
+        "augmented": [] if training is None or not changes else _augmented_rows(training, model),
+        "changes": changes,
     }
 
 
@@ -100,15 +100,17 @@ def _augmentation_text(recipe: Recipe) -> str:
         "mirrored or not" if recipe.hflip == "yes" else "",
         "changed in colour and brightness" if recipe.color_jitter else "",
     ]
-    return ", ".join(change for change in changes if change) + "." if any(changes) else "this recipe changes none."
+    return ", ".join(change for change in changes if change) + "." if any(changes) else ""
 
 
-def score_section(labelled: LabelledPredictions) -> dict[str, Any]:
+def score_section(labelled: LabelledPredictions, cross_validated: bool = False) -> dict[str, Any]:
     """Tell how good the model is on its validation images, class by class, and how far to trust its confidence."""
     count, correct = len(labelled), int(labelled.correct.sum())
     error, rows = calibration_error(labelled.confidence, labelled.correct), _class_rows(labelled)
     loss = log_loss(labelled.label_probability[:, None], np.zeros(count, dtype=np.int64))
     about = f"Of {count:,} images that it was not trained on, it classified {correct:,} correctly."
+    if cross_validated:
+        about = f"Of {count:,} images, {correct:,} were classified correctly by models trained on the others."
     about += _commonest_mistake(labelled)
     confidence = (
         f"On average its confidence is off by {error * 100:.1f} percentage points (calibration error {error:.4f}; "

@@ -74,10 +74,9 @@ class Run:
     @property
     def expectation(self) -> str:
         """What to expect of the model on new images, in words."""
-        coverage = coverage_statement(
-            self.expected.images if self.expected else 0,
-            self.expected is not None and self.expected.method != "held-out",
-        )
+        images = self.expected.images if self.expected else 0
+        split_off = not self.no_score_because and (self.expected is None or self.expected.method == "held-out")
+        coverage = coverage_statement(images, split_off)
         no_score = f"no score: {self.no_score_because}" if self.no_score_because else NOTHING_HELD_OUT
         return f"{self.expected or no_score}\n{coverage}"
 

@@ -129,18 +129,19 @@ def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     return float(uncertainty.mean()) + float(stdtrit(count - 1, 1 - share)) * spread
 
 
-def coverage_statement(held_out: int, cross_validated: bool = False) -> str:
-    """Say which share of in-distribution images will be flagged unsure, by how many were held out."""
+def coverage_statement(images: int, split_off: bool = True) -> str:
+    """Say which share of in-distribution images will be flagged, by how many set the limit, split off from training."""
     share = f"{MAX_FLAGGED:.0%}".replace("%", " %")
-    if cross_validated:
-        promised = "cross-validation cannot promise it" if held_out >= 1 / MAX_FLAGGED - 1 else "too few to promise it"
+    enough = images >= 1 / MAX_FLAGGED - 1
+    if not split_off:
+        promised = "cross-validation cannot promise it" if enough else "there are too few to promise it"
         return f"unsure: about {share} of new images like these should be flagged; {promised}"
-    if held_out >= 1 / MAX_FLAGGED - 1:
+    if enough:
         return (
-            f"unsure: at most {share} of new images like the {held_out:,} held out will be flagged, "
+            f"unsure: at most {share} of new images like the {images:,} held out will be flagged, "
             "on average over which were held out"
         )
-    few = f"the {held_out:,} held out are too few" if held_out else "none were held out"
+    few = f"the {images:,} held out are too few" if images else "none were held out"
     return f"unsure: about {share} of new images like these should be flagged; {few} to promise it, 99 would do"
 
 

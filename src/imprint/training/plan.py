@@ -161,6 +161,7 @@ def make_plan(
     copies = first_copies(pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*_duplicate_warnings(images, copies), *_similar_class_warnings(images))
+    warnings += _decoded_small_warnings(images, settled)
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
@@ -300,6 +301,16 @@ def _duplicate_warnings(images: LabelledImages, copies: Int64[ndarray, " n"]) ->
     contradicting = 0 if images.labels is None else int((images.labels != images.labels[copies]).sum())
     words += f", {contradicting:,} of them with another label" if contradicting else ""
     return (f"{words}; imprint check names them",)
+
+
+def _decoded_small_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str, ...]:
+    """Warn where files were decoded smaller than a pretrained network would take them: 3 to 5 points of accuracy."""
+    shorter, wanted = min(images.shape[1:]), recipe.largest_side
+    if images.sizes is None or recipe.networks[0] not in PRETRAINED or shorter >= wanted:
+        return ()
+    if np.median(images.sizes.min(axis=1)) <= shorter:
+        return ()
+    return (f"images were decoded at {shorter} pixels; {recipe.name} uses up to {wanted}: load(..., side={wanted})",)
 
 
 def _similar_class_warnings(images: LabelledImages) -> tuple[str, ...]:
