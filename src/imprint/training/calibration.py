@@ -63,7 +63,10 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
     probabilities = apply_tta(network, pixels, seen_by, recipe.tta, plain, tta_below)
     temperature = fit_temperature(probabilities, labels)
     fitted_labels = torch.from_numpy(images.labels_among(images.class_names)[fitted])
-    _, fitted_embeddings = predict_with_embeddings(network, images.pixels, spec, fitted)
+    if recipe.is_probe and isinstance(network, EfficientNetLite):  # computed already, for the head
+        fitted_embeddings = frozen_features(network, images, spec)[fitted].to(embeddings.device)
+    else:
+        _, fitted_embeddings = predict_with_embeddings(network, images.pixels, spec, fitted)
     ood_score = fit_mahalanobis(fitted_embeddings, fitted_labels, len(images.class_names))
     calibrated = tempered(probabilities, temperature)
     predicted = calibrated.argmax(axis=1)

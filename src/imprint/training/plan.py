@@ -237,7 +237,7 @@ def _settled_recipe(
     if settled is None:
         counts = list(images.class_counts().values()) or [0]
         weights_found = find_weights(PROBE.networks[0]) is not None
-        settled, reason = default_recipe(images.shape, float(np.median(counts)), weights_found)
+        settled, reason = default_recipe(images.shape, len(images), float(np.median(counts)), weights_found)
     settled = settled.with_fields(fields, "train")
     if isinstance(validation, LabelledImages):
         settled = replace(settled, validation_fraction=0.0)
