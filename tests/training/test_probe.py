@@ -227,3 +227,30 @@ def test_a_class_of_one_group_is_not_scored(shapes):
     assert "class 'triangle'" in run.no_score_because
     everything = dataclasses.replace(shapes, groups=np.full(len(shapes), "all"))
     assert imprint.train(everything, "probe", smallest_side=96, verbose=False).validation is None
+
+
+def test_balanced_heads_are_those_of_repeated_images(prepared):
+    """A class weighed up counts as one whose images are there as often as the others'."""
+    _, features = prepared
+    labels = np.arange(42) % 3
+    rare = np.flatnonzero((labels != 2) | (np.arange(42) < 21))  # 7 of the last class, 14 of the others
+    repeated = np.concatenate([rare, rare[labels[rare] == 2]])
+    rows, twice = standardised(features)[rare], standardised(features)[repeated]
+    for kind in ("regression", "ridge"):
+        weight, bias = probe._fit(kind, rows, labels[rare], 3, 1776, 1.0)
+        known, offset = probe._fit(kind, twice, labels[repeated], 3, 1776, 0.0)
+        assert np.abs((rows @ weight + bias) - (rows @ known + offset)).max() < 0.1, kind
+    plain = probe._fit("lda 0.5", rows, labels[rare], 3, 1776, 0.0)[1]
+    balanced = probe._fit("lda 0.5", rows, labels[rare], 3, 1776, 1.0)[1]
+    assert np.isclose((balanced - plain)[2] - (balanced - plain)[0], np.log(2))
+
+
+def test_a_burst_is_warned_of(shapes):
+    still = shapes.pixels[:1].repeat(12, axis=0).astype(np.int16)
+    noisy = np.clip(still + np.random.default_rng(0).integers(-6, 7, still.shape), 0, 255).astype(np.uint8)
+    pixels = np.concatenate([noisy, shapes.pixels[shapes.labels == 1][:12]])
+    burst = LabelledImages(pixels, np.arange(24) // 12, ("disc", "square"), np.arange(24).astype(str), "burst")
+    warnings = make_plan(burst, "probe", smallest_side=96).warnings
+    assert any("class 'disc' (100%): nearly the same view" in warning for warning in warnings)
+    assert not any("nearly the same view" in warning for warning in make_plan(shapes, "probe").warnings)
+    assert not make_plan(burst, "quick").warnings

@@ -132,3 +132,10 @@ def difference_interval(only_first: int, only_second: int, count: int) -> tuple[
     difference = (first - second) / whole
     margin = Z_95 * math.sqrt(first + second - (first - second) ** 2 / whole) / whole
     return max(-1.0, difference - margin), min(1.0, difference + margin)
+
+
+def class_weights(labels: Int64[ndarray, " n"], classes: int, balance: float) -> Float64[ndarray, " classes"]:
+    """Weigh classes by their number of images to the power of -`balance`, with a mean of 1 over all images."""
+    counts = np.bincount(labels, minlength=classes).clip(1)
+    weights = counts.astype(float) ** -balance
+    return np.asarray(weights * (len(labels) / weights[labels].sum()))

@@ -88,7 +88,9 @@ def calibrate_probe(
     images, classes = plan.images, len(plan.images.class_names)
     labels = torch.from_numpy(images.labels_among(images.class_names))
     features = frozen_features(network, images, plan.spec)
-    found = cross_validate(features, labels.numpy(), plan.groups, classes, network.head_kind, recipe.seed)
+    found = cross_validate(
+        features, labels.numpy(), plan.groups, classes, network.head_kind, recipe.seed, recipe.class_balance
+    )
     ood_score = fit_mahalanobis(features[plan.training[:OOD_IMAGES]], labels[plan.training[:OOD_IMAGES]], classes)
     probabilities = tempered(found.probabilities, found.temperature)
     ood_score = ood_score.sharpened(found.distances)

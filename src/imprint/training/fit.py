@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
 from imprint.core.memmap import take_rows
-from imprint.core.metrics import log_loss
+from imprint.core.metrics import class_weights, log_loss
 from imprint.core.progress import progress_bar, say
 from imprint.models.inference import predict_probabilities
 from imprint.preprocessing.prepare import normalise, scale, standardise
@@ -48,7 +48,10 @@ def fit(
     if validation is not None:
         validation_labels = validation.labels_among(plan.images.class_names)
     train_indices = torch.from_numpy(plan.training).to(plan.device)  # positions of the images that are not held out
-    class_weights = _class_weights(labels[train_indices], len(plan.images.class_names), recipe.class_balance)
+    balance = None
+    if recipe.class_balance:
+        weights = class_weights(labels[train_indices].cpu().numpy(), len(plan.images.class_names), recipe.class_balance)
+        balance = torch.from_numpy(weights).float().to(plan.device)
     batch_size = min(recipe.batch_size, len(train_indices))
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     steps_done = sum(steps[: state.epoch])
@@ -70,7 +73,7 @@ def fit(
                 # The loss is the cross-entropy of each image's label. It is kept by image, so that the next epoch can
                 # take the hardest again (online hard example mining, arXiv:1604.03540).
                 loss = F.cross_entropy(
-                    logits, targets, class_weights, reduction="none", label_smoothing=recipe.label_smoothing
+                    logits, targets, balance, reduction="none", label_smoothing=recipe.label_smoothing
                 )
                 state.losses[batch_indices] = loss.detach()
                 # Backward: how the mean loss would change with each weight.
@@ -105,15 +108,6 @@ def fit(
     with torch.no_grad():
         for name, weight in network.state_dict().items() if state.initial else ():
             weight.lerp_(state.initial[name], recipe.kept_share)
-
-
-def _class_weights(labels: Int64[Tensor, " n"], classes: int, balance: float) -> Float32[Tensor, " classes"] | None:
-    """Weigh classes by their number of images to the power of -`balance`, with a mean of 1 over all images."""
-    if not balance:
-        return None
-    counts = labels.bincount(minlength=classes).float()
-    weights = counts.clamp_min(1).pow(-balance)
-    return weights * (counts.sum() / (weights * counts).sum())
 
 
 def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) -> Int64[Tensor, " size"]:

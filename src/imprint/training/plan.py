@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.core.errors import DataError, UsageError
-from imprint.data.duplicates import connect, fingerprints, first_copies
+from imprint.data.duplicates import burst_share, connect, fingerprints, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.split import split
@@ -57,6 +57,7 @@ CHOICES_BY_COST = (
 )
 KEPT_SIZE = 96  # pixels; images whose shorter side has so many are not enlarged to be trained on
 FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, 20  # images, for a score to be claimed
+BURST_SHARE, BURST_SOUGHT = 0.5, 500  # of a class's images, and in how many of them a burst is looked for at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,7 @@ def make_plan(
     copies = first_copies(pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*_duplicate_warnings(images, copies), *_similar_class_warnings(images))
-    warnings += _decoded_small_warnings(images, settled)
+    warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
         validation.labels_among(images.class_names)
@@ -311,6 +312,26 @@ def _decoded_small_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str
     if np.median(images.sizes.min(axis=1)) <= shorter:
         return ()
     return (f"images were decoded at {shorter} pixels; {recipe.name} uses up to {wanted}: load(..., side={wanted})",)
+
+
+def _burst_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str, ...]:
+    """Warn of classes of photos that are mostly one burst: a score among them says nothing about other photos."""
+    if not set(recipe.networks) & {*PRETRAINED, "residual"}:
+        return ()  # drawings and letters are alike by nature
+    assert images.labels is not None
+    bursts = []
+    for label, name in enumerate(images.class_names):
+        chosen = np.flatnonzero(images.labels == label)[:BURST_SOUGHT]
+        if len(chosen) >= 3 and (share := burst_share(images.pixels, chosen)) >= BURST_SHARE:
+            bursts.append(f"{name!r} ({share:.0%})")
+    if not bursts:
+        return ()
+    shown = ", ".join(bursts[:5]) + (f" and {len(bursts) - 5} more" if len(bursts) > 5 else "")
+    kinds = "class" if len(bursts) == 1 else "classes"
+    advice = (
+        "scores will be too good: add photos of other things, places and light, or keep a series together: --groups"
+    )
+    return (f"{kinds} {shown}: nearly the same view, as in one burst; {advice}",)
 
 
 def _similar_class_warnings(images: LabelledImages) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from imprint.core.metrics import fit_temperature, log_loss, tempered
+from imprint.core.metrics import class_weights, fit_temperature, log_loss, tempered
 from imprint.core.progress import say
 from imprint.data import cache
 from imprint.data.duplicates import fingerprints
@@ -111,14 +111,16 @@ def fit_head(
     classes: int,
     wanted: str = "auto",
     seed: int = 7,
+    balance: float = 0.0,
 ) -> tuple[Float32[Tensor, "features classes"], Float32[Tensor, " classes"], str]:
     """Fit a linear head; gives weights, biases, and which kind it is.
 
-    With "auto" the kind that names most images right in cross-validation on at most 1,000 of them.
+    With "auto" the kind that names most images right in cross-validation on at most 1,000 of them. Images count by the
+    size of their class to the power of -`balance`, there too.
     """
     scaled = _Scaled.of(features)
-    kind = _KINDS[wanted][0] if wanted != "auto" else _choose_kind(scaled, labels, groups, classes, seed)
-    return (*scaled.head(*_fit(kind, scaled.rows, labels, classes, scaled.width)), kind)
+    kind = _KINDS[wanted][0] if wanted != "auto" else _choose_kind(scaled, labels, groups, classes, seed, balance)
+    return (*scaled.head(*_fit(kind, scaled.rows, labels, classes, scaled.width, balance)), kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +144,10 @@ def cross_validate(
     classes: int,
     kind: str,
     seed: int,
+    balance: float = 0.0,
 ) -> CrossValidated:
     """Predict each image by a head that was fitted to the others; groups, and copies, stay together."""
-    return predict_folds(features, labels, _deal(labels, groups, seed), classes, kind)
+    return predict_folds(features, labels, _deal(labels, groups, seed), classes, kind, balance)
 
 
 def predict_folds(
@@ -153,6 +156,7 @@ def predict_folds(
     fold: Int64[ndarray, " n"],
     classes: int,
     kind: str,
+    balance: float = 0.0,
 ) -> CrossValidated:
     """Predict each fold by a head that was fitted to the others."""
     scaled, folds = _Scaled.of(features), int(fold.max()) + 1
@@ -161,7 +165,7 @@ def predict_folds(
         seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if not len(seen) or not len(unseen):
             continue
-        weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width)
+        weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width, balance)
         logits[unseen] = scaled.rows[unseen] @ weight + bias
         score = fit_mahalanobis(features[seen], torch.from_numpy(labels[seen]), classes)
         distances[unseen] = score.distances(features[unseen], torch.from_numpy(logits[unseen].argmax(axis=1)))
@@ -187,7 +191,13 @@ def init_head(network: EfficientNetLite, plan: Plan) -> None:
     features = frozen_features(network, images, plan.spec)[chosen]
     recipe = plan.recipe
     weight, bias, kind = fit_head(
-        features, labels, plan.groups[chosen], len(images.class_names), recipe.head, recipe.seed
+        features,
+        labels,
+        plan.groups[chosen],
+        len(images.class_names),
+        recipe.head,
+        recipe.seed,
+        recipe.class_balance,
     )
     network.head_kind = kind
     with torch.no_grad():
@@ -206,7 +216,12 @@ def _deal(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int
 
 
 def _choose_kind(
-    scaled: _Scaled, labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], classes: int, seed: int
+    scaled: _Scaled,
+    labels: Int64[ndarray, " n"],
+    groups: Shaped[ndarray, " n"],
+    classes: int,
+    seed: int,
+    balance: float,
 ) -> str:
     """Compare the kinds on other folds than those that a score comes from."""
     rng = np.random.default_rng(seed)
@@ -216,17 +231,17 @@ def _choose_kind(
     if folds < 2:
         return "regression"
     fold = deal_folds(given, groups, folds, seed + 1)
-    merits = {}
+    counted, merits = class_weights(given, classes, balance)[given], {}
     for kind in (kind for kinds in _KINDS.values() for kind in kinds):
         logits = np.full((len(given), classes), NO_IMAGE)
         for number in range(folds):
             seen, unseen = fold != number, fold == number
             if unseen.any() and seen.any():
-                weight, bias = _fit(kind, rows[seen], given[seen], classes, scaled.width)
+                weight, bias = _fit(kind, rows[seen], given[seen], classes, scaled.width, balance)
                 logits[unseen] = rows[unseen] @ weight + bias
         plain = _softmax(logits)
         loss = log_loss(tempered(plain, fit_temperature(plain, given)), given)
-        merits[kind] = (float((logits.argmax(axis=1) == given).mean()), -loss)
+        merits[kind] = (float(((logits.argmax(axis=1) == given) * counted).mean()), -loss)
     return max(merits, key=lambda kind: merits[kind])
 
 
@@ -234,7 +249,7 @@ _KINDS = {"regression": ("regression",), "lda": tuple(f"lda {value}" for value i
 
 
 def _fit(
-    kind: str, rows: Float64[ndarray, "n rank"], labels: Int64[ndarray, " n"], classes: int, width: int
+    kind: str, rows: Float64[ndarray, "n rank"], labels: Int64[ndarray, " n"], classes: int, width: int, balance: float
 ) -> tuple[Float64[ndarray, "rank classes"], Float64[ndarray, " classes"]]:
     """Fit one kind of head to the classes that have images."""
     present, given = np.unique(labels, return_inverse=True)
@@ -242,40 +257,44 @@ def _fit(
     if len(present) == 1:
         bias[present] = 0.0
         return weight, bias
+    counted = class_weights(given, len(present), balance)
     if kind == "regression":
-        some_weight, some_bias = _regression(rows, given)
+        some_weight, some_bias = _regression(rows, given, counted)
     elif kind == "ridge":
-        some_weight, some_bias = _ridge(rows, given)
+        some_weight, some_bias = _ridge(rows, given, counted)
     else:
-        some_weight, some_bias = _shrunk_lda(rows, given, float(kind.split()[1]), width)
+        some_weight, some_bias = _shrunk_lda(rows, given, counted, float(kind.split()[1]), width)
     weight[:, present], bias[present] = some_weight, some_bias
     return weight, bias
 
 
-def _regression(rows: ndarray, labels: ndarray) -> tuple[ndarray, ndarray]:
+def _regression(rows: ndarray, labels: ndarray, counted: ndarray) -> tuple[ndarray, ndarray]:
     """Multinomial logistic regression by scikit-learn."""
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where the last digits do not settle, they do not matter
-        found = LogisticRegression(C=1 / (REGRESSION_PENALTY * len(rows)), max_iter=300, tol=1e-3).fit(rows, labels)
+        model = LogisticRegression(C=1 / (REGRESSION_PENALTY * len(rows)), max_iter=300, tol=1e-3)
+        found = model.fit(rows, labels, sample_weight=counted[labels])
     weight, bias = found.coef_.T, found.intercept_
     if weight.shape[1] == 1:  # of two classes it gives the difference
         return np.hstack([-weight / 2, weight / 2]), np.hstack([-bias / 2, bias / 2])
     return weight, bias
 
 
-def _ridge(rows: ndarray, labels: ndarray) -> tuple[ndarray, ndarray]:
+def _ridge(rows: ndarray, labels: ndarray, counted: ndarray) -> tuple[ndarray, ndarray]:
     """Least squares on ones and zeros with an L2 penalty, in closed form."""
-    targets = np.eye(labels.max() + 1)[labels]
-    middle, mean = rows.mean(axis=0), targets.mean(axis=0)
+    targets, weights = np.eye(len(counted))[labels], counted[labels, None]
+    middle, mean = (weights * rows).mean(axis=0), (weights * targets).mean(axis=0)
     centred = rows - middle
-    matrix = centred.T @ centred + RIDGE_PENALTY * len(rows) * np.eye(rows.shape[1])
-    weight = np.linalg.solve(matrix, centred.T @ (targets - mean))
+    matrix = centred.T @ (weights * centred) + RIDGE_PENALTY * len(rows) * np.eye(rows.shape[1])
+    weight = np.linalg.solve(matrix, centred.T @ (weights * (targets - mean)))
     return weight, mean - middle @ weight
 
 
-def _shrunk_lda(rows: ndarray, labels: ndarray, shrinkage: float, width: int) -> tuple[ndarray, ndarray]:
+def _shrunk_lda(
+    rows: ndarray, labels: ndarray, counted: ndarray, shrinkage: float, width: int
+) -> tuple[ndarray, ndarray]:
     """Linear discriminant analysis, the covariance shrunk towards one variance for all `width` numbers.
 
     Friedman, JASA 84 (1989) 165-175.
@@ -289,7 +308,7 @@ def _shrunk_lda(rows: ndarray, labels: ndarray, shrinkage: float, width: int) ->
     variance = max(float(np.square(within).sum()) / len(rows) / width, 1e-12)
     covariance = (1 - shrinkage) * within.T @ within / len(rows) + shrinkage * variance * np.eye(rows.shape[1])
     weight = np.linalg.solve(covariance, centres.T)
-    bias = np.log(counts / len(rows)) - (centres.T * weight).sum(axis=0) / 2
+    bias = np.log(counts * counted / len(rows)) - (centres.T * weight).sum(axis=0) / 2
     return weight, bias - middle @ weight
 
 
