@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.core.errors import DataError, UsageError
+from imprint.data.decoding.formats import IMAGE_ENDINGS, PEEK, name_format, split_step
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 # What needs Pillow or torch is imported where it is used: a CSV of pixels needs neither.
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ACCEPTED = (
-    "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
-    "or a .zip of these, or the bundled set: digits."
+    "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, .mat, IDX "
+    "file or a .zip or .tar of these, or the bundled set: digits."
 )
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz")
 
 Data = str | PathLike[str] | bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
 
@@ -132,18 +133,34 @@ def parts(data: Data) -> tuple[str, ...]:
         return ()
     path = Path(data)
     if path.is_dir():
+        from imprint.data.readers.collection import find_collection, lone_table, scan_folder
         from imprint.data.readers.folder import folder_parts
 
-        return folder_parts(path)
-    if path.suffix.lower() == ".npz" and path.is_file():
+        sizes = scan_folder(path)
+        if found := find_collection(sizes, str(path)):
+            return found.parts
+        return parts(path / table) if (table := lone_table(sizes)) else folder_parts(path)
+    name = path.name.lower()
+    if not path.is_file():
+        return ()
+    if name.endswith(".npz"):
         from imprint.data.readers.arrays import array_parts
 
         return array_parts(path)
-    if path.suffix.lower() == ".zip" and path.is_file():
+    if name.endswith(ARCHIVES):
         from imprint.data.readers.archive import archive_parts
 
-        return archive_parts(path)
+        return archive_parts(path, parts)
+    if name.endswith((".csv", ".csv.gz")):
+        from imprint.data.readers.pixel_text import is_pixel_text, pixel_text_parts
+
+        return pixel_text_parts(path) if is_pixel_text(_start(path)) else ()
     return ()
+
+
+def _start(path: Path, length: int = 2**16) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(length)
 
 
 def _find(data: Data, part: str | None, group: str | None) -> ImageList | LabelledImages:
@@ -158,9 +175,7 @@ def _find(data: Data, part: str | None, group: str | None) -> ImageList | Labell
         raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
     path = Path(data)
     if path.is_dir():
-        from imprint.data.readers.folder import list_folder
-
-        return list_folder(path, part)
+        return _find_in_folder(path, part, group)
     if path.exists() and not path.is_file():
         raise DataError("data", path.name, "it is a pipe or a device, no file", ACCEPTED)
     name = path.name.lower()
@@ -168,11 +183,27 @@ def _find(data: Data, part: str | None, group: str | None) -> ImageList | Labell
         from imprint.data.readers.arrays import read_arrays
 
         return read_arrays(path, part, group)
-    if name.endswith(".zip"):
+    if name.endswith(ARCHIVES):
         from imprint.data.readers.archive import read_archive
 
         return read_archive(path, part, group, lambda file: _find(file, part, group))
+    if name.endswith((".csv", ".csv.gz")):
+        from imprint.data.readers.pixel_text import is_pixel_text, read_pixel_text
+
+        if is_pixel_text(_start(path)):
+            return read_pixel_text(path, part)
     return _undivided(_find_file(path, group), part)
+
+
+def _find_in_folder(path: Path, part: str | None, group: str | None) -> ImageList | LabelledImages:
+    """Choose between a data set of several files, a lone table, and image files."""
+    from imprint.data.readers.collection import find_collection, lone_table, read_collection, scan_folder
+    from imprint.data.readers.folder import list_folder
+
+    sizes = scan_folder(path)
+    if found := find_collection(sizes, str(path)):
+        return read_collection(path, found, part, group)
+    return _find(path / table, part, group) if (table := lone_table(sizes)) else list_folder(path, part)
 
 
 def _from_memory(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> ImageList | LabelledImages:
@@ -208,9 +239,16 @@ def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
     if name.endswith((".csv", ".csv.gz")):
         from imprint.data.readers.path_csv import is_path_csv, list_path_csv
 
-        with open(path, "rb") as file:
-            start = file.read(2**16)
-        return list_path_csv(path, group) if is_path_csv(start) else read_csv(path)
+        return list_path_csv(path, group) if is_path_csv(_start(path)) else read_csv(path)
+    if name.endswith(".mat"):
+        from imprint.data.readers.mat import read_mat
+
+        return read_mat(path)
+    if name.endswith(".bin"):
+        from imprint.data.readers.cifar import may_be_cifar, read_cifar
+
+        if may_be_cifar(name, path.stat().st_size):
+            return read_cifar([path], path.name)
     if not name.endswith(IMAGE_ENDINGS) and is_idx(path):
         return read_idx(path)
     from imprint.data.decoding.decode import is_image
@@ -219,6 +257,9 @@ def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
     if name.endswith(IMAGE_ENDINGS) or is_image(path):
         path.stat()  # an image that is not there is a wrong path, not an unreadable image
         return list_files([path], path.name)
+    if known := name_format(_start(path, PEEK), path.name):
+        what, step = split_step(known)
+        raise DataError("format", path.name, f"it is {what}", step or ACCEPTED)
     raise DataError("format", path.name, "neither the name nor the first bytes tell what it is", ACCEPTED)
 
 

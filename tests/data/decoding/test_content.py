@@ -55,7 +55,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_other_formats_are_named():
     assert image_error(b"<html></html>", UnidentifiedImageError()).cause == "it is a web page"
-    assert image_error(b"\0\0\0 ftypheic", UnidentifiedImageError()).cause == "it is HEIC, AVIF or a film"
+    assert image_error(b"\0\0\0 ftypqt  ", UnidentifiedImageError()).cause == "it is a video; save frames of it as JPEG"
 
 
 def test_a_bomb_is_told_by_its_sizes():

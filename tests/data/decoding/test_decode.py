@@ -227,7 +227,8 @@ BAD = {
     "wrong checksum": (wrong_checksum_png(), "checksum is wrong"),
     "float tiff": (content(Image.new("F", (2, 2)), "TIFF"), "no range"),
     "many pixels": (content(Image.new("1", (11_000, 11_000)), "PNG"), "more than the 100 million"),
-    "ppm": (content(Image.new("L", (2, 2)), "PPM"), "no JPEG, PNG"),
+    "float pfm": (content(Image.new("F", (2, 2)), "PPM"), "no range"),
+    "cut ppm": (b"P6 9 9 255\n123", "cut short|damaged"),
 }
 
 

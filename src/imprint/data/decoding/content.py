@@ -10,30 +10,19 @@ from io import BytesIO
 from pathlib import Path
 
 from imprint.core.errors import DataError
+from imprint.data.decoding.formats import GZIP_START as GZIP_START
+from imprint.data.decoding.formats import PEEK, READ, name_format, split_step
 
 ImageSource = Path | str | bytes  # the path of an image file, or its content
 
 MAX_PIXELS = 100_000_000  # 300 MB in colour; today's phones take at most 50 million in one file, or 200 when asked
 MAX_BYTES = 512 * 2**20
-REMEDY = "Repair, convert or remove it."
+EMPTY = "it is empty"
 # Windows translates line ends without O_BINARY; O_NONBLOCK, so that opening a pipe does not wait for a writer.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
-# Other formats that come in the place of images, by their first bytes in lower case.
-OTHER_FORMATS = (
-    (b"<svg", "SVG, a drawing"),
-    (b"<!doctype", "a web page"),
-    (b"<html", "a web page"),
-    (b"<?xml", "XML"),
-    (b"%!ps", "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (b"%pdf", "PDF"),
-    (b"version https://git-lfs", "a Git LFS pointer; run git lfs pull"),
-)
-
 MAX_RATIO = 200  # unpacked to packed size: deflate can reach 1,032, tables of pixels reach 10, blank ones 100
 ALWAYS_ALLOWED = 2**20  # bytes that any content may unpack to
-GZIP_START = b"\x1f\x8b"
 UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -49,7 +38,7 @@ def read_content(source: ImageSource) -> bytes:
         except Exception as error:
             raise image_error(source, error) from None
     if not content:
-        raise image_error(source, "it is empty")
+        raise image_error(source, EMPTY)
     return content
 
 
@@ -67,7 +56,8 @@ def check_regular(file: Path | str, descriptor: int | None = None) -> os.stat_re
 def image_error(source: ImageSource, cause: str | Exception) -> DataError:
     """Make the error that says why a source gives no image, from a text or from what Python or Pillow raised."""
     where = "its content" if isinstance(source, bytes) else str(source)
-    return DataError("image", where, cause if isinstance(cause, str) else _explain(source, cause), REMEDY)
+    told = cause if isinstance(cause, str) else _explain(source, cause)
+    return DataError("image", where, told, remedy_for(told))
 
 
 def _read(file: Path | str) -> bytes:
@@ -96,30 +86,34 @@ def _explain(source: ImageSource, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"it cannot be opened ({error.strerror})"
     if isinstance(error, UnidentifiedImageError):
-        return _name_format(_first_bytes(source))
+        return _name(source)
     if "truncated" in str(error).lower():
         return "the file is cut short"
     return f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-def _first_bytes(source: ImageSource) -> bytes:
+def first_bytes(source: ImageSource) -> bytes:
+    """Read as many bytes as tell a format."""
     if isinstance(source, bytes):
-        return source[:512]
+        return source[:PEEK]
     with open(source, "rb") as file:
-        return file.read(512)
+        return file.read(PEEK)
 
 
-def _name_format(start: bytes) -> str:
-    """Name the format of a file that is none of the image formats, as far as its first bytes tell."""
+def _name(source: ImageSource) -> str:
+    """Name the format of a file that is none of the image formats, as far as it tells."""
+    start = first_bytes(source)
     if not start:
-        return "it is empty"
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(b"<?xml") and b"<svg" in text:
-        text = b"<svg"
-    known = next((name for signature, name in OTHER_FORMATS if text.startswith(signature)), None)
-    if start[4:8] == b"ftyp":
-        known = "HEIC, AVIF or a film"
-    return f"it is {known}" if known else "it is damaged, or no JPEG, PNG, WebP, BMP, GIF or TIFF"
+        return EMPTY
+    known = name_format(start, "" if isinstance(source, bytes) else str(source))
+    return f"it is {known}" if known else f"it is damaged, or no {READ}"
+
+
+def remedy_for(cause: str, them: str = "it") -> str:
+    """Say what helps against the cause that an image cannot be read; a cause may end with it already."""
+    if cause == EMPTY:
+        return f"Copy {them} anew, or remove {them}."
+    return "Then try again." if cause.startswith("it is ") and split_step(cause)[1] else f"Repair or replace {them}."
 
 
 def is_bomb(packed: int, unpacked: int) -> bool:

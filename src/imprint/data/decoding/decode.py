@@ -1,4 +1,4 @@
-"""The one image decoder: a file in any of six formats and any of Pillow's modes to grey or colour of 8 bits."""
+"""The one image decoder: a file in any of nine formats and any of Pillow's modes to grey or colour of 8 bits."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
+from typing import cast
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from imprint.core.errors import DataError
 from imprint.data.decoding.content import MAX_PIXELS, ImageSource, check_regular, image_error, read_content
+from imprint.data.decoding.formats import HEIC_PHOTO, PEEK, RAW, RAW_ENDINGS, can_read_heic, is_heic
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # each more is a parser that can be attacked
-ANIMATED = ("GIF", "PNG", "WEBP")  # further images in a JPEG or TIFF are previews, depths or pages
+# Each more is a parser that can be attacked; HEIC comes on top where its decoder is installed.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # further images in a JPEG or TIFF are previews, depths or pages
 PNG_START = b"\x89PNG\r\n\x1a\n"
 WHITE = 255  # transparent parts are laid on white, as browsers and printers show them
 ORIENTATION_TAG = 274  # TIFF 6.0, section 8
 BIT_DEPTH_TAG = 258  # TIFF 6.0, section 4
+SUBFILE_TAG, SUB_IFDS_TAG, DNG_TAG = 254, 330, 50706  # of a RAW: its first image is a preview of another
 
 # EXIF 2.32, section 4.6.4: how the rows and columns of the file stand in the scene.
 TRANSPOSES = {
@@ -72,7 +77,7 @@ def decode_in_thread(source: ImageSource, *, shorter: int = 0) -> Decoded:
     """Do as `decode`, but without its own `without_warnings`: the caller puts one around all threads."""
     content = read_content(source)
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with _opened(BytesIO(content), source) as image:
             size = _checked_size(image, source)
             if content.startswith(PNG_START):
                 _check_png(content, source)
@@ -80,7 +85,7 @@ def decode_in_thread(source: ImageSource, *, shorter: int = 0) -> Decoded:
                 image.draft(None, (shorter, shorter))
             image.load()
             transpose = _exif_transpose(image)
-            pixels, note = eight_bits(image, source)
+            pixels, note = eight_bits(_as_sixteen_bits(image), source)
             if image.format in ANIMATED and getattr(image, "is_animated", False):
                 note = f"{note}; animated, first frame".removeprefix("; ")
     except DataError:
@@ -99,7 +104,10 @@ def read_header(source: ImageSource) -> tuple[tuple[int, int], bool]:
     try:
         if not isinstance(source, bytes):
             check_regular(source)
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with (
+            BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
+            _opened(file, source) as image,
+        ):
             height, width = _checked_size(image, source)
             swapped = image.format != "TIFF" and _exif_transpose(image) in SWAP_SIDES
             return (width, height) if swapped else (height, width), image.mode[0] in "1LI"
@@ -107,6 +115,30 @@ def read_header(source: ImageSource) -> tuple[tuple[int, int], bool]:
         raise
     except Exception as error:
         raise image_error(source, error) from None
+
+
+def _opened(file: BytesIO | BufferedReader, source: ImageSource) -> Image.Image:
+    """Open an image without decoding it; nothing is registered with Pillow, which others in the process may use."""
+    start = file.read(PEEK)
+    file.seek(0)
+    if is_heic(start):
+        if not can_read_heic():
+            raise image_error(source, f"it is {HEIC_PHOTO}")
+        from pillow_heif import HeifImageFile
+
+        return cast(Image.Image, HeifImageFile(file))  # type: ignore[no-untyped-call]
+    if not isinstance(source, bytes) and str(source).lower().endswith(RAW_ENDINGS):
+        raise image_error(source, f"it is {RAW}")
+    image = Image.open(file, formats=FORMATS)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if DNG_TAG in tags or (tags.get(SUBFILE_TAG) == 1 and SUB_IFDS_TAG in tags):
+        raise image_error(source, f"it is {RAW}")
+    return image
+
+
+def _as_sixteen_bits(image: Image.Image) -> Image.Image:
+    """Say by the mode that a PGM of more than 8 bits goes to 65535, whatever its greatest value was."""
+    return image.convert("I;16") if image.format == "PPM" and image.mode == "I" else image
 
 
 def is_image(source: ImageSource) -> bool:

@@ -23,12 +23,13 @@ from numpy import ndarray
 from imprint.core.errors import DataError, UsageError
 from imprint.core.progress import say, track
 from imprint.data import cache
-from imprint.data.decoding.content import REMEDY, ImageSource
+from imprint.data.decoding.content import ImageSource, remedy_for
 from imprint.data.decoding.decode import decode_in_thread, read_header, without_warnings
+from imprint.data.decoding.formats import READ, can_read_heic
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.preprocessing.input_spec import InputSpec, fit
 
-DECODER_VERSION = 1  # raise it when decoding or fitting gives other pixels, or the cache hides the change
+DECODER_VERSION = 2  # raise it when decoding or fitting gives other pixels, or the cache hides the change
 MIN_CACHED = 32  # images; fewer are not worth a file
 HEADERS_READ = 100  # decide the common form: 2 % of the time that 2,000 small photos take
 MAX_ASPECT = 2.0  # a common form is at most twice as wide as high, or the reverse
@@ -118,18 +119,23 @@ def _report_unreadable(
 ) -> None:
     """Say how many images are left out; raise DataError where these are too many."""
     total = len(listed.sources) + len(listed.unreadable)
-    source, cause = unreadable[0]
+    (source, cause), alike = _commonest(unreadable)
     if total == 1:
-        raise DataError("image", source, cause, REMEDY)
+        raise DataError("image", source, cause, remedy_for(cause))
+    most = "" if alike == len(unreadable) else f"{alike:,} of them for one cause, "
     if len(unreadable) > allow_bad * total or not readable:
+        remedy = remedy_for(cause, "them").removesuffix(".")
         more = f", or let --allow-bad be more than {allow_bad:g}" if readable else ""
-        raise DataError(
-            f"{len(unreadable):,} of {total:,} images",
-            listed.name,
-            f"they cannot be used, first {source}: {cause}",
-            f"Repair or remove them{more}.",
-        )
-    say(f"left out {len(unreadable):,} of {total:,} images of {listed.name}, first {source}: {cause}")
+        what = f"{len(unreadable):,} of {total:,} images"
+        raise DataError(what, listed.name, f"they cannot be used, {most}first {source}: {cause}", f"{remedy}{more}.")
+    say(f"left out {len(unreadable):,} of {total:,} images of {listed.name}, {most}first {source}: {cause}")
+
+
+def _commonest(unreadable: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], int]:
+    """Find the first source with the commonest cause, and how many have it; their numbers and details may differ."""
+    kinds = [re.sub(r"\(.*\)|[\d,×]+", "", cause) for _, cause in unreadable]
+    kind, count = Counter(kinds).most_common(1)[0]
+    return unreadable[kinds.index(kind)], count
 
 
 def _select(values: Sequence[str], positions: list[int]) -> Shaped[ndarray, " n"]:
@@ -140,7 +146,7 @@ def _no_images(listed: ImageList) -> DataError:
     cause = "there are none"
     if left_out := listed.unreadable + listed.empty:
         cause = f"none can be used, first {': '.join(left_out[0])}"
-    return DataError("images", listed.name, cause, "Name data with JPEG, PNG, WebP, BMP, GIF or TIFF images.")
+    return DataError("images", listed.name, cause, f"Name data with {READ} images.")
 
 
 PixelsAndFacts = tuple[UInt8[ndarray, "n c h w"], dict[str, Any]]
@@ -150,7 +156,8 @@ AddPixels = Callable[[UInt8[ndarray, "n c h w"]], None]
 def _cached_or_decoded(listed: ImageList, spec: InputSpec | None, side: int) -> PixelsAndFacts:
     key = ""
     if len(listed.sources) >= MIN_CACHED and listed.files:
-        wanted = f"{DECODER_VERSION} {PIL.__version__} {spec or side} {len(listed.sources)}"
+        decoders = f"{DECODER_VERSION} {PIL.__version__}{' heic' * can_read_heic()}"
+        wanted = f"{decoders} {spec or side} {len(listed.sources)}"
         key = cache.key(listed.files, wanted)
         if (found := cache.lookup(key)) is not None:
             return found

@@ -9,17 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprint.core.errors import DataError
+from imprint.data.decoding.formats import VIDEO_ENDINGS
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.split import part_folders
 
 MAX_DEPTH = 40  # folders; deeper is a mistake, or a loop that the file system does not show
 # What systems and tools leave among images, besides hidden files.
-SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
+SYSTEM_FILES = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found", "icon\r"),
+    *("picasa.ini", "zbthumbnail.info", "folder.htt"),
+}
 # What people leave beside images. Anything else is tried, and named if it is no image.
 NOT_IMAGES = (
-    *(".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini"),
+    *(".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini", ".bib"),
     *(".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".db", ".mat"),
     *(".py", ".ipynb", ".m", ".sh"),
+    *VIDEO_ENDINGS,  # as phones keep one with each photo
+    *(".aae", ".xmp", ".thm", ".lrv", ".pp3", ".dop", ".lnk", ".url"),  # edits of photos, and shortcuts
 )
 
 
@@ -115,10 +121,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _no_images(root: Path) -> DataError:
     """Say that a folder holds no images, and what else it holds that could be read."""
-    endings = (".csv", ".csv.gz", ".npz", ".npy", ".parquet", ".zip")
+    endings = (".csv", ".csv.gz", ".npz", ".npy", ".parquet", ".zip", ".tar", ".tgz", ".tar.gz")
+    names = sorted(path.name for path in root.rglob("*"))
     others = sorted(path.name for path in root.iterdir() if path.name.lower().endswith(endings))
-    remedy = f"Name a file in it, such as {others[0]}." if others else "Name a folder of images."
-    return DataError("folder", str(root), "there are no images in it", remedy)
+    videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in names)
+    remedy = "Save frames of the videos as JPEG." if videos else "Name a folder of images."
+    remedy = f"Name a file in it, such as {others[0]}." if others else remedy
+    cause = f"there are no images in it{f', but {videos:,} videos' if videos else ''}"
+    return DataError("folder", str(root), cause, remedy)
 
 
 def is_system_file(name: str) -> bool:

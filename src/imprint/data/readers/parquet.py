@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import polars
 from numpy import ndarray
 
 from imprint.core.errors import DataError
+from imprint.data.decoding.content import ImageSource
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.readers.csv import read_columns
@@ -18,6 +23,7 @@ from imprint.data.readers.csv import read_columns
 LABELS = ("label", "labels", "class", "target", "category")
 IMAGES = ("image", "img", "picture")
 REMEDY = "Save or download it again."
+NAME_ONE = "Name one file, or the folder of files that belong together."
 
 
 def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledImages:
@@ -44,6 +50,64 @@ def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledIm
     return _listed(path, table, images[0], label, groups, class_names.get(label or ""))
 
 
+def read_shards(paths: Sequence[Path], name: str, group: str | None = None) -> ImageList | LabelledImages:
+    """Read Parquet files as one, in the order given; raises DataError where they differ in form or in class names."""
+    shards = [read_parquet(path, group) for path in paths]
+    first = shards[0]
+    for path, shard in zip(paths[1:], shards[1:], strict=True):
+        if type(shard) is not type(first) or (shard.labels is None) != (first.labels is None):
+            raise DataError("shard", path.name, f"its columns differ from those of {paths[0].name}", NAME_ONE)
+        if _class_names(path) != _class_names(paths[0]):
+            cause = f"its metadata name other classes than those of {paths[0].name}"
+            raise DataError("class names", path.name, cause, NAME_ONE)
+    if len(shards) == 1:
+        return replace(first, name=name)
+    lists = [shard for shard in shards if isinstance(shard, ImageList)]
+    return _joined_lists(lists, name) if lists else _joined_pixels(shards, name)  # type: ignore[arg-type]
+
+
+def _joined_lists(lists: Sequence[ImageList], name: str) -> ImageList:
+    starts = [0, *accumulate(len(one.sources) for one in lists)]
+
+    def open_at(i: int) -> ImageSource:
+        shard = bisect_right(starts, i) - 1
+        return lists[shard].open(i - starts[shard])
+
+    def joined(field: str) -> list[str] | None:
+        columns = [getattr(one, field) for one in lists]
+        return None if any(column is None for column in columns) else [value for column in columns for value in column]
+
+    return ImageList(
+        name,
+        [source for one in lists for source in one.sources],
+        open_at,
+        [file for one in lists for file in one.files],
+        joined("labels"),
+        tuple(left_out for one in lists for left_out in one.unreadable),
+        joined("groups"),
+        joined("paths"),
+    )
+
+
+def _joined_pixels(shards: Sequence[LabelledImages], name: str) -> LabelledImages:
+    if len({shard.shape for shard in shards}) > 1:
+        shapes = " and ".join(sorted({"×".join(map(str, shard.shape)) for shard in shards}))
+        raise DataError("shards", name, f"their images have shapes {shapes}", NAME_ONE)
+    labels, class_names = None, tuple[str, ...]()
+    if all(shard.labels is not None for shard in shards):
+        texts = [np.take(np.array(shard.class_names), shard.labels) for shard in shards if shard.labels is not None]
+        labels, class_names = encode_labels(np.concatenate(texts))
+    groups = [shard.groups for shard in shards if shard.groups is not None]
+    return LabelledImages(
+        np.concatenate([shard.pixels for shard in shards]),
+        labels,
+        class_names,
+        np.concatenate([shard.sources for shard in shards]),
+        name,
+        groups=np.concatenate(groups) if len(groups) == len(shards) else None,
+    )
+
+
 def _class_names(path: Path) -> dict[str, list[str]]:
     """Read the class names of each column from the metadata that Hugging Face writes."""
     try:
@@ -58,7 +122,7 @@ def _label_column(columns: list[str], class_names: dict[str, list[str]], where: 
     named = [name for name in columns if name.lower() in LABELS] or [name for name in columns if name in class_names]
     if len(named) > 1:
         cause = f"{' and '.join(named)} could both be the labels"
-        raise DataError("columns", where, cause, "Call one of them label, and drop or rename the others.")
+        raise DataError("columns", where, cause, "Call one of them label, and rename the others.")
     return named[0] if named else None
 
 
@@ -90,7 +154,7 @@ def _listed(
 def _image_bytes(content: polars.Series, sources: list[str], i: int) -> bytes:
     found: bytes | None = content[i]
     if found is None:
-        raise DataError("image", sources[i], "its bytes are missing", "Fill them in, or remove the row.")
+        raise DataError("image", sources[i], "its bytes are missing", "Fill them in.")
     return found
 
 
@@ -130,7 +194,7 @@ def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> Labe
         names = _label_names(table[table.columns[columns.label]], None, where)
         if not all(names):
             place = f"{where} row {names.index('') + 1}"
-            raise DataError("label", place, "it is missing", "Fill in the label, or remove the row.")
+            raise DataError("label", place, "it is missing", "Fill in the label.")
         labels, class_names = encode_labels(np.array(names, dtype=str))
     sources = np.array([f"{where}#{row}" for row in range(1, len(stack) + 1)])
     return LabelledImages(np.ascontiguousarray(stack), labels, class_names, sources, where, groups=groups)
