@@ -5,6 +5,7 @@ import time
 import warnings
 import zlib
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_bad_content_gets_one_clear_line(kind, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_truncated_files_are_refused(form, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -261,10 +262,10 @@ def test_every_cut_of_a_progressive_jpeg_is_refused_or_read():
 
 def test_random_damage_never_leaks_another_error():
     dice = np.random.default_rng(1)
-    for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"):
+    for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"):
         whole = (
             content(Image.fromarray(COLOUR), form, exif=exif(6))
-            if form not in ("GIF", "BMP")
+            if form not in ("GIF", "BMP", "PPM")
             else content(Image.fromarray(COLOUR), form)
         )
         for _ in range(60):
@@ -305,3 +306,70 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 200
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_avif_and_heic(form, orientation):
+    from pillow_heif import from_pillow
+
+    stored = Image.fromarray(np.ascontiguousarray(oriented(COLOUR, orientation)))
+    file = BytesIO()
+    if form == "HEIF":
+        stored.info["exif"] = exif(orientation).tobytes()
+        from_pillow(stored).save(file, quality=100)
+    else:
+        stored.save(file, "AVIF", quality=100, exif=exif(orientation))
+    for reader in (decode, lambda content: SimpleNamespace(size=read_header(content)[0], pixels=None)):
+        found = reader(file.getvalue())
+        assert found.size == (HEIGHT, WIDTH)
+        assert found.pixels is None or np.abs(found.pixels - COLOUR.astype(int)).mean() < 3
+
+
+def test_reading_heic_registers_nothing_with_pillow():
+    from pillow_heif import from_pillow
+
+    file = BytesIO()
+    from_pillow(Image.fromarray(COLOUR)).save(file)
+    before = dict(Image.OPEN), dict(Image.EXTENSION)
+    decode(file.getvalue())
+    assert (Image.OPEN, Image.EXTENSION) == before
+
+
+def test_heic_without_its_decoder_names_it(monkeypatch):
+    monkeypatch.setattr("imprint.data.decoding.decode.can_read_heic", lambda: False)
+    with pytest.raises(DataError, match=r"it is a HEIC photo; install its decoder: pip install pillow-heif\. Then try"):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (b"P5\n2 2\n255\n\0\x40\x80\xff", [0, 64, 128, 255]),
+        (b"P5\n2 2\n4095\n" + np.array([0, 1024, 2048, 4095], ">u2").tobytes(), [0, 64, 128, 255]),
+        (b"P5 2 2 65535\n" + np.array([0, 16448, 32896, 65535], ">u2").tobytes(), [0, 64, 128, 255]),
+        (b"P2\n# a note\n2 2\n15\n0 5 10 15\n", [0, 85, 170, 255]),
+        (b"P1\n2 2\n1 0 0 1\n", [0, 255, 255, 0]),
+        (b"P4\n2 2\n\x80\x40", [0, 255, 255, 0]),
+    ],
+)
+def test_pgm_and_pbm(file, expected):
+    decoded = decode(file)
+    assert decoded.pixels.shape == (2, 2, 1)
+    assert decoded.pixels.ravel().tolist() == expected
+    assert read_header(file) == ((2, 2), True)
+
+
+def test_ppm():
+    assert np.array_equal(decode(content(Image.fromarray(COLOUR), "PPM")).pixels, COLOUR)
+
+
+def test_the_preview_in_a_raw_is_not_taken_for_the_image(tmp_path):
+    preview = Image.fromarray(COLOUR)
+    for tags in ({50706: b"\1\4\0\0"}, {254: 1, 330: 8}):
+        with pytest.raises(DataError, match="it is a camera's RAW; export it"):
+            decode(content(preview, "TIFF", tiffinfo=tags))
+    (tmp_path / "a.NEF").write_bytes(content(preview, "TIFF"))
+    with pytest.raises(DataError, match="it is a camera's RAW"):
+        decode(tmp_path / "a.NEF")
+    assert decode(content(preview, "TIFF", tiffinfo={254: 0})).size == (HEIGHT, WIDTH)

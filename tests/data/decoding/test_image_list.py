@@ -280,3 +280,54 @@ def test_tiny_images_take_one_thread_and_others_all_cores(monkeypatch):
         ([*[file(1)] * 600, *[file(1, size=(9, 65))] * 300], 5),
     ):
         assert image_list._thread_count(contents.__getitem__, block_ranges(len(contents), FORM)) == workers
+
+
+def phone(root):
+    """What a phone leaves: photos, HEIC photos, a video and a list of edits beside each, and one empty file."""
+    (root / "dog").mkdir(parents=True)
+    for i in range(20):
+        noise(4, 4, i).save(root / f"dog/IMG_{i:04}.JPG")
+    (root / "dog/IMG_0099.JPG").write_bytes(b"")
+    for i in range(4):
+        (root / f"dog/IMG_01{i:02}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+        (root / f"dog/IMG_01{i:02}.MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+        (root / f"dog/IMG_01{i:02}.AAE").write_text("<?xml")
+    (root / "Thumbs.db").write_bytes(b"x")
+    return root
+
+
+def test_the_commonest_cause_comes_first_with_its_count(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="imprint")
+    monkeypatch.setattr("imprint.data.decoding.decode.can_read_heic", lambda: False)
+    root = phone(tmp_path / "iphone")
+    words = "they cannot be used, 4 of them for one cause, first .*0100.HEIC: it is a HEIC photo; install its decoder"
+    with pytest.raises(DataError, match=rf"5 of 25 images at iphone: {words}.* or let --allow-bad be more than 0.1"):
+        load(root, allow_bad=0.1)
+    assert len(load(root)) == 20
+    assert "left out 5 of 25 images of iphone, 4 of them for one cause, first" in caplog.messages[-1]
+    assert "HEIC" in caplog.messages[-1]
+
+
+def test_images_are_read_anew_once_their_decoder_is_installed(tmp_path, monkeypatch):
+    from pillow_heif import from_pillow
+
+    folder = saved(tmp_path / "p", *(noise(8, 8, i) for i in range(40)))
+    from_pillow(noise(8, 8, 1)).save(folder / "99.heic")
+    with monkeypatch.context() as without:
+        for module in ("decode", "image_list"):
+            without.setattr(f"imprint.data.decoding.{module}.can_read_heic", lambda: False)
+        assert len(load(folder)) == 40
+    assert len(load(folder)) == 41
+
+
+def test_no_remedy_removes_what_somebody_needs(tmp_path):
+    folder = saved(tmp_path / "p", noise(4, 4))
+    for i, content in enumerate((b"<html>", b"\x89PNG\r\n", b"RIFF")):
+        (folder / f"bad{i}.png").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        load(folder)
+    assert "emove" not in str(caught.value)
+    for name in ("bad0.png", "bad1.png"):
+        with pytest.raises(DataError) as caught:
+            load(folder / name)
+        assert "emove" not in str(caught.value)

@@ -1,3 +1,6 @@
+import gzip
+import os
+import tarfile
 import zipfile
 from io import BytesIO
 
@@ -32,7 +35,7 @@ def packed(tmp_path):
 @pytest.fixture(autouse=True)
 def nothing_is_unpacked_beside(tmp_path):
     yield
-    assert all(path.suffix == ".zip" for path in tmp_path.iterdir())
+    assert all(path.suffix in (".zip", ".tar", ".tgz", ".gz", ".bz2") for path in tmp_path.iterdir())
     assert not (tmp_path.parent / "evil.png").exists()
 
 
@@ -144,3 +147,161 @@ def test_damaged_archives(packed, tmp_path):
     images = load(path)
     assert len(images) == 19
     assert "archive is damaged" in images.unreadable[0][1]
+
+
+MODES = {"pets.tar": "w", "pets.tar.gz": "w:gz", "pets.tgz": "w:gz", "pets.tar.bz2": "w:bz2"}
+
+
+def member(name, size=0, kind=tarfile.REGTYPE, target=""):
+    found = tarfile.TarInfo(name)
+    found.size, found.type, found.linkname = size, kind, target
+    return found
+
+
+@pytest.fixture
+def tarred(tmp_path):
+    """Write a .tar of members by name and content, or of headers made by hand."""
+
+    def write(members, name="pets.tgz", **options):
+        with tarfile.open(tmp_path / name, MODES[name], **options) as archive:
+            for path, content in members.items():
+                if isinstance(content, tarfile.TarInfo):
+                    archive.addfile(content)
+                else:
+                    content = content.encode() if isinstance(content, str) else content
+                    archive.addfile(member(path, len(content)), BytesIO(content))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_class_folders_in_a_tar(tarred, name):
+    members = {f"pets/{'dog' if i % 2 else 'cat'}/{i}.png": png(i) for i in range(40)}
+    path = tarred({"pets/LICENSE.txt": "words", **members, "pets/dog/._1.png": "x"}, name)
+    for _ in range(2):  # decoded, then from the cache
+        images = load(path)
+        assert labelled(images) == {i: "dog" if i % 2 else "cat" for i in range(40)}
+    assert images.sources[0] == f"{name}/cat/0.png"
+
+
+def test_parts_and_tables_in_a_tar(tarred):
+    path = tarred({"train/dog/1.png": png(1), "train/cat/2.png": png(2), "test/cat/3.png": png(3)})
+    assert parts(path) == ("train", "test")
+    assert labelled(load(path, part="test")) == {3: "cat"}
+    path = tarred(
+        {"x/1.png": png(1), "x/2.png": png(2), "pets.csv": "path,label\nx/1.png,dog\nx/2.png,cat\n"}, "pets.tar"
+    )
+    assert labelled(load(path)) == {1: "dog", 2: "cat"}
+
+
+def test_data_sets_in_a_tar(tarred, digits):
+    arrays = BytesIO()
+    np.savez(arrays, images=digits.pixels[:30])
+    assert np.array_equal(load(tarred({"digits.npz": arrays.getvalue()})).pixels, digits.pixels[:30])
+    record = bytes([1, *[7] * 3072])
+    path = tarred({
+        "cifar-10-batches-bin/data_batch_1.bin": record * 2,
+        "cifar-10-batches-bin/test_batch.bin": record,
+        "cifar-10-batches-bin/batches.meta.txt": "airplane\ncat\n",
+        "cifar-10-batches-bin/readme.html": "<html>",
+    })  # fmt: skip
+    assert parts(path) == ("train", "test")
+    assert load(path).class_counts() == {"cat": 2}
+    assert len(load(path, part="test")) == 1
+    with pytest.raises(DataError, match="it has train and test"):
+        load(path, part="validation")
+    rows = [
+        f"{i % 2},{' '.join(map(str, digits.pixels[i].ravel()))},{'Training' if i else 'PublicTest'}" for i in range(4)
+    ]
+    table = "\n".join(["emotion,pixels,Usage", *rows])
+    path = tarred({"fer2013/README": "words", "fer2013/fer2013.bib": "@misc{}", "fer2013/fer2013.csv": table})
+    assert parts(path) == ("train", "validation")
+    assert np.array_equal(load(path, part="validation").pixels, digits.pixels[:1])
+
+
+def test_webdataset(tarred):
+    members = {
+        f"{i:05}.{end}": png(i) if end == "png" else str(i % 3) for i in range(6) for end in ("png", "cls", "json")
+    }
+    images = load(tarred({**members, "00009.png": png(9)}, "pets.tar"))
+    assert labelled(images) == {i: str(i % 3) for i in range(6)}
+    assert images.unreadable == (("pets.tar/00009.png", "there is no class beside it"),)
+
+
+def test_archives_in_an_archive_are_refused(tarred):
+    with pytest.raises(DataError, match=r"it holds archives, first n01440764\.tar. Unpack it"):
+        load(tarred({"n01440764.tar": b"x", "n01443537.tar": b"x"}, "pets.tar"))
+
+
+@pytest.mark.parametrize("name", ["pets.tar", "pets.tgz"])
+@pytest.mark.parametrize(
+    ("bad", "cause"),
+    [
+        (member("../evil.png"), "its path leads out of the archive"),
+        (member("/evil.png"), "its path leads out of the archive"),
+        (member("cat/link.png", kind=tarfile.SYMTYPE, target="/etc/passwd"), "it is a link or a device, no file"),
+        (member("cat/hard.png", kind=tarfile.LNKTYPE, target="cat/1.png"), "it is a link or a device, no file"),
+        (member("cat/null.png", kind=tarfile.CHRTYPE), "it is a link or a device, no file"),
+        (member("cat/pipe.png", kind=tarfile.FIFOTYPE), "it is a link or a device, no file"),
+        (member("cat/holes.png", kind=tarfile.GNUTYPE_SPARSE), "it is stored with holes (sparse)"),
+    ],
+    ids=lambda one: one.name if isinstance(one, tarfile.TarInfo) else "",
+)
+def test_unsafe_members_of_a_tar_are_named_and_left(tarred, name, bad, cause):
+    images = load(tarred({"bad": bad, **{f"cat/{i}.png": png(i) for i in range(6)}}, name))
+    assert images.pixels[:, 0, 0, 0].tolist() == list(range(6))
+    assert images.unreadable == ((f"{name}/{bad.name}", cause),)
+
+
+def test_bombs_in_a_tar_are_refused(tarred, tmp_path):
+    zeros = {"cat/1.png": png(), "cat/2.png": b"\0" * 30_000_000}
+    with pytest.raises(DataError, match="would grow to more than"):
+        load(tarred(zeros))
+    with pytest.raises(DataError, match="would grow to more than"):
+        load(tarred(zeros, "pets.tar.bz2"))
+    (tmp_path / "train.csv").write_bytes(b"label,pixel0\n" + b"0,0\n" * 5_000_000)
+    content = gzip.compress((tmp_path / "train.csv").read_bytes())
+    (tmp_path / "train.csv").unlink()
+    with pytest.raises(DataError, match="would grow"):
+        load(tarred({"train.csv.gz": content}, "pets.tar"))
+
+
+def test_members_that_share_bytes_are_a_bomb(packed, monkeypatch):
+    path = packed({f"cat/{i}.png": png(i) for i in range(5)})
+    monkeypatch.setattr("imprint.data.readers.archive.is_bomb", lambda packed, unpacked: unpacked > 5 * len(png()) - 20)
+    with pytest.raises(DataError, match=r"archive at pets\.zip: .* would grow"):
+        load(path)
+
+
+def test_room_on_the_disk_is_kept(tarred, monkeypatch):
+    path = tarred({"cat/1.png": png()})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: os.terminal_size((0, 0)) and type("", (), {"free": 100}))
+    with pytest.raises(DataError, match="more than half of the free space"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["pets.tar", "pets.tgz", "pets.tar.bz2"])
+def test_damaged_tars(tarred, name):
+    path = tarred({f"cat/{i}.png": os.urandom(2000) for i in range(20)}, name)
+    whole = path.read_bytes()
+    for content in (b"", b"junk", whole[:600], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"no \.tar"):
+            load(path)
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tarred):
+    path = tarred({f"cat/{i}.png": png(i) for i in range(20)}, "pets.tar")
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"cat/9.png") + 150] ^= 1  # in its checksum
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"no \.tar"):
+        load(path)
+
+
+def test_a_packed_tar_is_unpacked_once(tarred, monkeypatch):
+    opened = []
+    monkeypatch.setattr("gzip.open", lambda path: opened.append(path) or gzip.GzipFile(path))
+    assert len(load(tarred({f"cat/{i}.png": png(i) for i in range(50)}))) == 50
+    assert len(opened) == 1

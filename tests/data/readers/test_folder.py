@@ -237,8 +237,9 @@ def test_odd_names(photos, name):
 def test_nothing_in_it(tmp_path):
     with pytest.raises(DataError, match="no images in it"):
         load(tmp_path)
-    (tmp_path / "train.csv").write_text("label,pixel0\n")
-    with pytest.raises(DataError, match=r"such as train\.csv"):
+    for name in ("test.csv", "train.csv"):
+        (tmp_path / name).write_text("label,pixel0\n")
+    with pytest.raises(DataError, match=r"such as test\.csv"):
         load(tmp_path)
 
 

@@ -218,10 +218,12 @@ class Archive:
 
 def _wrapper(names: list[str]) -> str:
     """Name the one folder that most packers put around folders of classes; empty where there is none."""
-    tops = {name.partition("/")[0] for name in names}
+    named = [name for name in names if "/" in name or may_be_image(name) or name.lower().endswith(DATA_ENDINGS)]
+    tops = {name.partition("/")[0] for name in named}
     top = f"{next(iter(tops))}/" if len(tops) == 1 else ""
-    nested = [name.removeprefix(top) for name in names if name != top]
-    return top if nested and all("/" in name or name.endswith(DATA_ENDINGS) for name in nested) else ""
+    nested = [name.removeprefix(top) for name in named if name != top]
+    inner = [name for name in nested if "/" in name or name.lower().endswith(DATA_ENDINGS) or may_be_image(name)]
+    return top if inner and all("/" in name or name.lower().endswith(DATA_ENDINGS) for name in inner) else ""
 
 
 ReadFile = Callable[[Path], ImageList | LabelledImages]

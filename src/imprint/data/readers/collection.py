@@ -63,29 +63,44 @@ class Collection:
 
 
 def scan_folder(root: Path) -> dict[str, int]:
-    """List the files of a folder and of folders in it, with their sizes where they may matter.
+    """List the files of a folder and of folders in it, with their sizes where they matter.
 
     Ends early where there are so many images that nothing else can be meant.
     """
     found, images, others = dict[str, int](), 0, 0
-    waiting = [("", 0)]
+    waiting = [""]
     while waiting and images <= others + ENOUGH_IMAGES:
-        inside, depth = waiting.pop(0)
-        with os.scandir(root / inside) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if is_system_file(entry.name):
-                    continue
-                path = f"{inside}{entry.name}"
-                try:
-                    if entry.is_dir():
-                        waiting += [(f"{path}/", depth + 1)] if depth < DEPTH else []
-                        continue
-                    found[path] = entry.stat().st_size if path.lower().endswith(".bin") else 0
-                except OSError:  # a link that leads nowhere
-                    continue
-                picture = path.lower().endswith(IMAGE_ENDINGS)
-                images, others = images + picture, others + (_kind(path, found[path]) is not None)
+        inside = waiting.pop(0)
+        try:
+            with os.scandir(root / inside) as opened:
+                entries = sorted(opened, key=lambda entry: entry.name)
+        except OSError:  # named by whoever reads the folder
+            continue
+        for entry in entries:
+            path = f"{inside}{entry.name}"
+            if is_system_file(entry.name):
+                continue
+            if _is_folder(entry):
+                waiting += [f"{path}/"] if path.count("/") < DEPTH else []
+                continue
+            found[path] = _size(entry) if path.lower().endswith(".bin") else 0
+            images += path.lower().endswith(IMAGE_ENDINGS)
+            others += _kind(path, found[path]) is not None
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
 
 
 def find_collection(sizes: Mapping[str, int], where: str) -> Collection | None:
