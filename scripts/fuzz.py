@@ -2,11 +2,13 @@
 
 python scripts/fuzz.py [TARGET…] [--cases N] [--first N] [--seed N] [--engine atheris|mutation]
 
-Targets are image, model, checkpoint, onnx, csv and idx. Where atheris is installed it looks for new paths through the
+Targets are image, model, checkpoint, onnx, csv, idx, cifar, mat, text (pixels in the cells of a CSV), tar, tgz, zip and
+format (naming what is not read). Where atheris is installed it looks for new paths through the
 code; elsewhere real files are damaged at random, by a seed; `--first` goes on from a later case of it.
 """
 
 import argparse
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -16,14 +18,17 @@ import re
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-TARGETS = ("image", "model", "checkpoint", "onnx", "csv", "idx")
+TARGETS = ("image", "model", "checkpoint", "onnx", "csv", "idx", "cifar", "mat", "text", "tar", "tgz", "zip", "format")
 SIGNED = ("model", "checkpoint", "onnx")  # hold a digest of themselves
 FOLDER = Path(tempfile.gettempdir())  # each target's own
 
@@ -35,11 +40,56 @@ def images():
     pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3)).astype(np.uint8)
     made = []
     for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("GIF", "P"),
-                       ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "L")):  # fmt: skip
+                       ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "L"), ("PPM", "RGB"),
+                       ("AVIF", "RGB")):  # fmt: skip
         file = io.BytesIO()
         image = Image.fromarray(pixels)
         image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
         image.save(file, kind)
+        made.append(file.getvalue())
+    if importlib.util.find_spec("pillow_heif"):
+        from pillow_heif import from_pillow
+
+        file = io.BytesIO()
+        from_pillow(Image.fromarray(pixels)).save(file)
+        made.append(file.getvalue())
+    made.append(b"P2 2 2 4095\n0 1024 2048 4095\n")
+    return made
+
+
+def matlab():
+    """MATLAB files, packed and not."""
+    from scipy.io import savemat
+
+    made = []
+    for packed in (True, False):
+        file = io.BytesIO()
+        images = np.arange(48).reshape(4, 4, 3).astype(np.uint8)
+        savemat(file, {"X": images, "y": np.arange(3.0)[:, None], "note": "words"}, do_compression=packed)
+        made.append(file.getvalue())
+    return made
+
+
+def archives(kind):
+    """Class folders and a data set of several files, in a .zip, a .tar or a packed .tar."""
+    image = images()[0]
+    members = ({"pets/cat/1.png": image, "pets/dog/2.png": image, "pets/notes.txt": b"words"},
+               {"data_batch_1.bin": bytes(3073), "batches.meta.txt": b"cat\n"})  # fmt: skip
+    made = []
+    for files in members:
+        file = io.BytesIO()
+        if kind == "zip":
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in files.items():
+                    archive.writestr(name, content)
+        else:
+            # With names that are too long for a header too, in both ways of writing them.
+            form = tarfile.GNU_FORMAT if len(made) else tarfile.PAX_FORMAT
+            with tarfile.open(fileobj=file, mode="w:gz" if kind == "tgz" else "w", format=form) as archive:
+                for name, content in {**files, f"notes/{'x' * 120}.txt": b"words"}.items():
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
         made.append(file.getvalue())
     return made
 
@@ -89,21 +139,30 @@ def target(name):
     """Give the files to damage, and the function that must take or refuse any bytes."""
     from imprint import Classifier, ImprintError, OnnxClassifier
     from imprint.data.decoding.decode import decode
+    from imprint.data.decoding.formats import name_format
+    from imprint.data.load import load, parts
+    from imprint.data.readers.cifar import read_cifar
     from imprint.data.readers.csv import read_csv
     from imprint.data.readers.idx import read_idx
+    from imprint.data.readers.mat import read_mat
+    from imprint.data.readers.pixel_text import pixel_text_parts, read_pixel_text
     from imprint.training.checkpoint import read_resumable_run
 
     folder = FOLDER / name
     folder.mkdir(exist_ok=True)
     paths = {kind: folder / file for kind, file in (
         ("model", "m.safetensors"), ("checkpoint", "checkpoint.safetensors"), ("onnx", "m.onnx"), ("csv", "t.csv"),
-        ("idx", "t-idx3-ubyte"),
+        ("idx", "t-idx3-ubyte"), ("cifar", "data_batch_1.bin"), ("mat", "t.mat"), ("text", "t.csv"), ("tar", "t.tar"),
+        ("tgz", "t.tgz"), ("zip", "t.zip"),
     )}  # fmt: skip
     plan, model, checkpoint, onnx = models() if name in SIGNED else (None, b"", b"", b"")
 
     def reads(content):
         if name == "image":
             decode(content)
+            return
+        if name == "format":
+            name_format(content)
             return
         paths[name].write_bytes(content)
         if name == "model":
@@ -114,8 +173,16 @@ def target(name):
             stopped = read_resumable_run(folder)
             stopped.check(plan)
             stopped.restore(plan)
+        elif name == "text":
+            read_pixel_text(paths[name])
+            pixel_text_parts(paths[name])
+        elif name in ("tar", "tgz", "zip"):
+            load(paths[name], allow_bad=1)
+            parts(paths[name])
+        elif name == "cifar":
+            read_cifar([paths[name]], name)
         else:
-            (read_csv if name == "csv" else read_idx)(paths[name])
+            {"csv": read_csv, "idx": read_idx, "mat": read_mat}[name](paths[name])
 
     def one(content):
         """Read once as it is and, where it holds a digest, once with the right one; tell how often it was taken."""
@@ -131,8 +198,15 @@ def target(name):
 
     csvs = [b"label,pixel0,pixel1,pixel2,pixel3\n1,0,9,200,255\n2,4,5,6,7\n", b"pixel0;pixel1;pixel2;pixel3\n1;2;3;4\n"]
     idxs = [bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, *range(8)])]
+    row = b" ".join(b"%d" % k for k in range(16))
+    texts = [b"emotion,pixels,Usage\n" + b"".join(b"1,%s,%s\n" % (row, part) for part in (b"Training", b"PublicTest"))]
+    labelled = [bytes([1, *[7] * 3072]) * 2, bytes([19, 99, *[7] * 3072])]
+    formats = [bytes(128) + b"DICM", b"PK\3\4" + bytes(22) + b"\x10\0\0\0archive/data.pkl", b"\x80\2}q\0.",
+               b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", gzip.compress(bytes(344) + b"n+1"), b"<?xml?><svg/>"]  # fmt: skip
     corpus = {"image": images, "model": lambda: [model], "checkpoint": lambda: [checkpoint],
-              "onnx": lambda: [onnx], "csv": lambda: csvs, "idx": lambda: idxs}[name]()  # fmt: skip
+              "onnx": lambda: [onnx], "csv": lambda: csvs, "idx": lambda: idxs, "mat": matlab,
+              "cifar": lambda: labelled, "text": lambda: texts, "format": lambda: formats,
+              **{kind: partial(archives, kind) for kind in ("tar", "tgz", "zip")}}[name]()  # fmt: skip
     return corpus, one
 
 

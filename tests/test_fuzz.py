@@ -12,5 +12,20 @@ def test_every_damaged_file_is_taken_or_refused():
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     results = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert [line.split(":")[0] for line in results] == ["image", "model", "checkpoint", "onnx", "csv", "idx"]
+    names = [
+        "image",
+        "model",
+        "checkpoint",
+        "onnx",
+        "csv",
+        "idx",
+        "cifar",
+        "mat",
+        "text",
+        "tar",
+        "tgz",
+        "zip",
+        "format",
+    ]
+    assert [line.split(":")[0] for line in results] == names
     assert all(": 40 damaged files, " in line for line in results)

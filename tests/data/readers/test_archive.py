@@ -285,7 +285,7 @@ def test_room_on_the_disk_is_kept(tarred, monkeypatch):
 def test_damaged_tars(tarred, name):
     path = tarred({f"cat/{i}.png": os.urandom(2000) for i in range(20)}, name)
     whole = path.read_bytes()
-    for content in (b"", b"junk", whole[:600], whole[: len(whole) // 2]):
+    for content in (b"", b"junk", whole[:600], whole[: len(whole) // 2 + 300]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"no \.tar"):
             load(path)
@@ -298,6 +298,14 @@ def test_a_damaged_header_is_not_taken_for_the_end(tarred):
     path.write_bytes(whole)
     with pytest.raises(DataError, match=r"no \.tar"):
         load(path)
+
+
+def test_a_tar_that_ends_between_two_members_is_said_to_be_cut(tarred, caplog):
+    caplog.set_level("INFO", logger="imprint")
+    path = tarred({f"cat/{i}.png": png(i) for i in range(20)}, "pets.tar")
+    path.write_bytes(path.read_bytes()[: 12 * 1024])
+    assert len(load(path)) == 12
+    assert caplog.messages == ["pets.tar has no mark at its end, so it may be cut short"]
 
 
 def test_a_packed_tar_is_unpacked_once(tarred, monkeypatch):

@@ -23,6 +23,7 @@ from weakref import finalize
 
 from imprint.core.errors import DataError
 from imprint.core.files import cache_folder
+from imprint.core.progress import say
 from imprint.data.decoding.content import ALWAYS_ALLOWED, GZIP_START, MAX_RATIO, is_bomb
 from imprint.data.decoding.formats import IMAGE_ENDINGS
 from imprint.data.decoding.image_list import ImageList
@@ -114,8 +115,11 @@ class Tar:
             refusal = "it is stored with holes (sparse)" if found.issparse() else refusal
             yield Member(found.name, found.isdir(), found.size, found.size, handle, refusal)
         self._file.seek(listed.offset)  # tarfile takes a damaged header for the end
-        if self._file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        end = self._file.read(tarfile.BLOCKSIZE)
+        if end.strip(b"\0"):
             raise tarfile.ReadError
+        if not end:
+            say(f"{self._path.name} has no mark at its end, so it may be cut short")
 
     def read(self, handle: Any) -> bytes:
         """Read a member at its place."""

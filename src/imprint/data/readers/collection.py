@@ -205,7 +205,7 @@ def _part_of(path: str) -> str:
 def _set_of(path: str, kind: str) -> str:
     """Name the set that a file belongs to: its folder and name without what tells parts, shards and forms."""
     *folders, name = path.split("/")
-    if folders and folders[-1] == name:  # Kaggle's MNIST has each file in a folder of its name too
+    if folders and folders[-1] == name.removesuffix(".gz"):  # Kaggle's MNIST has each file in a folder of its name too
         folders.pop()
     while folders and _part_of_word(folders[-1].lower()):
         folders.pop()
