@@ -3,6 +3,8 @@
 import gzip
 import re
 import shlex
+import shutil
+import tarfile
 import tomllib
 import warnings
 import zipfile
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy
 import polars
 import pytest
+import scipy.io
 from PIL import Image
 
 import imprint
@@ -51,6 +54,24 @@ def folder(digits, tmp_path_factory):
         header = bytes([0, 0, *start[:2]]) + b"".join(size.to_bytes(4) for size in start[2:])
         content = gzip.compress(header + array.astype(numpy.uint8).tobytes())
         (root / f"train-{name}-idx{start[1]}-ubyte.gz").write_bytes(content)
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        (root / "snapshot/data").mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "train-00000-of-00001.parquet", root / "snapshot/data" / f"{name}.parquet")
+    for kind in ("images-idx3", "labels-idx1"):
+        (root / "MNIST/raw").mkdir(parents=True, exist_ok=True)
+        for part in ("train", "t10k"):
+            shutil.copy(root / f"train-{kind}-ubyte.gz", root / "MNIST/raw" / f"{part}-{kind}-ubyte.gz")
+    (root / "cifar-10-batches-bin").mkdir()
+    for name in ("data_batch_1", "data_batch_2", "test_batch"):
+        (root / "cifar-10-batches-bin" / f"{name}.bin").write_bytes(bytes([3, *[7] * 3072]))
+    arrays = {"X": digits.pixels[:50].transpose(2, 3, 1, 0), "y": digits.labels[:50, None]}
+    scipy.io.savemat(root / "train_32x32.mat", arrays)
+    rows = [f"{i % 7},{' '.join(map(str, digits.pixels[i].ravel()))},{use}"
+            for i, use in enumerate(("Training", "PublicTest", "PrivateTest"))]  # fmt: skip
+    (root / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    with tarfile.open(root / "photos.tgz", "w:gz") as archive:
+        for name in photos[:3]:
+            archive.add(root / name, name)
     with zipfile.ZipFile(root / "photos.zip", "w") as archive:
         for name in photos[:3]:
             archive.write(root / name, name)

@@ -46,8 +46,9 @@ def load(
     ----------
     data : str, path, bytes, sequence of them, or ndarray
         A folder of class folders, or of images without labels; an image, or a list of them; a ``.csv`` or ``.csv.gz``
-        of pixels as in Kaggle's digit recogniser, or of ``path,label``; a ``.npz``, ``.npy``, ``.parquet`` or IDX file;
-        a ``.zip`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8 pixels (for a file of that
+        of pixels as in Kaggle's digit recogniser, or of ``path,label``; a ``.npz``, ``.npy``, ``.parquet``, ``.mat`` or
+        IDX file, or a folder of Parquet shards, of IDX files or of CIFAR's binary batches; a ``.zip``, ``.tar`` or
+        ``.tgz`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8 pixels (for a file of that
         name write ``"./digits"``). In memory: the content of an image file, or a list of such; an array of one image,
         height × width or with channels last, or of several, n × height × width or with channels last or first.
     part : {"train", "validation", "test"} or None, default=None

@@ -270,3 +270,24 @@ def test_a_link_to_itself_among_parts(photos):
     root = photos("train/cat/1.png", "test/cat/1.png")
     (root / "loop").symlink_to("loop")
     assert parts(root) == ("train", "test")
+
+
+def test_one_table_alone_is_read(tmp_path):
+    (tmp_path / "README").write_text("words")
+    (tmp_path / "train.csv").write_text("label,pixel0\ncat,7\n")
+    assert load(tmp_path).pixels.tolist() == [[[[7]]]]
+
+
+def test_only_videos(tmp_path):
+    (tmp_path / "dog").mkdir()
+    for name in ("a.mov", "b.MP4"):
+        (tmp_path / "dog" / name).write_bytes(b"\0\0\0\x14ftypqt  ")
+    with pytest.raises(DataError, match=r"there are no images in it, but 2 videos\. Save frames"):
+        load(tmp_path)
+
+
+def test_litter_beside_images_is_not_counted(photos):
+    root = photos("dog/1.png", "dog/2.png", "cat/3.png")
+    for name in ("dog/1.AAE", "dog/1.MOV", "cat/Thumbs.db", "desktop.ini", "cat/.DS_Store", "cat/3.xmp"):
+        (root / name).write_bytes(b"<?xml")
+    assert load(root, allow_bad=0).unreadable == ()
