@@ -290,4 +290,4 @@ def test_litter_beside_images_is_not_counted(photos):
     root = photos("dog/1.png", "dog/2.png", "cat/3.png")
     for name in ("dog/1.AAE", "dog/1.MOV", "cat/Thumbs.db", "desktop.ini", "cat/.DS_Store", "cat/3.xmp"):
         (root / name).write_bytes(b"<?xml")
-    assert load(root, allow_bad=0).unreadable == ()
+    assert load(root, allow_bad=0.0).unreadable == ()

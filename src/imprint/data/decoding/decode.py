@@ -1,4 +1,4 @@
-"""The one image decoder: a file in any of eight formats, or HEIC, and any of Pillow's modes to grey or colour of 8 bits."""
+"""The one image decoder: a file of any of nine formats and any of Pillow's modes to grey or colour of 8 bits."""
 
 from __future__ import annotations
 
