@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imprint.cli.options import AsJson, Data, Group, print_json, read_model, writable
+from imprint.cli.options import AsJson, Data, Group, Label, print_json, read_model, writable
 from imprint.core.progress import say
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -29,6 +29,7 @@ def show(
     seen_by: Annotated[
         Path | None, typer.Option("--as", metavar="MODEL", help="Draw what a model sees of an image, step by step.")
     ] = None,
+    label: Label = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what the data is: count, size, channels, classes and first rows."""
@@ -38,7 +39,7 @@ def show(
     from imprint.data.load import load
     from imprint.report.tables import preview
 
-    images = load(data)
+    images = load(data, label=label)
     if as_json:
         channels, height, width = images.shape
         facts = {"images": len(images), "channels": channels, "height": height, "width": width}
@@ -93,6 +94,7 @@ def check(
     labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
     seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    label: Label = None,
     group: Group = None,
     as_json: AsJson = False,
 ) -> None:
@@ -102,9 +104,9 @@ def check(
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
-    images = load(data, group=group, allow_bad=1.0)
+    images = load(data, label=label, group=group, allow_bad=1.0)
     form = InputSpec.from_shape(images.shape)
-    others = [load(data, part=part, spec=form, allow_bad=1.0) for part in parts(data)[1:]]
+    others = [load(data, part=part, spec=form, label=label, allow_bad=1.0) for part in parts(data)[1:]]
     others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]
     findings = examine(images, against=others, labels=labels, seed=seed, device=device)
     if as_json:

@@ -10,8 +10,11 @@ import typer
 from imprint.cli.options import (
     AsJson,
     Data,
+    Ids,
+    Label,
     Model,
     load_classifier,
+    part_to_predict,
     part_to_score,
     print_json,
     read_model,
@@ -35,6 +38,7 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
     ] = None,
+    label: Label = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
@@ -47,7 +51,7 @@ def evaluate(
     if pictures is not None:
         make_folder(pictures)
     classifier = read_model(model)
-    images = classifier.ready(data, part_to_score(data))
+    images = classifier.ready(data, part_to_score(data), label)
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
@@ -81,11 +85,12 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
     ] = None,
+    ids: Ids = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name each image's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
+    """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure."""
     classifier = read_model(model)
-    predictions = classifier.predict(classifier.ready(data))
+    predictions = classifier.predict(classifier.ready(data, part_to_predict(data), ids=ids))
     if output is not None:
         predictions.write_csv(output)
         say(f"wrote {len(predictions):,} predictions to {output}")

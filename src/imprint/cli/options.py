@@ -27,6 +27,13 @@ Group = Annotated[
     str | None,
     typer.Option(metavar="REGEX|COLUMN", help="What images share that must stay on one side of a split."),
 ]
+Label = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN|REGEX", help="The column of labels, or what matches the label in an image's path."),
+]
+Ids = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="The column of ids, which predictions are written under.")
+]
 AllowBad = Annotated[
     float | None,
     typer.Option(min=0, max=1, metavar="SHARE", help="Share of the images that may be unreadable; else 0.2."),
@@ -93,6 +100,16 @@ def part_to_score(data: str) -> str | None:
     part = next((part for part in ("test", "validation") if part in parts(data)), None)
     if part is not None:
         say(f"scoring the {part} part of {data}")
+    return part
+
+
+def part_to_predict(data: str) -> str | None:
+    """Tell which part of divided data is there to be predicted, rather than learnt from."""
+    from imprint.data.load import parts
+
+    part = next((part for part in ("prediction", "test") if part in parts(data)), None)
+    if part is not None:
+        say(f"predicting the {part} part of {data}")
     return part
 
 

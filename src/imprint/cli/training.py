@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imprint.cli.options import AllowBad, AsJson, Group, print_json, share_or_data
+from imprint.cli.options import AllowBad, AsJson, Group, Ids, Label, print_json, share_or_data
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -43,7 +43,9 @@ def train(
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
     ] = 1,
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
+    label: Label = None,
     group: Group = None,
+    ids: Ids = None,
     allow_bad: AllowBad = None,
     resume: Annotated[
         Path | None,
@@ -61,7 +63,15 @@ def train(
     from imprint.runs.training import train_seeds
 
     fields: dict[str, Any] = parse_settings(settings or []) | ({} if seed is None else {"seed": seed})
-    options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
+    options: dict[str, Any] = {
+        "label": label,
+        "group": group,
+        "ids": ids,
+        "allow_bad": allow_bad,
+        "device": device,
+        "resume": resume,
+        "test": test,
+    }
     validation_given, folder = share_or_data(validation), run or True
     if seeds == 1:
         runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])

@@ -31,8 +31,8 @@ class LoadedFrom:
     path : str
         Absolute, but for bundled sets.
     options : dict
-        What `load` was told: `part`, `side`, `group`, `allow_bad`, and as `form` the channels, height and width that
-        the images were brought into.
+        What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, and as `form` the
+        channels, height and width that the images were brought into.
 
     Examples
     --------
@@ -70,6 +70,10 @@ class LabelledImages:
         Images of one person or scene have the same name; None when that is unknown.
     sizes : ndarray of int32, shape (n, 2), or None, default=None
         Height and width of each image in its file, in pixels; None when all are as in `pixels`.
+    ids : ndarray of str, shape (n,), or None, default=None
+        What a table calls each image in its column of ids, unchanged; None without such a column.
+    headers : tuple of str, default=("", "")
+        The names of a table's columns of ids and of labels; empty where it has none.
     loaded_from : LoadedFrom or None, default=None
         Where `load` read exactly these images; None for images that were made, or selected from others.
 
@@ -94,6 +98,8 @@ class LabelledImages:
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Shaped[ndarray, " n"] | None = None
     sizes: Int32[ndarray, "n 2"] | None = None
+    ids: Shaped[ndarray, " n"] | None = None
+    headers: tuple[str, str] = ("", "")
     loaded_from: LoadedFrom | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +117,7 @@ class LabelledImages:
             raise self._error("labels", f"they point outside the {len(self.class_names)} class names")
         if self.sources.shape != (len(self),):
             raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} images")
-        for what, values in (("groups", self.groups), ("sizes", self.sizes)):
+        for what, values in (("groups", self.groups), ("sizes", self.sizes), ("ids", self.ids)):
             if values is not None and len(values) != len(self):
                 raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} images")
         if min(self.pixels.strides) < 0:  # turned or mirrored by NumPy; torch has no negative strides
@@ -137,6 +143,7 @@ class LabelledImages:
             sources=self.sources[rows],
             groups=None if self.groups is None else self.groups[rows],
             sizes=None if self.sizes is None else self.sizes[rows],
+            ids=None if self.ids is None else self.ids[rows],
             loaded_from=None,
         )
 

@@ -41,7 +41,9 @@ def train(
     test: LabelledImages | Data | None = None,
     run: str | Path | bool = False,
     resume: str | Path | None = None,
+    label: str | None = None,
     group: str | None = None,
+    ids: str | None = None,
     allow_bad: float | None = None,
     device: str | None = None,
     verbose: bool = True,
@@ -70,8 +72,12 @@ def train(
     resume : str, Path or None, default=None
         The folder of a run that was stopped; it goes on from its last checkpoint, and ends with the same bytes as an
         uninterrupted run. Whatever else is left out is taken as given when it began.
+    label : str or None, default=None
+        The column of labels, or a regular expression for them in images' paths; see `load`.
     group : str or None, default=None
         What images share that must stay on one side of the split: a regular expression or a column; see `load`.
+    ids : str or None, default=None
+        The column of ids, of the test images too; see `load`.
     allow_bad : float or None, default=None
         Share of the images that may be unreadable; None is 0.2.
     device : {"auto", "cpu", "cuda", "mps"} or None, default=None
@@ -107,7 +113,8 @@ def train(
         _check_folders(run, resume)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test}
-        options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
+        columns = {"label": label, "group": group, "ids": ids}
+        options = merge_options(given | columns | {"allow_bad": allow_bad, "device": device}, resumed)
         base = resumed.recipe if resumed is not None and recipe is None else recipe
         plan, _, test_images = _plan(options, base, fields)
         if resumed is not None:
@@ -154,7 +161,9 @@ def train_seeds(
     validation: float | int | LabelledImages | Data | None = None,
     test: LabelledImages | Data | None = None,
     run: str | Path | bool = False,
+    label: str | None = None,
     group: str | None = None,
+    ids: str | None = None,
     allow_bad: float | None = None,
     resume: str | Path | None = None,
     device: str | None = None,
@@ -171,7 +180,8 @@ def train_seeds(
     with shown(verbose):
         _check_folders(run)
         given = {"data": images, "validation": validation, "test": test}
-        options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
+        columns = {"label": label, "group": group, "ids": ids}
+        options = merge_options(given | columns | {"allow_bad": allow_bad, "device": device})
         plan, validation_given, test_images = _plan(options, recipe, fields)
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
@@ -217,16 +227,18 @@ def _read_data(
 ) -> tuple[LabelledImages, float | int | LabelledImages | None]:
     """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
     data, validation = options["data"], options.get("validation")
+    columns = {key: options[key] for key in ("label", "group") if options.get(key) is not None}
     if isinstance(data, LabelledImages | LoadedFrom):
         images = _images(data)
     else:
         side = decoding_side(recipe, **fields)
-        images = load(data, side=side, group=options.get("group"), allow_bad=options["allow_bad"])
+        images = load(data, side=side, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"])
     form = InputSpec.from_shape(images.shape)
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
         divided = not undivided and "validation" in parts(data)
-        return images, load(data, part="validation", spec=form) if divided else None
+        label = options.get("label")
+        return images, load(data, part="validation", spec=form, label=label) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
     return images, _images(validation, spec=form)
@@ -244,7 +256,7 @@ def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
     test = options.get("test")
     if test is None:
         return None
-    test_images = _images(test, spec=plan.spec, allow_bad=1.0)
+    test_images = _images(test, spec=plan.spec, ids=options.get("ids"), allow_bad=1.0)
     plan.spec.check(test_images.shape, test_images.name)
     return test_images
 
@@ -295,6 +307,7 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
         judged, method, folds = plan.images, found.method, found.folds
     else:
         model = calibrate(network, None if detector is None else detector.network, plan, recipe)
+    model = replace(model, label_header=plan.images.headers[1] or model.label_header)
     if judged is None or plan.no_score_because:
         return Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
     labels = judged.labels_among(model.class_names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -16,6 +17,7 @@ from imprint.core.errors import DataError, UsageError
 from imprint.data.duplicates import burst_share, connect, fingerprints, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
+from imprint.data.readers.layout import label_in_names
 from imprint.data.split import split
 from imprint.models.backbones import find_weights
 from imprint.models.hardware import choose_device
@@ -286,7 +288,11 @@ def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:
     """Give the labels; refuse what has nothing to tell apart."""
     remedy = "Training needs at least two classes: a folder for each, or a column label."
     if images.labels is None:
-        raise DataError("labels", images.name, "there are none", remedy)
+        pattern = "" if images.from_pixel_table else label_in_names([str(source) for source in images.sources])
+        hint = (
+            f" If their names tell, as {Path(str(images.sources[0])).name} may: --label '{pattern}'." if pattern else ""
+        )
+        raise DataError("labels", images.name, "there are none", f"{remedy}{hint}")
     present = np.unique(images.labels)
     if len(present) < 2:
         raise DataError("labels", images.name, f"all are {images.class_names[present[0]]!r}", remedy)

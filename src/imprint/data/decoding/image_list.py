@@ -41,9 +41,9 @@ TINY = 64  # pixels a side
 class ImageList:
     """Image files that have been found but not yet decoded.
 
-    `open` gives the source at a position; `files` are what the cache watches for changes. `unreadable` and `empty` are
-    (source, cause) of what was left out and of class folders without images. `groups` are names from a column, and
-    `paths` what a regular expression for groups searches (None: `sources`).
+    `open` gives the source at a position; `files` are what the cache watches for changes. `unreadable` and `skipped`
+    are (source, cause) of images that were left out and of folders that were passed by. `groups` are names from a
+    column, `ids` too, and `paths` what a regular expression searches (None: `sources`).
     """
 
     name: str
@@ -54,7 +54,9 @@ class ImageList:
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Sequence[str] | None = None
     paths: Sequence[str] | None = None
-    empty: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    ids: Sequence[str] | None = None
+    headers: tuple[str, str] = ("", "")
 
 
 def with_groups(listed: ImageList, pattern: str) -> ImageList:
@@ -94,9 +96,9 @@ def read_images(
     unreadable = (*listed.unreadable, *((listed.sources[i], cause) for i, cause in bad.items()))
     if unreadable:
         _report_unreadable(listed, unreadable, len(pixels), allow_bad)
-    if listed.empty:
-        classes = f"{len(listed.empty):,} class{'es' * (len(listed.empty) > 1)}"
-        say(f"left out {classes} of {listed.name}, first {': '.join(listed.empty[0])}")
+    if listed.skipped:
+        more = f", and {len(listed.skipped) - 1:,} more" if len(listed.skipped) > 1 else ""
+        say(f"passed by in {listed.name}: {': '.join(listed.skipped[0])}{more}")
     for note, count in facts["notes"].items():
         say(f"{count:,} image{'s' * (count > 1)} of {listed.name}: {note}")
     good = [i for i in range(len(listed.sources)) if i not in bad]
@@ -107,9 +109,11 @@ def read_images(
         class_names,
         _select(listed.sources, good),
         listed.name,
-        (*unreadable, *listed.empty),
+        (*unreadable, *listed.skipped),
         None if listed.groups is None else _select(listed.groups, good),
         None if facts["sizes"] is None else np.array(facts["sizes"], dtype=np.int32),
+        ids=None if listed.ids is None else _select(listed.ids, good),
+        headers=listed.headers,
     )
 
 
@@ -138,7 +142,7 @@ def _select(values: Sequence[str], positions: list[int]) -> Shaped[ndarray, " n"
 
 def _no_images(listed: ImageList) -> DataError:
     cause = "there are none"
-    if left_out := listed.unreadable + listed.empty:
+    if left_out := listed.unreadable + listed.skipped:
         cause = f"none can be used, first {': '.join(left_out[0])}"
     return DataError("images", listed.name, cause, "Name data with JPEG, PNG, WebP, BMP, GIF or TIFF images.")
 

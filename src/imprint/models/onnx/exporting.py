@@ -196,6 +196,7 @@ def _facts(model: Classifier, int8: bool) -> dict[str, Any]:
         "input_spec": asdict(model.spec),
         "unsure_above": model.unsure_above,
         "recipe": model.recipe.name,
+        "label_header": model.label_header,
         "precision": "int8" if int8 else "float32",
     }
 
