@@ -143,3 +143,30 @@ def test_labels_by_a_regular_expression():
         infer_layout(paths("*.jpg"), label="(")
     with pytest.raises(DataError, match=r"it matches no path \(the first is 0.jpg\)"):
         infer_layout(paths("*.jpg"), label="cat")
+
+
+def test_initials_around_classes_are_none():
+    """Places365: pytorch/vision#2605."""
+    found = infer_layout(paths("a/airfield/*.jpg", "a/alley/*.jpg", "b/bakery/*.jpg"))
+    assert classes(found) == ["airfield", "alley", "bakery"]
+
+
+def test_folders_in_classes_are_said(caplog):
+    caplog.set_level("INFO", logger="imprint")
+    found = infer_layout(paths("fruit/apple/*.jpg", "fruit/pear/*.jpg", "veg/leek/*.jpg", "veg/kale/*.jpg"))
+    assert classes(found) == ["fruit", "veg"]
+    assert "classes are fruit, veg, not the folders in them" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "everything",
+    [
+        two("ILSVRC/Data/CLS-LOC/train") + paths("ILSVRC/Data/CLS-LOC/val/*.JPEG"),  # wimmerth/anyup#10
+        [*two("Images"), *paths("Annotation/cat/n0_*", "Annotation/dog/n0_*")],  # Stanford dogs: boxes without endings
+        [*two("food-101/images"), "food-101/README"],
+        [*two("101_ObjectCategories"), "101_ObjectCategories/cat/.keep"],
+        two("PetImages/train_images") + two("PetImages/val_images"),
+    ],
+)
+def test_layouts_of_known_sets(everything):
+    assert classes(infer_layout(everything)) == ["cat", "dog"]

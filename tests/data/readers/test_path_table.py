@@ -293,3 +293,46 @@ def test_sets_for_object_detection_are_refused_by_name(tmp_path, name, content, 
     with pytest.raises(DataError, match=rf"a set for object detection \({kind}, .* one label an image"):
         load(root)
     assert len(load(root, label="[0-9]")) == 10
+
+
+def test_pieces_of_a_set_are_no_classes_where_a_table_names_labels(tmp_path):
+    """HAM10000: two folders of images, one table."""
+    rows = "".join(f"L{i},{i},{'nv' if i % 2 else 'mel'}\n" for i in range(10))
+    root = folder_with(tmp_path, {"metadata.csv": f"lesion,image_id,dx\n{rows}"}, "images_part_1")
+    (root / "images_part_2").mkdir()
+    for i in range(5):
+        (root / "images_part_1" / f"{i}.png").rename(root / "images_part_2" / f"{i}.png")
+    assert names(load(root)) == ["mel", "nv"] * 5
+    (root / "metadata.csv").unlink()
+    assert load(root).class_names == ("images_part_1", "images_part_2")
+
+
+def test_tables_of_competitions(tmp_path):
+    """Plant Pathology 2020: images of both parts in one folder, one-hot labels, an example of what to submit."""
+    hot = "".join(f"{i},{int(i % 2 == 0)},{i % 2}\n" for i in range(5))
+    root = folder_with(
+        tmp_path,
+        {
+            "train.csv": f"image_id,healthy,rust\n{hot}",
+            "test.csv": "image_id\n" + "".join(f"{i}\n" for i in range(5, 10)),
+            "sample_submission.csv": "image_id,healthy,rust\n" + "".join(f"{i},0.5,0.5\n" for i in range(5, 10)),
+        },
+        "images",
+    )
+    images = load(root)
+    assert names(images) == ["healthy", "rust", "healthy", "rust", "healthy"]
+    assert load(root / "test.csv").ids.tolist() == list("56789")
+
+
+def test_labels_json_of_fiftyone(tmp_path):
+    labels = ", ".join(f'"{i}": {i % 2}' for i in range(10))
+    root = folder_with(tmp_path, {"labels.json": f'{{"classes": ["cat", "dog"], "labels": {{{labels}}}}}'}, "data")
+    assert names(load(root)) == ["cat", "dog"] * 5
+
+
+def test_other_names_of_columns(pets):
+    """keras-preprocessing#57 and #92: a name that ends in path, and the index that pandas writes."""
+    text = "".join(f"a b/{i}.png, {i % 2}\n" for i in range(10))
+    assert load(write(pets, f"subDirectory_filePath, expression\n{text}")).headers == ("", "expression")
+    text = "".join(f"{i},a b/{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
+    assert names(load(write(pets, f",filepath,label\n{text}"))) == ["dog", "cat"] * 5

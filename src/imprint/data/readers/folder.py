@@ -38,7 +38,7 @@ NOT_IMAGES = (
 def list_folder(root: Path, part: str | None = None, choice: Choice = BY_NAME) -> ImageList:
     """Find the images of a folder, in the order of their paths; raises DataError when there are none or no such part.
 
-    ``root/<class>/…/*.jpg`` gives labelled images, ``root/*.jpg`` unlabelled ones unless a table beside them has labels;
+    ``root/<class>/…/*.jpg`` gives labelled images, ``root/*.jpg`` unlabelled ones unless a table there has labels;
     ``root/train/…``, ``root/validation/…``, ``root/test/…`` are parts, of which None takes training; see `layout`.
     """
     files, folders, beside, closed = _walk(root)
@@ -97,7 +97,7 @@ def find_table(
 
     Gives the image of each row too, and what to say of images that no row names. Raises DataError where several do.
     """
-    has_classes = found.labels is not None and len(set(found.labels)) > 1
+    has_classes = found.labels is not None and len(set(found.labels)) > 1 and not _numbered(set(found.labels))
     wanted = [name for name in (choice.label, choice.group, choice.ids) if name is not None]
     if has_classes and not wanted:
         return None
@@ -115,6 +115,9 @@ def find_table(
                 fitting.append(path)
         fitting = [path for path in fitting if len(fitting) == 1 or _names_labels(read(path), path)]
         if len(fitting) > 1:
+            wanted_part = part_word(found.homes[0]) or "train"
+            fitting = [path for path in fitting if part_word(path.rpartition("/")[2]) == wanted_part] or fitting
+        if len(fitting) > 1:
             cause = f"{', '.join(fitting[:4])} all name these images"
             raise DataError("labels", home or "the folder", cause, f"Give one of them, such as {fitting[0]}.")
         if fitting:
@@ -127,8 +130,16 @@ def find_table(
     return None
 
 
+def _numbered(folders: set[str]) -> bool:
+    """Tell folders that differ in a number alone, such as images_001 and images_002: pieces rather than classes."""
+    bare = {re.sub(r"\d+", "", folder).strip(" _-") for folder in folders}
+    return len(bare) == 1 and bare != {""}
+
+
 def _names_labels(content: bytes, path: str) -> bool:
-    """Tell whether a table has labels, also several an image."""
+    """Tell whether a table has labels, also several an image; an example of what to submit has none that count."""
+    if "submission" in path.lower():
+        return False
     try:
         return read_path_table(content, path).labels is not None
     except DataError:
@@ -159,7 +170,7 @@ def refuse_detection(paths: Sequence[str], beside: Sequence[str], read: Callable
         kind = f"COCO, boxes in {coco}"
     if kind:
         cause = f"it is a set for object detection ({kind}); {ONE_LABEL}"
-        remedy = "Cut the objects out into class folders, or name a folder of images, or give a table of path,label."
+        remedy = "Cut the objects out into class folders, or give path,label in a CSV, or --label if the names tell."
         raise DataError("several labels an image", where, cause, remedy)
 
 

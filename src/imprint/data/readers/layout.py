@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from imprint.core.errors import DataError
+from imprint.core.progress import say
 from imprint.data.split import PARTS, in_part_order
 
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"),
 )
-TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".txt")  # of tables of paths
+TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".txt", "labels.json")  # of tables of paths
 FOLDER_PARTS = PARTS | {"pred": "prediction", "predict": "prediction", "prediction": "prediction"}
 # Words beside that of a part which say nothing: train_images, training_set.
 PLAIN_WORDS = {"set", "data", "dataset", "image", "images", "imgs", "photos", "pictures", "folder", "split", "part"}
@@ -80,7 +81,7 @@ def infer_layout(
     if label is not None:
         return _by_pattern(chosen, label, where, tuple(skipped), homes)
     _refuse_nested_classes(chosen, inside, where)
-    return _by_class(chosen, below, inside, tuple(skipped), homes)
+    return _by_class(chosen, below, inside, tuple(skipped), homes, _initials(chosen, inside))
 
 
 def find_parts(paths: Sequence[str], where: str) -> tuple[str, dict[str, str]]:
@@ -203,6 +204,14 @@ def _beside(paths: Sequence[str], outer: str, inside: str) -> Iterable[tuple[str
             yield path, f"it lies beside {inside.rstrip('/')}"
 
 
+def _initials(paths: Sequence[str], inside: str) -> bool:
+    """Tell whether the outermost folders are the initials of those in them, as in a/airfield and b/bakery."""
+    folders = [path[len(inside) :].split("/")[:-1] for path in paths]
+    return bool(folders) and all(
+        len(each) > 1 and len(each[0]) == 1 and each[1].lower().startswith(each[0].lower()) for each in folders
+    )
+
+
 def _refuse_nested_classes(paths: Sequence[str], inside: str, where: str) -> None:
     """Refuse class folders that hold no image themselves and have the same subfolders: either could be the classes."""
     within: dict[str, Counter[str]] = {}
@@ -216,9 +225,12 @@ def _refuse_nested_classes(paths: Sequence[str], inside: str, where: str) -> Non
         return
     names = [set(subs) for subs in within.values()]
     shared, every = set.intersection(*names), set.union(*names)
+    tops, subs = sorted(within), sorted(shared or every)
     if len(shared) < 2 or len(shared) < SAME_SUBFOLDERS * len(every):
+        if len(every) > len(within) and not _initials(paths, inside):
+            inner = "--label '([^/]+)/[^/]+$'"
+            say(f"classes are {_some(tops)}, not the folders in them ({_some(subs)}): for these {inner}")
         return
-    tops, subs = sorted(within), sorted(shared)
     cause = f"{_some(tops)} hold no image themselves, and each has the folders {_some(subs)}: either may be the classes"
     inner, outer = r"([^/]+)/[^/]+$", rf"^{inside}([^/]+)/"
     remedy = f"Say which: --label '{outer}' for {tops[0]}, --label '{inner}' for {subs[0]}; or name one of the folders."
@@ -230,12 +242,17 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _by_class(
-    paths: list[str], folders: list[str], inside: str, skipped: tuple[tuple[str, str], ...], homes: tuple[str, ...]
+    paths: list[str],
+    folders: list[str],
+    inside: str,
+    skipped: tuple[tuple[str, str], ...],
+    homes: tuple[str, ...],
+    initials: bool,
 ) -> Layout:
-    """Name classes after the outermost folder below `inside`; without such folders there are no labels."""
-    start = len(inside)
+    """Name classes after the outermost folder below `inside`, or the next where those are only the `initials`."""
+    start = len(inside) + 2 * initials
     tops = [path[start:].rpartition("/")[0].partition("/")[0] for path in paths]
-    classes = {folder[start:] for folder in folders if "/" not in folder[start:]}
+    classes = {folder[start:] for folder in folders if folder[start:] and "/" not in folder[start:]}
     # A folder of notes beside images that have no classes is not an empty class.
     missing = sorted(classes - set(tops)) if any(tops) else []
     empty = tuple((inside + name, "the folder has no images in it") for name in missing)

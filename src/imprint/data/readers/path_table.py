@@ -63,10 +63,14 @@ def is_path_table(start: bytes, name: str) -> bool:
     try:
         if start.startswith(GZIP_START):
             start = zlib.decompressobj(wbits=31).decompress(start, 2**16)
-        lines = to_utf8(start).decode("utf-8", "replace").lstrip("\r\n").splitlines()[:-1][:SAMPLE_ROWS] or [
-            to_utf8(start).decode("utf-8", "replace").strip()
-        ]
-        header, rows, _ = _parse("\n".join(lines), name, strict=False)
+        text = to_utf8(start).decode("utf-8", "replace").strip("\r\n")
+        if name.lower().endswith(".jsonl"):
+            return True
+        if name.lower().endswith(".json"):
+            return b'"labels"' in start and b'"annotations"' not in start
+        lines = text.splitlines()
+        whole = lines[:-1] if len(start) >= 2**16 else lines  # the last may be cut
+        header, rows, _ = _parse("\n".join(whole[:SAMPLE_ROWS]), name, strict=False)
     except (zlib.error, csv.Error, DataError, RecursionError):  # the reader of pixels says what is wrong
         return False
     pixels = [name for name in header if re.fullmatch(r"(pixel)?[ _-]?\d+|\d+x\d+", name.strip(), re.IGNORECASE)]
@@ -144,8 +148,8 @@ def _labels(
         likely = [at for at in free or sorted(at for at in cells if len(cells) == 2) if _repeats(cells[at])]
         if not likely:
             return None, None
-        if len(free) > 1:
-            raise no_label_among([header[at].strip() for at in free], where)
+        if len(likely) > 1:
+            raise no_label_among([header[at].strip() for at in likely], where)
         called = likely[-1]
     refuse_several_labels(header[called], cells[called], where)
     return cells[called], called
@@ -161,6 +165,8 @@ def _parse(text: str, where: str, *, strict: bool) -> tuple[list[str], list[list
 
     A list without a header, whose first line names an image, gets the names path, label and so on.
     """
+    if where.lower().endswith(".json"):
+        return _parse_json(text, where)
     if where.lower().removesuffix(".gz").endswith(".jsonl") or text.startswith("{"):
         return _parse_json_lines(text, where)
     line = next(iter(text.splitlines()), "")
@@ -191,6 +197,18 @@ def _parse(text: str, where: str, *, strict: bool) -> tuple[list[str], list[list
     return header, rows, named
 
 
+def _parse_json(text: str, where: str) -> tuple[list[str], list[list[str]], bool]:
+    """Read FiftyOne's labels.json: classes, and the number or name of a class for each image."""
+    try:
+        value = json.loads(text)
+        classes, labels = value.get("classes") or [], value["labels"]
+        rows = [[str(name), str(classes[at] if isinstance(at, int) and classes else at)] for name, at in labels.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        cause = "it does not hold classes and labels"
+        raise DataError("JSON", where, cause, "Give a table of path,label.") from None
+    return ["path", "label"], rows, True
+
+
 def _parse_json_lines(text: str, where: str) -> tuple[list[str], list[list[str]], bool]:
     """Read JSON lines, an object each, as Hugging Face's metadata.jsonl; nested values are left out."""
     objects = list[dict[str, object]]()
@@ -214,6 +232,7 @@ def _path_column(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int | 
     """Find the column of paths: by name, or by values that end as images do."""
     normal = [normalised(name) for name in header]
     by_name = [normal.index(name) for name in (*PATHS, *IDS) if name in normal]
+    by_name = by_name or [at for at, name in enumerate(normal) if name.endswith(("path", "filename", "file_name"))]
     sample = rows[:SAMPLE_ROWS]
 
     def share(at: int) -> float:
