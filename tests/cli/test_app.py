@@ -17,6 +17,25 @@ BAD_COMMANDS = {
     "no verb": (["trian"], "No such command"),
     "no argument": (["train"], "Missing argument"),
     "no option": (["train", "train.csv", "--epochs", "3"], "No such option"),
+    "no option, its verb's help": (["train", "train.csv", "--epoch", "3"], "Try imprint train --help"),
+    "a recipe in capitals": (["train", "train.csv", "--recipe", "QUICK"], "Did you mean quick?"),
+    "a file misspelt": (["show", "trian.csv"], "Did you mean train.csv?"),
+    "a run misspelt": (["report", "mines"], "Did you mean mine?"),
+    "two seeds": (["train", "train.csv", "--seed", "3", "--set", "seed=4"], "--seed 3 at train: --set seed=4"),
+    "several in one": (["train", "train.csv", "--set", "epochs=2,seed=3"], "Write --set epochs=2 --set seed=3."),
+    "what was typed": (["train", "train.csv", "--set", "epochs=two"], "error: epochs=two at --set"),
+    "two shares": (
+        ["train", "train.csv", "--validation", "0.1", "--set", "validation_fraction=0.2"],
+        "validation_fraction=0.2 at recipe quick: --validation is 0.1",
+    ),
+    "a share of other data": (
+        ["train", "train.csv", "--validation", "labelled.csv", "--set", "validation_fraction=0.2"],
+        "other images validate",
+    ),
+    "the recipe that would run": (["train", "train.csv", "--set", "epochs=0"], "epochs=0 at recipe quick"),
+    "a rule of all recipes": (["train", "missing.csv", "--set", "epochs=-1"], "epochs=-1 at any recipe"),
+    "an option without its own": (["show", "train.csv", "--recipe", "quick"], "changes nothing without --augmented"),
+    "two wishes": (["cache", "--clear", "--limit", "1"], "--clear removes everything"),
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
     "a setting that is an option": (["train", "train.csv", "--set", "device=cpu"], "field 'device' at --set"),
     "no network": (["train", "train.csv", "--set", "networks=foo"], "network 'foo' at networks"),
@@ -45,6 +64,7 @@ BAD_COMMANDS = {
 def test_bad_input_gets_one_line(digits_csv, tmp_path, case):
     for path in digits_csv.glob("*.csv"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "mine").mkdir()
     (tmp_path / "other.csv").write_text("pixel0,pixel1,pixel2,pixel3\n0,0,0,0\n")
     (tmp_path / "bad.csv").write_text("label,pixel0,pixel1,pixel2,pixel3\n1,0,0,0,0\n2,0,0,0,256\n")
     before = sorted(tmp_path.rglob("*"))

@@ -31,6 +31,16 @@ def test_predict_other_data_gives_all_facts(model_file, tmp_path):
     assert len(lines) == 1798
 
 
+def test_model_and_data_in_the_wrong_order_are_told(model_file, digits_csv):
+    for verb, *data in (["predict", "test.csv"], ["evaluate", "labelled.csv"], ["compare", "labelled.csv", model_file]):
+        line = refused(verb, *data, model_file, cwd=digits_csv)
+        assert f"it is no model, but {model_file} is. Swap the two" in line
+    assert "Did you mean labelled.csv?" in refused("evaluate", model_file, "labeled.csv", cwd=digits_csv)
+    assert f"Did you mean {model_file}?" in refused("predict", f"{model_file}s", "test.csv", cwd=digits_csv)
+    line = refused("evaluate", model_file, "labelled.csv", "--training", "train.csv", cwd=digits_csv)
+    assert "--training at imprint: it changes nothing without --clinic" in line
+
+
 def test_a_former_result_survives_a_failure(model_file, tmp_path):
     (tmp_path / "result.csv").write_text("former")
     (tmp_path / "bad.csv").write_text("pixel0\n1\nx\n")

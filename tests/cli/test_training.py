@@ -143,6 +143,11 @@ def test_divided_folders_from_training_to_predictions(divided):
     assert run_imprint("cache", "--clear", cwd=divided).stdout.count("\n") == 1
 
 
+def test_a_share_is_refused_where_the_data_have_a_validation_part(divided):
+    line = refused("train", "images", "--set", "validation_fraction=0.3", cwd=divided)
+    assert "validation_fraction=0.3 at train: the data have a validation part" in line
+
+
 @contextmanager
 def long_run(digits_csv, folder):
     """A run of 500 epochs, of which the third has ended."""

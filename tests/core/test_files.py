@@ -3,7 +3,14 @@ import os
 import pytest
 
 from imprint import UsageError
-from imprint.core.files import cache_folder, make_folder, remove_unfinished, sole_writer, written_whole
+from imprint.core.files import (
+    cache_folder,
+    make_folder,
+    remove_unfinished,
+    similar_path,
+    sole_writer,
+    written_whole,
+)
 
 
 def test_a_failure_half_way_leaves_the_old_file(tmp_path):
@@ -105,3 +112,22 @@ def test_the_cache_folder_is_found_by_environment_variables(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "imprint"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("photos/cat/tom.jpg", ""),
+        ("photo/cat/tom.jpg", "photos/cat/tom.jpg"),
+        ("photos/cats", "photos/cat"),
+        ("photos/cat/TOM.JPEG", "photos/cat/tom.jpg"),
+        ("photo/dog", ""),
+        ("x\0y", ""),
+        ("digit", "digits"),
+    ],
+)
+def test_a_wrong_path_offers_what_stands_beside_it(tmp_path, monkeypatch, wrong, meant):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    (tmp_path / "photos/cat/tom.jpg").write_text("")
+    assert similar_path(wrong, others=("digits",)) == (f"Did you mean {meant}? " if meant else "")

@@ -95,6 +95,12 @@ def test_validation_labels_are_matched_by_name(digits):
     assert run.validation.accuracy > 0.9
 
 
+def test_options_of_reading_are_refused_where_images_are_there(digits):
+    for options in ({"group": "x"}, {"allow_bad": 0.5}):
+        with pytest.raises(UsageError, match="the images have been loaded already"):
+            imprint.train(digits, "quick", verbose=False, **options)
+
+
 def test_without_validation_there_is_no_score(digits):
     for recipe in ("quick", "tutorial"):
         run = imprint.train(digits[:200], recipe, epochs=2, steps_per_epoch=3, validation=0, verbose=False)

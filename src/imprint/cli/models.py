@@ -17,6 +17,7 @@ from imprint.cli.options import (
     read_model,
     say_if_learnt,
     set_threads,
+    unused,
     writable,
 )
 from imprint.core.progress import say
@@ -44,9 +45,11 @@ def evaluate(
     from imprint.core.files import make_folder
     from imprint.report.tables import score_table
 
+    if training is not None and not clinic:
+        raise unused("--training", "without --clinic")
     if pictures is not None:
         make_folder(pictures)
-    classifier = read_model(model)
+    classifier = read_model(model, data)
     images = classifier.ready(data, part_to_score(data))
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
@@ -84,7 +87,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each image's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    classifier = read_model(model)
+    classifier = read_model(model, data)
     predictions = classifier.predict(classifier.ready(data))
     if output is not None:
         predictions.write_csv(output)
@@ -136,7 +139,7 @@ def compare(
     from imprint.analysis.evaluation import comparison, named_rightly
     from imprint.report.tables import comparison_table
 
-    models, part, right = (read_model(first), read_model(second)), part_to_score(data), list[Any]()
+    models, part, right = (read_model(first, data), read_model(second, data)), part_to_score(data), list[Any]()
     for path, one in zip((first, second), models, strict=True):
         images = one.ready(data, part)
         say_if_learnt(path, images)
@@ -217,7 +220,8 @@ def summary(
     """List a network's layers, as Keras does, and the fields of its recipe with their meaning."""
     from dataclasses import asdict
 
-    from imprint.core.errors import UsageError
+    from imprint.core.errors import UsageError, did_you_mean
+    from imprint.core.files import similar_path
     from imprint.models.summary import summarise_recipe
     from imprint.recipes import RECIPES
     from imprint.report.tables import fields_table, summary_table
@@ -229,7 +233,7 @@ def summary(
         model = load_classifier(what)
         recipe, layers = model.recipe, model.summary()
     else:
-        remedy = f"Name a model or one of {', '.join(RECIPES)}."
+        remedy = f"{did_you_mean(what, RECIPES) or similar_path(what)}Name a model or one of {', '.join(RECIPES)}."
         raise UsageError(what, "MODEL|RECIPE", "it is neither a file nor a recipe", remedy)
     if recipe.ood_detector:
         say(f"not counted: the OOD detector, a network {recipe.ood_detector}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imprint.cli.options import AllowBad, AsJson, Group, print_json, share_or_data
+from imprint.cli.options import AllowBad, AsJson, Group, joined_fields, print_json, share_or_data
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -60,7 +60,7 @@ def train(
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
 
-    fields: dict[str, Any] = parse_settings(settings or []) | ({} if seed is None else {"seed": seed})
+    fields = joined_fields(parse_settings(settings or []), {"seed": seed})
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
     validation_given, folder = share_or_data(validation), run or True
     if seeds == 1:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.files import similar_path
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
@@ -88,7 +89,8 @@ def load(
     except OSError as error:
         name = fspath(data) if isinstance(data, str | PathLike) else "the list"
         cause = f"it cannot be read ({error.strerror or error})"
-        raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
+        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
+        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
         return images
     given = {"part": part, "side": side, "group": group, "allow_bad": allow_bad}

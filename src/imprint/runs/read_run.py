@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imprint.core.errors import DataError, ImprintError, UsageError
+from imprint.core.files import similar_path
 from imprint.core.scores import LabelledPredictions, read_labelled_predictions
 from imprint.data.images import LabelledImages
 from imprint.models.classifier import Classifier
@@ -73,7 +74,8 @@ def read_run(folder: Path) -> RunRecord:
     """
     if not folder.is_dir():
         cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")
-        raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
+        remedy = f"{similar_path(folder)}Name {which} that imprint train made."
+        raise UsageError("run folder", str(folder), cause, remedy)
     if find_model(folder).name == CHECKPOINT_NAME:
         raise UsageError("run", str(folder), "it was stopped before its end", f"Resume it: {resume_command(folder)}.")
     model = Classifier.load(folder / MODEL_NAME)

@@ -105,6 +105,7 @@ def train(
     with shown(verbose), own_compute_configs():
         tune_malloc()
         _check_folders(run, resume)
+        _check_loading(images, {"group": group, "allow_bad": allow_bad})
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test}
         options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
@@ -170,6 +171,7 @@ def train_seeds(
         raise UsageError(f"--seeds {seeds}", "--resume", "one run is resumed at a time", "Leave --seeds out.")
     with shown(verbose):
         _check_folders(run)
+        _check_loading(images, {"group": group, "allow_bad": allow_bad})
         given = {"data": images, "validation": validation, "test": test}
         options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
         plan, validation_given, test_images = _plan(options, recipe, fields)
@@ -194,6 +196,14 @@ def _check_folders(run: object, resume: object = None) -> None:
     for name, folder, kinds in (("run", run, (str, PathLike, bool)), ("resume", resume, (str, PathLike, type(None)))):
         if not isinstance(folder, kinds):
             raise UsageError(name, "train", f"{kind_of(folder)} is no path", f'Give {name}="runs/mine".')
+
+
+def _check_loading(images: object, options: dict[str, Any]) -> None:
+    """Refuse options of reading data where the images have been read already."""
+    given = [name for name, value in options.items() if value is not None]
+    if given and isinstance(images, LabelledImages):
+        cause = "the images have been loaded already, so it would change nothing"
+        raise UsageError(f"{given[0]}={options[given[0]]}", "train", cause, f"Give {given[0]} to imprint.load.")
 
 
 def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
@@ -226,6 +236,10 @@ def _read_data(
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
         divided = not undivided and "validation" in parts(data)
+        if divided and "validation_fraction" in fields:
+            what, cause = f"validation_fraction={fields['validation_fraction']}", "the data have a validation part"
+            remedy = "Leave it out, or hold images of the training part out with --validation SHARE."
+            raise UsageError(what, "train", cause, remedy)
         return images, load(data, part="validation", spec=form) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)

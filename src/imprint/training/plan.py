@@ -22,7 +22,17 @@ from imprint.models.hardware import choose_device
 from imprint.models.networks import input_size, network_kind, normalisation
 from imprint.preprocessing.glyph import learn_glyph_form
 from imprint.preprocessing.input_spec import InputSpec, describe
-from imprint.recipes import PHOTOS, PRETRAINED, PROBE, Recipe, RecipeFields, default_recipe, find_recipe
+from imprint.recipes import (
+    FINETUNE,
+    PHOTOS,
+    PRETRAINED,
+    PROBE,
+    QUICK,
+    Recipe,
+    RecipeFields,
+    default_recipe,
+    find_recipe,
+)
 
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
@@ -201,13 +211,28 @@ def decoding_side(recipe: str | Recipe | None, **fields: Unpack[RecipeFields]) -
 
     Raises `UsageError` where the recipe, a field or a network's name makes no sense.
     """
-    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or PHOTOS.name)
-    settled = settled.with_fields(fields, "train")
+    if recipe is None:
+        settled = _any_default(fields)
+    else:
+        settled = (recipe if isinstance(recipe, Recipe) else find_recipe(recipe)).with_fields(fields, "train")
     for name in settled.all_networks:
         network_kind(name)  # a wrong name is refused before images are decoded
     if recipe is None and find_weights(PROBE.networks[0]) is not None:
         return max(PROBE.largest_side, settled.largest_side)
     return max(128, settled.largest_side)
+
+
+def _any_default(fields: RecipeFields) -> Recipe:
+    """Change a recipe that the images may choose by the fields; raises `UsageError` where they fit none of these."""
+    refusal = None
+    for default in (PHOTOS, QUICK, PROBE, FINETUNE):
+        try:
+            return default.with_fields(fields, "train")
+        except UsageError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    where = "any recipe" if refusal.where == f"recipe {PHOTOS.name}" else refusal.where
+    raise UsageError(refusal.what, where, refusal.cause, refusal.remedy)
 
 
 def data_fingerprint(plan: Plan) -> str:
@@ -239,20 +264,42 @@ def _settled_recipe(
         counts = list(images.class_counts().values()) or [0]
         weights_found = find_weights(PROBE.networks[0]) is not None
         settled, reason = default_recipe(images.shape, len(images), float(np.median(counts)), weights_found)
-    settled = settled.with_fields(fields, "train")
-    if isinstance(validation, LabelledImages):
-        settled = replace(settled, validation_fraction=0.0)
-    elif validation is not None:
-        settled = settled.with_fields({"validation_fraction": validation}, "train")
-    return settled, reason
+    changed = _with_fields(settled, fields)
+    if validation is None:
+        return changed, reason
+    given = 0.0 if isinstance(validation, LabelledImages) else validation
+    if not 0 <= given < 1:
+        remedy = "Give a share such as 0.1, or data."
+        raise UsageError(f"--validation {given:g}", "train", "validation_fraction lies from 0 to below 1", remedy)
+    if fields.get("validation_fraction", given) not in (given, str(given)):
+        what = f"validation_fraction={fields['validation_fraction']}"
+        other = "other images validate" if isinstance(validation, LabelledImages) else f"--validation is {given:g}"
+        raise UsageError(what, f"recipe {changed.name}", other, "Leave one of the two out.")
+    return replace(changed, validation_fraction=float(given)), reason
+
+
+def _with_fields(recipe: Recipe, fields: RecipeFields) -> Recipe:
+    """Change a recipe by fields; refuse those that would change nothing, or that contradict each other."""
+    changed = recipe.with_fields(fields, "train")
+    if "steps_per_epoch" in fields and 0 < changed.steps_per_epoch < changed.min_steps:
+        if "min_steps" in fields:
+            what, cause = f"steps_per_epoch={changed.steps_per_epoch}", f"min_steps is {changed.min_steps}"
+            raise UsageError(what, f"recipe {changed.name}", cause, "Leave one of the two out.")
+        changed = replace(changed, min_steps=changed.steps_per_epoch)
+    for name, because in changed.idle_fields().items():
+        if name in fields and getattr(changed, name) != getattr(recipe, name):
+            remedy = "Leave it out" + (", or train epochs: --epochs 5." if changed.is_probe else ".")
+            raise UsageError(f"{name}={fields[name]}", f"recipe {changed.name}", because, remedy)  # type: ignore[literal-required]
+    return changed
 
 
 def _settled_cost(recipe: Recipe, images: LabelledImages, fields: RecipeFields) -> Recipe:
     """Turn the time that training may take into size, frozen blocks and epochs, but for those that were given."""
     count, size = len(images), images.shape[1:]
     budget = min(recipe.time_budget, 40 + 0.065 * count)
-    wanted = fields.get("epochs") or max(1, round(30 * count**-0.2))  # 12 for 100 images, 7 for 1,400, 5 for 10,000
-    least = wanted if "epochs" in fields else max(1, round(0.65 * wanted))
+    given = "epochs" in fields
+    wanted = recipe.epochs if given else max(1, round(30 * count**-0.2))  # 12 for 100 images, 7 for 1,400, 5 for 10,000
+    least = wanted if given else max(1, round(0.65 * wanted))
     for side, frozen in CHOICES_BY_COST:
         sides = {"largest_side": side, "smallest_side": 0 if min(size) >= KEPT_SIZE else side}
         changed = replace(recipe, **(sides | {"frozen_blocks": frozen} | _given(recipe, fields)), time_budget=0.0)
@@ -260,7 +307,12 @@ def _settled_cost(recipe: Recipe, images: LabelledImages, fields: RecipeFields) 
         possible = int(budget / (count * _pass_seconds(seen, changed.frozen_blocks)))
         if possible >= least:
             break
-    return replace(changed, epochs=max(least if possible >= least else 1, min(wanted, possible)))
+    if given and possible < wanted and "time_budget" in fields:
+        cause = f"{wanted} epochs take longer, however small the images are made"
+        raise UsageError(
+            f"time_budget={recipe.time_budget:g}", f"recipe {recipe.name}", cause, "Leave one of the two out."
+        )
+    return replace(changed, epochs=wanted if given else max(least if possible >= least else 1, min(wanted, possible)))
 
 
 def _given(recipe: Recipe, fields: RecipeFields) -> dict[str, Any]:
