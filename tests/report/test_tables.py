@@ -101,3 +101,11 @@ def test_fields_of_a_recipe_with_value_and_meaning():
     assert starts["networks"] == "deep+broad+deep+broad+deep+broad+deep+broad"
     assert starts["epochs"] == "54"
     assert "One of rmsprop, adamw, muon." in " ".join(" ".join(lines).split())
+
+
+def test_a_score_no_better_than_guessing_is_called_that(predictions):
+    probabilities, labels = predictions
+    names, sure = tuple("abcd"), np.zeros(len(labels), dtype=bool)
+    assert "no better than guessing" in score_table(score(probabilities, labels, names, sure))
+    knowing = np.eye(4, dtype=np.float32)[labels]
+    assert "guessing" not in score_table(score(knowing, labels, names, sure))

@@ -95,6 +95,27 @@ def test_validation_labels_are_matched_by_name(digits):
     assert run.validation.accuracy > 0.9
 
 
+def test_training_that_failed_says_so_and_what_to_try_first(digits):
+    senseless = replace(digits[:600], labels=np.random.default_rng(0).integers(0, 10, 600))
+    short = imprint.train(senseless, "quick", epochs=1, min_steps=2, verbose=False)
+    assert short.expectation.startswith("no better than guessing: always the commonest class gives 0.")
+    assert "It has hardly learnt" in short.failure
+    assert "first train longer (--epochs 2 --set min_steps=40)" in short.failure
+    assert short.facts()["failure"] == short.failure
+    untouched = {"zoom": 0, "rotation": 0, "shift": 0, "downscale": 0, "label_smoothing": 0, "hard_fraction": 0}
+    known = imprint.train(senseless, "quick", epochs=20, validation=0.2, verbose=False, **untouched)
+    assert "learnt its own images by heart" in known.failure
+    assert "imprint check DATA" in known.failure
+    rare = replace(digits[:300], labels=(np.arange(300) % 20 == 0).astype(np.int64), class_names=("often", "seldom"))
+    uneven = imprint.train(rare, "quick", epochs=1, min_steps=2, validation=0.3, verbose=False)
+    assert "first --set class_balance=1" in uneven.failure
+
+
+def test_training_that_worked_is_not_called_failed(run):
+    assert run.failure == run.facts()["failure"] == ""
+    assert run.expectation.startswith("expect 0.")
+
+
 def test_options_of_reading_are_refused_where_images_are_there(digits):
     for options in ({"group": "x"}, {"allow_bad": 0.5}):
         with pytest.raises(UsageError, match="the images have been loaded already"):

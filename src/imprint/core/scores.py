@@ -25,6 +25,7 @@ from imprint.core.metrics import (
     wilson_interval,
 )
 
+FEWEST_TO_TELL = 20  # images, for an accuracy to be claimed
 COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")  # of validation.csv, after where
 
 
@@ -99,6 +100,24 @@ class Score:
             f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {images}{how}; "
             f"always the commonest class: {self.baseline:.4f})"
         )
+
+    @property
+    def better_than_guessing(self) -> bool:
+        """Whether the accuracy is above that of always predicting the commonest class, by more than chance.
+
+        Returns
+        -------
+        bool
+            True where the whole interval is above the baseline.
+
+        Examples
+        --------
+        >>> from imprint.core.scores import score
+        >>> perfect = np.eye(2, dtype=np.float32)
+        >>> score(perfect, np.array([0, 1]), ("a", "b"), np.array([False, False])).better_than_guessing
+        False
+        """
+        return self.interval[0] > self.baseline
 
     def facts(self) -> dict[str, Any]:
         """Give the figures that sum up a run, as plain JSON values.

@@ -13,7 +13,7 @@ import numpy as np
 from imprint.analysis.evaluation import Comparison
 from imprint.core.errors import spelled
 from imprint.core.plot_style import shorten
-from imprint.core.scores import Score
+from imprint.core.scores import FEWEST_TO_TELL, Score
 from imprint.data.cache import Entry
 from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Findings
@@ -114,6 +114,8 @@ def score_table(result: Score) -> str:
         *(() if result.top_5 is None else (f"true class among the five likeliest: {result.top_5:.4f}",)),
         f"unsure of {result.unsure['share']:.1%}" + ("" if sure is None else f", accuracy on the rest {sure:.4f}"),
     ]
+    if not result.better_than_guessing and result.images >= FEWEST_TO_TELL:
+        lines.append("no better than guessing: always naming the commonest class scores as well, but for chance")
     lines += ["", "classes, the hardest first", _class_table(result)]
     if len(result.classes) <= MOST_CLASSES:
         rows = [
