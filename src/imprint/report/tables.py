@@ -108,7 +108,7 @@ def score_table(result: Score) -> str:
     """Describe a score: accuracy, the other figures, classes, and the confusion matrix of up to 30 classes."""
     sure = result.unsure["accuracy_when_sure"]
     lines = [
-        f"accuracy {result}",
+        _score_line("accuracy", result),
         f"log loss {result.log_loss:.4f}, Brier score {result.brier:.4f}, "
         f"calibration error {result.calibration_error:.4f}",
         *(() if result.top_5 is None else (f"true class among the five likeliest: {result.top_5:.4f}",)),
@@ -125,6 +125,11 @@ def score_table(result: Score) -> str:
         header = ["", *(shorten(name, 10) for name in result.classes)]
         lines += ["", "rows: true class, columns: predicted", table(header, rows)]
     return "\n".join(lines)
+
+
+def _score_line(name: str, result: Score) -> str:
+    """Give a score by its name; where it says nothing, that comes first."""
+    return f"{name} {result}" if result.images >= FEWEST_TO_TELL else f"{result}, {name}"
 
 
 def _class_table(result: Score) -> str:
@@ -162,7 +167,7 @@ def run_lines(run: Run) -> str:
     """Sum a run up: seconds, score, files, and what to expect on new images."""
     lines = [f"trained in {run.seconds:.1f} s"]
     if run.validation is not None:
-        lines.append(f"validation accuracy {run.validation}")
+        lines.append(_score_line("validation accuracy", run.validation))
     if run.folder is not None:
         lines += map(str, sorted(run.folder.iterdir()))
     return "\n".join([*lines, run.expectation])
@@ -173,7 +178,9 @@ def seeds_table(facts: Mapping[str, Any]) -> str:
     rows = [[str(row["seed"]), f"{row['accuracy']:.4f}", row["run"]] for row in facts["seeds"]]
     spread = "" if facts["sd"] is None else f" ± {facts['sd']:.4f}"
     line = f"mean {facts['mean']:.4f}{spread} (standard deviation of {len(rows)} seeds on the same validation images)"
-    return "\n".join([table(["seed", "accuracy", "run"], rows), "", line])
+    count = (facts.get("validation") or {}).get("images", FEWEST_TO_TELL)
+    few = f"too few to tell: {count} held out; " if count < FEWEST_TO_TELL else ""
+    return "\n".join([table(["seed", "accuracy", "run"], rows), "", few + line])
 
 
 def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imprint.core.scores import AccuracyEstimate, Score
+from imprint.core.scores import FEWEST_TO_TELL, AccuracyEstimate, Score
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import MODEL_NAME
 from imprint.models.predictor import Predictions
@@ -85,7 +85,9 @@ class Run:
     @property
     def failure(self) -> str:
         """What to try first where the model is no better than guessing, in words; empty where it is."""
-        if self.validation is None or self.expected is None or self.expected.interval[0] > self.validation.baseline:
+        if self.validation is None or self.expected is None or self.validation.images < FEWEST_TO_TELL:
+            return ""
+        if self.expected.interval[0] > self.validation.baseline:
             return ""
         known = (
             f"{self.validation.baseline:.4f}, and {self.validation.accuracy:.4f} is not above it by more than chance"

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.scores import FEWEST_TO_TELL
 from imprint.data.duplicates import burst_share, connect, fingerprints, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
@@ -66,7 +67,7 @@ CHOICES_BY_COST = (
     (96, 11),
 )
 KEPT_SIZE = 96  # pixels; images whose shorter side has so many are not enlarged to be trained on
-FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, 20  # images, for a score to be claimed
+FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, FEWEST_TO_TELL  # images, for a score to be claimed
 BURST_SHARE, BURST_SOUGHT = 0.5, 500  # of a class's images, and in how many of them a burst is looked for at most
 
 
