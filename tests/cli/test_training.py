@@ -148,6 +148,18 @@ def test_a_share_is_refused_where_the_data_have_a_validation_part(divided):
     assert "validation_fraction=0.3 at train: the data have a validation part" in line
 
 
+def test_some_classes_are_learnt_scored_and_checked(digits_csv, tmp_path):
+    data = digits_csv / "train.csv"
+    train = ["train", data, "--classes", "3, 5", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "two"]
+    images = json.loads(run_imprint(*train, "--json", cwd=tmp_path).stdout)["validation"]["images"]
+    assert 0 < images < 40
+    scored = run_imprint("evaluate", "two", digits_csv / "labelled.csv", "--classes", "3,5", "--json", cwd=tmp_path)
+    assert json.loads(scored.stdout)["images"] == images
+    checked = run_imprint("check", data, "--classes", '["3","5"]', "--no-labels", "--json", cwd=tmp_path)
+    assert set(json.loads(checked.stdout)["classes"]) == {"3", "5"}
+    assert "class 'x' at train.csv: there is no such class" in refused("train", data, "--classes", "3,x", cwd=tmp_path)
+
+
 @contextmanager
 def long_run(digits_csv, folder):
     """A run of 500 epochs, of which the third has ended."""

@@ -15,6 +15,7 @@ from imprint.models.hardware import choose_compute_config
 from imprint.models.inference import predict_probabilities
 from imprint.models.networks import NETWORKS
 from imprint.recipes import parse_settings
+from imprint.runs.read_run import read_run
 from imprint.training.fit import _batches as fit_batches
 from imprint.training.fit import epoch_order
 from imprint.training.optimisers import AdamW
@@ -116,8 +117,25 @@ def test_training_that_worked_is_not_called_failed(run):
     assert run.expectation.startswith("expect 0.")
 
 
+def test_classes_without_images_are_dropped_and_told(digits, caplog):
+    caplog.set_level("INFO", logger="imprint")
+    some = digits[np.isin(digits.labels, [3, 5])]
+    run = imprint.train(some, "quick", epochs=1, min_steps=2)
+    assert run.model.class_names == ("3", "5")
+    assert "classes '0', '1', '2', '4', '6' and 3 more: no images, so the model will not know them" in caplog.text
+    assert run.validation.accuracy > 0.5
+
+
+def test_a_run_on_some_classes_is_read_again(tmp_path):
+    run = imprint.train("digits", "quick", classes=["3", "5"], epochs=1, min_steps=1, run=tmp_path, verbose=False)
+    assert run.model.class_names == ("3", "5")
+    learnt, held_out = read_run(tmp_path).read_images()
+    assert len(learnt) + len(held_out) == 365
+    assert learnt.class_names == ("3", "5")
+
+
 def test_options_of_reading_are_refused_where_images_are_there(digits):
-    for options in ({"group": "x"}, {"allow_bad": 0.5}):
+    for options in ({"group": "x"}, {"allow_bad": 0.5}, {"classes": ["1"]}):
         with pytest.raises(UsageError, match="the images have been loaded already"):
             imprint.train(digits, "quick", verbose=False, **options)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imprint.cli.options import AsJson, Data, Group, print_json, read_model, unused, writable
+from imprint.cli.options import AsJson, Classes, Data, Group, class_list, print_json, read_model, unused, writable
 from imprint.core.errors import UsageError
 from imprint.core.progress import say
 
@@ -98,6 +98,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     group: Group = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
@@ -106,7 +107,8 @@ def check(
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
-    images = load(data, group=group, allow_bad=1.0)
+    chosen = class_list(classes)
+    images = load(data, group=group, allow_bad=1.0, classes=chosen)
     form = InputSpec.from_shape(images.shape)
     others = [load(data, part=part, spec=form, allow_bad=1.0) for part in parts(data)[1:]]
     others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]

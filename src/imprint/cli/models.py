@@ -9,8 +9,10 @@ import typer
 
 from imprint.cli.options import (
     AsJson,
+    Classes,
     Data,
     Model,
+    class_list,
     load_classifier,
     part_to_score,
     print_json,
@@ -36,6 +38,7 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
     ] = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
@@ -51,6 +54,7 @@ def evaluate(
         make_folder(pictures)
     classifier = read_model(model, data)
     images = classifier.ready(data, part_to_score(data))
+    images = images if classes is None else images.select(class_list(classes) or [])
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)

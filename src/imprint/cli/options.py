@@ -33,6 +33,12 @@ AllowBad = Annotated[
     float | None,
     typer.Option(min=0, max=1, metavar="SHARE", help="Share of the images that may be unreadable; else 0.2."),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help='Only these classes of the data; those with a comma in their name by JSON: ["a,b"].'
+    ),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 MODEL_ENDINGS = (".safetensors", ".onnx")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -116,6 +122,16 @@ def share_or_data(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def class_list(text: str | None) -> list[str] | None:
+    """Read --classes: names with commas between them, or a JSON list."""
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        if isinstance(names := json.loads(text), list):
+            return [str(name) for name in names]
+    return [name.strip() for name in text.split(",")]
 
 
 def part_to_score(data: str) -> str | None:

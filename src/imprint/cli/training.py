@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imprint.cli.options import AllowBad, AsJson, Group, joined_fields, print_json, share_or_data
+from imprint.cli.options import AllowBad, AsJson, Classes, Group, class_list, joined_fields, print_json, share_or_data
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -45,6 +45,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
     group: Group = None,
     allow_bad: AllowBad = None,
+    classes: Classes = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -62,6 +63,7 @@ def train(
 
     fields = joined_fields(parse_settings(settings or []), {"seed": seed})
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
+    options["classes"] = class_list(classes)
     validation_given, folder = share_or_data(validation), run or True
     if seeds == 1:
         runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])

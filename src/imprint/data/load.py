@@ -39,6 +39,7 @@ def load(
     side: int = 128,
     group: str | None = None,
     allow_bad: float = 0.2,
+    classes: Sequence[str] | None = None,
 ) -> LabelledImages:
     """Read labelled images from a file or folder, or a set that comes with Imprint.
 
@@ -61,6 +62,8 @@ def load(
         A column, or a regular expression for the path, that tells which images belong together.
     allow_bad : float, default=0.2
         Fraction of the images that may be unreadable, from 0 to 1.
+    classes : sequence of str or None, default=None
+        The classes to keep, see `LabelledImages.select`; None keeps all.
 
     Returns
     -------
@@ -92,13 +95,14 @@ def load(
         meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
         raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
-        return images
+        return images if classes is None else images.select(classes)
     given = {"part": part, "side": side, "group": group, "allow_bad": allow_bad}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec is not None:
         options["form"] = [spec.channels, *spec.image_size]
     path = data if data == "digits" else str(Path(data).absolute())
-    return replace(images, loaded_from=LoadedFrom(str(path), options))
+    images = replace(images, loaded_from=LoadedFrom(str(path), options))
+    return images if classes is None else images.select(classes)
 
 
 def _read(

@@ -158,6 +158,7 @@ def make_plan(
     where recipe, field or device makes no sense.
     """
     _check_arguments(images, validation)
+    images, empty = _without_empty_classes(images)
     settled, reason = _settled_recipe(images, recipe, validation, fields)
     settled, hflip_reason = _settled_hflip(images, settled)
     labels = _checked_labels(images)
@@ -172,7 +173,7 @@ def make_plan(
     pixel_hashes = fingerprints(images.pixels)
     copies = first_copies(pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
-    warnings = (*_duplicate_warnings(images, copies), *_similar_class_warnings(images))
+    warnings = (*empty, *_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name)
@@ -251,6 +252,18 @@ def _check_arguments(images: Any, validation: Any) -> None:
     if not isinstance(validation, float | int | LabelledImages | None):
         cause = f"{kind_of(validation)} is neither a share nor LabelledImages"
         raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
+
+
+def _without_empty_classes(images: LabelledImages) -> tuple[LabelledImages, tuple[str, ...]]:
+    """Drop the classes that no image has, as choosing some images leaves them; gives a warning that names them."""
+    counts = images.class_counts()
+    empty = [name for name, count in counts.items() if not count]
+    if not empty:
+        return images, ()
+    kinds = "class" if len(empty) == 1 else "classes"
+    shown = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+    left = f"{kinds} {shown}: no images, so the model will not know {'it' if len(empty) == 1 else 'them'}"
+    return images.select([name for name, count in counts.items() if count]), (left,)
 
 
 def _settled_recipe(
