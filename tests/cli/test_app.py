@@ -3,20 +3,26 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from helpers import IMPRINT, refused, run_imprint
-from imprint.cli.app import app
+from imprint.cli.app import EXAMPLES, app
 
 BAD_COMMANDS = {
     "no file": (["train", "missing.csv"], "No such file"),
     "no verb": (["trian"], "No such command"),
     "no argument": (["train"], "Missing argument"),
-    "no option": (["train", "train.csv", "--epochs", "3"], "No such option"),
+    "no option": (["train", "train.csv", "--epoch", "3"], "No such option"),
+    "an option and --set": (["train", "train.csv", "--epochs", "3", "--set", "epochs=2"], "--epochs 3 at train: --set"),
+    "a batch of nothing": (["train", "train.csv", "--batch-size", "0"], "batch_size=0 at any recipe"),
+    "no such verb's help": (["help", "trian"], "Did you mean train?"),
+    "several tables": (["predict", "model.safetensors", "train.csv", "test.csv"], "model at model.safetensors"),
     "no option, its verb's help": (["train", "train.csv", "--epoch", "3"], "Try imprint train --help"),
     "a recipe in capitals": (["train", "train.csv", "--recipe", "QUICK"], "Did you mean quick?"),
     "a file misspelt": (["show", "trian.csv"], "Did you mean train.csv?"),
@@ -130,6 +136,35 @@ def test_help_is_light(tmp_path):
         assert verb in done.stdout
 
 
+def test_help_of_a_verb(tmp_path):
+    whole = run_imprint("help", cwd=tmp_path).stdout
+    assert whole == run_imprint("--help", cwd=tmp_path).stdout
+    told = run_imprint("help", "predict", cwd=tmp_path).stdout
+    assert told == run_imprint("predict", "--help", cwd=tmp_path).stdout
+    assert "  imprint predict runs/pets cat.jpg dog.jpg\n" in told
+
+
+def test_each_verb_has_examples_that_it_takes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = typer.main.get_command(app)
+    for verb, examples in EXAMPLES.items():
+        assert 2 <= len(examples) <= 4
+        for example in examples:
+            name, *arguments = shlex.split(example)
+            assert name == verb.__name__
+            command.commands[name].make_context(name, arguments)
+
+
+def test_quiet_leaves_warnings_alone(digits_csv, tmp_path):
+    rows = (digits_csv / "labelled.csv").read_text().splitlines()
+    (tmp_path / "twice.csv").write_text("\n".join([*rows, rows[-1], ""]))
+    done = run_imprint("train", "twice.csv", "--epochs", "1", "--batch-size", "50", "--quiet", cwd=tmp_path)
+    assert done.stderr == "warning: 1 image is a copy of another; imprint check names them\n"
+    recipe = json.loads((tmp_path / "runs/0001-quick/recipe.json").read_text())
+    assert (recipe["epochs"], recipe["batch_size"]) == (1, 50)
+    assert "Epoch 1/1" in run_imprint("train", "twice.csv", "--epochs", "1", cwd=tmp_path).stderr
+
+
 def test_no_verb_prints_the_help(tmp_path):
     done = run_imprint(cwd=tmp_path, status=2)
     assert "Usage: " in done.stdout
@@ -157,7 +192,8 @@ def test_without_stderr_words_are_kept_back(tmp_path, monkeypatch, capsys):
 
 
 def test_version(tmp_path):
-    assert re.fullmatch(r"imprint \d+\.\d+\.\d+\n", run_imprint("--version", cwd=tmp_path).stdout)
+    for words in ("--version", "version"):
+        assert re.fullmatch(r"imprint \d+\.\d+\.\d+\n", run_imprint(words, cwd=tmp_path).stdout)
 
 
 def test_shells_complete_verbs_and_options(tmp_path):

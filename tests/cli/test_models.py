@@ -41,6 +41,18 @@ def test_model_and_data_in_the_wrong_order_are_told(model_file, digits_csv):
     assert "--training at imprint: it changes nothing without --clinic" in line
 
 
+def test_several_images_are_predicted(model_file, divided):
+    files = sorted(map(str, divided.glob("images/test/*/*.png")))[:3]
+    lines = run_imprint("predict", model_file, *files, cwd=divided).stdout.splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == files
+    for other, words in (
+        ("images", "each is the file of an image"),
+        ("a.csv", "each is the file"),
+        ("x.png", "no such"),
+    ):
+        assert words in refused("predict", model_file, files[0], other, cwd=divided)
+
+
 def test_a_former_result_survives_a_failure(model_file, tmp_path):
     (tmp_path / "result.csv").write_text("former")
     (tmp_path / "bad.csv").write_text("pixel0\n1\nx\n")

@@ -14,6 +14,7 @@ from imprint.cli.options import (
     Model,
     class_list,
     load_classifier,
+    one_or_files,
     part_to_score,
     print_json,
     read_model,
@@ -83,7 +84,7 @@ def evaluate(
 
 def predict(
     model: Model,
-    data: Data,
+    data: Annotated[list[str], typer.Argument(metavar="DATA", help="As for show, or several files of images.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
@@ -91,8 +92,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each image's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    classifier = read_model(model, data)
-    predictions = classifier.predict(classifier.ready(data))
+    classifier = read_model(model, data[0])
+    predictions = classifier.predict(classifier.ready(one_or_files(data)))
     if output is not None:
         predictions.write_csv(output)
         say(f"wrote {len(predictions):,} predictions to {output}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imprint.core.errors import UsageError
+from imprint.core.files import similar_path
 from imprint.core.progress import say
 
 if TYPE_CHECKING:
@@ -132,6 +133,21 @@ def class_list(text: str | None) -> list[str] | None:
         if isinstance(names := json.loads(text), list):
             return [str(name) for name in names]
     return [name.strip() for name in text.split(",")]
+
+
+def one_or_files(data: list[str]) -> str | list[str]:
+    """Give data as it is, or the names of several images; refuse several of anything else."""
+    if len(data) == 1:
+        return data[0]
+    from imprint.data.load import IMAGE_ENDINGS
+
+    for name in data:
+        if Path(name).is_dir() or (Path(name).suffix and not name.lower().endswith(IMAGE_ENDINGS)):
+            raise UsageError(name, "DATA", "of several, each is the file of an image", "Give other data one by one.")
+        if not Path(name).is_file():
+            remedy = f"{similar_path(name)}Check the path."
+            raise UsageError("data", name, "there is no such file", remedy)
+    return data
 
 
 def part_to_score(data: str) -> str | None:

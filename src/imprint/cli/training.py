@@ -31,6 +31,9 @@ def train(
             help="Change a field of the recipe; imprint summary RECIPE lists them with their meaning.",
         ),
     ] = None,
+    epochs: Annotated[int | None, typer.Option(help="As --set epochs=N; so are the next two.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest rate, or that of the beginning.")] = None,
     validation: Annotated[
         str | None, typer.Option(metavar="SHARE|DATA", help="Share to hold out, or other data to validate with.")
     ] = None,
@@ -61,7 +64,8 @@ def train(
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
 
-    fields = joined_fields(parse_settings(settings or []), {"seed": seed})
+    own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    fields = joined_fields(parse_settings(settings or []), own)
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
     options["classes"] = class_list(classes)
     validation_given, folder = share_or_data(validation), run or True
