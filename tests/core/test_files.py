@@ -1,10 +1,13 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
 from imprint import UsageError
 from imprint.core.files import (
     cache_folder,
+    has_writer,
     make_folder,
     remove_unfinished,
     similar_path,
@@ -131,3 +134,17 @@ def test_a_wrong_path_offers_what_stands_beside_it(tmp_path, monkeypatch, wrong,
     (tmp_path / "photos/cat").mkdir(parents=True)
     (tmp_path / "photos/cat/tom.jpg").write_text("")
     assert similar_path(wrong, others=("digits",)) == (f"Did you mean {meant}? " if meant else "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked on Windows")
+def test_a_writer_is_seen_while_its_process_lives(tmp_path):
+    assert not has_writer(tmp_path)
+    script = "import sys, time, pathlib\nfrom imprint.core.files import sole_writer\n"
+    script += "with sole_writer(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"locked\n"
+        assert has_writer(tmp_path)
+        process.kill()
+        process.wait()
+        assert not has_writer(tmp_path)
+    assert not has_writer(tmp_path / "nowhere")

@@ -115,6 +115,23 @@ def sole_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def has_writer(folder: Path) -> bool:
+    """Whether a living process holds the lock of `sole_writer`; False where folders cannot be locked."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # gone with the descriptor
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
 def cache_folder() -> Path:
     """Where Imprint caches what it can compute again: $IMPRINT_CACHE, else imprint in $XDG_CACHE_HOME or ~/.cache.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imprint.core.errors import DataError, ImprintError, UsageError
-from imprint.core.files import similar_path
+from imprint.core.files import has_writer, similar_path
 from imprint.core.scores import LabelledPredictions, read_labelled_predictions
 from imprint.data.images import LabelledImages
 from imprint.models.classifier import Classifier
@@ -77,6 +77,9 @@ def read_run(folder: Path) -> RunRecord:
         remedy = f"{similar_path(folder)}Name {which} that imprint train made."
         raise UsageError("run folder", str(folder), cause, remedy)
     if find_model(folder).name == CHECKPOINT_NAME:
+        if has_writer(folder):
+            remedy = "Wait until that has ended; predict and evaluate take its best epoch so far."
+            raise UsageError("run", str(folder), "it is still training", remedy)
         raise UsageError("run", str(folder), "it was stopped before its end", f"Resume it: {resume_command(folder)}.")
     model = Classifier.load(folder / MODEL_NAME)
     notes: list[str] = []
