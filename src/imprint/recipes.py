@@ -649,19 +649,21 @@ def default_recipe(
 
 
 def find_recipe(name: str) -> Recipe:
-    """Find a recipe by name, or read the recipe.json of a run; raises `UsageError` where there is none."""
+    """Find a recipe by name, or read that of a run folder or recipe.json; raises `UsageError` where there is none."""
     if not isinstance(name, str):
         cause = f"{type(name).__name__} is neither a name nor a Recipe"
         raise UsageError("recipe", "train", cause, 'Give "quick".')
     if name in RECIPES:
         return RECIPES[name]
+    path = Path(name) / "recipe.json" if (Path(name) / "recipe.json").is_file() else Path(name)
     try:
-        values = json.loads(Path(name).read_text(encoding="utf-8")) if name.endswith(".json") else None
+        values = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
     except (OSError, ValueError) as error:
         cause = f"it cannot be read ({error})"
         remedy = f"{similar_path(name)}Name the recipe.json of a run."
         raise UsageError(f"recipe {name!r}", "--recipe", cause, remedy) from None
     if not isinstance(values, dict):
-        remedy = f"{did_you_mean(name, RECIPES)}Use {', '.join(RECIPES)}, or the recipe.json of a run."
+        meant = did_you_mean(name, RECIPES) or similar_path(name)
+        remedy = f"{meant}Use {', '.join(RECIPES)}, or a run folder or its recipe.json."
         raise UsageError(f"recipe {name!r}", "--recipe", "there is no such recipe", remedy)
-    return Recipe.from_dict(values, where=name)
+    return Recipe.from_dict(values, where=str(path))

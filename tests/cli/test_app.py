@@ -1,9 +1,11 @@
 """What all commands have in common: refusals, Ctrl-C while they start, help, standard streams."""
 
+import io
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,10 @@ BAD_COMMANDS = {
     "the recipe that would run": (["train", "train.csv", "--set", "epochs=0"], "epochs=0 at recipe quick"),
     "a rule of all recipes": (["train", "missing.csv", "--set", "epochs=-1"], "epochs=-1 at any recipe"),
     "an option without its own": (["show", "train.csv", "--recipe", "quick"], "changes nothing without --augmented"),
+    "no runs": (["runs"], "there is no such folder"),
+    "no such column": (["runs", "--sort", "scores"], "Did you mean score?"),
+    "no such action": (["runs", "delet", "x"], "Did you mean delete?"),
+    "nothing to delete": (["runs", "delete", "mine", "--yes"], "it is no run folder"),
     "two wishes": (["cache", "--clear", "--limit", "1"], "--clear removes everything"),
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
     "a setting that is an option": (["train", "train.csv", "--set", "device=cpu"], "field 'device' at --set"),
@@ -163,6 +169,21 @@ def test_quiet_leaves_warnings_alone(digits_csv, tmp_path):
     recipe = json.loads((tmp_path / "runs/0001-quick/recipe.json").read_text())
     assert (recipe["epochs"], recipe["batch_size"]) == (1, 50)
     assert "Epoch 1/1" in run_imprint("train", "twice.csv", "--epochs", "1", cwd=tmp_path).stderr
+
+
+def test_runs_are_listed_and_deleted_once_somebody_agrees(run_folder, tmp_path, monkeypatch):
+    shutil.copytree(run_folder, tmp_path / "runs/0001-quick")
+    listed = json.loads(run_imprint("runs", "--json", cwd=tmp_path).stdout)["runs"]
+    keys = "run state recipe accuracy images data seconds size ended"
+    assert [set(one) for one in listed] == [set(keys.split())]
+    assert run_imprint("runs", cwd=tmp_path).stdout.splitlines()[1].split()[:3] == ["runs/0001-quick", "done", "quick"]
+    for answer in ("", "n\n", "what\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        done = run_imprint("runs", "delete", "runs/0001-quick", cwd=tmp_path, status=2)
+        assert "nobody agreed, so they are kept" in done.stderr
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    run_imprint("runs", "delete", "runs/0001-quick", cwd=tmp_path)
+    assert run_imprint("runs", cwd=tmp_path).stdout == "no runs\n"
 
 
 def test_no_verb_prints_the_help(tmp_path):

@@ -20,7 +20,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="tutorial, quick, best, record, photos, probe, finetune, or a recipe.json. Else images decide."
+            help="tutorial, quick, best, record, photos, probe, finetune, a recipe.json or run. Else images decide."
         ),
     ] = None,
     settings: Annotated[

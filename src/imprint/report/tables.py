@@ -19,6 +19,7 @@ from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Findings
 from imprint.preprocessing.input_spec import describe
 from imprint.recipes import CHOICES, Recipe, describe_fields
+from imprint.runs.listing import RunFacts
 
 if TYPE_CHECKING:  # these need torch, and scores of exported models do not
     from imprint.analysis.error_analysis import ErrorAnalysis
@@ -181,6 +182,22 @@ def seeds_table(facts: Mapping[str, Any]) -> str:
     count = (facts.get("validation") or {}).get("images", FEWEST_TO_TELL)
     few = f"too few to tell: {count} held out; " if count < FEWEST_TO_TELL else ""
     return "\n".join([table(["seed", "accuracy", "run"], rows), "", few + line])
+
+
+def runs_table(runs: Sequence[RunFacts]) -> str:
+    """List runs with state, recipe, score, data, time and size."""
+    if not runs:
+        return "no runs"
+    rows = [
+        [
+            *(one.run, one.state, one.recipe or "–"),
+            "–" if one.accuracy is None else f"{one.accuracy:.4f}",
+            *("–" if one.images is None else f"{one.images:,}", one.data or "–"),
+            *("–" if one.seconds is None else f"{one.seconds:,.1f}", f"{one.size / 1e6:,.1f}", one.ended[:10]),
+        ]
+        for one in runs
+    ]
+    return table(["run", "state", "recipe", "accuracy", "held out", "data", "seconds", "MB", "ended"], rows)
 
 
 def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:

@@ -23,12 +23,13 @@ from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.models.classifier import RESUME
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, check_model_file, find_model
 from imprint.runs.figures import random_window, save_curves, save_predictions
+from imprint.runs.listing import METRICS_NAME, RECIPE_NAME
 from imprint.runs.provenance import command_line, provenance_of
 from imprint.runs.run import RESULT_NAME, Run
 from imprint.training.checkpoint import Checkpoint, ResumableRun
 from imprint.training.plan import Plan
 
-HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
+HISTORY_NAME = "history.csv"
 VALIDATION_NAME, CURVES_NAME, PREDICTIONS_NAME = "validation.csv", "curves.png", "predictions.png"
 DATA = ("data", "validation", "test")  # options of a run that name images
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")

@@ -17,7 +17,8 @@ from imprint.core.scores import LabelledPredictions, read_labelled_predictions
 from imprint.data.images import LabelledImages
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
-from imprint.runs.folder import HISTORY_NAME, METRICS_NAME, VALIDATION_NAME, resume_command
+from imprint.runs.folder import HISTORY_NAME, VALIDATION_NAME, resume_command
+from imprint.runs.listing import METRICS_NAME
 from imprint.runs.provenance import Provenance
 
 Part = TypeVar("Part")
