@@ -6,6 +6,7 @@ import re
 import numpy as np
 from PIL import Image
 
+import imprint
 from helpers import refused, run_imprint
 
 
@@ -51,6 +52,22 @@ def test_several_images_are_predicted(model_file, divided):
         ("x.png", "no such"),
     ):
         assert words in refused("predict", model_file, files[0], other, cwd=divided)
+
+
+def test_a_gate_lets_only_the_better_model_through(model_file, digits, digits_csv, tmp_path):
+    poor = tmp_path / "poor.safetensors"
+    imprint.train(digits[:600], "quick", epochs=1, min_steps=1, verbose=False).model.save(poor)
+    data = digits_csv / "labelled.csv"
+    for first, second, better, no_worse in (
+        (poor, model_file, 0, 0),
+        (model_file, model_file, 1, 0),
+        (model_file, poor, 1, 1),
+    ):
+        compare = ["compare", first, second, data]
+        run_imprint(*compare, "--strict", cwd=tmp_path, status=better)
+        run_imprint(*compare, "--strict", "--no-worse", "--json", cwd=tmp_path, status=no_worse)
+        run_imprint(*compare, cwd=tmp_path)
+    assert "--no-worse at imprint: it changes nothing without --strict" in refused(*compare, "--no-worse", cwd=tmp_path)
 
 
 def test_a_former_result_survives_a_failure(model_file, tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,13 @@ def test_divided_folders_from_training_to_predictions(divided):
 def test_a_share_is_refused_where_the_data_have_a_validation_part(divided):
     line = refused("train", "images", "--set", "validation_fraction=0.3", cwd=divided)
     assert "validation_fraction=0.3 at train: the data have a validation part" in line
+
+
+def test_a_run_is_named_after_its_day(digits_csv, tmp_path):
+    before = date.today()
+    train = ["train", digits_csv / "train.csv", "--epochs", "1", "--set", "min_steps=1", "--run", "weekly-{date}"]
+    run = json.loads(run_imprint(*train, "--json", cwd=tmp_path).stdout)["run"]
+    assert run in {f"weekly-{day}" for day in (before, date.today())}
 
 
 def test_some_classes_are_learnt_scored_and_checked(digits_csv, tmp_path):

@@ -33,7 +33,11 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "predict model.onnx holiday --json",
     ),
     explain: ("explain runs/pets cat.jpg", "explain runs/0001-quick test.csv --index 7 -o seven.png"),
-    compare: ("compare runs/0001-quick runs/0002-best labelled.csv", "compare old.onnx runs/pets photos/test --json"),
+    compare: (
+        "compare runs/0001-quick runs/0002-best labelled.csv",
+        "compare deployed.onnx runs/pets photos/test --strict --no-worse",
+        "compare old.onnx runs/pets photos/test --json",
+    ),
     report: ("report runs/0001-quick", "report runs/pets -o pets.html --data photos"),
     export: ("export runs/0001-quick", "export runs/pets -o pets.onnx --data photos/test --int8"),
     summary: ("summary quick", "summary runs/0001-quick --json"),

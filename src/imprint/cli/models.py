@@ -136,6 +136,8 @@ def compare(
     first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 unless the second is better.")] = False,
+    no_worse: Annotated[bool, typer.Option("--no-worse", help="For --strict: unless the first is better.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one of two models is really better, on labelled images that neither has learnt from."""
@@ -144,6 +146,8 @@ def compare(
     from imprint.analysis.evaluation import comparison, named_rightly
     from imprint.report.tables import comparison_table
 
+    if no_worse and not strict:
+        raise unused("--no-worse", "without --strict")
     models, part, right = (read_model(first, data), read_model(second, data)), part_to_score(data), list[Any]()
     for path, one in zip((first, second), models, strict=True):
         images = one.ready(data, part)
@@ -154,6 +158,8 @@ def compare(
         print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+    if strict and not (result.second_no_worse if no_worse else result.second_better):
+        raise typer.Exit(1)
 
 
 def report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,6 +134,11 @@ def class_list(text: str | None) -> list[str] | None:
         if isinstance(names := json.loads(text), list):
             return [str(name) for name in names]
     return [name.strip() for name in text.split(",")]
+
+
+def dated(folder: Path) -> Path:
+    """Write today's date, such as 2026-11-28, for {date} in the name of a run folder."""
+    return Path(str(folder).replace("{date}", f"{datetime.now().astimezone():%Y-%m-%d}"))
 
 
 def one_or_files(data: list[str]) -> str | list[str]:

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from imprint.cli.options import AllowBad, AsJson, Classes, Group, class_list, joined_fields, print_json, share_or_data
+from imprint.cli.options import (
+    AllowBad,
+    AsJson,
+    Classes,
+    Group,
+    class_list,
+    dated,
+    joined_fields,
+    print_json,
+    share_or_data,
+)
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -40,7 +50,9 @@ def train(
     test: Annotated[
         str | None, typer.Option(metavar="DATA", help="Predict this too: result.csv and predictions.png.")
     ] = None,
-    run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder, {date} for today's. Left out, runs/0001-….")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
@@ -68,7 +80,7 @@ def train(
     fields = joined_fields(parse_settings(settings or []), own)
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
     options["classes"] = class_list(classes)
-    validation_given, folder = share_or_data(validation), run or True
+    validation_given, folder = share_or_data(validation), True if run is None else dated(run)
     if seeds == 1:
         runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])
     else:
