@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from imprint.cli.options import AsJson, Data, Group, Label, print_json, read_model, writable
+from imprint.cli.options import (
+    AsJson,
+    Classes,
+    Data,
+    Group,
+    Label,
+    class_list,
+    print_json,
+    read_model,
+    unused,
+    writable,
+)
+from imprint.core.errors import UsageError
 from imprint.core.progress import say
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -33,6 +45,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Say what the data is: count, size, channels, classes and first rows."""
+    if recipe is not None and augmented is None:
+        raise unused("--recipe", "without --augmented")
+    if augmented is not None and seen_by is not None:
+        raise unused("--augmented", "with --as")
     if seen_by is not None:
         _show_as(data, seen_by, save, as_json)
         return
@@ -62,7 +78,6 @@ def show(
 
 def _show_as(image: str, model: Path, save: Path | None, as_json: bool) -> None:
     """Draw what a model sees of one image file, step by step."""
-    from imprint.core.errors import UsageError
     from imprint.data.decoding.decode import decode
     from imprint.preprocessing.input_spec import fitting_steps
     from imprint.report.plots import save_steps
@@ -96,6 +111,7 @@ def check(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     label: Label = None,
     group: Group = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
@@ -104,7 +120,8 @@ def check(
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
-    images = load(data, label=label, group=group, allow_bad=1.0)
+    chosen = class_list(classes)
+    images = load(data, label=label, group=group, allow_bad=1.0, classes=chosen)
     form = InputSpec.from_shape(images.shape)
     others = [load(data, part=part, spec=form, label=label, allow_bad=1.0) for part in parts(data)[1:]]
     others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]
@@ -139,6 +156,8 @@ def cache(
     from imprint.data import cache as kept
     from imprint.report.tables import cache_table
 
+    if clear and limit is not None:
+        raise UsageError(f"--limit {limit:g}", "cache", "--clear removes everything", "Leave one of the two out.")
     if clear or limit is not None:
         removed = kept.clear() if clear else kept.bound(int((limit or 0) * 1e9))
         say(f"removed {removed / 1e6:,.1f} MB")

@@ -9,17 +9,21 @@ import typer
 
 from imprint.cli.options import (
     AsJson,
+    Classes,
     Data,
     Ids,
     Label,
     Model,
+    class_list,
     load_classifier,
+    one_or_files,
     part_to_predict,
     part_to_score,
     print_json,
     read_model,
     say_if_learnt,
     set_threads,
+    unused,
     writable,
 )
 from imprint.core.progress import say
@@ -39,6 +43,7 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
     ] = None,
     label: Label = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
@@ -48,10 +53,13 @@ def evaluate(
     from imprint.core.files import make_folder
     from imprint.report.tables import score_table
 
+    if training is not None and not clinic:
+        raise unused("--training", "without --clinic")
     if pictures is not None:
         make_folder(pictures)
-    classifier = read_model(model)
+    classifier = read_model(model, data)
     images = classifier.ready(data, part_to_score(data), label)
+    images = images if classes is None else images.select(class_list(classes) or [])
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
@@ -80,7 +88,7 @@ def evaluate(
 
 def predict(
     model: Model,
-    data: Data,
+    data: Annotated[list[str], typer.Argument(metavar="DATA", help="As for show, or several files of images.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
@@ -89,8 +97,10 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure."""
-    classifier = read_model(model)
-    predictions = classifier.predict(classifier.ready(data, part_to_predict(data), ids=ids))
+    classifier = read_model(model, data[0])
+    chosen = one_or_files(data)
+    part = part_to_predict(chosen) if isinstance(chosen, str) else None
+    predictions = classifier.predict(classifier.ready(chosen, part, ids=ids))
     if output is not None:
         predictions.write_csv(output)
         say(f"wrote {len(predictions):,} predictions to {output}")
@@ -133,6 +143,8 @@ def compare(
     first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 unless the second is better.")] = False,
+    no_worse: Annotated[bool, typer.Option("--no-worse", help="For --strict: unless the first is better.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one of two models is really better, on labelled images that neither has learnt from."""
@@ -141,7 +153,9 @@ def compare(
     from imprint.analysis.evaluation import comparison, named_rightly
     from imprint.report.tables import comparison_table
 
-    models, part, right = (read_model(first), read_model(second)), part_to_score(data), list[Any]()
+    if no_worse and not strict:
+        raise unused("--no-worse", "without --strict")
+    models, part, right = (read_model(first, data), read_model(second, data)), part_to_score(data), list[Any]()
     for path, one in zip((first, second), models, strict=True):
         images = one.ready(data, part)
         say_if_learnt(path, images)
@@ -151,6 +165,8 @@ def compare(
         print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+    if strict and not (result.second_no_worse if no_worse else result.second_better):
+        raise typer.Exit(1)
 
 
 def report(
@@ -222,7 +238,8 @@ def summary(
     """List a network's layers, as Keras does, and the fields of its recipe with their meaning."""
     from dataclasses import asdict
 
-    from imprint.core.errors import UsageError
+    from imprint.core.errors import UsageError, did_you_mean
+    from imprint.core.files import similar_path
     from imprint.models.summary import summarise_recipe
     from imprint.recipes import RECIPES
     from imprint.report.tables import fields_table, summary_table
@@ -234,7 +251,7 @@ def summary(
         model = load_classifier(what)
         recipe, layers = model.recipe, model.summary()
     else:
-        remedy = f"Name a model or one of {', '.join(RECIPES)}."
+        remedy = f"{did_you_mean(what, RECIPES) or similar_path(what)}Name a model or one of {', '.join(RECIPES)}."
         raise UsageError(what, "MODEL|RECIPE", "it is neither a file nor a recipe", remedy)
     if recipe.ood_detector:
         say(f"not counted: the OOD detector, a network {recipe.ood_detector}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtyping import Int32, Int64, Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, UsageError, did_you_mean
 from imprint.core.memmap import in_chunks, select_rows
 
 HASH_CHUNK = 256  # images
@@ -31,7 +32,7 @@ class LoadedFrom:
     path : str
         Absolute, but for bundled sets.
     options : dict
-        What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, and as `form` the
+        What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, `classes`, and as `form` the
         channels, height and width that the images were brought into.
 
     Examples
@@ -146,6 +147,51 @@ class LabelledImages:
             ids=None if self.ids is None else self.ids[rows],
             loaded_from=None,
         )
+
+    def select(self, classes: Sequence[str]) -> LabelledImages:
+        """Select the images of some classes; the other classes are gone.
+
+        ``images[mask]`` keeps the classes as they are, also those that no image is left of.
+
+        Parameters
+        ----------
+        classes : sequence of str
+            Names of classes.
+
+        Returns
+        -------
+        LabelledImages
+            Their images; classes and images in the order that they had.
+
+        Raises
+        ------
+        DataError
+            When the labels are unknown, or no class has one of the names.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> imprint.load("digits").select(classes=["7", "1"]).class_counts()
+        {'1': 182, '7': 179}
+        """
+        wanted = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+        if self.labels is None:
+            raise DataError("classes", self.name, "there are no labels", "Use data that has labels.")
+        for name in wanted or [""]:
+            if name not in self.class_names:
+                shown = ", ".join(map(_shortened, self.class_names[:MAX_CLASSES_SHOWN]))
+                remedy = f"{did_you_mean(name, self.class_names)}Its classes: {shown}."
+                raise DataError(f"class {_shortened(name)!r}", self.name, "there is no such class", remedy)
+        kept = tuple(name for name in self.class_names if name in wanted)
+        if kept == self.class_names:
+            return self
+        chosen = self[np.flatnonzero(np.isin(self.labels, [self.class_names.index(name) for name in kept]))]
+        if not len(chosen):
+            raise DataError("images", self.name, f"there are none of {', '.join(wanted)}", "Name other classes.")
+        loaded = self.loaded_from
+        loaded = None if loaded is None else replace(loaded, options={**loaded.options, "classes": list(kept)})
+        renumbered = np.array([kept.index(name) if name in kept else -1 for name in self.class_names], dtype=np.int64)
+        return replace(chosen, labels=renumbered[chosen.labels], class_names=kept, loaded_from=loaded)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.files import similar_path
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.readers.columns import Choice
 from imprint.data.readers.csv import read_csv
@@ -41,6 +42,7 @@ def load(
     group: str | None = None,
     ids: str | None = None,
     allow_bad: float = 0.2,
+    classes: Sequence[str] | None = None,
 ) -> LabelledImages:
     """Read labelled images from a file or folder, or a set that comes with Imprint.
 
@@ -69,6 +71,8 @@ def load(
         id, ImageId, image_id or index.
     allow_bad : float, default=0.2
         Fraction of the images that may be unreadable, from 0 to 1.
+    classes : sequence of str or None, default=None
+        The classes to keep, see `LabelledImages.select`; None keeps all.
 
     Returns
     -------
@@ -97,15 +101,17 @@ def load(
     except OSError as error:
         name = fspath(data) if isinstance(data, str | PathLike) else "the list"
         cause = f"it cannot be read ({error.strerror or error})"
-        raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
+        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
+        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
-        return images
+        return images if classes is None else images.select(classes)
     given = {"part": part, "side": side, "label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec is not None:
         options["form"] = [spec.channels, *spec.image_size]
     path = data if data == "digits" else str(Path(data).absolute())
-    return replace(images, loaded_from=LoadedFrom(str(path), options))
+    images = replace(images, loaded_from=LoadedFrom(str(path), options))
+    return images if classes is None else images.select(classes)
 
 
 def _read(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
@@ -45,6 +46,7 @@ def train(
     group: str | None = None,
     ids: str | None = None,
     allow_bad: float | None = None,
+    classes: Sequence[str] | None = None,
     device: str | None = None,
     verbose: bool = True,
     **fields: Unpack[RecipeFields],
@@ -80,6 +82,8 @@ def train(
         The column of ids, of the test images too; see `load`.
     allow_bad : float or None, default=None
         Share of the images that may be unreadable; None is 0.2.
+    classes : sequence of str or None, default=None
+        The classes to learn, of the training and validation images; None takes all that have images.
     device : {"auto", "cpu", "cuda", "mps"} or None, default=None
         Where to compute; None is ``"auto"``.
     verbose : bool, default=True
@@ -111,10 +115,11 @@ def train(
     with shown(verbose), own_compute_configs():
         tune_malloc()
         _check_folders(run, resume)
+        loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        _check_loading(images, loading)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test}
-        columns = {"label": label, "group": group, "ids": ids}
-        options = merge_options(given | columns | {"allow_bad": allow_bad, "device": device}, resumed)
+        options = merge_options(given | loading | {"device": device}, resumed)
         base = resumed.recipe if resumed is not None and recipe is None else recipe
         plan, _, test_images = _plan(options, base, fields)
         if resumed is not None:
@@ -165,6 +170,7 @@ def train_seeds(
     group: str | None = None,
     ids: str | None = None,
     allow_bad: float | None = None,
+    classes: Sequence[str] | None = None,
     resume: str | Path | None = None,
     device: str | None = None,
     verbose: bool = True,
@@ -179,9 +185,10 @@ def train_seeds(
         raise UsageError(f"--seeds {seeds}", "--resume", "one run is resumed at a time", "Leave --seeds out.")
     with shown(verbose):
         _check_folders(run)
+        loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
-        columns = {"label": label, "group": group, "ids": ids}
-        options = merge_options(given | columns | {"allow_bad": allow_bad, "device": device})
+        options = merge_options(given | loading | {"device": device})
         plan, validation_given, test_images = _plan(options, recipe, fields)
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
@@ -206,6 +213,20 @@ def _check_folders(run: object, resume: object = None) -> None:
             raise UsageError(name, "train", f"{kind_of(folder)} is no path", f'Give {name}="runs/mine".')
 
 
+def _class_text(classes: Sequence[str] | None) -> str | None:
+    """Spell names of classes as one text, which a checkpoint can hold."""
+    names = [classes] if isinstance(classes, str) else classes
+    return None if names is None else json.dumps([str(name) for name in names])
+
+
+def _check_loading(images: object, options: dict[str, Any]) -> None:
+    """Refuse options of reading data where the images have been read already."""
+    given = [name for name, value in options.items() if value is not None]
+    if given and isinstance(images, LabelledImages):
+        cause = "the images have been loaded already, so it would change nothing"
+        raise UsageError(f"{given[0]}={options[given[0]]}", "train", cause, f"Give {given[0]} to imprint.load.")
+
+
 def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
     """Read where the run to resume was stopped; refuse another folder to write to."""
     if not isinstance(run, bool) and Path(run).resolve() != folder.resolve():
@@ -227,21 +248,26 @@ def _read_data(
 ) -> tuple[LabelledImages, float | int | LabelledImages | None]:
     """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
     data, validation = options["data"], options.get("validation")
+    classes = {"classes": json.loads(options["classes"])} if "classes" in options else {}
     columns = {key: options[key] for key in ("label", "group") if options.get(key) is not None}
     if isinstance(data, LabelledImages | LoadedFrom):
         images = _images(data)
     else:
         side = decoding_side(recipe, **fields)
-        images = load(data, side=side, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"])
+        images = load(data, side=side, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **classes)
     form = InputSpec.from_shape(images.shape)
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
         divided = not undivided and "validation" in parts(data)
+        if divided and "validation_fraction" in fields:
+            what, cause = f"validation_fraction={fields['validation_fraction']}", "the data have a validation part"
+            remedy = "Leave it out, or hold images of the training part out with --validation SHARE."
+            raise UsageError(what, "train", cause, remedy)
         label = options.get("label")
-        return images, load(data, part="validation", spec=form, label=label) if divided else None
+        return images, load(data, part="validation", spec=form, label=label, **classes) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
-    return images, _images(validation, spec=form)
+    return images, _images(validation, spec=form, **classes)
 
 
 def _images(given: LabelledImages | LoadedFrom | Data, **options: Any) -> LabelledImages:
