@@ -57,7 +57,7 @@ def test_each_field_has_its_keyword_and_its_meaning():
         ("optimiser=adam", "Did you mean adamw?"),
         ("Batch-Size=3", "Did you mean batch_size?"),
         ("allow-bad=0.3", "It is an option of its own: --allow-bad."),
-        ("speed=3", "Fields: name, networks"),
+        ("xyz=3", "Fields: name, networks"),
         ("epochs=2, seed=3", "Write --set epochs=2 --set seed=3."),
         ("epochs=three", "epochs is a whole number"),
         ("epochs=2.5", "epochs is a whole number"),

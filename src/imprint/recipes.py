@@ -427,9 +427,10 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             several = " ".join(f"--set {part.strip()}" for part in setting.split(","))
             raise UsageError(setting, "--set", "it sets several fields", f"Write {several}.")
         value = _typed(key, text, "--set")
-        if fields.setdefault(key, value) != value:
+        if key in fields and fields[key] != value:
             cause = f"{key} is also set to {_as_text(fields[key])}"
             raise UsageError(setting, "--set", cause, "Leave one of the two out.")
+        fields[key] = value
     return fields
 
 

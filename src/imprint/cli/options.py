@@ -112,7 +112,7 @@ def joined_fields(settings: Mapping[str, Any], options: Mapping[str, Any]) -> di
     """Join the fields of ``--set`` with those of options of their own; raises `UsageError` where both give one."""
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
-        if settings.get(name, value) != value:
+        if name in settings and settings[name] != value:
             option = f"--{name.replace('_', '-')} {value}"
             raise UsageError(
                 option, "train", f"--set {name}={settings[name]} says otherwise", "Leave one of the two out."
