@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import in_chunks, select_rows
+from imprint.preprocessing.depth import Range
 
 HASH_CHUNK = 256  # images
 MAX_CLASSES_SHOWN = 30  # in a message
@@ -32,7 +33,7 @@ class LoadedFrom:
         Absolute, but for bundled sets.
     options : dict
         What `load` was told: `part`, `side`, `group`, `allow_bad`, and as `form` the channels, height and width that
-        the images were brought into.
+        the images were brought into, with `pixel_range` and `background` where these were given.
 
     Examples
     --------
@@ -72,6 +73,10 @@ class LabelledImages:
         Height and width of each image in its file, in pixels; None when all are as in `pixels`.
     loaded_from : LoadedFrom or None, default=None
         Where `load` read exactly these images; None for images that were made, or selected from others.
+    pixel_range : tuple of float or None, default=None
+        Which numbers of their files became black and white; None when these were bytes.
+    background : int or None, default=None
+        What they were laid on, 0 for black or 255 for white; None when none was transparent.
 
     Raises
     ------
@@ -95,6 +100,8 @@ class LabelledImages:
     groups: Shaped[ndarray, " n"] | None = None
     sizes: Int32[ndarray, "n 2"] | None = None
     loaded_from: LoadedFrom | None = None
+    pixel_range: Range | None = None
+    background: int | None = None
 
     def __post_init__(self) -> None:
         for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):

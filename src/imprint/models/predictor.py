@@ -278,5 +278,5 @@ class Predictor(ABC):
         """
         if not isinstance(data, LabelledImages):
             data = load(data, part=part, spec=self.spec, allow_bad=1.0)
-        self.spec.check(data.shape, data.name)
+        self.spec.check(data.shape, data.name, data.pixel_range, data.background)
         return data
