@@ -325,6 +325,8 @@ def test_a_models_range_is_used_and_the_cache_keeps_ranges_apart(tmp_path, caplo
     assert wide.pixel_range == (0, 4095)
     assert wide.pixels.max() <= round(455 / 4095 * 255)
     assert np.array_equal(load(folder).pixels, own.pixels)
+    narrow = load(folder, spec=InputSpec.from_shape(own.shape, (320, 330)))
+    assert narrow.pixels.max() == 255
     bright = load(written(tmp_path / "bright", twelve_bits(3, 5000, 6000)), spec=form)
     assert (bright.pixels == 255).all()
     assert "beyond which most of it lies" in caplog.text

@@ -81,9 +81,8 @@ def decode(
 ) -> Decoded:
     """Decode an image as a person would see it; raises DataError when it is no image, damaged or over 100 megapixels.
 
-    Upright by its EXIF; palettes, CMYK and YCCK as RGB; the first frame or page. Of more than 8 bits, `pixel_range`
-    becomes black and white, else the whole depth. Transparent parts are laid on `background`, else on what lets the ink
-    show. With `shorter`, a JPEG is decoded at 1/2, 1/4 or 1/8 if its shorter side keeps so many pixels.
+    Upright by EXIF; the first frame or page; of deep images `pixel_range`, else the whole depth, becomes 0 to 255;
+    transparent ones lie on `background`, else on what shows their ink; a JPEG at 1/2 to 1/8 if it keeps `shorter`.
     """
     with without_warnings():
         return decode_in_thread(source, shorter=shorter, pixel_range=pixel_range, background=background)

@@ -49,9 +49,8 @@ def read_arrays(
 ) -> LabelledImages:
     """Read a ``.npz`` or ``.npy`` of images, with labels, class names and groups where it has them.
 
-    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Brightness is 0 to
-    255, floats from 0 to 1, or other numbers, of which `spec` or their percentiles say what is black and white. Sources
-    are the file's name and the image's number from 1.
+    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Numbers beyond 0
+    to 255 get the range of `spec`, else of their percentiles. Sources are the file's name and a number from 1.
     """
     arrays = _load(path, part)
     if "images" not in arrays:
