@@ -32,7 +32,7 @@ from imprint.preprocessing.transparency import choose_background
 
 DECODER_VERSION = 2  # raise it when decoding or fitting gives other pixels, or the cache hides the change
 MIN_CACHED = 32  # images; fewer are not worth a file
-LAYERS_READ = 50  # of these, images decoded to see what is transparent
+LAYERS_READ = 20  # of these, images decoded to see what is transparent
 HEADERS_READ = 100  # decide the common form: 2 % of the time that 2,000 small photos take
 MAX_ASPECT = 2.0  # a common form is at most twice as wide as high, or the reverse
 BLOCK_BYTES = 2**22  # of pixels that a thread decodes at a time
