@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imprint import LabelledImages, UsageError
+from imprint import DataError, LabelledImages, UsageError
 from imprint.training.plan import decoding_side, make_plan, may_hflip
 
 
@@ -171,3 +171,14 @@ def test_files_decoded_smaller_than_they_could_be_are_told():
     assert not make_plan(small, "photos").warnings
     assert not make_plan(replace(small, sizes=None), "probe").warnings
     assert not make_plan(replace(small, sizes=small.sizes // 3), "probe").warnings
+
+
+def test_images_of_one_colour_are_named_as_that():
+    images = photos("cat", "dog")
+    with pytest.raises(DataError, match="all images are one colour"):
+        make_plan(replace(images, pixels=np.full_like(images.pixels, 255)), "quick")
+
+
+def test_range_and_background_go_into_the_contract():
+    plan = make_plan(replace(photos("cat", "dog"), pixel_range=(320.0, 455.0), background=0), "quick")
+    assert (plan.spec.pixel_range, plan.spec.background) == ((320.0, 455.0), 0)

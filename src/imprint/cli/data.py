@@ -84,7 +84,9 @@ def _show_as(image: str, model: Path, save: Path | None, as_json: bool) -> None:
 
     if not Path(image).is_file():
         raise UsageError("--as", image, "it draws one image, and that is no file", "Name the file of an image.")
-    steps = fitting_steps(decode(Path(image)).pixels, read_model(model).spec)
+    spec = read_model(model).spec
+    decoded = decode(Path(image), pixel_range=spec.pixel_range, background=spec.background)
+    steps = fitting_steps(decoded.pixels, spec)
     save = save or Path(f"{Path(image).stem}-seen.png")
     save_steps(steps, save)
     if as_json:
@@ -116,13 +118,13 @@ def check(
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
     from imprint.analysis.doctor import check as examine
-    from imprint.data.load import load, parts
+    from imprint.data.load import load
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
     chosen = class_list(classes)
     images = load(data, label=label, group=group, allow_bad=1.0, classes=chosen)
-    form = InputSpec.from_shape(images.shape)
+    form = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
     others = [load(data, part=part, spec=form, label=label, allow_bad=1.0) for part in parts(data)[1:]]
     others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]
     findings = examine(images, against=others, labels=labels, seed=seed, device=device)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError, did_you_mean
 from imprint.core.memmap import in_chunks, select_rows
+from imprint.preprocessing.depth import Range
 
 HASH_CHUNK = 256  # images
 MAX_CLASSES_SHOWN = 30  # in a message
@@ -33,7 +34,8 @@ class LoadedFrom:
         Absolute, but for bundled sets.
     options : dict
         What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, `classes`, and as `form` the
-        channels, height and width that the images were brought into.
+        channels, height and width that the images were brought into, with `pixel_range` and `background` where these
+        were given.
 
     Examples
     --------
@@ -77,6 +79,10 @@ class LabelledImages:
         The names of a table's columns of ids and of labels; empty where it has none.
     loaded_from : LoadedFrom or None, default=None
         Where `load` read exactly these images; None for images that were made, or selected from others.
+    pixel_range : tuple of float or None, default=None
+        Which numbers of their files became black and white; None when these were bytes.
+    background : int or None, default=None
+        What they were laid on, 0 for black or 255 for white; None when none was transparent.
 
     Raises
     ------
@@ -102,6 +108,8 @@ class LabelledImages:
     ids: Shaped[ndarray, " n"] | None = None
     headers: tuple[str, str] = ("", "")
     loaded_from: LoadedFrom | None = None
+    pixel_range: Range | None = None
+    background: int | None = None
 
     def __post_init__(self) -> None:
         for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):

@@ -57,8 +57,9 @@ def load(
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
-        The size and channels to bring the images into, as a model expects them; None keeps images as they are, but
-        files of different sizes get one common size.
+        The form to bring the images into, as a model expects them: size, channels, what is black and white in deeper
+        images, and what transparent ones are laid on. None keeps images as they are, but files of different sizes get
+        one common size, and black, white and background are settled for all together.
     side : int, default=128
         The most pixels that the shorter side of that common size has.
     label : str or None, default=None
@@ -109,6 +110,8 @@ def load(
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec is not None:
         options["form"] = [spec.channels, *spec.image_size]
+        settled = {"pixel_range": spec.pixel_range, "background": spec.background}
+        options |= {key: value for key, value in settled.items() if value is not None}
     path = data if data == "digits" else str(Path(data).absolute())
     images = replace(images, loaded_from=LoadedFrom(str(path), options))
     return images if classes is None else images.select(classes)
@@ -118,7 +121,7 @@ def _read(
     data: Data, part: str | None, spec: InputSpec | None, side: int, choice: Choice, allow_bad: float
 ) -> LabelledImages:
     """Find the reader and let it read; decode image files."""
-    found, group = _find(data, part, choice), choice.group
+    found, group = _find(data, part, choice, spec), choice.group
     if choice.ids is not None and found.ids is None:
         raise UsageError(f"column {choice.ids!r}", found.name, "it has no such column", "Leave --id out.")
     if not isinstance(found, LabelledImages):
@@ -139,7 +142,9 @@ def load_again(loaded: LoadedFrom, path: str | None = None) -> LabelledImages:
         from imprint.preprocessing.input_spec import InputSpec
 
         channels, height, width = form
-        options["spec"] = InputSpec.from_shape((channels, height, width))
+        pixel_range, background = options.pop("pixel_range", None), options.pop("background", None)
+        settled = None if pixel_range is None else tuple(pixel_range)
+        options["spec"] = InputSpec.from_shape((channels, height, width), settled, background)
     return load(path or loaded.path, **options)
 
 
@@ -163,10 +168,10 @@ def parts(data: Data) -> tuple[str, ...]:
     return ()
 
 
-def _find(data: Data, part: str | None, choice: Choice) -> ImageList | LabelledImages:
+def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
     """Choose the reader: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
-        return _labelled_by_path(_undivided(_from_memory(data), part), choice)
+        return _labelled_by_path(_undivided(_from_memory(data, spec), part), choice)
     if data == "digits":
         return _labelled_by_path(_undivided(_bundled_digits(), part), choice)
     if data == "":  # from an unset shell variable; Path("") would be the working directory
@@ -184,11 +189,11 @@ def _find(data: Data, part: str | None, choice: Choice) -> ImageList | LabelledI
     if name.endswith((".npz", ".npy")):
         from imprint.data.readers.arrays import read_arrays
 
-        return _labelled_by_path(read_arrays(path, part, choice.group), choice)
+        return _labelled_by_path(read_arrays(path, part, choice.group, spec), choice)
     if name.endswith(".zip"):
         from imprint.data.readers.archive import read_archive
 
-        return read_archive(path, part, choice, lambda file: _find(file, part, choice))
+        return read_archive(path, part, choice, lambda file: _find(file, part, choice, spec))
     return _undivided(_find_file(path, choice), part)
 
 
@@ -204,12 +209,14 @@ def _labelled_by_path(found: ImageList | LabelledImages, choice: Choice) -> Imag
     return with_table(found, PathTable.by_pattern(found.paths or found.sources, choice.label, found.name))
 
 
-def _from_memory(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> ImageList | LabelledImages:
+def _from_memory(
+    data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray, spec: InputSpec | None
+) -> ImageList | LabelledImages:
     """Read what is given in memory: images as an array, as bytes, or a list of files."""
     if isinstance(data, np.ndarray):
         from imprint.data.readers.arrays import array_images
 
-        return array_images(data)
+        return array_images(data, spec)
     given = [data] if isinstance(data, bytes) else data
     if isinstance(given, Sequence):
         paths: list[Path | str] = [Path(one) for one in given if isinstance(one, str | PathLike)]

@@ -304,5 +304,5 @@ class Predictor(ABC):
         """
         if not isinstance(data, LabelledImages):
             data = load(data, part=part, spec=self.spec, label=label, ids=ids, allow_bad=1.0)
-        self.spec.check(data.shape, data.name)
+        self.spec.check(data.shape, data.name, data.pixel_range, data.background)
         return data

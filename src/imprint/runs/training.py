@@ -255,7 +255,7 @@ def _read_data(
     else:
         side = decoding_side(recipe, **fields)
         images = load(data, side=side, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **classes)
-    form = InputSpec.from_shape(images.shape)
+    form = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
         divided = not undivided and "validation" in parts(data)
@@ -283,7 +283,7 @@ def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
     if test is None:
         return None
     test_images = _images(test, spec=plan.spec, ids=options.get("ids"), allow_bad=1.0)
-    plan.spec.check(test_images.shape, test_images.name)
+    plan.spec.check(test_images.shape, test_images.name, test_images.pixel_range, test_images.background)
     return test_images
 
 

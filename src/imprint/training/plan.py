@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.memmap import in_chunks
 from imprint.core.scores import FEWEST_TO_TELL
 from imprint.data.duplicates import burst_share, connect, fingerprints, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
@@ -164,6 +165,7 @@ def make_plan(
     settled, reason = _settled_recipe(images, recipe, validation, fields)
     settled, hflip_reason = _settled_hflip(images, settled)
     labels = _checked_labels(images)
+    _refuse_one_colour(images)
     channels, height, width = images.shape
     if settled.time_budget and not settled.is_probe and settled.networks[0] in PRETRAINED:
         settled = _settled_cost(settled, images, fields)
@@ -171,14 +173,14 @@ def make_plan(
     # Images of several sizes were scaled and cropped for training, so others will be too.
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
     mean, std = normalisation(settled.all_networks, channels)
-    spec = InputSpec(channels, (height, width), network_size, glyph, mean, std)
+    spec = InputSpec(channels, (height, width), network_size, glyph, mean, std, images.pixel_range, images.background)
     pixel_hashes = fingerprints(images.pixels)
     copies = first_copies(pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*empty, *_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
     if isinstance(validation, LabelledImages):
-        spec.check(validation.shape, validation.name)
+        spec.check(validation.shape, validation.name, validation.pixel_range, validation.background)
         validation.labels_among(images.class_names)
         shared = len(np.intersect1d(pixel_hashes, fingerprints(validation.pixels)))
         leaks = (f"{shared:,} validation images are training images too",) if shared else ()
@@ -363,6 +365,14 @@ def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:
     if len(present) < 2:
         raise DataError("labels", images.name, f"all are {images.class_names[present[0]]!r}", remedy)
     return images.labels
+
+
+def _refuse_one_colour(images: LabelledImages) -> None:
+    """Refuse images that show nothing, such as white ink on white; the first one mostly tells."""
+    colour = images.pixels[:1, :, :1, :1]
+    if all((part == colour).all() for part in in_chunks(images.pixels, BURST_SOUGHT)):
+        remedy = "Look at the files: nothing in them tells the classes apart."
+        raise DataError("pixels", images.name, "all images are one colour", remedy)
 
 
 def _duplicate_warnings(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ import math
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -20,8 +22,14 @@ from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import mark_read_only
+from imprint.core.progress import say, warn
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.split import PARTS, in_part_order
+from imprint.preprocessing.depth import SAMPLED, Range, common_range, describe_range, lost_levels, to_bytes
+from imprint.preprocessing.transparency import choose_background, describe_background, lay_on, lightness
+
+if TYPE_CHECKING:
+    from imprint.preprocessing.input_spec import InputSpec
 
 IMAGES = ("images", "image", "pixels", "pictures", "data", "x", "arr_0")
 LABELS = ("labels", "label", "targets", "target", "classes", "y", "arr_1")
@@ -31,37 +39,41 @@ NAME_THE_ARRAYS = "Call the arrays images and labels."
 GIVE_STACK = "Give n × height × width, with 1, 3 or 4 channels last or first."
 
 Shape = tuple[int, ...]
-Range = tuple[float | int, float | int]
 CHANNELS = (1, 3)
 QUANTILE_ROWS = 2000  # rows that decide the quantiles of standardised numbers
 GIVE_IMAGES = "Give n × height × width, with 1 or 3 channels last or first, or rows of pixels."
 
 
-def read_arrays(path: Path, part: str | None = None, group: str | None = None) -> LabelledImages:
+def read_arrays(
+    path: Path, part: str | None = None, group: str | None = None, spec: InputSpec | None = None
+) -> LabelledImages:
     """Read a ``.npz`` or ``.npy`` of images, with labels, class names and groups where it has them.
 
-    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Brightness is 0 to
-    255, 16 bits up to 65535, or floats from 0 to 1. Sources are the file's name and the image's number from 1.
+    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Numbers beyond 0
+    to 255 get the range of `spec`, else of their percentiles. Sources are the file's name and a number from 1.
     """
     arrays = _load(path, part)
     if "images" not in arrays:
         raise DataError("images", path.name, "no array is called images, x or pixels", NAME_THE_ARRAYS)
-    pixels = _channels_first(_to_bytes(arrays["images"], path.name), path.name)
+    pixels, pixel_range = _to_bytes(arrays["images"], path.name, spec)
+    pixels, background = _channels_first(pixels, path.name, spec)
     labels, class_names = None, tuple[str, ...]()
     if "labels" in arrays:
         labels, class_names = encode_labels(_label_names(arrays["labels"], arrays.get("names"), len(pixels), path.name))
     groups = None if group is None else _groups(path, group, len(pixels))
     sources = np.array([f"{path.name}#{i}" for i in range(1, len(pixels) + 1)])
-    return LabelledImages(pixels, labels, class_names, sources, path.name, groups=groups)
+    settled: dict[str, Any] = {"pixel_range": pixel_range, "background": background}
+    return LabelledImages(pixels, labels, class_names, sources, path.name, groups=groups, **settled)
 
 
-def array_images(array: ndarray) -> LabelledImages:
+def array_images(array: ndarray, spec: InputSpec | None = None) -> LabelledImages:
     """Make unlabelled images of an array as for `read_arrays`, or of a single image; raises DataError if it is none."""
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
         array = array[None]
-    pixels = _channels_first(_to_bytes(array, "array"), "array")
+    pixels, pixel_range = _to_bytes(array, "array", spec)
+    pixels, background = _channels_first(pixels, "array", spec)
     sources = np.array([f"array#{i}" for i in range(1, len(pixels) + 1)])
-    return LabelledImages(pixels, None, (), sources, "array")
+    return LabelledImages(pixels, None, (), sources, "array", pixel_range=pixel_range, background=background)
 
 
 def array_parts(path: Path) -> tuple[str, ...]:
@@ -176,42 +188,72 @@ def _groups(path: Path, key: str, count: int) -> ndarray:
     raise DataError(f"group {key}", path.name, "no array has that name", "Name an array of the file with --group.")
 
 
-def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
-    """Bring brightness of any type to 0 … 255."""
+def _to_bytes(array: ndarray, where: str, spec: InputSpec | None) -> tuple[UInt8[ndarray, ...], Range | None]:
+    """Bring brightness of any type to 0 … 255; gives the range that became black and white, where it was no bytes."""
     if array.ndim < 3:
         raise DataError(f"shape {array.shape}", where, "that is no stack of images", GIVE_STACK)
     if array.dtype == np.uint8 or not array.size:
-        return array.astype(np.uint8, copy=False)
+        return array.astype(np.uint8, copy=False), None
     if array.dtype.kind not in "buif":
         raise DataError(f"type {array.dtype}", where, "pixels are numbers", "Save whole numbers from 0 to 255.")
     low, high = float(array.min()), float(array.max())
-    if np.isnan(low):
-        first = 1 + int(np.isnan(array).reshape(len(array), -1).any(axis=1).argmax())
-        raise DataError("pixel nan", f"{where}#{first}", "it is no number", "Fill it in, or remove the image.")
-    scale = 1.0
-    if array.dtype.kind in "bf" and high <= 1:
-        scale = 255
-    elif array.dtype == np.uint16 and high > 255:
-        scale = 255 / 65535
-    if not (low >= 0 and high * scale <= 255):
-        cause = f"its numbers go from {low:g} to {high:g}, and nothing says which is white"
+    if not math.isfinite(low + high):
+        first = 1 + int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
+        cause = "it is no number" if math.isnan(low + high) else "it is infinite"
+        raise DataError(f"pixel {low + high:g}", f"{where}#{first}", cause, "Fill it in, or remove the image.")
+    pixel_range = None if array.dtype.kind == "b" else _range_of(array, (low, high), where, spec)
+    parts = np.array_split(array, 1 + len(array) // 1024)
+    if pixel_range is None:
+        scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1.0
+        return np.concatenate([np.round(part * scale).astype(np.uint8) for part in parts]), None
+    say(f"{len(array):,} image{'s' * (len(array) > 1)} of {where}: {describe_range(array.dtype, pixel_range)}")
+    return np.concatenate([to_bytes(part, pixel_range) for part in parts]), pixel_range
+
+
+def _range_of(array: ndarray, ends: Range, where: str, spec: InputSpec | None) -> Range | None:
+    """Settle which numbers become black and white: the model's, none for bytes and shares, else the percentiles."""
+    if spec is not None and spec.pixel_range is not None:
+        return spec.pixel_range
+    low, high = ends
+    if low >= 0 and (high <= 255 or (array.dtype.kind == "f" and high <= 1)):
+        return None
+    some = array[:: 1 + array.size // SAMPLED]
+    if array.ndim == 4 and 4 in (array.shape[3], array.shape[1]):  # without alpha
+        some = some[..., :3] if array.shape[3] == 4 else some[:, :3]
+    if spec is None:
+        pixel_range = common_range(some)
+    elif array.dtype == np.uint16:
+        pixel_range = 0.0, 65535.0
+    else:
+        cause = f"its numbers go from {low:g} to {high:g}, and the model was trained on bytes"
         raise DataError("pixels", where, cause, "Bring them to 0 … 255, or as floats to 0 … 1.")
-    return np.concatenate(
-        [np.round(part * scale).astype(np.uint8) for part in np.array_split(array, 1 + len(array) // 1024)]
-    )
+    if lost := lost_levels(some, pixel_range):
+        warn(f"{where}: {lost}, {'clip what is far brighter or darker' if spec is None else 'as the model had bytes'}")
+    return pixel_range
 
 
-def _channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n c h w"]:
+def _channels_first(
+    array: UInt8[ndarray, ...], where: str, spec: InputSpec | None
+) -> tuple[UInt8[ndarray, "n c h w"], int | None]:
+    """Bring the channels to their place, and lay transparent images on a background, which is given too."""
     if array.ndim == 3 and array.shape[2] not in (3, 4):  # else it is one colour image
         array = array[..., None]
     if array.ndim == 4 and array.shape[3] in (1, 3, 4):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or not array.size:
         raise DataError(f"shape {array.shape}", where, "that is no stack of images", GIVE_STACK)
-    if array.shape[1] == 4:  # transparent parts on white, as in files
-        share = array[:, 3:].astype(np.uint16)
-        array = ((array[:, :3] * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(array)
+    if array.shape[1] != 4:
+        return np.ascontiguousarray(array), None
+    inks = [lightness(image.transpose(1, 2, 0)) for image in array]
+    background = None if spec is None else spec.background
+    if (seen := [ink for ink in inks if ink is not None]) and spec is None:
+        background = choose_background(seen)
+    grounds = [choose_background([] if ink is None else [ink]) if background is None else background for ink in inks]
+    laid = Counter(ground for ground, ink in zip(grounds, inks, strict=True) if ink is not None)
+    for below, count in laid.items():
+        say(f"{count:,} image{'s' * (count > 1)} of {where}: {describe_background(below)}")
+    ground = np.array(grounds, dtype=np.uint16)[:, None, None, None]
+    return np.ascontiguousarray(lay_on(array[:, :3], array[:, 3:], ground)), background
 
 
 def _label_names(labels: ndarray, names: ndarray | None, count: int, where: str) -> ndarray:
@@ -328,17 +370,10 @@ def refuse_another_scale(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) 
 def to_pixels(rows: Shaped[ndarray, "n pixels"], shape: Shape, pixel_range: Range) -> UInt8[ndarray, "n c h w"]:
     """Convert rows, channels last, to uint8 images: `pixel_range` becomes 0 and 255, what is beyond is clipped."""
     if rows.dtype != np.uint8 or pixel_range != (0, 255):
-        parts = np.array_split(rows, 1 + len(rows) // 1024)
-        rows = np.concatenate([_scaled(part, pixel_range) for part in parts])
+        rows = to_bytes(rows, pixel_range)
     height, width, channels = shape if len(shape) == 3 else (*shape, 1)
     pixels = np.ascontiguousarray(rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
     return pixels if pixels.flags.writeable else pixels.copy()  # torch warns of what it might overwrite
-
-
-def _scaled(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> UInt8[ndarray, "n pixels"]:
-    low, high = pixel_range
-    shares = (rows / 2 - low / 2) / (high / 2 - low / 2)  # halves, since the whole may be too large for a float
-    return np.asarray(np.floor(shares.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def _without_single_channel(shape: Sequence[int]) -> Shape:
