@@ -118,7 +118,7 @@ def check(
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
     from imprint.analysis.doctor import check as examine
-    from imprint.data.load import load
+    from imprint.data.load import load, parts
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
