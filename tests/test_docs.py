@@ -6,6 +6,7 @@ import shlex
 import tomllib
 import warnings
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -102,8 +103,10 @@ def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
     Image.fromarray(digits.pixels[7, 0]).save("seven.png")
     names = {"pixels": digits.pixels[:3, 0]}
     examples = re.findall(r"^```(python|sh)\n(.*?)^```$", SERVING, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in examples] == ["sh", "sh", "python", "python", "sh"]
+    assert [language for language, _ in examples] == ["sh", "sh", "python", "python", "sh", "python", "sh"]
     for language, code in examples:
+        if "import cv2" in code and find_spec("cv2") is None:
+            continue
         if language == "sh":
             for line in code.splitlines():
                 app(shlex.split(line, comments=True)[1:], standalone_mode=False)

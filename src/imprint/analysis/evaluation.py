@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
+from imprint.analysis.orientation import POOR, find_better_orientation
 from imprint.core.errors import UsageError
 from imprint.core.metrics import difference_interval, mcnemar
 from imprint.core.scores import Score, score
@@ -34,7 +35,8 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     Returns
     -------
     Score
-        Accuracy with its 95 % interval, baseline, log loss, calibration error and confusion.
+        Accuracy with its 95 % interval, baseline, log loss, calibration error and confusion. Where accuracy is below
+        0.8, 200 of the images are also tried turned, mirrored and inverted; `notes` say so if one of that fits better.
 
     Raises
     ------
@@ -55,7 +57,9 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     ready = model.ready(images, part)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)
-    return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    result = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    better = find_better_orientation(model, ready) if result.accuracy < POOR else None
+    return result if better is None else replace(result, notes=(str(better),))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from imprint.cli.options import (
 )
 from imprint.core.errors import UsageError
 from imprint.core.progress import say
+
+if TYPE_CHECKING:
+    from imprint.data.quality import Finding
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -114,9 +117,15 @@ def check(
     label: Label = None,
     group: Group = None,
     classes: Classes = None,
+    read_by: Annotated[
+        Path | None,
+        typer.Option("--as", metavar="MODEL", help="Try whether a model reads the images better turned or inverted."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
+    from dataclasses import replace
+
     from imprint.analysis.doctor import check as examine
     from imprint.data.load import load, parts
     from imprint.preprocessing.input_spec import InputSpec
@@ -127,7 +136,10 @@ def check(
     form = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
     others = [load(data, part=part, spec=form, label=label, allow_bad=1.0) for part in parts(data)[1:]]
     others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]
+    turned = None if read_by is None else _orientation(data, read_by)
     findings = examine(images, against=others, labels=labels, seed=seed, device=device)
+    if turned is not None:
+        findings = replace(findings, findings=(turned, *findings.findings))
     if as_json:
         print_json(findings.to_dict())
     else:
@@ -145,6 +157,17 @@ def check(
         say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} images to {fix}")
     if strict and findings.findings:
         raise typer.Exit(1)
+
+
+def _orientation(data: str, path: Path) -> Finding | None:
+    """Find whether a model reads the data better turned, mirrored or inverted."""
+    from imprint.analysis.orientation import find_better_orientation
+    from imprint.data.quality import Finding
+
+    model = read_model(path)
+    images = model.ready(data)
+    better = find_better_orientation(model, images)
+    return None if better is None else Finding("orientation", (images.name,), str(better), better.accuracy)
 
 
 def cache(

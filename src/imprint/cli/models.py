@@ -84,6 +84,8 @@ def evaluate(
         print_json(facts)
     else:
         print(text)
+    for note in result.notes:
+        say(note)
 
 
 def predict(
@@ -210,6 +212,9 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Only operators that OpenCV, onnxruntime-web and TensorRT have.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
@@ -219,7 +224,10 @@ def export(
     from imprint.models.onnx.exporting import export as write
 
     path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
-    done = write(load_classifier(model, device="cpu"), path, data, int8=int8)
+    classifier = load_classifier(model, device="cpu")
+    done = write(classifier, path, data, int8=int8, plain=plain)
+    if plain and classifier.recipe.tta != "none" and classifier.tta_below > 0:
+        say("plain: test-time augmentation is computed for every image, not only for those that need it")
     if as_json:
         facts = asdict(done)
         facts["pictures"] = facts.pop("proved_on")  # keys that others build on stay as they were

@@ -68,6 +68,8 @@ class Score:
         Unweighted mean of the classes' recall.
     method : {"held-out", "leave-one-out", "cross-validated"}, default="held-out"
         Which images were scored: some that training never saw, or all of them, each by a model that had not seen it.
+    notes : tuple of str, default=()
+        What else was noticed: images that the model reads much better turned, mirrored or inverted.
 
     Examples
     --------
@@ -91,6 +93,7 @@ class Score:
     unsure: dict[str, float | None]
     balanced_accuracy: float
     method: str = "held-out"
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         low, high = self.interval
