@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imprint.cli.options import AsJson, Data, Group, print_json, read_model, writable
 from imprint.core.progress import say
+
+if TYPE_CHECKING:
+    from imprint.data.images import LabelledImages
+    from imprint.data.quality import Findings
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -88,20 +92,31 @@ def check(
     ] = None,
     fix: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.csv", callback=writable, help="Write the data without what was found, for train."),
+        typer.Option(
+            metavar="OUT.csv",
+            callback=writable,
+            help="Write the data for train, without copies, leaks and blank images.",
+        ),
     ] = None,
-    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
-    seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
+    fix_labels: Annotated[
+        bool, typer.Option("--fix-labels", help="With --fix: leave out images that are probably mislabelled too.")
+    ] = False,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the networks that judge labels.")] = 7,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     group: Group = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
     from imprint.analysis.doctor import check as examine
+    from imprint.core.errors import UsageError
     from imprint.data.load import load, parts
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
+    if fix_labels and (fix is None or not labels):
+        cause = "it leaves wrongly labelled images out of the list that --fix writes, and needs them found"
+        raise UsageError("--fix-labels", "check", cause, "Give --fix OUT.csv, and not --no-labels.")
     images = load(data, group=group, allow_bad=1.0)
     form = InputSpec.from_shape(images.shape)
     others = [load(data, part=part, spec=form, allow_bad=1.0) for part in parts(data)[1:]]
@@ -119,11 +134,24 @@ def check(
         write_page(findings, [images, *others], save)
         say(f"wrote {save}")
     if fix is not None:
-        from imprint.analysis.doctor import write_cleaned
-
-        say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} images to {fix}")
+        _write_fixed(images, findings, fix, fix_labels)
     if strict and findings.findings:
         raise typer.Exit(1)
+
+
+def _write_fixed(images: LabelledImages, findings: Findings, path: Path, labels: bool) -> None:
+    """Write the cleaned list, and say what it leaves out and why."""
+    from imprint.analysis.doctor import write_cleaned
+    from imprint.data.quality import KINDS
+
+    counts = write_cleaned(images, findings, path, labels)
+    say(f"wrote {counts.pop(''):,} of {len(images):,} images to {path}")
+    unreadable = len(findings.of("unreadable"))
+    left_out = ({"unreadable": unreadable} if unreadable else {}) | counts
+    if left_out:
+        say("left out: " + ", ".join(f"{count:,} {KINDS[kind]}" for kind, count in left_out.items()))
+    if (found := len(findings.of("label"))) and not labels:
+        say(f"kept: {found:,} {KINDS['label']}; look at them, or leave them out with --fix-labels")
 
 
 def cache(
