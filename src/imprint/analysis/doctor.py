@@ -12,6 +12,7 @@ from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
 from imprint.analysis.label_errors import find_label_errors
+from imprint.analysis.label_noise import MIN_WRONG
 from imprint.core.errors import UsageError
 from imprint.core.files import written_whole
 from imprint.core.progress import say, shown
@@ -168,7 +169,8 @@ def reasons_to_drop(images: LabelledImages, findings: Findings, labels: bool = F
     """Name for each image the kind of finding for which a cleaned list leaves it out; "" where it is kept.
 
     Left out are images that leak or have one colour; all but the first of copies, all of copies with different labels;
-    classes that a program made, such as .ipynb_checkpoints; and, with `labels`, those that are probably mislabelled.
+    classes that a program made, such as .ipynb_checkpoints; and, with `labels`, those whose own label is more
+    probably wrong than right.
     """
     reasons = np.full(len(images), "", dtype=f"<U{max(map(len, KINDS))}")
     for finding in findings.findings:
@@ -177,7 +179,9 @@ def reasons_to_drop(images: LabelledImages, findings: Findings, labels: bool = F
             own = own if _is_contradiction(images, finding) else own[1:]
         elif finding.kind == "name" and not finding.suggested:
             own = np.flatnonzero(np.isin(np.array(images.class_names)[images.labels], finding.where))
-        elif finding.kind not in (*REMOVED, *(["label"] if labels else [])):
+        elif finding.kind == "label":
+            own = own if labels and finding.score > MIN_WRONG else own[:0]
+        elif finding.kind not in REMOVED:
             continue
         reasons[own[reasons[own] == ""]] = finding.kind
     return reasons

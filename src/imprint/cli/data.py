@@ -150,8 +150,9 @@ def _write_fixed(images: LabelledImages, findings: Findings, path: Path, labels:
     left_out = ({"unreadable": unreadable} if unreadable else {}) | counts
     if left_out:
         say("left out: " + ", ".join(f"{count:,} {KINDS[kind]}" for kind, count in left_out.items()))
-    if (found := len(findings.of("label"))) and not labels:
-        say(f"kept: {found:,} {KINDS['label']}; look at them, or leave them out with --fix-labels")
+    if kept := len(findings.of("label")) - counts.get("label", 0):
+        hint = "too uncertain to leave out unseen" if labels else "look at them, or leave them out with --fix-labels"
+        say(f"kept: {kept:,} {KINDS['label']}; {hint}")
 
 
 def cache(

@@ -102,7 +102,7 @@ class Findings:
     findings : tuple of Finding
         Sorted by kind, unreadable images first; the worst of each kind first.
     notes : tuple of str, default=()
-        Checks that could not be made, and why.
+        How far the list of wrong labels can be trusted; checks that could not be made, and why.
 
     Examples
     --------
