@@ -20,13 +20,13 @@ def test_predict_repeats_what_train_wrote(lesson, digits_csv, tmp_path):
 def test_predict_json(lesson, digits_csv):
     content = json.loads(run_imprint("predict", "runs/0001-tutorial", "test.csv", "--json", cwd=digits_csv).stdout)
     assert len(content["predictions"]) == 100
-    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure"}
+    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure", "why"}
     assert content["predictions"][4]["source"] == 5
 
 
 def test_predict_other_data_gives_all_facts(model_file, tmp_path):
     lines = run_imprint("predict", model_file, "digits", cwd=tmp_path).stdout.splitlines()
-    assert lines[0] == "source,label,confidence,unsure"
+    assert lines[0] == "source,label,confidence,unsure,why"
     assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
     assert len(lines) == 1798
 
@@ -78,7 +78,7 @@ def test_explain(lesson, digits_csv, digits, tmp_path):
     assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
     Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
     lines = run_imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
-    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure: (strange|low confidence))?\)", lines[0])
     assert lines[1] == "why.png"
     with Image.open(tmp_path / "why.png") as image:
         assert image.width == 1350

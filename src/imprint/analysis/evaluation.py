@@ -55,7 +55,7 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     ready = model.ready(images, part)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)
-    return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    return score(predictions.probabilities, labels, model.class_names, predictions.why)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,12 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    trust: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Share of the sure answers that must be right, 0.95 if left out; 0 for any."
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
     ] = 1,
@@ -60,7 +66,8 @@ def train(
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
 
-    fields: dict[str, Any] = parse_settings(settings or []) | ({} if seed is None else {"seed": seed})
+    named = {"seed": seed, "trust": trust}
+    fields: dict[str, Any] = parse_settings(settings or []) | {k: v for k, v in named.items() if v is not None}
     options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
     validation_given, folder = share_or_data(validation), run or True
     if seeds == 1:
