@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -121,3 +122,10 @@ def test_summary(lesson, digits_csv):
     content = json.loads(run_imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
     assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
     assert len(content["layers"]) == 8
+
+
+def test_a_model_that_is_never_sure_says_so(model, digits_csv, tmp_path):
+    replace(model, unsure_below=2.0).save(tmp_path / "m.safetensors")
+    done = run_imprint("predict", "m.safetensors", digits_csv / "labelled.csv", "--json", cwd=tmp_path)
+    assert "every answer is unsure" in done.stderr
+    assert {one["why"] for one in json.loads(done.stdout)["predictions"]} <= {"strange", "low confidence"}
