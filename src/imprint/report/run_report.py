@@ -160,7 +160,7 @@ def _limit_text(record: RunRecord) -> str:
 
 def _unsure_about(labelled: LabelledPredictions) -> str:
     share = percent(float(labelled.unsure.mean()), len(labelled))
-    return f"unsure of {share}" + (f": {labelled.causes}" if labelled.unsure.any() else "")
+    return f"unsure of {share}: {labelled.causes}"
 
 
 def _tiles(

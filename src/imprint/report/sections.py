@@ -135,8 +135,8 @@ def _unsure_text(labelled: LabelledPredictions) -> str:
     if not sure.any():
         return f"It was unsure of every image ({labelled.causes})."
     share, accuracy = (percent(float(part.mean()), len(labelled)) for part in (labelled.unsure, labelled.correct[sure]))
-    causes = f" ({labelled.causes})" if labelled.unsure.any() else ""
-    return f"It was unsure of {share} of the images{causes}; of the others it classified {accuracy} correctly."
+    of_others = f"of the others it classified {accuracy} correctly"
+    return f"It was unsure of {share} of the images ({labelled.causes}); {of_others}."
 
 
 def _commonest_mistake(labelled: LabelledPredictions) -> str:
