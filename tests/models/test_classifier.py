@@ -56,7 +56,7 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
     sizes = {"channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
-    assert facts["input_spec"] == sizes | {"mean": [0.0], "std": [1.0], "version": 1}
+    assert facts["input_spec"] == sizes | {"mean": [0.0], "std": [1.0], "version": 2, "pixel_range": None, "background": None}
     assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
     assert facts["recipe"]["name"] == "quick"
 
@@ -109,7 +109,7 @@ DAMAGES = {
     "an older version": lambda path, content: save_file({"w": torch.ones(2)}, path, {"imprint": '{"format": 1}'}),
     "no limit of confidence": with_facts(lambda facts: facts.pop("unsure_below")),
     "a limit of confidence in words": with_facts(lambda facts: facts.update(unsure_below="low")),
-    "another input contract": with_facts(lambda facts: facts["input_spec"].update(version=2)),
+    "another input contract": with_facts(lambda facts: facts["input_spec"].update(version=3)),
     "an input contract without a version": with_facts(lambda facts: facts["input_spec"].pop("version")),
     "a standard deviation of 0": with_facts(lambda facts: facts["input_spec"].update(std=[0.0])),
     "a mean of two channels": with_facts(lambda facts: facts["input_spec"].update(mean=[0.5, 0.5])),

@@ -127,7 +127,8 @@ class Run:
         dict
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
             `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing),
-            `unsure` (shares of the validation images), `trust` (the limit of confidence), and `result` with test images.
+            `unsure` (shares of the validation images), `trust` (the limit of confidence), and `result` with test
+            images.
 
         Examples
         --------
