@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -14,6 +13,7 @@ from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
+from imprint.data.readers.memory import Data as Data
 
 if TYPE_CHECKING:
     from imprint.data.decoding.image_list import ImageList
@@ -26,8 +26,6 @@ ACCEPTED = (
     "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
     "or a .zip of these, or the bundled set: digits."
 )
-
-Data = str | PathLike[str] | bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
 
 
 def load(
@@ -103,7 +101,7 @@ def _read(
     data: Data, part: str | None, spec: InputSpec | None, side: int, group: str | None, allow_bad: float
 ) -> LabelledImages:
     """Find the reader and let it read; decode image files."""
-    found = _find(data, part, group)
+    found = _find(data, part, group, spec)
     if not isinstance(found, LabelledImages):
         from imprint.data.decoding.image_list import read_images, with_groups
 
@@ -132,9 +130,10 @@ def parts(data: Data) -> tuple[str, ...]:
         return ()
     path = Path(data)
     if path.is_dir():
+        from imprint.data.readers.arrays import array_parts, is_array_folder
         from imprint.data.readers.folder import folder_parts
 
-        return folder_parts(path)
+        return array_parts(path) if is_array_folder(path) else folder_parts(path)
     if path.suffix.lower() == ".npz" and path.is_file():
         from imprint.data.readers.arrays import array_parts
 
@@ -146,10 +145,12 @@ def parts(data: Data) -> tuple[str, ...]:
     return ()
 
 
-def _find(data: Data, part: str | None, group: str | None) -> ImageList | LabelledImages:
+def _find(data: Data, part: str | None, group: str | None, spec: InputSpec | None = None) -> ImageList | LabelledImages:
     """Choose the reader: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
-        return _undivided(_from_memory(data), part)
+        from imprint.data.readers.memory import read_memory
+
+        return _undivided(read_memory(data, spec), part)
     if data == "digits":
         return _undivided(_bundled_digits(), part)
     if data == "":  # from an unset shell variable; Path("") would be the working directory
@@ -158,44 +159,22 @@ def _find(data: Data, part: str | None, group: str | None) -> ImageList | Labell
         raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
     path = Path(data)
     if path.is_dir():
+        from imprint.data.readers.arrays import is_array_folder, read_array_folder
         from imprint.data.readers.folder import list_folder
 
-        return list_folder(path, part)
+        return read_array_folder(path, part, spec) if is_array_folder(path) else list_folder(path, part)
     if path.exists() and not path.is_file():
         raise DataError("data", path.name, "it is a pipe or a device, no file", ACCEPTED)
     name = path.name.lower()
     if name.endswith((".npz", ".npy")):
         from imprint.data.readers.arrays import read_arrays
 
-        return read_arrays(path, part, group)
+        return read_arrays(path, part, group, spec)
     if name.endswith(".zip"):
         from imprint.data.readers.archive import read_archive
 
-        return read_archive(path, part, group, lambda file: _find(file, part, group))
+        return read_archive(path, part, group, lambda file: _find(file, part, group, spec))
     return _undivided(_find_file(path, group), part)
-
-
-def _from_memory(data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray) -> ImageList | LabelledImages:
-    """Read what is given in memory: images as an array, as bytes, or a list of files."""
-    if isinstance(data, np.ndarray):
-        from imprint.data.readers.arrays import array_images
-
-        return array_images(data)
-    given = [data] if isinstance(data, bytes) else data
-    if isinstance(given, Sequence):
-        paths: list[Path | str] = [Path(one) for one in given if isinstance(one, str | PathLike)]
-        contents = [one for one in given if isinstance(one, bytes)]
-        if len(paths) == len(given):
-            from imprint.data.readers.folder import list_files
-
-            return list_files(paths, f"{len(paths)} files")
-        if len(contents) == len(given):
-            from imprint.data.decoding.image_list import ImageList
-
-            sources = [f"bytes#{i}" for i in range(1, len(contents) + 1)]
-            return ImageList("bytes", sources, contents.__getitem__, [])
-    cause = f"type {type(data).__name__} is neither path nor image, or holds what is neither"
-    raise DataError("data", "load", cause, "Give a path or a list of paths, an image's bytes, or a NumPy array.")
 
 
 def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
@@ -230,15 +209,13 @@ def _undivided(found: ImageList | LabelledImages, part: str | None) -> ImageList
 
 def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
     """Bring images from a table or an array into a model's form; those in that form already stay untouched."""
-    from imprint.preprocessing.input_spec import fit
+    from imprint.preprocessing.input_spec import fit_all
 
-    if images.shape == (spec.channels, *spec.image_size) or images.from_pixel_table:
+    scaled = images.shape[1:] != spec.image_size
+    if images.from_pixel_table and images.shape != (spec.channels, *spec.image_size):
         return images  # the model's own check reports a table of another size
-    pixels = np.empty((len(images), spec.channels, *spec.image_size), dtype=np.uint8)
-    for i, image in enumerate(images.pixels):
-        pixels[i] = fit(image.transpose(1, 2, 0), spec)
-    sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy()
-    return replace(images, pixels=pixels, sizes=sizes)
+    sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy() if scaled else None
+    return replace(images, pixels=fit_all(images.pixels, spec), sizes=sizes)
 
 
 def _bundled_digits() -> LabelledImages:

@@ -17,13 +17,16 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
-from imprint.data.readers.arrays import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.data.load import load
+from imprint.data.readers.arrays import Range, Shape, as_rows, range_like, settle_range, settle_shape, to_pixels
+from imprint.data.readers.memory import Data, holds_files, without_tensors
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import broken
+from imprint.preprocessing.input_spec import fit_all
 from imprint.recipes import Recipe, RecipeFields, parse_settings
 from imprint.runs.training import train
 
@@ -149,7 +152,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels[:, 0], digits.labels).image_shape_
         (8, 8)
         """
-        rows, given_shape = as_rows(X, "X")
+        if holds_files(X):
+            X = load(cast(Data, X), allow_bad=0).pixels.transpose(0, 2, 3, 1)  # noqa: N806
+        rows, given_shape = as_rows(without_tensors(X), "X")
         with _one_line("X or y"):
             rows, y = validate_data(self, rows, y)
             check_classification_targets(y)
@@ -159,7 +164,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise DataError("labels", "y", "there is only one class", "Give images of two classes at least.")
         names = tuple(map(class_name, self.classes_.tolist()))
-        images = self._images(rows, labels.astype(np.int64), names)
+        images = self._images(rows, self.image_shape_, self.pixel_range_, labels.astype(np.int64), names)
         run = train(images, self.recipe, device=self.device, verbose=self.verbose, **self._fields())
         self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
         return self
@@ -221,14 +226,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (2, 10)
         """
         check_is_fitted(self)
-        rows, given_shape = as_rows(X, "X")
+        if isinstance(X, LabelledImages):
+            return self.model_.predict_proba(X)
+        spec = self.model_.spec
+        if holds_files(X):
+            return self.model_.predict_proba(load(cast(Data, X), spec=spec, allow_bad=0))
+        rows, given_shape = as_rows(without_tensors(X), "X", spec)
         with _one_line("X"):
-            rows = validate_data(self, rows, reset=False)
-        if given_shape not in (None, self.image_shape_):
-            cause = f"the classifier was fitted with {self.image_shape_}"
-            raise DataError(f"images of {given_shape}", "X", cause, "Give images of that shape.")
-        refuse_another_scale(rows, self.pixel_range_)
-        return self.model_.predict_proba(self._images(rows))
+            fitted_shape = given_shape in (None, self.image_shape_)
+            rows = validate_data(self, rows, reset=False) if fitted_shape else check_array(rows)
+        images = self._images(rows, given_shape or self.image_shape_, range_like(rows, self.pixel_range_))
+        return self.model_.predict_proba(replace(images, pixels=fit_all(images.pixels, spec)))
 
     def save(self, path: str | Path) -> None:
         """Write the fitted classifier to a model file, which the command line and `Classifier.load` read too.
@@ -298,9 +306,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classifier
 
     def _images(
-        self, rows: ndarray, labels: ndarray | None = None, class_names: tuple[str, ...] = ()
+        self,
+        rows: ndarray,
+        shape: Shape,
+        pixel_range: Range,
+        labels: ndarray | None = None,
+        class_names: tuple[str, ...] = (),
     ) -> LabelledImages:
-        pixels = to_pixels(rows, self.image_shape_, self.pixel_range_)
+        pixels = to_pixels(rows, shape, pixel_range)
         return LabelledImages(pixels, labels, class_names, np.arange(1, len(pixels) + 1), "X")
 
     def _fields(self) -> RecipeFields:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
+from threading import Lock
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,6 +36,7 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+LOADING = Lock()  # one PIL image may be given to several threads
 SWAP_SIDES = {TRANSPOSES[orientation] for orientation in (5, 6, 7, 8)}
 
 
@@ -50,8 +52,8 @@ class Decoded:
     note: str
 
 
-def decode(source: ImageSource, *, shorter: int = 0) -> Decoded:
-    """Decode an image as a person would see it; raises DataError when it is no image, damaged or over 100 megapixels.
+def decode(source: ImageSource | Image.Image, *, shorter: int = 0) -> Decoded:
+    """Decode a file or PIL image as a person would see it; raises DataError when damaged, none or over 100 megapixels.
 
     Upright by its EXIF; 16 bits scaled to 8; palettes, CMYK and YCCK as RGB; transparent parts on white; an animation's
     first frame. With `shorter`, a JPEG is decoded at 1/2, 1/4 or 1/8 if its shorter side keeps so many pixels.
@@ -68,17 +70,19 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def decode_in_thread(source: ImageSource, *, shorter: int = 0) -> Decoded:
+def decode_in_thread(source: ImageSource | Image.Image, *, shorter: int = 0) -> Decoded:
     """Do as `decode`, but without its own `without_warnings`: the caller puts one around all threads."""
-    content = read_content(source)
+    given = source if isinstance(source, Image.Image) else None  # which its owner keeps: neither closed nor drafted
+    content = b"" if isinstance(source, Image.Image) else read_content(source)
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with nullcontext(given) if given else Image.open(BytesIO(content), formats=FORMATS) as image:
             size = _checked_size(image, source)
             if content.startswith(PNG_START):
                 _check_png(content, source)
-            if shorter and isinstance(image, JpegImageFile) and min(size) >= 2 * shorter:
+            if shorter and not given and isinstance(image, JpegImageFile) and min(size) >= 2 * shorter:
                 image.draft(None, (shorter, shorter))
-            image.load()
+            with LOADING if given else nullcontext():
+                image.load()
             transpose = _exif_transpose(image)
             pixels, note = eight_bits(image, source)
             if image.format in ANIMATED and getattr(image, "is_animated", False):
@@ -94,12 +98,16 @@ def decode_in_thread(source: ImageSource, *, shorter: int = 0) -> Decoded:
     return Decoded(pixels, size, note)
 
 
-def read_header(source: ImageSource) -> tuple[tuple[int, int], bool]:
+def read_header(source: ImageSource | Image.Image) -> tuple[tuple[int, int], bool]:
     """Read an image's upright height and width, and whether its mode is grey, without decoding it."""
     try:
-        if not isinstance(source, bytes):
-            check_regular(source)
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        if isinstance(source, Image.Image):
+            opened: AbstractContextManager[Image.Image] = nullcontext(source)
+        else:
+            if not isinstance(source, bytes):
+                check_regular(source)
+            opened = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        with opened as image:
             height, width = _checked_size(image, source)
             swapped = image.format != "TIFF" and _exif_transpose(image) in SWAP_SIDES
             return (width, height) if swapped else (height, width), image.mode[0] in "1LI"
@@ -119,7 +127,7 @@ def is_image(source: ImageSource) -> bool:
     return True
 
 
-def eight_bits(image: Image.Image, source: ImageSource) -> tuple[UInt8[ndarray, "h w c"], str]:
+def eight_bits(image: Image.Image, source: ImageSource | Image.Image) -> tuple[UInt8[ndarray, "h w c"], str]:
     """Convert a loaded image of any mode to 1 or 3 channels of 8 bits; raises DataError when no number means white.
 
     The text says what was decided on the way, and is empty where nothing was.
@@ -159,7 +167,7 @@ def _on_white(image: Image.Image) -> tuple[UInt8[ndarray, "h w c"], str]:
     return (pixels[..., :1] if grey else pixels), note
 
 
-def _checked_size(image: Image.Image, source: ImageSource) -> tuple[int, int]:
+def _checked_size(image: Image.Image, source: ImageSource | Image.Image) -> tuple[int, int]:
     width, height = image.size
     if width * height > MAX_PIXELS:
         cause = f"{width:,}×{height:,} pixels are more than the {MAX_PIXELS // 10**6} million that are decoded"
@@ -167,7 +175,7 @@ def _checked_size(image: Image.Image, source: ImageSource) -> tuple[int, int]:
     return height, width
 
 
-def _check_png(content: bytes, source: ImageSource) -> None:
+def _check_png(content: bytes, source: ImageSource | Image.Image) -> None:
     """Compare the checksum of every chunk; Pillow skips those of the chunks that hold the pixels."""
     position = len(PNG_START)
     while True:

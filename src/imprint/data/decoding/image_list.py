@@ -19,6 +19,7 @@ import numpy as np
 import PIL
 from jaxtyping import Shaped, UInt8
 from numpy import ndarray
+from PIL import Image
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.progress import say, track
@@ -48,7 +49,7 @@ class ImageList:
 
     name: str
     sources: Sequence[str]
-    open: Callable[[int], ImageSource]
+    open: Callable[[int], ImageSource | Image.Image]
     files: Sequence[Path | str]
     labels: Sequence[str] | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
@@ -260,7 +261,11 @@ def block_ranges(total: int, form: InputSpec) -> list[range]:
 
 
 def decode_blocks(
-    open_at: Callable[[int], ImageSource], blocks: Sequence[range], form: InputSpec, *, must_be_grey: bool = False
+    open_at: Callable[[int], ImageSource | Image.Image],
+    blocks: Sequence[range],
+    form: InputSpec,
+    *,
+    must_be_grey: bool = False,
 ) -> Iterator[Block]:
     """Decode blocks in order, on all cores (tiny images on one), with few of them waiting in memory.
 
@@ -286,7 +291,7 @@ def is_grey(pixels: UInt8[ndarray, "h w c"]) -> bool:
     return pixels.shape[-1] == 1 or bool((pixels[..., :1] == pixels[..., 1:]).all())
 
 
-def _thread_count(open_at: Callable[[int], ImageSource], blocks: Sequence[range]) -> int:
+def _thread_count(open_at: Callable[[int], ImageSource | Image.Image], blocks: Sequence[range]) -> int:
     """Count the threads that are worth it, by the headers of at most ten images.
 
     Tiny images are mostly work for Python, which only one thread can do at a time: two took twice the time of one.
@@ -299,7 +304,7 @@ def _thread_count(open_at: Callable[[int], ImageSource], blocks: Sequence[range]
 
 
 def _decode_block(
-    open_at: Callable[[int], ImageSource], form: InputSpec, must_be_grey: bool, positions: range
+    open_at: Callable[[int], ImageSource | Image.Image], form: InputSpec, must_be_grey: bool, positions: range
 ) -> Block:
     """Decode a block, in a thread: Pillow lets others run while it decodes and scales."""
     pixels = np.empty((len(positions), form.channels, *form.image_size), dtype=np.uint8)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from imprint.core.errors import DataError
 from imprint.data.decoding.content import GZIP_START, ImageSource, gunzip, to_utf8
 from imprint.data.decoding.image_list import ImageList
@@ -114,7 +116,10 @@ def _select(values: list[str] | None, rows: list[int]) -> list[str] | None:
     return None if values is None else [values[i] for i in rows]
 
 
-def _at(open_at: Callable[[int], ImageSource], positions: list[int]) -> Callable[[int], ImageSource]:
+Opener = Callable[[int], ImageSource | Image.Image]
+
+
+def _at(open_at: Opener, positions: list[int]) -> Opener:
     return lambda i: open_at(positions[i])
 
 
