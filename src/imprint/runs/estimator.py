@@ -39,8 +39,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     `X` is an array of images, n × height × width, or with 1 or 3 channels last or first; or rows of pixels as
     scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to 255. Any other numbers are
-    scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped. Labels are numbers or text, and predictions
-    are of the same type.
+    scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped. Tensors are taken as arrays. `X` may also be
+    whatever else `load` takes, such as paths or PIL images; none of these may be unreadable. Labels are numbers or
+    text, and predictions are of the same type.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels)
+        X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels), or list of images
             Images.
         y : array, shape (n,)
             A label for each, numbers or text, of two classes at least.
@@ -174,8 +175,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array
-            Images of the size that the classifier was fitted with, as rows or not.
+        X : array, or what `load` takes
+            Rows as wide as those that the classifier was fitted with, or images, which are brought into the form of
+            those. Numbers from 0 to 1 and from 0 to 255 do for each other.
 
         Returns
         -------
@@ -185,7 +187,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the images have another size or range of pixels.
+            When rows have another width, pixels another range, or an image cannot be read.
 
         Examples
         --------
@@ -204,8 +206,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array
-            Images of the size that the classifier was fitted with, as rows or not.
+        X : array, or what `load` takes
+            Rows as wide as those that the classifier was fitted with, or images, which are brought into the form of
+            those. Numbers from 0 to 1 and from 0 to 255 do for each other.
 
         Returns
         -------
@@ -215,7 +218,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the images have another size or range of pixels.
+            When rows have another width, pixels another range, or an image cannot be read.
 
         Examples
         --------

@@ -132,21 +132,21 @@ def as_stack(array: ndarray, where: str, spec: InputSpec | None = None, *, sever
     if array.ndim == 2 and array.size:
         shape = None if array.shape == size and not several else _row_shape(array, where, spec, several)
         return array[None] if shape is None else array.reshape(len(array), *shape)
-    if array.ndim == 3 and not several and array.shape[1:] != size:
-        return array[None] if array.shape[2] in (1, 3, 4) or _has_channels_first(array, where, spec) else array
-    if array.ndim == 3 and spec is not None and spec.channels > 1 and len(array) in (3, 4) and not several:
-        return array[None]
+    if array.ndim == 3 and not several:
+        has_channels_last = array.shape[2] in (1, 3, 4) and array.shape[1:] != size
+        return array[None] if has_channels_last or _has_channels_first(array, where, spec) else array
     return array
 
 
 def _has_channels_first(array: ndarray, where: str, spec: InputSpec | None) -> bool:
-    """Tell one image of 3 or 4 channels, first, from so many grey ones."""
-    if len(array) not in (3, 4):
-        return False
-    if spec is None:
+    """Tell one image with channels first from as many grey ones."""
+    colour = spec is not None and spec.channels > 1
+    if colour and len(array) == 3:
+        return True
+    if (spec is None and len(array) == 3) or (colour and len(array) == 4):
         cause = f"it may be one image with channels first, or {len(array)} grey ones"
         raise DataError(f"shape {array.shape}", where, cause, "Give array[None] for one, array[:, None] for grey ones.")
-    return spec.channels > 1
+    return False
 
 
 def _row_shape(array: ndarray, where: str, spec: InputSpec | None, several: bool) -> Shape | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy import ndarray
@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 # What needs Pillow is imported where it is used: `load` takes the type from here, and a CSV of pixels needs none.
 
 ACCEPTED = "Give paths, PIL images, the bytes of image files, open binary files, or numbers as an array or a tensor."
-OneImage = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | PillowImage
+
+
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file opened in binary mode, an upload or a `BytesIO`."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most so many bytes."""
+        ...
+
+
+OneImage = str | PathLike[str] | bytes | bytearray | memoryview | OpenFile | PillowImage
 Data = OneImage | ArrayLike | Sequence[OneImage | ArrayLike]
 
 
@@ -43,8 +54,8 @@ def read_memory(data: object, spec: InputSpec | None = None) -> ImageList | Labe
         return list_files([Path(one) for one in given], f"{len(given)} files")
     images = [_image_source(one, i, spec) for i, one in enumerate(given, start=1)]
     sources = [_name(one, i) for i, one in enumerate(given, start=1)]
-    kinds = {source.partition("#")[0] for source in sources if "#" in source}
-    name = kinds.pop() if len(kinds) == 1 else f"{len(given)} images"
+    kinds = {"" if isinstance(one, str | PathLike) else _kind(one) for one in given}
+    name = (kinds.pop() if len(kinds) == 1 else "") or f"{len(given)} images"
     return ImageList(name, sources, images.__getitem__, [])
 
 
@@ -195,6 +206,10 @@ def _name(given: Any, number: int) -> str:
         from imprint.data.readers.folder import list_files
 
         return list_files([Path(given)], "").sources[0]
-    kinds = (("bytes", isinstance(given, bytes | bytearray | memoryview)), ("file", _is_open(given)))
-    kind = next((kind for kind, found in kinds if found), "image" if _is_pillow(given) else "array")
-    return f"{kind}#{number}"
+    return f"{_kind(given)}#{number}"
+
+
+def _kind(given: Any) -> str:
+    if isinstance(given, bytes | bytearray | memoryview):
+        return "bytes"
+    return "image" if _is_pillow(given) else "file" if _is_open(given) else "array"
