@@ -44,10 +44,10 @@ def load(
     data : str, path, or images in memory
         A folder of class folders, or of images without labels; an image, or a list of them; a ``.csv`` or ``.csv.gz``
         of pixels as in Kaggle's digit recogniser, or of ``path,label``; a ``.npz``, ``.npy``, ``.parquet`` or IDX file;
-        a folder of ``.npy`` files; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8 pixels (for a file of that
-        name write ``"./digits"``). In memory: a PIL image, the content of an image file, a file opened in binary mode,
-        or a list of these and of paths; or an array, a tensor or a table of numbers, as docs/data.md tells: one image,
-        several, or rows of pixels.
+        a folder of ``.npy`` files; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8
+        pixels (for a file of that name write ``"./digits"``). In memory: a PIL image, the content of an image file, a
+        file opened in binary mode, or a list of these and of paths; or an array, a tensor or a table of numbers, as
+        docs/data.md tells: one image, several, or rows of pixels.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
