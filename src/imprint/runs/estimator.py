@@ -154,7 +154,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (8, 8)
         """
         if holds_files(X):
-            X = load(cast(Data, X), allow_bad=0).pixels.transpose(0, 2, 3, 1)  # noqa: N806
+            X = load(cast(Data, X), allow_bad=0.0).pixels.transpose(0, 2, 3, 1)  # noqa: N806
         rows, given_shape = as_rows(without_tensors(X), "X")
         with _one_line("X or y"):
             rows, y = validate_data(self, rows, y)
@@ -233,7 +233,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return self.model_.predict_proba(X)
         spec = self.model_.spec
         if holds_files(X):
-            return self.model_.predict_proba(load(cast(Data, X), spec=spec, allow_bad=0))
+            return self.model_.predict_proba(load(cast(Data, X), spec=spec, allow_bad=0.0))
         rows, given_shape = as_rows(without_tensors(X), "X", spec)
         with _one_line("X"):
             fitted_shape = given_shape in (None, self.image_shape_)
