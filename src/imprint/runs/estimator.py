@@ -124,7 +124,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> ImageClassifier:  # noqa: N803
+    def fit(self, X: Data, y: ArrayLike) -> ImageClassifier:  # noqa: N803
         """Train on labelled images.
 
         Parameters
@@ -154,7 +154,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (8, 8)
         """
         if holds_files(X):
-            X = load(cast(Data, X), allow_bad=0.0).pixels.transpose(0, 2, 3, 1)  # noqa: N806
+            X = load(X, allow_bad=0.0).pixels.transpose(0, 2, 3, 1)  # noqa: N806
         rows, given_shape = as_rows(without_tensors(X), "X")
         with _one_line("X or y"):
             rows, y = validate_data(self, rows, y)
@@ -170,7 +170,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
         return self
 
-    def predict(self, X: ArrayLike) -> Shaped[ndarray, " n"]:  # noqa: N803
+    def predict(self, X: LabelledImages | Data) -> Shaped[ndarray, " n"]:  # noqa: N803
         """Predict each image's class.
 
         Parameters
@@ -201,7 +201,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         likeliest = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[likeliest])
 
-    def predict_proba(self, X: ArrayLike) -> Float32[ndarray, "n classes"]:  # noqa: N803
+    def predict_proba(self, X: LabelledImages | Data) -> Float32[ndarray, "n classes"]:  # noqa: N803
         """Predict each image's probability of each class.
 
         Parameters
@@ -233,7 +233,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return self.model_.predict_proba(X)
         spec = self.model_.spec
         if holds_files(X):
-            return self.model_.predict_proba(load(cast(Data, X), spec=spec, allow_bad=0.0))
+            return self.model_.predict_proba(load(X, spec=spec, allow_bad=0.0))
         rows, given_shape = as_rows(without_tensors(X), "X", spec)
         with _one_line("X"):
             fitted_shape = given_shape in (None, self.image_shape_)
