@@ -55,9 +55,8 @@ def read_arrays(
 ) -> LabelledImages:
     """Read a ``.npz`` or ``.npy`` of images, with labels, class names and groups where it has them.
 
-    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Images are as for
-    `as_stack`. Brightness is 0 to 255, 16 bits up to 65535, or floats from 0 to 1. Sources are the file's name and the
-    image's number from 1.
+    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Brightness is 0 to
+    255, 16 bits up to 65535, or floats from 0 to 1. Sources are the file's name and the image's number from 1.
     """
     arrays = _load(path, part)
     if "images" not in arrays:
@@ -120,11 +119,10 @@ def read_array_folder(root: Path, part: str | None = None, spec: InputSpec | Non
 
 
 def as_stack(array: ndarray, where: str, spec: InputSpec | None = None, *, several: bool = False) -> ndarray:
-    """Tell what an array of 2 to 4 dimensions holds, and give it as a stack: n × height × width, or with channels.
+    """Give a stack of images, a single image, or rows of pixels (channels last), as n × height × width (× channels).
 
-    It is a stack of images, a single one, or rows of pixels with channels last. What could be either is what the model
-    of `spec` takes; without one, rows are square images. `several` says that the first dimension counts images.
-    Raises DataError where nothing fits.
+    What could be either is what the model of `spec` takes; without one, rows are square images. `several` says that the
+    first dimension counts images. Raises DataError where nothing fits.
     """
     if array.dtype.kind not in "buif":
         raise DataError(f"type {array.dtype}", where, "pixels are numbers", "Give whole numbers from 0 to 255.")
