@@ -6,6 +6,7 @@ import re
 import numpy as np
 from PIL import Image
 
+import imprint
 from helpers import refused, run_imprint
 
 
@@ -29,6 +30,44 @@ def test_predict_other_data_gives_all_facts(model_file, tmp_path):
     assert lines[0] == "source,label,confidence,unsure"
     assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
     assert len(lines) == 1798
+
+
+def test_model_and_data_in_the_wrong_order_are_told(model_file, digits_csv):
+    for verb, *data in (["predict", "test.csv"], ["evaluate", "labelled.csv"], ["compare", "labelled.csv", model_file]):
+        line = refused(verb, *data, model_file, cwd=digits_csv)
+        assert f"it is no model, but {model_file} is. Swap the two" in line
+    assert "Did you mean labelled.csv?" in refused("evaluate", model_file, "labeled.csv", cwd=digits_csv)
+    assert f"Did you mean {model_file}?" in refused("predict", f"{model_file}s", "test.csv", cwd=digits_csv)
+    line = refused("evaluate", model_file, "labelled.csv", "--training", "train.csv", cwd=digits_csv)
+    assert "--training at imprint: it changes nothing without --clinic" in line
+
+
+def test_several_images_are_predicted(model_file, divided):
+    files = sorted(map(str, divided.glob("images/test/*/*.png")))[:3]
+    lines = run_imprint("predict", model_file, *files, cwd=divided).stdout.splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == files
+    for other, words in (
+        ("images", "each is the file of an image"),
+        ("a.csv", "each is the file"),
+        ("x.png", "no such"),
+    ):
+        assert words in refused("predict", model_file, files[0], other, cwd=divided)
+
+
+def test_a_gate_lets_only_the_better_model_through(model_file, digits, digits_csv, tmp_path):
+    poor = tmp_path / "poor.safetensors"
+    imprint.train(digits[:600], "quick", epochs=1, min_steps=1, verbose=False).model.save(poor)
+    data = digits_csv / "labelled.csv"
+    for first, second, better, no_worse in (
+        (poor, model_file, 0, 0),
+        (model_file, model_file, 1, 0),
+        (model_file, poor, 1, 1),
+    ):
+        compare = ["compare", first, second, data]
+        run_imprint(*compare, "--strict", cwd=tmp_path, status=better)
+        run_imprint(*compare, "--strict", "--no-worse", "--json", cwd=tmp_path, status=no_worse)
+        run_imprint(*compare, cwd=tmp_path)
+    assert "--no-worse at imprint: it changes nothing without --strict" in refused(*compare, "--no-worse", cwd=tmp_path)
 
 
 def test_a_former_result_survives_a_failure(model_file, tmp_path):

@@ -183,3 +183,12 @@ def test_many_classes_have_a_top_5_score():
     labels = generator.integers(12, size=200)
     result = score(probabilities, labels, tuple("abcdefghijkl"), np.zeros(200, bool))
     assert result.top_5 == sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=5)
+
+
+@pytest.mark.parametrize("count", [1, 19, 20])
+def test_no_single_figure_stands_in_front_of_a_score_from_nearly_nothing(count):
+    labels = np.arange(count) % 2
+    found = score(np.eye(2, dtype=np.float32)[labels], labels, ("a", "b"), np.zeros(count, dtype=bool))
+    for line in (str(found), str(estimate_accuracy(np.ones(count, dtype=bool)))):
+        assert line.startswith("too few to tell: ") == (count < 20)
+        assert line.split(" (")[0].count("1.0000") == (count == 20) + (not line.startswith("1.0000"))

@@ -162,6 +162,30 @@ def test_an_open_file_stays_where_it_was(predictor, digits):
     assert predictor.predict([file, b"no image", file]).sources.tolist() == ["file#1", "file#3"]
 
 
+def test_deep_and_transparent_images_in_memory_are_settled_as_files_are(tmp_path):
+    levels = np.linspace(300, 900, 40 * 30).reshape(40, 30).astype(np.uint16)
+    given = {"small": levels, "wide": np.repeat(levels * 4, 2, axis=1)}
+    for name, numbers in given.items():
+        Image.fromarray(numbers).save(tmp_path / f"{name}.png")
+    by_files = imprint.load(sorted(tmp_path.iterdir()))
+    assert by_files.pixel_range[1] > 3000
+    loaded = [Image.open(file) for file in sorted(tmp_path.iterdir())]
+    for image in loaded:
+        image.load()
+    for images in (list(given.values()), loaded):
+        found = imprint.load(images)
+        assert found.pixel_range == by_files.pixel_range
+        assert np.array_equal(found.pixels, by_files.pixels)
+    bytes_and_shares = [given["small"][:8, :8].astype(np.uint8), np.full((8, 8), 0.5)]
+    assert imprint.load(bytes_and_shares).pixels[1].tolist() == [[[128] * 8] * 8]
+    light = np.full((20, 20, 4), 250, dtype=np.uint8)
+    light[..., 3] = np.arange(20) * 13
+    for images in ([light, light[:10]], [Image.fromarray(light), Image.fromarray(light[:10])]):
+        assert imprint.load(images).background == 0
+    with pytest.raises(DataError, match="in colour images of several sizes"):
+        imprint.load([np.full((9, 9, 3), 999), np.full((8, 9, 3), 999)])
+
+
 def test_arrays_of_several_sizes(predictor, digits):
     large = digits.pixels[1, 0].repeat(5, axis=0).repeat(5, axis=1)
     both = predictor.predict_proba([digits.pixels[0, 0], large])
@@ -218,3 +242,67 @@ def test_bytes_are_read_as_images_by_load_too():
     Image.new("RGB", (30, 20), "red").save(content, "PNG")
     images = imprint.load([content.getvalue()] * 2)
     assert (len(images), images.shape, images.sources.tolist()) == (2, (3, 20, 30), ["bytes#1", "bytes#2"])
+
+
+@pytest.fixture(scope="module")
+def deep_folder(digits, tmp_path_factory):
+    """Digits of 12 bits in files of 16, in parts of which the test part is darker."""
+    root = tmp_path_factory.mktemp("deep")
+    for part, start, count, gain in (("train", 0, 300, 16), ("validation", 300, 60, 12), ("test", 360, 60, 8)):
+        for i in range(start, start + count):
+            file = root / part / digits.class_names[digits.labels[i]] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.pixels[i, 0].astype(np.uint16) * gain + 100).save(file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def deep_run(deep_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deep-run") / "run"
+    return imprint.train(deep_folder, "quick", epochs=1, min_steps=1, run=folder, verbose=False)
+
+
+def test_the_models_range_counts_for_files_arrays_and_parts_in_every_form_of_it(deep_folder, deep_run, tmp_path):
+    spec = deep_run.model.spec
+    assert spec.pixel_range == (100, 4180)
+    imprint.export(deep_run.model, tmp_path / "deep.onnx")
+    loaded, onnx = Classifier.load(deep_run.folder), OnnxClassifier.load(tmp_path / "deep.onnx")
+    assert loaded.spec == onnx.spec == spec
+    files = sorted((deep_folder / "test").rglob("*.png"))[:40]
+    numbers = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.savez(tmp_path / "deep.npz", images=numbers)
+    expected = deep_run.model.predict(files).probabilities
+    assert loaded.ready(files).pixels.max() == round((255 * 8) / 4080 * 255)
+    for predictor in (loaded, onnx):
+        for data in (files, tmp_path / "deep.npz", numbers, numbers.astype(np.int32), numbers.astype(np.float32)):
+            assert np.abs(predictor.predict(data).probabilities - expected).max() < 1e-4
+        assert np.abs(predictor.predict(files[3].read_bytes()).probabilities - expected[3]).max() < 1e-4
+
+
+def test_other_parts_get_the_range_of_training(deep_folder, deep_run):
+    from imprint.runs.read_run import read_run
+
+    spec = deep_run.model.spec
+    test = deep_run.model.ready(deep_folder, part="test")
+    assert test.pixel_range == spec.pixel_range
+    assert test.pixels.max() == round((255 * 8) / 4080 * 255)
+    record = read_run(deep_run.folder)
+    training, validation = record.read_images()
+    assert training.pixel_range == validation.pixel_range == spec.pixel_range
+    assert validation.pixels.max() == round((255 * 12) / 4080 * 255)
+    with pytest.raises(DataError, match=r"not those of the model. Load them with spec=model.spec"):
+        deep_run.model.predict(imprint.load(deep_folder, part="test"))
+
+
+def test_ink_on_transparency_is_read_whatever_its_colour(model, digits):
+    layers = np.zeros((3, 8, 8, 4), np.uint8)
+    layers[..., 3] = digits.pixels[0, 0]
+    layers[1, ..., :3], layers[2, ..., :3] = 255, (30, 60, 220)
+    for strokes in (layers, [drawn(one) for one in layers]):
+        assert model.predict(strokes).names == ["0", "0", "0"]
+
+
+def drawn(layers):
+    file = io.BytesIO()
+    Image.fromarray(layers).resize((160, 160), Image.Resampling.BICUBIC).save(file, "PNG")
+    return file.getvalue()

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
 
-from imprint import Classifier, DataError, ImageClassifier, ImprintError, LabelledImages, ModelFileError
+from imprint import Classifier, DataError, ImageClassifier, ImprintError, LabelledImages, ModelFileError, UsageError
 from imprint.recipes import RECIPES
 from imprint.runs.estimator import NOTE, EstimatorNote, class_name, read_note
 
@@ -171,6 +171,27 @@ def test_fitted_on_files(digits, tmp_path):
         by_files.fit(files, Y[:60])
     with pytest.raises(DataError, match=r"1 of 60 images .* web page"):
         by_files.predict(files)
+
+
+def test_fitted_on_deep_files_and_on_transparent_arrays(digits, tmp_path):
+    deep = digits.pixels[:60, 0].astype(np.uint16) * 8 + 900
+    for i, image in enumerate(deep):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    files, few = sorted(tmp_path.iterdir()), {"epochs": 1, "settings": ["min_steps=0"]}
+    classifier = ImageClassifier(**few).fit(files, Y[:60])
+    assert classifier.model_.spec.pixel_range == (900, 900 + 8 * 255)
+    expected = classifier.predict_proba(files)
+    assert np.array_equal(classifier.predict_proba(deep), expected)
+    assert np.array_equal(classifier.predict_proba(digits.pixels[:60]), expected)
+    with pytest.raises(UsageError, match="pixel_range"):
+        ImageClassifier(pixel_range=(0, 65535), **few).fit(files, Y[:60])
+    ink = np.stack([np.full_like(digits.pixels[:60, 0], 255)] * 3 + [digits.pixels[:60, 0]], axis=3)
+    classifier = ImageClassifier(**few).fit(ink, Y[:60])
+    assert classifier.model_.spec.background == 0
+    expected = classifier.predict_proba(digits.pixels[:60].repeat(3, axis=1))
+    for form in (ink, list(ink), ink.transpose(0, 3, 1, 2)):
+        assert np.array_equal(classifier.predict_proba(form), expected)
+    assert np.abs(classifier.predict_proba(ink[0]) - expected[:1]).max() < 1e-4
 
 
 def test_in_a_pipeline_and_a_search():

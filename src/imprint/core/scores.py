@@ -25,6 +25,7 @@ from imprint.core.metrics import (
     wilson_interval,
 )
 
+FEWEST_TO_TELL = 20  # images, for an accuracy to be claimed
 COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")  # of validation.csv, after where
 
 
@@ -67,12 +68,14 @@ class Score:
         Unweighted mean of the classes' recall.
     method : {"held-out", "leave-one-out", "cross-validated"}, default="held-out"
         Which images were scored: some that training never saw, or all of them, each by a model that had not seen it.
+    notes : tuple of str, default=()
+        What else was noticed: images that the model reads much better turned, mirrored or inverted.
 
     Examples
     --------
     >>> from imprint.core.scores import score
     >>> print(score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False])))
-    1.0000 (95 % interval 0.3424 to 1.0000; 2 images; always the commonest class: 0.5000)
+    too few to tell: 0.3424 to 1.0000 (95 % interval; 2 of 2 images right; always the commonest class: 0.5000)
     """
 
     images: int
@@ -90,15 +93,39 @@ class Score:
     unsure: dict[str, float | None]
     balanced_accuracy: float
     method: str = "held-out"
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         low, high = self.interval
         images = f"{self.images:,} image{'' if self.images == 1 else 's'}"
         how = "" if self.method == "held-out" else f", {self.method}"
+        if self.images < FEWEST_TO_TELL:
+            return (
+                f"too few to tell: {low:.4f} to {high:.4f} (95 % interval; {round(self.accuracy * self.images)} of "
+                f"{images} right{how}; always the commonest class: {self.baseline:.4f})"
+            )
         return (
             f"{self.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}; {images}{how}; "
             f"always the commonest class: {self.baseline:.4f})"
         )
+
+    @property
+    def better_than_guessing(self) -> bool:
+        """Whether the accuracy is above that of always predicting the commonest class, by more than chance.
+
+        Returns
+        -------
+        bool
+            True where the whole interval is above the baseline.
+
+        Examples
+        --------
+        >>> from imprint.core.scores import score
+        >>> perfect = np.eye(2, dtype=np.float32)
+        >>> score(perfect, np.array([0, 1]), ("a", "b"), np.array([False, False])).better_than_guessing
+        False
+        """
+        return self.interval[0] > self.baseline
 
     def facts(self) -> dict[str, Any]:
         """Give the figures that sum up a run, as plain JSON values.
@@ -210,6 +237,8 @@ class AccuracyEstimate:
             because += f", worth {self.effective:,.0f} unrelated ones since groups err together"
         if self.tries > 1:
             because += f"; widened, since they chose the best of {self.tries} epochs, which makes this optimistic"
+        if self.images < FEWEST_TO_TELL:
+            return f"too few to tell: expect {low:.4f} to {high:.4f} on new images like these ({because})"
         return f"expect {self.accuracy:.4f} on new images like these, from {low:.4f} to {high:.4f} ({because})"
 
     def facts(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.files import similar_path
 from imprint.data.images import LabelledImages, LoadedFrom
+from imprint.data.readers.columns import Choice
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
+from imprint.data.readers.layout import IMAGE_ENDINGS, TABLE_ENDINGS
 from imprint.data.readers.memory import Data as Data
 
 if TYPE_CHECKING:
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
 
 # What needs Pillow or torch is imported where it is used: a CSV of pixels needs neither.
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ACCEPTED = (
     "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
     "or a .zip of these, or the bundled set: digits."
@@ -34,8 +37,11 @@ def load(
     part: str | None = None,
     spec: InputSpec | None = None,
     side: int = 128,
+    label: str | None = None,
     group: str | None = None,
+    ids: str | None = None,
     allow_bad: float = 0.2,
+    classes: Sequence[str] | None = None,
 ) -> LabelledImages:
     """Read labelled images from a file or folder, or a set that comes with Imprint.
 
@@ -51,14 +57,23 @@ def load(
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
-        The size and channels to bring the images into, as a model expects them, and how ink stands on its ground; None
-        keeps images as they are, but files of different sizes get one common size.
+        The form to bring the images into, as a model expects them: size, channels, what is black and white in deeper
+        images, what transparent ones are laid on, and how ink stands on its ground. None keeps images as they are, but
+        files of different sizes get one common size, and black, white and background are settled for all together.
     side : int, default=128
         The most pixels that the shorter side of that common size has.
+    label : str or None, default=None
+        The column of a table that holds the labels, or a regular expression whose brackets match the label in an
+        image's path; None finds them by the names of columns and folders.
     group : str or None, default=None
         A column, or a regular expression for the path, that tells which images belong together.
+    ids : str or None, default=None
+        The column of a table that holds the images' ids, which predictions are written under; None takes one called
+        id, ImageId, image_id or index.
     allow_bad : float, default=0.2
         Fraction of the images that may be unreadable, from 0 to 1.
+    classes : sequence of str or None, default=None
+        The classes to keep, see `LabelledImages.select`; None keeps all.
 
     Returns
     -------
@@ -70,7 +85,7 @@ def load(
     DataError
         When the data cannot be read; one line names file, row, column and remedy.
     UsageError
-        When `group` matches nothing, `side` is less than 1, or `allow_bad` is not from 0 to 1.
+        When `group` matches nothing, `ids` is no column, `side` is less than 1, or `allow_bad` is not from 0 to 1.
 
     Examples
     --------
@@ -83,26 +98,32 @@ def load(
     if not 0 <= allow_bad <= 1:
         raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
     try:
-        images = _read(data, part, spec, side, group, allow_bad)
+        images = _read(data, part, spec, side, Choice(label, group, ids), allow_bad)
     except OSError as error:
         name = fspath(data) if isinstance(data, str | PathLike) else "the list"
         cause = f"it cannot be read ({error.strerror or error})"
-        raise DataError("data", str(name), cause, "Check the path and its permissions.") from None
+        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
+        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
-        return images
-    given = {"part": part, "side": side, "group": group, "allow_bad": allow_bad}
+        return images if classes is None else images.select(classes)
+    given = {"part": part, "side": side, "label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec is not None:
         options["form"] = [spec.channels, *spec.image_size]
+        settled = {"pixel_range": spec.pixel_range, "background": spec.background}
+        options |= {key: value for key, value in settled.items() if value is not None}
     path = data if data == "digits" else str(Path(data).absolute())
-    return replace(images, loaded_from=LoadedFrom(str(path), options))
+    images = replace(images, loaded_from=LoadedFrom(str(path), options))
+    return images if classes is None else images.select(classes)
 
 
 def _read(
-    data: Data, part: str | None, spec: InputSpec | None, side: int, group: str | None, allow_bad: float
+    data: Data, part: str | None, spec: InputSpec | None, side: int, choice: Choice, allow_bad: float
 ) -> LabelledImages:
     """Find the reader and let it read; decode image files."""
-    found = _find(data, part, group, spec)
+    found, group = _find(data, part, choice, spec), choice.group
+    if choice.ids is not None and found.ids is None:
+        raise UsageError(f"column {choice.ids!r}", found.name, "it has no such column", "Leave --id out.")
     if not isinstance(found, LabelledImages):
         from imprint.data.decoding.image_list import read_images, with_groups
 
@@ -121,7 +142,9 @@ def load_again(loaded: LoadedFrom, path: str | None = None) -> LabelledImages:
         from imprint.preprocessing.input_spec import InputSpec
 
         channels, height, width = form
-        options["spec"] = InputSpec.from_shape((channels, height, width))
+        pixel_range, background = options.pop("pixel_range", None), options.pop("background", None)
+        settled = None if pixel_range is None else tuple(pixel_range)
+        options["spec"] = InputSpec.from_shape((channels, height, width), settled, background)
     return load(path or loaded.path, **options)
 
 
@@ -146,14 +169,14 @@ def parts(data: Data) -> tuple[str, ...]:
     return ()
 
 
-def _find(data: Data, part: str | None, group: str | None, spec: InputSpec | None = None) -> ImageList | LabelledImages:
+def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
     """Choose the reader: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
         from imprint.data.readers.memory import read_memory
 
-        return _undivided(read_memory(data, spec), part)
+        return _labelled_by_path(_undivided(read_memory(data, spec), part), choice)
     if data == "digits":
-        return _undivided(_bundled_digits(), part)
+        return _labelled_by_path(_undivided(_bundled_digits(), part), choice)
     if data == "":  # from an unset shell variable; Path("") would be the working directory
         raise DataError("data", "''", "the name is empty", ACCEPTED)
     if "\0" in fspath(data):
@@ -163,42 +186,60 @@ def _find(data: Data, part: str | None, group: str | None, spec: InputSpec | Non
         from imprint.data.readers.arrays import is_array_folder, read_array_folder
         from imprint.data.readers.folder import list_folder
 
-        return read_array_folder(path, part, spec) if is_array_folder(path) else list_folder(path, part)
+        if is_array_folder(path):
+            return _labelled_by_path(read_array_folder(path, part, spec), choice)
+        return list_folder(path, part, choice)
     if path.exists() and not path.is_file():
         raise DataError("data", path.name, "it is a pipe or a device, no file", ACCEPTED)
     name = path.name.lower()
     if name.endswith((".npz", ".npy")):
         from imprint.data.readers.arrays import read_arrays
 
-        return read_arrays(path, part, group, spec)
+        return _labelled_by_path(read_arrays(path, part, choice.group, spec), choice)
     if name.endswith(".zip"):
         from imprint.data.readers.archive import read_archive
 
-        return read_archive(path, part, group, lambda file: _find(file, part, group, spec))
-    return _undivided(_find_file(path, group), part)
+        return read_archive(path, part, choice, lambda file: _find(file, part, choice, spec))
+    return _undivided(_find_file(path, choice), part)
 
 
-def _find_file(path: Path, group: str | None) -> ImageList | LabelledImages:
+def _labelled_by_path(found: ImageList | LabelledImages, choice: Choice) -> ImageList | LabelledImages:
+    """Label listed images by their paths, where a regular expression for these was given."""
+    if choice.label is None:
+        return found
+    if isinstance(found, LabelledImages):
+        cause = "it has neither columns nor paths"
+        raise UsageError(f"label {choice.label!r}", found.name, cause, "Leave --label out.")
+    from imprint.data.readers.path_table import PathTable, with_table
+
+    return with_table(found, PathTable.by_pattern(found.paths or found.sources, choice.label, found.name))
+
+
+def _find_file(path: Path, choice: Choice) -> ImageList | LabelledImages:
     """Choose the reader for a file of a format that knows no parts."""
     name = path.name.lower()
     if name.endswith(".parquet"):
         from imprint.data.readers.parquet import read_parquet
 
-        return read_parquet(path, group)
-    if name.endswith((".csv", ".csv.gz")):
-        from imprint.data.readers.path_csv import is_path_csv, list_path_csv
+        return read_parquet(path, choice)
+    if name.endswith(TABLE_ENDINGS):
+        from imprint.data.readers.folder import list_table
+        from imprint.data.readers.path_table import is_path_table
 
         with open(path, "rb") as file:
             start = file.read(2**16)
-        return list_path_csv(path, group) if is_path_csv(start) else read_csv(path)
+        if is_path_table(start, path.name):
+            return list_table(path, choice)
+        if name.endswith((".csv", ".csv.gz", ".tsv")):
+            return read_csv(path, choice)
     if not name.endswith(IMAGE_ENDINGS) and is_idx(path):
-        return read_idx(path)
+        return _labelled_by_path(read_idx(path), choice)
     from imprint.data.decoding.decode import is_image
     from imprint.data.readers.folder import list_files
 
     if name.endswith(IMAGE_ENDINGS) or is_image(path):
         path.stat()  # an image that is not there is a wrong path, not an unreadable image
-        return list_files([path], path.name)
+        return _labelled_by_path(list_files([path], path.name), choice)
     raise DataError("format", path.name, "neither the name nor the first bytes tell what it is", ACCEPTED)
 
 

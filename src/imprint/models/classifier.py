@@ -39,6 +39,7 @@ RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoin
 SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
 SCORE_TENSORS = ("centres", "whitening", "precision", "power")
 MAX_CLASSES = 100_000  # a file that claims more is not believed
+MAX_HEADER_LENGTH = 200  # characters of a column's name
 UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is fitted
 NEVER_UNSURE = 1e9  # more uncertainty than there is
 
@@ -74,6 +75,8 @@ class Classifier(Predictor):
         How it did on the validation images, for information.
     notes : dict or None, default=None
         What a program that uses the model wants to keep with it, as plain JSON values.
+    label_header : str, default="label"
+        What the table that it was trained on calls its column of labels.
 
     Examples
     --------
@@ -94,6 +97,7 @@ class Classifier(Predictor):
     ood_detector: nn.Module | None = None
     score: dict[str, Any] | None = None
     notes: dict[str, Any] | None = None
+    label_header: str = "label"
 
     def __post_init__(self) -> None:
         self.network.eval()  # here and not when asked, since two threads may ask at once
@@ -182,6 +186,7 @@ class Classifier(Predictor):
             "tta_below": self.tta_below,
             "score": self.score,
             "notes": self.notes,
+            "label_header": self.label_header,
         }
 
     @classmethod
@@ -392,7 +397,9 @@ def _parts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
     limits = {key: float(facts[key]) for key in ("temperature", "unsure_above", "tta_below")}
     if not all(map(math.isfinite, limits.values())) or limits["temperature"] <= 0:
         raise ValueError("temperature or limits")
-    return {"class_names": tuple(names), "spec": spec, "recipe": recipe, "score": score, "notes": notes, **limits}
+    header = str(facts.get("label_header", "label"))[:MAX_HEADER_LENGTH]
+    known = {"class_names": tuple(names), "spec": spec, "recipe": recipe, "score": score, "notes": notes}
+    return {**known, "label_header": header, **limits}
 
 
 def _take_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

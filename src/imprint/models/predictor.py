@@ -36,6 +36,10 @@ class Predictions:
         model.
     unsure_above : float
         Predictions with more uncertainty than this are flagged unsure.
+    ids : ndarray of str, shape (n,), or None, default=None
+        What a table calls the images, as in `LabelledImages`.
+    headers : tuple of str, default=("", "label")
+        The names of the columns of ids and of labels, as a table of predictions has them.
 
     Attributes
     ----------
@@ -61,6 +65,8 @@ class Predictions:
     sources: Shaped[ndarray, " n"]
     uncertainty: Float32[ndarray, " n"]
     unsure_above: float
+    ids: Shaped[ndarray, " n"] | None = None
+    headers: tuple[str, str] = ("", "label")
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -91,7 +97,7 @@ class Predictions:
         Returns
         -------
         list of dict
-            With `source`, `label`, `confidence` and `unsure`.
+            With `source`, which is the id where there is one, `label`, `confidence` and `unsure`.
 
         Examples
         --------
@@ -99,12 +105,13 @@ class Predictions:
         >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5).to_dicts()
         [{'source': 'a.png', 'label': 'cat', 'confidence': 1.0, 'unsure': False}]
         """
-        facts = zip(self.sources.tolist(), self.names, self.confidence.tolist(), self.unsure.tolist(), strict=True)
+        sources = self.sources if self.ids is None else self.ids
+        facts = zip(sources.tolist(), self.names, self.confidence.tolist(), self.unsure.tolist(), strict=True)
         keys = ("source", "label", "confidence", "unsure")
         return [dict(zip(keys, values, strict=True)) for values in facts]
 
     def to_csv(self) -> str:
-        """Format as CSV: `ImageId,Label` for images from a CSV of pixels, ids from 1, else all four facts.
+        """Format as CSV: ids under their own header, `ImageId,Label` for CSVs of pixels without, else all four facts.
 
         Returns
         -------
@@ -124,6 +131,10 @@ class Predictions:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
+        if self.ids is not None:
+            writer.writerow(self.headers)
+            writer.writerows(zip(self.ids.tolist(), self.names, strict=True))
+            return text.getvalue()
         if self.sources.dtype.kind == "i":
             writer.writerow(["ImageId", "Label"])
             writer.writerows(enumerate(self.names, start=1))
@@ -171,6 +182,8 @@ class Predictor(ABC):
         What it expects of an image.
     unsure_above : float
         Uncertainty above which a prediction is unsure.
+    label_header : str
+        What the table that it was trained on calls its column of labels, else ``"label"``.
 
     Examples
     --------
@@ -182,6 +195,7 @@ class Predictor(ABC):
     class_names: tuple[str, ...]
     spec: InputSpec
     unsure_above: float
+    label_header: str
 
     @abstractmethod
     def _compute(
@@ -249,9 +263,17 @@ class Predictor(ABC):
         """
         ready = self.ready(images)
         probabilities, uncertainty = self._compute(ready.pixels)
-        return Predictions(probabilities, self.class_names, ready.sources, uncertainty, self.unsure_above)
+        headers = ready.headers[0], self.label_header
+        names, limit = self.class_names, self.unsure_above
+        return Predictions(probabilities, names, ready.sources, uncertainty, limit, ready.ids, headers)
 
-    def ready(self, data: LabelledImages | Data, part: str | None = None) -> LabelledImages:
+    def ready(
+        self,
+        data: LabelledImages | Data,
+        part: str | None = None,
+        label: str | None = None,
+        ids: str | None = None,
+    ) -> LabelledImages:
         """Read data in the form that the model was trained on.
 
         Parameters
@@ -260,6 +282,10 @@ class Predictor(ABC):
             The images; those already read pass as they are.
         part : {"train", "validation", "test"} or None, default=None
             Which part of data that come divided.
+        label : str or None, default=None
+            The column of labels, or a regular expression for paths, as `load` takes it.
+        ids : str or None, default=None
+            The column of ids.
 
         Returns
         -------
@@ -279,6 +305,6 @@ class Predictor(ABC):
         (1, 8, 8)
         """
         if not isinstance(data, LabelledImages):
-            data = load(data, part=part, spec=self.spec, allow_bad=1.0)
-        self.spec.check(data.shape, data.name)
+            data = load(data, part=part, spec=self.spec, label=label, ids=ids, allow_bad=1.0)
+        self.spec.check(data.shape, data.name, data.pixel_range, data.background)
         return data

@@ -16,6 +16,7 @@ MOST_LABEL_ERRORS = 120  # shown; they are to be looked at one by one
 MOST_FINDINGS = 24  # of each other kind
 MOST_IMAGES = 6  # of one finding
 REMEDIES = {
+    "orientation": "Turn all images as the model has learnt them, or train one on these.",
     "unreadable": "Training leaves them out. Replace or delete them.",
     "leak": "A model trained on these images scores too well on them. Keep each image on one side.",
     "duplicate": "Training keeps exact copies on one side of its split. Where labels differ, one of them is wrong.",

@@ -22,10 +22,19 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
 from imprint.data.load import load
-from imprint.data.readers.arrays import Range, Shape, as_rows, range_like, settle_range, settle_shape, to_pixels
+from imprint.data.readers.arrays import (
+    Shape,
+    as_rows,
+    has_alpha,
+    range_like,
+    settle_range,
+    settle_shape,
+    to_pixels,
+)
 from imprint.data.readers.memory import Data, holds_files, without_tensors
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import broken
+from imprint.preprocessing.depth import Range
 from imprint.preprocessing.input_spec import fit_all
 from imprint.recipes import Recipe, RecipeFields, parse_settings
 from imprint.runs.training import train
@@ -153,8 +162,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels[:, 0], digits.labels).image_shape_
         (8, 8)
         """
-        if holds_files(X):
-            X = load(X, allow_bad=0.0).pixels.transpose(0, 2, 3, 1)  # noqa: N806
+        settled = dict[str, Any]()
+        if holds_files(X) or has_alpha(X):
+            loaded = load(X, allow_bad=0.0)
+            if self.pixel_range is not None and loaded.pixel_range is not None:
+                cause = "images of more than 8 bits get the range of all of them"
+                raise UsageError(f"pixel_range {self.pixel_range!r}", WHERE, cause, "Leave it out, or give arrays.")
+            X = loaded.pixels.transpose(0, 2, 3, 1)  # noqa: N806
+            settled = {"pixel_range": loaded.pixel_range, "background": loaded.background}
         rows, given_shape = as_rows(without_tensors(X), "X")
         with _one_line("X or y"):
             rows, y = validate_data(self, rows, y)
@@ -166,6 +181,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("labels", "y", "there is only one class", "Give images of two classes at least.")
         names = tuple(map(class_name, self.classes_.tolist()))
         images = self._images(rows, self.image_shape_, self.pixel_range_, labels.astype(np.int64), names)
+        images = replace(images, **settled)
         run = train(images, self.recipe, device=self.device, verbose=self.verbose, **self._fields())
         self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
         return self
@@ -232,7 +248,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(X, LabelledImages):
             return self.model_.predict_proba(X)
         spec = self.model_.spec
-        if holds_files(X):
+        if holds_files(X) or has_alpha(X, spec.image_size) or spec.pixel_range is not None:
             return self.model_.predict_proba(load(X, spec=spec, allow_bad=0.0))
         rows, given_shape = as_rows(without_tensors(X), "X", spec)
         with _one_line("X"):

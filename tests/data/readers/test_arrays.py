@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -65,8 +66,6 @@ def test_shapes_and_types(tmp_path, array, expected):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (STACK / 127.5 - 1, "go from -1 to 1"),
-        (STACK.astype(np.int32) * 9, "nothing says which is white"),
         (np.where(STACK > 9, np.nan, 0.5), "nan"),
         (STACK.astype(str), "pixels are numbers"),
         (STACK.reshape(6, -1), "no stack of images"),
@@ -77,6 +76,63 @@ def test_shapes_and_types(tmp_path, array, expected):
 def test_pixels_that_say_nothing_are_refused(tmp_path, array, words):
     with pytest.raises(DataError, match=words):
         load(save(tmp_path, images=array))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda stack: stack * 16.0, np.uint16),
+        (lambda stack: stack * 16.0 - 1000, np.int16),
+        (lambda stack: stack * 16.0, np.int64),
+        (lambda stack: stack / 127.5 - 1, np.float32),
+        (lambda stack: stack * 1e300, np.float64),
+    ],
+)
+def test_deeper_numbers_get_the_range_of_the_array(tmp_path, caplog, change, kind):
+    caplog.set_level("INFO", logger="imprint")
+    array = change(STACK).astype(kind)
+    images = load(save(tmp_path, images=array))
+    low, high = np.percentile(array, [0.1, 99.9])
+    assert images.pixel_range == pytest.approx((low, high))
+    scale = high / 2 - low / 2
+    expected = ((array / 2 - low / 2) / scale).clip(0, 1).transpose(0, 3, 1, 2) * 255
+    assert np.abs(images.pixels - expected).max() <= 0.51
+    assert re.search(r"6 images of \S+: \d\d-bit.* became black to white", caplog.text)
+
+
+def test_a_models_range_is_that_of_all_deeper_arrays():
+    spec = InputSpec.from_shape((3, 5, 7), (0.0, 4095.0))
+    for kind in (np.uint16, np.int32, np.float32):
+        images = load(STACK.astype(kind), spec=spec)
+        assert images.pixel_range == spec.pixel_range
+        assert images.pixels.max() <= 16
+    assert np.array_equal(load(STACK, spec=spec).pixels, STACK.transpose(0, 3, 1, 2))
+
+
+def test_a_model_of_bytes_keeps_to_bytes(caplog):
+    spec = InputSpec.from_shape((3, 5, 7))
+    for array in (STACK / 255, STACK.astype(np.float32), STACK.astype(np.uint16) * 257):
+        images = load(array, spec=spec)
+        assert images.pixel_range is None or images.pixel_range == (0, 65535)
+        assert np.abs(images.pixels.astype(int) - STACK.transpose(0, 3, 1, 2)).max() <= 0
+    load(STACK.astype(np.uint16) * 9, spec=spec)
+    assert re.search(r"only \d+ grey levels remain of", caplog.text)
+    for array, words in ((STACK / 127.5 - 1, "go from -1 to 1"), (STACK.astype(np.int32) * 9, "trained on bytes")):
+        with pytest.raises(DataError, match=words):
+            load(array, spec=spec)
+
+
+@pytest.mark.parametrize(("ink", "ground"), [(255, 0), (0, 255)])
+def test_transparent_arrays_are_laid_on_what_shows_their_ink(caplog, ink, ground):
+    caplog.set_level("INFO", logger="imprint")
+    layers = np.zeros((2, 9, 9, 4), np.uint8)
+    layers[:, 3:6, 3:6] = [ink, ink, ink, 255]
+    images = load(layers)
+    assert images.background == ground
+    assert images.pixels[0, :, 0, 0].tolist() == [ground] * 3
+    assert images.pixels[0, :, 4, 4].tolist() == [ink] * 3
+    assert "2 images of array: transparent, laid on" in caplog.text
+    assert (load(layers, spec=InputSpec.from_shape((3, 9, 9), background=ink)).pixels == ink).all()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +288,7 @@ def test_what_an_array_holds(array, spec, shape):
         (numbers(9, 784) * 1j, GREY, "type complex128"),
         (numbers(9, 784).astype(object), GREY, "type object"),
         (np.full((9, 784), np.nan), GREY, "pixel nan"),
-        (np.full((9, 784), np.inf), GREY, "go from inf to inf"),
+        (np.full((9, 784), np.inf), GREY, "pixel inf"),
     ],
 )
 def test_arrays_that_fit_nothing_are_refused(array, spec, words):
@@ -266,6 +322,20 @@ def test_quick_draw(tmp_path):
     with pytest.raises(
         DataError, match=r"images of sun\.npy .*: its images are 8×8 grey, those of .*cat\.npy are 28×28"
     ):
+        load(tmp_path)
+
+
+def test_classes_in_files_have_one_range(tmp_path):
+    dim, bright = (numbers(20, 8, 8).astype(np.uint16) * scale for scale in (8, 64))
+    np.save(tmp_path / "dim.npy", dim)
+    np.save(tmp_path / "bright.npy", bright)
+    images = load(tmp_path)
+    low, high = images.pixel_range
+    assert high > 10_000
+    expected = np.floor(((dim - low) / (high - low)).clip(0, 1) * 255 + 0.5)
+    assert np.abs(images.pixels[20:, 0].astype(int) - expected).max() <= 1  # each class by its own range, up to 255
+    np.save(tmp_path / "dim.npy", dim / 2)
+    with pytest.raises(DataError, match=r"its numbers are float64, those of bright\.npy are uint16"):
         load(tmp_path)
 
 

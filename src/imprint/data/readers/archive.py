@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -13,9 +13,10 @@ from imprint.core.errors import DataError
 from imprint.data.decoding.content import is_bomb
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages
-from imprint.data.readers.folder import infer_layout, is_system_file, may_be_image
-from imprint.data.readers.path_csv import is_path_csv, read_path_csv, with_table
-from imprint.data.split import part_folders
+from imprint.data.readers.columns import Choice
+from imprint.data.readers.folder import find_table, is_system_file, may_be_image, refuse_detection
+from imprint.data.readers.layout import TABLE_ENDINGS, find_parts, infer_layout
+from imprint.data.readers.path_table import with_table
 
 DATA_ENDINGS = (".csv", ".csv.gz", ".npz", ".npy", ".parquet")
 REPACK = "Pack it again from files that you trust."
@@ -79,35 +80,46 @@ def _wrapper(names: list[str]) -> str:
 def read_archive(
     path: Path,
     part: str | None,
-    group: str | None,
+    choice: Choice,
     read_file: Callable[[Path], ImageList | LabelledImages],
 ) -> ImageList | LabelledImages:
-    """Find the images of a .zip: class folders, a CSV of paths beside images, or one file that `read_file` can read.
+    """Find the images of a .zip: class folders, a table of paths beside images, or one file that `read_file` can read.
 
-    Only the latter is unpacked, into a folder that is removed at once. `group` is a column of the CSV.
+    Only the latter is unpacked, into a folder that is removed at once.
     """
     archive = Archive(path)
     files = [name for name in archive.members if not name.endswith("/")]
     data = [name for name in files if name.lower().endswith(DATA_ENDINGS) or "-idx" in name]
     images = [name for name in files if may_be_image(name.rpartition("/")[2]) and name not in data]
-    tables = [name for name in data if ".csv" in name.lower() and is_path_csv(archive.read(name)[: 2**16])]
-    if images and len(tables) == 1:
-        return _from_table(archive, tables[0], group)
     if not images and data:
         return _from_file(archive, data, read_file)
     found = infer_layout(images, archive.folders, part=part, where=path.name)
+    others = [name for name in files if name not in images]
+    tables = [name for name in others if name.lower().endswith(TABLE_ENDINGS)]
+    chosen = find_table(found, tables, archive.read, choice)
+    if chosen is not None:
+        table, rows, left = chosen
+        names = [name if row is None else row for name, row in zip(table.paths, rows, strict=True)]
+        skipped = (*_named(archive, found.skipped), *_named(archive, left))
+        return with_table(replace(_list_members(archive, names), skipped=skipped), table)
+    if choice.label is not None:
+        found = infer_layout(images, archive.folders, part=part, where=path.name, label=choice.label)
+    elif found.labels is None or len(set(found.labels)) < 2:
+        refuse_detection(found.paths, others, archive.read, path.name)
     listed = _list_members(archive, list(found.paths))
-    left_out, empty = (
-        tuple((f"{path.name}/{member}", cause) for member, cause in some) for some in (found.left_out, found.empty)
-    )
     labels = None if found.labels is None else list(found.labels)
-    return replace(listed, labels=labels, unreadable=archive.left_out + left_out, empty=empty)
+    unreadable = archive.left_out + _named(archive, found.left_out)
+    return replace(listed, labels=labels, unreadable=unreadable, skipped=_named(archive, found.skipped))
+
+
+def _named(archive: Archive, some: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"{archive.path.name}/{member}", cause) for member, cause in some)
 
 
 def archive_parts(path: Path) -> tuple[str, ...]:
     """Name the parts that a .zip is divided into; empty where it is not."""
-    tops = {name.partition("/")[0] for name in Archive(path).members if "/" in name}
-    return tuple(part_folders(tops, path.name))
+    names = [name for name in Archive(path).members if not name.endswith("/") and may_be_image(name)]
+    return tuple(find_parts(names, path.name)[1])
 
 
 def _list_members(archive: Archive, names: list[str]) -> ImageList:
@@ -120,14 +132,6 @@ def _list_members(archive: Archive, names: list[str]) -> ImageList:
         unreadable=archive.left_out,
         paths=names,
     )
-
-
-def _from_table(archive: Archive, table: str, group: str | None) -> ImageList:
-    """Read a CSV of paths inside the archive; its paths are relative to its own folder."""
-    rows = read_path_csv(archive.read(table), f"{archive.path.name}/{table}", group)
-    folder = PurePosixPath(table).parent
-    names = [(folder / row.replace("\\", "/")).as_posix() for row in rows.paths]
-    return with_table(_list_members(archive, names), rows)
 
 
 def _from_file(

@@ -10,11 +10,12 @@ import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -23,8 +24,11 @@ from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import mark_read_only
+from imprint.core.progress import say, warn
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.split import PARTS, in_part_order
+from imprint.preprocessing.depth import SAMPLED, Range, common_range, describe_range, lost_levels, to_bytes
+from imprint.preprocessing.transparency import choose_background, describe_background, lay_on, lightness
 
 if TYPE_CHECKING:
     from imprint.preprocessing.input_spec import InputSpec
@@ -43,7 +47,6 @@ MAX_IMAGE_ASPECT = 2  # of a single grey image, when nothing else tells it from 
 LOOKED_AT = 512  # rows that tell a picture from rows of pixels
 
 Shape = tuple[int, ...]
-Range = tuple[float | int, float | int]
 CHANNELS = (1, 3)
 NOTES = (".txt", ".md", ".json", ".csv", ".pdf", ".html", ".ini", ".db")  # what may lie beside arrays
 QUANTILE_ROWS = 2000  # rows that decide the quantiles of standardised numbers
@@ -55,8 +58,8 @@ def read_arrays(
 ) -> LabelledImages:
     """Read a ``.npz`` or ``.npy`` of images, with labels, class names and groups where it has them.
 
-    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Brightness is 0 to
-    255, 16 bits up to 65535, or floats from 0 to 1. Sources are the file's name and the image's number from 1.
+    Arrays are known by name: images and labels, x_train and y_train, test_images; x.npy finds y.npy. Numbers beyond 0
+    to 255 get the range of `spec`, else of their percentiles. Sources are the file's name and a number from 1.
     """
     arrays = _load(path, part)
     if "images" not in arrays:
@@ -71,6 +74,35 @@ def read_arrays(
 def array_images(array: ndarray, spec: InputSpec | None = None, where: str = "array") -> LabelledImages:
     """Make unlabelled images of an array as `as_stack` reads it, in brightness as `read_arrays`."""
     return _labelled({"images": array}, where, spec)
+
+
+def one_image(array: ndarray, where: str, spec: InputSpec | None) -> Shaped[ndarray, "h w *c"]:
+    """Give a single image of many as the decoder takes it, so that it finds one range and one background for all.
+
+    That is bytes, with alpha where there is any, or deep grey numbers. Raises DataError for several images, and for
+    deep numbers in colour without a range.
+    """
+    stack = _stacked(as_stack(array, where, spec), where)
+    if len(stack) > 1:
+        raise DataError(f"shape {array.shape}", where, f"it holds {len(stack):,} images", "Give each on its own.")
+    deep = stack.dtype.kind in "iuf" and bool(stack.min() < 0 or stack.max() > 255)
+    if deep and stack.shape[1] == 1:
+        return np.asarray(stack[0, 0], np.uint16 if stack.dtype == np.uint16 else np.float32)
+    if deep and spec is None:
+        cause = "its numbers go beyond 0 to 255, and nothing says which is white in colour images of several sizes"
+        raise DataError("pixels", where, cause, "Bring them to 0 … 255, or as floats to 0 … 1.")
+    image = _to_bytes(stack, where, spec)[0][0].transpose(1, 2, 0)
+    return np.asarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+def has_alpha(images: object, size: Shape | None = None) -> bool:
+    """Tell images of four channels, also one alone where `size` is that of a model's images."""
+    shape: Shape = getattr(images, "shape", ())
+    if isinstance(images, list | tuple) and images:
+        shape = (len(images), *getattr(images[0], "shape", ()))
+    if len(shape) == 3:
+        return size is not None and shape[2] == 4 and tuple(shape[1:]) != size
+    return len(shape) == 4 and 4 in shape[1::2] and not set(CHANNELS) & set(shape[1::2])
 
 
 def is_array_folder(root: Path) -> bool:
@@ -99,23 +131,34 @@ def read_array_folder(root: Path, part: str | None = None, spec: InputSpec | Non
         return _labelled({role: _array(files[name]) for role, name in chosen.items()}, root.name, spec)
     if part is not None:
         raise _no_part(part, root.name, ())
-    classes = [_of_one_class(read_arrays(file, spec=spec), file) for file in files.values()]
-    if all(len(images) == 1 for images in classes):
-        cause = f"each of its {len(classes):,} files holds one image, but stands for a class of many"
+    stacks = {file: _stacked(as_stack(_array(file), file.name, spec), file.name) for file in files.values()}
+    if all(len(stack) == 1 for stack in stacks.values()):
+        cause = f"each of its {len(stacks):,} files holds one image, but stands for a class of many"
         raise DataError(
             "arrays", root.name, cause, "Join them with numpy.stack, and save them and their labels as .npz."
         )
-    for images, file in zip(classes, files.values(), strict=True):
-        if images.shape != classes[0].shape:
-            from imprint.preprocessing.input_spec import describe
+    first, *others = stacks
+    for file in others:
+        _refuse_unlike(stacks[file], stacks[first], file.name, first.name, root.name)
+    joined = np.concatenate(list(stacks.values()))  # so that one range and one background hold for all classes
+    pixels, pixel_range = _to_bytes(joined, root.name, spec)
+    pixels, background = _laid(pixels, root.name, spec)
+    labels, names = encode_labels(np.concatenate([np.full(len(stacks[file]), _class_of(file)) for file in stacks]))
+    sources = np.array([f"{file.name}#{i}" for file, stack in stacks.items() for i in range(1, len(stack) + 1)])
+    settled: dict[str, Any] = {"pixel_range": pixel_range, "background": background}
+    return LabelledImages(pixels, labels, names, sources, root.name, **settled)
 
-            first = next(iter(files.values())).name
-            cause = f"its images are {describe(images.shape)}, those of {first} are {describe(classes[0].shape)}"
-            raise DataError(f"images of {file.name}", root.name, cause, "Keep files of one size, a class in each.")
-    labels = np.concatenate([np.full(len(images), images.class_names[0]) for images in classes])
-    positions, names = encode_labels(labels)
-    sources = np.concatenate([images.sources for images in classes])
-    return LabelledImages(np.concatenate([images.pixels for images in classes]), positions, names, sources, root.name)
+
+def _refuse_unlike(stack: ndarray, first: ndarray, name: str, first_name: str, where: str) -> None:
+    """Raise DataError where the images of two classes differ in size, channels or type of numbers."""
+    if stack.shape[1:] != first.shape[1:]:
+        from imprint.preprocessing.input_spec import describe
+
+        cause = f"its images are {describe(stack.shape[1:])}, those of {first_name} are {describe(first.shape[1:])}"
+        raise DataError(f"images of {name}", where, cause, "Keep files of one size, a class in each.")
+    if stack.dtype != first.dtype:
+        cause = f"its numbers are {stack.dtype}, those of {first_name} are {first.dtype}"
+        raise DataError(f"images of {name}", where, cause, "Save all of them in one type, such as uint8.")
 
 
 def as_stack(array: ndarray, where: str, spec: InputSpec | None = None, *, several: bool = False) -> ndarray:
@@ -199,18 +242,23 @@ def _is_picture(array: ndarray) -> bool:
 def _labelled(arrays: Mapping[str, ndarray], where: str, spec: InputSpec | None) -> LabelledImages:
     """Make images of arrays by their roles: images, and if they are there, labels and names."""
     several = "labels" in arrays and arrays["labels"].shape[:1] == arrays["images"].shape[:1]
-    pixels = _channels_first(_to_bytes(as_stack(arrays["images"], where, spec, several=several), where), where)
+    pixels, pixel_range = _to_bytes(as_stack(arrays["images"], where, spec, several=several), where, spec)
+    pixels, background = _laid(_stacked(pixels, where), where, spec)
     labels, class_names = None, tuple[str, ...]()
     if "labels" in arrays:
         labels, class_names = encode_labels(_label_names(arrays["labels"], arrays.get("names"), len(pixels), where))
     sources = np.array([f"{where}#{i}" for i in range(1, len(pixels) + 1)])
-    return LabelledImages(pixels, labels, class_names, sources, where)
+    settled: dict[str, Any] = {"pixel_range": pixel_range, "background": background}
+    return LabelledImages(pixels, labels, class_names, sources, where, **settled)
 
 
 def _of_one_class(images: LabelledImages, file: Path) -> LabelledImages:
     """Label images with the class that their file is named after: cat for full_numpy_bitmap_cat.npy."""
-    name = QUICK_DRAW.sub("", file.stem)
-    return replace(images, labels=np.zeros(len(images), dtype=np.int64), class_names=(name,))
+    return replace(images, labels=np.zeros(len(images), dtype=np.int64), class_names=(_class_of(file),))
+
+
+def _class_of(file: Path) -> str:
+    return QUICK_DRAW.sub("", file.stem)
 
 
 def array_parts(path: Path) -> tuple[str, ...]:
@@ -358,42 +406,77 @@ def _groups(path: Path, key: str, count: int) -> ndarray:
     raise DataError(f"group {key}", path.name, "no array has that name", "Name an array of the file with --group.")
 
 
-def _to_bytes(array: ndarray, where: str) -> UInt8[ndarray, ...]:
-    """Bring brightness of any type to 0 … 255."""
+def _to_bytes(array: ndarray, where: str, spec: InputSpec | None) -> tuple[UInt8[ndarray, ...], Range | None]:
+    """Bring brightness of any type to 0 … 255; gives the range that became black and white, where it was no bytes."""
     if array.ndim < 3:
         raise DataError(f"shape {array.shape}", where, "that is no stack of images", GIVE_STACK)
     if array.dtype == np.uint8 or not array.size:
-        return array.astype(np.uint8, copy=False)
+        return array.astype(np.uint8, copy=False), None
     if array.dtype.kind not in "buif":
         raise DataError(f"type {array.dtype}", where, "pixels are numbers", "Save whole numbers from 0 to 255.")
     low, high = float(array.min()), float(array.max())
-    if np.isnan(low):
-        first = 1 + int(np.isnan(array).reshape(len(array), -1).any(axis=1).argmax())
-        raise DataError("pixel nan", f"{where}#{first}", "it is no number", "Fill it in, or remove the image.")
-    scale = 1.0
-    if array.dtype.kind in "bf" and high <= 1:
-        scale = 255
-    elif array.dtype == np.uint16 and high > 255:
-        scale = 255 / 65535
-    if not (low >= 0 and high * scale <= 255):
-        cause = f"its numbers go from {low:g} to {high:g}, and nothing says which is white"
+    if not math.isfinite(low + high):
+        first = 1 + int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
+        cause = "it is no number" if math.isnan(low + high) else "it is infinite"
+        raise DataError(f"pixel {low + high:g}", f"{where}#{first}", cause, "Fill it in, or remove the image.")
+    pixel_range = None if array.dtype.kind == "b" else _range_of(array, (low, high), where, spec)
+    parts = np.array_split(array, 1 + len(array) // 1024)
+    if pixel_range is None:
+        scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1.0
+        return np.concatenate([np.round(part * scale).astype(np.uint8) for part in parts]), None
+    say(f"{len(array):,} image{'s' * (len(array) > 1)} of {where}: {describe_range(array.dtype, pixel_range)}")
+    return np.concatenate([to_bytes(part, pixel_range) for part in parts]), pixel_range
+
+
+def _range_of(array: ndarray, ends: Range, where: str, spec: InputSpec | None) -> Range | None:
+    """Settle which numbers become black and white: the model's, none for bytes and shares, else the percentiles."""
+    if spec is not None and spec.pixel_range is not None:
+        return spec.pixel_range
+    low, high = ends
+    if low >= 0 and (high <= 255 or (array.dtype.kind == "f" and high <= 1)):
+        return None
+    some = array[:: 1 + array.size // SAMPLED]
+    if array.ndim == 4 and 4 in (array.shape[3], array.shape[1]):  # without alpha
+        some = some[..., :3] if array.shape[3] == 4 else some[:, :3]
+    if spec is None:
+        pixel_range = common_range(some)
+    elif array.dtype == np.uint16:
+        pixel_range = 0.0, 65535.0
+    else:
+        cause = f"its numbers go from {low:g} to {high:g}, and the model was trained on bytes"
         raise DataError("pixels", where, cause, "Bring them to 0 … 255, or as floats to 0 … 1.")
-    return np.concatenate(
-        [np.round(part * scale).astype(np.uint8) for part in np.array_split(array, 1 + len(array) // 1024)]
-    )
+    if lost := lost_levels(some, pixel_range):
+        warn(f"{where}: {lost}, {'clip what is far brighter or darker' if spec is None else 'as the model had bytes'}")
+    return pixel_range
 
 
-def _channels_first(array: UInt8[ndarray, ...], where: str) -> UInt8[ndarray, "n c h w"]:
+def _stacked(array: Shaped[ndarray, ...], where: str) -> Shaped[ndarray, "n c h w"]:
+    """Bring the channels to their place; raises DataError where an array is no stack of images."""
     if array.ndim == 3 and array.shape[2] not in (3, 4):  # else it is one colour image
         array = array[..., None]
     if array.ndim == 4 and array.shape[3] in (1, 3, 4):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or not array.size:
         raise DataError(f"shape {array.shape}", where, "that is no stack of images", GIVE_STACK)
-    if array.shape[1] == 4:  # transparent parts on white, as in files
-        share = array[:, 3:].astype(np.uint16)
-        array = ((array[:, :3] * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(array)
+    return array
+
+
+def _laid(
+    array: UInt8[ndarray, "n k h w"], where: str, spec: InputSpec | None
+) -> tuple[UInt8[ndarray, "n c h w"], int | None]:
+    """Lay transparent images on a background, which is given too."""
+    if array.shape[1] != 4:
+        return np.ascontiguousarray(array), None
+    inks = [lightness(image.transpose(1, 2, 0)) for image in array]
+    background = None if spec is None else spec.background
+    if (seen := [ink for ink in inks if ink is not None]) and spec is None:
+        background = choose_background(seen)
+    grounds = [choose_background([] if ink is None else [ink]) if background is None else background for ink in inks]
+    laid = Counter(ground for ground, ink in zip(grounds, inks, strict=True) if ink is not None)
+    for below, count in laid.items():
+        say(f"{count:,} image{'s' * (count > 1)} of {where}: {describe_background(below)}")
+    ground = np.array(grounds, dtype=np.uint16)[:, None, None, None]
+    return np.ascontiguousarray(lay_on(array[:, :3], array[:, 3:], ground)), background
 
 
 def _label_names(labels: ndarray, names: ndarray | None, count: int, where: str) -> ndarray:
@@ -462,8 +545,6 @@ def as_rows(
     array = np.asarray(images)
     if spec is not None and array.size and array.dtype.kind in "buif":
         array = as_stack(array, where, spec)
-    if array.ndim == 4 and 4 in array.shape[1::2] and not set(CHANNELS) & set(array.shape[1::2]):
-        array = _channels_first(_to_bytes(array, where), where)
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or not array.size or not (array.shape[3] in CHANNELS or array.shape[1] in CHANNELS):
@@ -547,17 +628,10 @@ def range_like(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> Range:
 def to_pixels(rows: Shaped[ndarray, "n pixels"], shape: Shape, pixel_range: Range) -> UInt8[ndarray, "n c h w"]:
     """Convert rows, channels last, to uint8 images: `pixel_range` becomes 0 and 255, what is beyond is clipped."""
     if rows.dtype != np.uint8 or pixel_range != (0, 255):
-        parts = np.array_split(rows, 1 + len(rows) // 1024)
-        rows = np.concatenate([_scaled(part, pixel_range) for part in parts])
+        rows = to_bytes(rows, pixel_range)
     height, width, channels = shape if len(shape) == 3 else (*shape, 1)
     pixels = np.ascontiguousarray(rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
     return pixels if pixels.flags.writeable else pixels.copy()  # torch warns of what it might overwrite
-
-
-def _scaled(rows: Shaped[ndarray, "n pixels"], pixel_range: Range) -> UInt8[ndarray, "n pixels"]:
-    low, high = pixel_range
-    shares = (rows / 2 - low / 2) / (high / 2 - low / 2)  # halves, since the whole may be too large for a float
-    return np.asarray(np.floor(shares.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def _without_single_channel(shape: Sequence[int]) -> Shape:

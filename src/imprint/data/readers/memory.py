@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from imprint.core.errors import DataError
 from imprint.data.decoding.content import MAX_BYTES, PillowImage, image_error
 from imprint.data.images import LabelledImages
-from imprint.data.readers.arrays import array_images
+from imprint.data.readers.arrays import array_images, one_image
 
 if TYPE_CHECKING:
     from imprint.data.decoding.image_list import ImageList
@@ -122,12 +122,15 @@ def _as_array(given: object) -> ndarray | None:
 
 
 def _joined(given: Sequence[Any]) -> ndarray | list[Any]:
-    """Join a list of numbers, of rows or of images to one array; images of several sizes stay a list."""
+    """Join a list of numbers, of rows or of images to one array; images of several sizes or types stay a list."""
     members = [one if (array := _as_array(one)) is None else array for one in given]
+    images = all(isinstance(one, ndarray) and one.ndim in (2, 3) for one in members)
+    if images and len({one.dtype for one in members}) > 1:  # bytes and shares, which have no scale in common
+        return members
     try:
         return np.asarray(members)
     except ValueError:
-        if all(isinstance(one, ndarray) and one.ndim in (2, 3) for one in members):
+        if images:
             return members
         cause = "its rows or images are of different lengths"
         raise DataError("data", "the list", cause, "Give rows of one length, or each image as an array.") from None
@@ -151,12 +154,7 @@ def _image_source(given: Any, number: int, spec: InputSpec | None) -> Any:
         raise DataError("data", f"number {number} of the list", cause, ACCEPTED)
     from PIL import Image
 
-    where = f"array#{number}"
-    pixels = array_images(array, spec, where).pixels
-    if len(pixels) > 1:
-        raise DataError(f"shape {array.shape}", where, f"it holds {len(pixels):,} images", "Give each on its own.")
-    image = pixels[0].transpose(1, 2, 0)
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    return Image.fromarray(one_image(array, f"array#{number}", spec))
 
 
 def _file_content(image: Any) -> bytes | None:

@@ -10,30 +10,31 @@ import numpy as np
 import polars
 from numpy import ndarray
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, UsageError
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages, encode_labels
-from imprint.data.readers.csv import read_columns
+from imprint.data.readers.columns import BY_NAME, LABELS, Choice, find_column, first_named, no_label_among
+from imprint.data.readers.csv import read_columns, settle_columns
 
-LABELS = ("label", "labels", "class", "target", "category")
 IMAGES = ("image", "img", "picture")
 REMEDY = "Save or download it again."
 
 
-def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledImages:
+def read_parquet(path: Path, choice: Choice = BY_NAME) -> ImageList | LabelledImages:
     """Read a Parquet file of image files (bytes, or a struct of bytes and path), yet to be decoded, or of pixels.
 
     Hugging Face's metadata may name the classes; `group` is a column if it has it. Sources are name and row from 1.
     """
+    group = choice.group
     try:
         schema = polars.read_parquet_schema(path)
         structs = {name for name, kind in schema.items() if isinstance(kind, polars.Struct) and "bytes" in dict(kind)}
         images = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
         images = images or [name for name in schema if name.lower() in IMAGES and schema[name] == polars.Null]
         if not images:
-            return _from_pixels(polars.read_parquet(path), path.name, group)
+            return _from_pixels(polars.read_parquet(path), path.name, choice)
         class_names = _class_names(path)
-        label = _label_column(list(schema), class_names, path.name)
+        label = _label_column(list(schema), class_names, path.name, choice.label)
         groups = group if group in schema else None
         chosen = dict.fromkeys(name for name in (images[0], label, groups) if name)
         table = polars.read_parquet(path, columns=list(chosen))
@@ -54,11 +55,18 @@ def _class_names(path: Path) -> dict[str, list[str]]:
         return {}
 
 
-def _label_column(columns: list[str], class_names: dict[str, list[str]], where: str) -> str | None:
-    named = [name for name in columns if name.lower() in LABELS] or [name for name in columns if name in class_names]
+def _label_column(columns: list[str], class_names: dict[str, list[str]], where: str, wanted: str | None) -> str | None:
+    chosen = find_column(columns, wanted)
+    if wanted is not None and chosen is None:
+        cause = f"there is no such column among {', '.join(columns[:8])}"
+        raise UsageError(f"label {wanted!r}", where, cause, "Name one of them with --label.")
+    if chosen is None:
+        chosen = first_named(columns, LABELS, where)
+    if chosen is not None:
+        return columns[chosen]
+    named = [name for name in columns if name in class_names]
     if len(named) > 1:
-        cause = f"{' and '.join(named)} could both be the labels"
-        raise DataError("columns", where, cause, "Call one of them label, and drop or rename the others.")
+        raise no_label_among(named, where)
     return named[0] if named else None
 
 
@@ -107,13 +115,11 @@ def _label_names(labels: polars.Series, names: list[str] | None, where: str) -> 
     return [text.strip() for text in texts.fill_null("")]
 
 
-def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> LabelledImages:
+def _from_pixels(table: polars.DataFrame, where: str, choice: Choice) -> LabelledImages:
     """Read a table with a column for each pixel, as the same table in a CSV is read."""
-    groups = None
-    if group in table.columns:
-        groups = table[group].cast(polars.String).fill_null("").to_numpy().astype(str)
-        table = table.drop(group)
-    columns = read_columns(table.columns, where)
+    columns = read_columns(table.columns, where, choice)
+    cells = {at: _texts(table[table.columns[at]]) for at in columns.others}
+    columns = settle_columns(columns, cells, where)
     pixels = table.select(table.columns[i] for i in columns.pixels)
     if not len(table):
         raise DataError("no images", where, "there are columns but no row", "Add rows of pixels.")
@@ -133,7 +139,20 @@ def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> Labe
             raise DataError("label", place, "it is missing", "Fill in the label, or remove the row.")
         labels, class_names = encode_labels(np.array(names, dtype=str))
     sources = np.array([f"{where}#{row}" for row in range(1, len(stack) + 1)])
-    return LabelledImages(np.ascontiguousarray(stack), labels, class_names, sources, where, groups=groups)
+    return LabelledImages(
+        np.ascontiguousarray(stack),
+        labels,
+        class_names,
+        sources,
+        where,
+        groups=None if columns.group is None else cells[columns.group],
+        ids=None if columns.ids is None else cells[columns.ids],
+        headers=columns.headers,
+    )
+
+
+def _texts(values: polars.Series) -> ndarray:
+    return np.asarray(values.cast(polars.String).fill_null("").to_numpy().astype(str))
 
 
 def _number(value: object) -> float:

@@ -35,6 +35,8 @@ class OnnxClassifier(Predictor):
         Predictions whose uncertainty is above this are flagged unsure.
     recipe : str
         The name of the recipe that trained it.
+    label_header : str, default="label"
+        What the table that it was trained on calls its column of labels.
 
     Examples
     --------
@@ -52,6 +54,7 @@ class OnnxClassifier(Predictor):
     spec: InputSpec
     unsure_above: float
     recipe: str
+    label_header: str = "label"
 
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
@@ -110,7 +113,7 @@ class OnnxClassifier(Predictor):
         shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
         if shapes != {PIXELS: [spec.channels, *spec.image_size], PROBABILITIES: [len(names)], UNCERTAINTY: []}:
             raise broken(path, "its graph does not fit its facts")
-        return cls(session, names, spec, unsure_above, recipe)
+        return cls(session, names, spec, unsure_above, recipe, str(facts.get("label_header", "label")))
 
 
 def _start_session(content: bytes, path: str | Path) -> Any:
