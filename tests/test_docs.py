@@ -79,7 +79,9 @@ def test_examples(folder, monkeypatch, capsys):
             for line in code.splitlines():
                 app(shlex.split(line, comments=True)[1:], standalone_mode=False)
         else:
-            exec(code, names)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # a page may leave a file to be closed
+                exec(code, names)
     printed = capsys.readouterr().out
     for words in ("photos: 3 images of 30×20 colour", "{'cat': 2, 'dog': 1}", "('train', 'validation', 'test')"):
         assert words in printed
@@ -88,6 +90,8 @@ def test_examples(folder, monkeypatch, capsys):
     assert len(names["some"]) == 2
     assert names["one"].labels is None
     assert names["same"].pixels.shape == (50, 1, 8, 8)
+    assert names["drawings"].class_names == ("one", "zero")
+    assert names["mixed"].sources.tolist() == ["holiday/1.png", "image#2", "array#3"]
 
 
 SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")

@@ -56,7 +56,13 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
     sizes = {"channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
-    assert facts["input_spec"] == sizes | {"mean": [0.0], "std": [1.0], "version": 2, "pixel_range": None, "background": None}
+    assert facts["input_spec"] == sizes | {
+        "mean": [0.0],
+        "std": [1.0],
+        "version": 2,
+        "pixel_range": None,
+        "background": None,
+    }
     assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
     assert facts["recipe"]["name"] == "quick"
 

@@ -17,6 +17,7 @@ from imprint.data.readers.columns import Choice
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
 from imprint.data.readers.layout import IMAGE_ENDINGS, TABLE_ENDINGS
+from imprint.data.readers.memory import Data as Data
 
 if TYPE_CHECKING:
     from imprint.data.decoding.image_list import ImageList
@@ -28,8 +29,6 @@ ACCEPTED = (
     "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, IDX file "
     "or a .zip of these, or the bundled set: digits."
 )
-
-Data = str | PathLike[str] | bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray
 
 
 def load(
@@ -48,18 +47,19 @@ def load(
 
     Parameters
     ----------
-    data : str, path, bytes, sequence of them, or ndarray
+    data : str, path, or images in memory
         A folder of class folders, or of images without labels; an image, or a list of them; a ``.csv`` or ``.csv.gz``
         of pixels as in Kaggle's digit recogniser, or of ``path,label``; a ``.npz``, ``.npy``, ``.parquet`` or IDX file;
-        a ``.zip`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8 pixels (for a file of that
-        name write ``"./digits"``). In memory: the content of an image file, or a list of such; an array of one image,
-        height × width or with channels last, or of several, n × height × width or with channels last or first.
+        a folder of ``.npy`` files; a ``.zip`` of any of these; or ``"digits"``: scikit-learn's 1,797 real digits of 8×8
+        pixels (for a file of that name write ``"./digits"``). In memory: a PIL image, the content of an image file, a
+        file opened in binary mode, or a list of these and of paths; or an array, a tensor or a table of numbers, as
+        docs/data.md tells: one image, several, or rows of pixels.
     part : {"train", "validation", "test"} or None, default=None
         Which part of data that come divided; None takes the training part, or everything.
     spec : InputSpec or None, default=None
         The form to bring the images into, as a model expects them: size, channels, what is black and white in deeper
-        images, and what transparent ones are laid on. None keeps images as they are, but files of different sizes get
-        one common size, and black, white and background are settled for all together.
+        images, what transparent ones are laid on, and how ink stands on its ground. None keeps images as they are, but
+        files of different sizes get one common size, and black, white and background are settled for all together.
     side : int, default=128
         The most pixels that the shorter side of that common size has.
     label : str or None, default=None
@@ -154,9 +154,10 @@ def parts(data: Data) -> tuple[str, ...]:
         return ()
     path = Path(data)
     if path.is_dir():
+        from imprint.data.readers.arrays import array_parts, is_array_folder
         from imprint.data.readers.folder import folder_parts
 
-        return folder_parts(path)
+        return array_parts(path) if is_array_folder(path) else folder_parts(path)
     if path.suffix.lower() == ".npz" and path.is_file():
         from imprint.data.readers.arrays import array_parts
 
@@ -171,7 +172,9 @@ def parts(data: Data) -> tuple[str, ...]:
 def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
     """Choose the reader: by being a folder, by name, or by the first bytes."""
     if not isinstance(data, str | PathLike):
-        return _labelled_by_path(_undivided(_from_memory(data, spec), part), choice)
+        from imprint.data.readers.memory import read_memory
+
+        return _labelled_by_path(_undivided(read_memory(data, spec), part), choice)
     if data == "digits":
         return _labelled_by_path(_undivided(_bundled_digits(), part), choice)
     if data == "":  # from an unset shell variable; Path("") would be the working directory
@@ -180,8 +183,11 @@ def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) 
         raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
     path = Path(data)
     if path.is_dir():
+        from imprint.data.readers.arrays import is_array_folder, read_array_folder
         from imprint.data.readers.folder import list_folder
 
+        if is_array_folder(path):
+            return _labelled_by_path(read_array_folder(path, part, spec), choice)
         return list_folder(path, part, choice)
     if path.exists() and not path.is_file():
         raise DataError("data", path.name, "it is a pipe or a device, no file", ACCEPTED)
@@ -207,31 +213,6 @@ def _labelled_by_path(found: ImageList | LabelledImages, choice: Choice) -> Imag
     from imprint.data.readers.path_table import PathTable, with_table
 
     return with_table(found, PathTable.by_pattern(found.paths or found.sources, choice.label, found.name))
-
-
-def _from_memory(
-    data: bytes | Sequence[str | PathLike[str] | bytes] | np.ndarray, spec: InputSpec | None
-) -> ImageList | LabelledImages:
-    """Read what is given in memory: images as an array, as bytes, or a list of files."""
-    if isinstance(data, np.ndarray):
-        from imprint.data.readers.arrays import array_images
-
-        return array_images(data, spec)
-    given = [data] if isinstance(data, bytes) else data
-    if isinstance(given, Sequence):
-        paths: list[Path | str] = [Path(one) for one in given if isinstance(one, str | PathLike)]
-        contents = [one for one in given if isinstance(one, bytes)]
-        if len(paths) == len(given):
-            from imprint.data.readers.folder import list_files
-
-            return list_files(paths, f"{len(paths)} files")
-        if len(contents) == len(given):
-            from imprint.data.decoding.image_list import ImageList
-
-            sources = [f"bytes#{i}" for i in range(1, len(contents) + 1)]
-            return ImageList("bytes", sources, contents.__getitem__, [])
-    cause = f"type {type(data).__name__} is neither path nor image, or holds what is neither"
-    raise DataError("data", "load", cause, "Give a path or a list of paths, an image's bytes, or a NumPy array.")
 
 
 def _find_file(path: Path, choice: Choice) -> ImageList | LabelledImages:
@@ -270,15 +251,13 @@ def _undivided(found: ImageList | LabelledImages, part: str | None) -> ImageList
 
 def _fitted(images: LabelledImages, spec: InputSpec) -> LabelledImages:
     """Bring images from a table or an array into a model's form; those in that form already stay untouched."""
-    from imprint.preprocessing.input_spec import fit
+    from imprint.preprocessing.input_spec import fit_all
 
-    if images.shape == (spec.channels, *spec.image_size) or images.from_pixel_table:
+    scaled = images.shape[1:] != spec.image_size
+    if images.from_pixel_table and images.shape != (spec.channels, *spec.image_size):
         return images  # the model's own check reports a table of another size
-    pixels = np.empty((len(images), spec.channels, *spec.image_size), dtype=np.uint8)
-    for i, image in enumerate(images.pixels):
-        pixels[i] = fit(image.transpose(1, 2, 0), spec)
-    sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy()
-    return replace(images, pixels=pixels, sizes=sizes)
+    sizes = np.broadcast_to(np.array(images.shape[1:], dtype=np.int32), (len(images), 2)).copy() if scaled else None
+    return replace(images, pixels=fit_all(images.pixels, spec), sizes=sizes)
 
 
 def _bundled_digits() -> LabelledImages:

@@ -227,7 +227,8 @@ class Predictor(ABC):
         Parameters
         ----------
         images : LabelledImages, or data as `load` takes it
-            Images of the form that the model was trained on, or data that are brought into it; labels are ignored.
+            Images of the form that the model was trained on; or files, arrays, tensors, rows of pixels, PIL images and
+            whatever else `load` takes, which are all brought into that form in one way. Labels are ignored.
 
         Returns
         -------
@@ -255,7 +256,8 @@ class Predictor(ABC):
         Parameters
         ----------
         images : LabelledImages, or data as `load` takes it
-            Images of the form that the model was trained on, or data that are brought into it; labels are ignored.
+            Images of the form that the model was trained on; or files, arrays, tensors, rows of pixels, PIL images and
+            whatever else `load` takes, which are all brought into that form in one way. Labels are ignored.
 
         Returns
         -------
@@ -274,8 +276,8 @@ class Predictor(ABC):
         >>> model = train(digits, recipe="quick", epochs=1, min_steps=1, verbose=False).model
         >>> set(model.predict(digits).names) <= set(digits.class_names)
         True
-        >>> len(model.predict(digits.pixels[0, 0]))  # an array, a file's path and its bytes do as well
-        1
+        >>> len(model.predict(digits.pixels[0, 0])), len(model.predict(digits.pixels.reshape(1797, 64)))
+        (1, 1797)
         """
         ready = self.ready(images)
         probabilities, uncertainty = self._compute(ready.pixels)

@@ -354,7 +354,7 @@ def _settled_hflip(images: LabelledImages, recipe: Recipe) -> tuple[Recipe, str]
 
 def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:
     """Give the labels; refuse what has nothing to tell apart."""
-    remedy = "Training needs at least two classes: a folder for each, or a column label."
+    remedy = "Training needs at least two classes: a folder or a .npy for each, or labels for the images."
     if images.labels is None:
         pattern = "" if images.from_pixel_table else label_in_names([str(source) for source in images.sources])
         hint = (

@@ -352,6 +352,16 @@ DEEP_FILES = {
 }
 
 
+@pytest.mark.parametrize("kind", ["colour png", "colour tiff", "colour tiff, big-endian, packed"])
+def test_of_16_bits_in_colour_a_pil_image_has_the_upper_8(kind):
+    file, expected = DEEP_FILES[kind]
+    with Image.open(BytesIO(file)) as image:
+        decoded = decode(image, pixel_range=(0, 9))
+        assert np.array_equal(decoded.pixels, expected >> 8)
+        assert not decoded.deep
+        assert not read_header(image).deep
+
+
 @pytest.mark.parametrize("kind", DEEP_FILES)
 def test_all_16_bits_of_a_channel_are_read(kind):
     file, expected = DEEP_FILES[kind]

@@ -7,10 +7,11 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,7 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+LOADING = Lock()  # one PIL image may be given to several threads
 SWAP_SIDES = {TRANSPOSES[orientation] for orientation in (5, 6, 7, 8)}
 
 
@@ -77,9 +79,13 @@ class NoRangeError(DataError):
 
 
 def decode(
-    source: ImageSource, *, shorter: int = 0, pixel_range: Range | None = None, background: int | None = None
+    source: ImageSource | Image.Image,
+    *,
+    shorter: int = 0,
+    pixel_range: Range | None = None,
+    background: int | None = None,
 ) -> Decoded:
-    """Decode an image as a person would see it; raises DataError when it is no image, damaged or over 100 megapixels.
+    """Decode a file or PIL image as a person would see it; raises DataError when damaged, none or over 100 megapixels.
 
     Upright by EXIF; the first frame or page; of deep images `pixel_range`, else the whole depth, becomes 0 to 255;
     transparent ones lie on `background`, else on what shows their ink; a JPEG at 1/2 to 1/8 if it keeps `shorter`.
@@ -97,16 +103,25 @@ def without_warnings() -> Iterator[None]:
 
 
 def decode_in_thread(
-    source: ImageSource, *, shorter: int = 0, pixel_range: Range | None = None, background: int | None = None
+    source: ImageSource | Image.Image,
+    *,
+    shorter: int = 0,
+    pixel_range: Range | None = None,
+    background: int | None = None,
 ) -> Decoded:
     """Do as `decode`, but without its own `without_warnings`: the caller puts one around all threads."""
-    content = read_content(source)
+    given = isinstance(source, Image.Image)
+    content = b"" if isinstance(source, Image.Image) else read_content(source)
     try:  # not by `_opened`, which would take 1.5 µs of the 35 that a tiny image takes
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with (
+            _given(source)
+            if isinstance(source, Image.Image)
+            else Image.open(BytesIO(content), formats=FORMATS) as image
+        ):
             size = _checked_size(image, source)
             if content.startswith(PNG_START):
                 _check_png(content, source)
-            if shorter and isinstance(image, JpegImageFile) and min(size) >= 2 * shorter:
+            if shorter and not given and isinstance(image, JpegImageFile) and min(size) >= 2 * shorter:
                 image.draft(None, (shorter, shorter))
             narrow: Image.Image = image
             deep, mapped = is_deep(image), ""
@@ -131,9 +146,9 @@ def decode_in_thread(
     return Decoded(pixels, size, note, deep, ink)
 
 
-def read_numbers(source: ImageSource) -> Shaped[ndarray, "h w c"]:
+def read_numbers(source: ImageSource | Image.Image) -> Shaped[ndarray, "h w c"]:
     """Read a deep image's numbers as they stand in its file, its alpha left out."""
-    content = read_content(source)
+    content = b"" if isinstance(source, Image.Image) else read_content(source)
     with _opened(BytesIO(content), source) as image:
         _checked_size(image, source)
         numbers = _read_numbers(image, content, source)
@@ -141,9 +156,9 @@ def read_numbers(source: ImageSource) -> Shaped[ndarray, "h w c"]:
 
 
 @contextmanager
-def _opened(file: BytesIO | Path | str, source: ImageSource) -> Iterator[Image.Image]:
+def _opened(file: BytesIO | Path | str, source: ImageSource | Image.Image) -> Iterator[Image.Image]:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with _given(source) if isinstance(source, Image.Image) else Image.open(file, formats=FORMATS) as image:
             yield image
     except DataError:
         raise
@@ -151,14 +166,26 @@ def _opened(file: BytesIO | Path | str, source: ImageSource) -> Iterator[Image.I
         raise image_error(source, error) from None
 
 
-def read_header(source: ImageSource) -> Header:
+def _given(image: Image.Image) -> AbstractContextManager[Image.Image]:
+    """Load a PIL image, of whose colours Pillow has kept 8 bits; its owner keeps it, so it is not closed."""
+    _checked_size(image, image)
+    with LOADING:
+        image.load()
+    return nullcontext(image)
+
+
+def read_header(source: ImageSource | Image.Image) -> Header:
     """Read what an image's header tells, without decoding it."""
-    try:
-        if not isinstance(source, bytes):
+    file: BytesIO | Path | str = BytesIO()
+    if isinstance(source, bytes):
+        file = BytesIO(source)
+    elif not isinstance(source, Image.Image):
+        file = source
+        try:
             check_regular(source)
-    except (OSError, ValueError) as error:
-        raise error if isinstance(error, DataError) else image_error(source, error) from None
-    with _opened(BytesIO(source) if isinstance(source, bytes) else source, source) as image:
+        except (OSError, ValueError) as error:
+            raise error if isinstance(error, DataError) else image_error(source, error) from None
+    with _opened(file, source) as image:
         height, width = _checked_size(image, source)
         deep = is_deep(image)  # first, since looking for a PNG's EXIF loads it
         swapped = image.format != "TIFF" and _exif_transpose(image) in SWAP_SIDES
@@ -177,7 +204,7 @@ def is_image(source: ImageSource) -> bool:
 
 
 def eight_bits(
-    image: Image.Image, source: ImageSource, background: int | None
+    image: Image.Image, source: ImageSource | Image.Image, background: int | None
 ) -> tuple[UInt8[ndarray, "h w c"], str, float | None]:
     """Convert a loaded image of 8 bits, of any mode, to 1 or 3 channels.
 
@@ -201,6 +228,8 @@ def is_deep(image: Image.Image) -> bool:
     """Tell by an image's header whether it has more than 8 bits a channel, or numbers that are no bytes."""
     if image.mode not in ("RGB", "RGBA"):
         return image.mode[0] in "IF"
+    if not isinstance(image, ImageFile) or not image.tile:  # it has been loaded, and Pillow keeps the upper 8 bits
+        return False
     return (image.format == "PNG" and ";16" in _raw_mode(image)) or (image.format == "TIFF" and _bit_depth(image) > 8)
 
 
@@ -214,7 +243,7 @@ def _raw_mode(image: Image.Image) -> str:
     return arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
 
 
-def _read_numbers(image: Image.Image, content: bytes, source: ImageSource) -> Shaped[ndarray, "h w c"]:
+def _read_numbers(image: Image.Image, content: bytes, source: ImageSource | Image.Image) -> Shaped[ndarray, "h w c"]:
     """Read all bits of an image that has been opened, its alpha too; of 16 bits in colour, Pillow keeps the upper 8."""
     raw_mode = _raw_mode(image)
     image.load()
@@ -251,11 +280,11 @@ def _read_as(content: bytes, raw_mode: str) -> UInt8[ndarray, "h w c"]:
 
 
 def _narrowed(
-    numbers: Shaped[ndarray, "h w c"], depth: int, pixel_range: Range | None, source: ImageSource
+    numbers: Shaped[ndarray, "h w c"], depth: int, pixel_range: Range | None, source: ImageSource | Image.Image
 ) -> tuple[Image.Image, str]:
     """Map numbers to an image of 8 bits, by a range or else by their whole depth, and say so."""
     if pixel_range is None and numbers.dtype != np.uint16:
-        where = "its content" if isinstance(source, bytes) else str(source)
+        where = str(source) if isinstance(source, str | Path) else "its content"
         cause = f"its pixels ({numbers.dtype}) have no range that says what is white"
         raise NoRangeError("image", where, cause, REMEDY)
     used = pixel_range or (0, 2**depth - 1)
@@ -291,7 +320,7 @@ def _on_background(image: Image.Image, background: int | None) -> tuple[UInt8[nd
 def _first_of_several(image: Image.Image, content: bytes) -> str:
     """Say where a file holds more than the image that was read."""
     if image.format in ANIMATED:
-        return "animated, first frame" if getattr(image, "is_animated", False) else ""
+        return "animated, first frame" if getattr(image, "is_animated", False) and not image.tell() else ""
     if isinstance(image, TiffImageFile) and image.tag_v2.next and (pages := count_pages(content)) > 1:
         return f"{pages:,} pages, first read"
     return ""
@@ -317,7 +346,7 @@ def count_pages(content: bytes) -> int:
     return pages
 
 
-def _checked_size(image: Image.Image, source: ImageSource) -> tuple[int, int]:
+def _checked_size(image: Image.Image, source: ImageSource | Image.Image) -> tuple[int, int]:
     width, height = image.size
     if width * height > MAX_PIXELS:
         cause = f"{width:,}×{height:,} pixels are more than the {MAX_PIXELS // 10**6} million that are decoded"
@@ -325,7 +354,7 @@ def _checked_size(image: Image.Image, source: ImageSource) -> tuple[int, int]:
     return height, width
 
 
-def _check_png(content: bytes, source: ImageSource) -> None:
+def _check_png(content: bytes, source: ImageSource | Image.Image) -> None:
     """Compare the checksum of every chunk; Pillow skips those of the chunks that hold the pixels."""
     position = len(PNG_START)
     while True:

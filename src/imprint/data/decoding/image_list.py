@@ -19,6 +19,7 @@ import numpy as np
 import PIL
 from jaxtyping import Shaped, UInt8
 from numpy import ndarray
+from PIL import Image
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.progress import say, track, warn
@@ -52,7 +53,7 @@ class ImageList:
 
     name: str
     sources: Sequence[str]
-    open: Callable[[int], ImageSource]
+    open: Callable[[int], ImageSource | Image.Image]
     files: Sequence[Path | str]
     labels: Sequence[str] | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
@@ -216,7 +217,7 @@ class _Seen:
 
     sizes: list[tuple[int, int]]
     grey: bool
-    numbers: list[Shaped[ndarray, " n"]]
+    numbers: list[Shaped[ndarray, " _"]]
     inks: list[float]
 
     def decide(self, form: InputSpec) -> InputSpec:
@@ -348,7 +349,7 @@ def block_ranges(total: int, form: InputSpec) -> list[range]:
 
 
 def decode_blocks(
-    open_at: Callable[[int], ImageSource],
+    open_at: Callable[[int], ImageSource | Image.Image],
     blocks: Sequence[range],
     form: InputSpec,
     *,
@@ -380,7 +381,7 @@ def is_grey(pixels: UInt8[ndarray, "h w c"]) -> bool:
     return pixels.shape[-1] == 1 or bool((pixels[..., :1] == pixels[..., 1:]).all())
 
 
-def _thread_count(open_at: Callable[[int], ImageSource], blocks: Sequence[range]) -> int:
+def _thread_count(open_at: Callable[[int], ImageSource | Image.Image], blocks: Sequence[range]) -> int:
     """Count the threads that are worth it, by the headers of at most ten images.
 
     Tiny images are mostly work for Python, which only one thread can do at a time: two took twice the time of one.
@@ -393,7 +394,7 @@ def _thread_count(open_at: Callable[[int], ImageSource], blocks: Sequence[range]
 
 
 def _decode_block(
-    open_at: Callable[[int], ImageSource],
+    open_at: Callable[[int], ImageSource | Image.Image],
     form: InputSpec,
     must_be_grey: bool,
     must_be_decided: bool,

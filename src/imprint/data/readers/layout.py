@@ -56,9 +56,8 @@ def infer_layout(
 ) -> Layout:
     """Infer parts and classes from paths with ``/``; `folders` are given so that empty ones can be named.
 
-    Folders that alone hold all images are entered. Classes are named by the outermost folder then, in Unicode's
-    composed form (NFC), since some file systems store it otherwise, or by what the regular expression `label` matches
-    in a path. Raises DataError when there is no such part, or where folders leave open which of them are the classes.
+    Folders that alone hold all images are entered. Classes are then named by the outermost folder, in Unicode's NFC, or
+    by what `label` matches in a path. Raises DataError without such a part, or where the classes are left open.
     """
     inside, divided = find_parts(paths, where)
     if part is not None and part not in divided:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from PIL import Image
+
 from imprint.core.errors import DataError, UsageError
 from imprint.data.decoding.content import GZIP_START, ImageSource, gunzip, to_utf8
 from imprint.data.decoding.image_list import ImageList
@@ -335,5 +337,8 @@ def _select(values: list[str] | None, rows: list[int]) -> list[str] | None:
     return None if values is None else [values[i] for i in rows]
 
 
-def _at(open_at: Callable[[int], ImageSource], positions: list[int]) -> Callable[[int], ImageSource]:
+Opener = Callable[[int], ImageSource | Image.Image]
+
+
+def _at(open_at: Opener, positions: list[int]) -> Opener:
     return lambda i: open_at(positions[i])
