@@ -51,6 +51,14 @@ def test_each_field_has_its_keyword_and_its_meaning():
     [
         ("epochs", "it has no ="),
         ("epoch=3", "field 'epoch' at --set: recipes have none of that name"),
+        ("epoch=3", "Did you mean epochs? imprint summary RECIPE lists"),
+        ("lr=3", "Did you mean learning_rate?"),
+        ("optimizer=adamw", "Did you mean optimiser?"),
+        ("optimiser=adam", "Did you mean adamw?"),
+        ("Batch-Size=3", "Did you mean batch_size?"),
+        ("allow-bad=0.3", "It is an option of its own: --allow-bad."),
+        ("xyz=3", "Fields: name, networks"),
+        ("epochs=2, seed=3", "Write --set epochs=2 --set seed=3."),
         ("epochs=three", "epochs is a whole number"),
         ("epochs=2.5", "epochs is a whole number"),
         ("epochs=0", "it is at least 1"),
@@ -70,6 +78,27 @@ def test_senseless_settings_are_refused(setting, words):
     with pytest.raises(UsageError) as caught:
         changed(setting)
     assert words in str(caught.value)
+
+
+def test_a_field_has_one_value():
+    assert parse_settings(["seed=3", "seed=3"]) == {"seed": 3}
+    with pytest.raises(UsageError, match="seed=4 at --set: seed is also set to 3"):
+        parse_settings(["seed=3", "seed=4"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "idle", "used"),
+    [
+        ("probe", "learning_rate frozen_blocks rotation muon_learning_rate", "head pretrained seed class_balance"),
+        ("finetune", "muon_learning_rate plateau_factor", "learning_rate head frozen_blocks"),
+        ("tutorial", "muon_learning_rate head time_budget", "plateau_factor learning_rate"),
+        ("quick", "plateau_factor head", "muon_learning_rate learning_rate"),
+    ],
+)
+def test_fields_that_change_nothing_are_known(recipe, idle, used):
+    found = set(RECIPES[recipe].idle_fields())
+    assert set(idle.split()) <= found
+    assert not set(used.split()) & found
 
 
 def test_a_recipe_survives_json(tmp_path):

@@ -9,6 +9,10 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer import TyperException
 
 BAD_USAGE = 2  # the exit status of bad usage and bad input
 INTERRUPTED = 130  # the exit status by which shells know Ctrl-C: 128 and the signal's number
@@ -18,6 +22,15 @@ NOTHING_KEPT = "run at Ctrl-C: stopped before there was anything to keep. Nothin
 def _failed(line: str) -> int:
     print(f"error: {line}", file=sys.stderr)
     return BAD_USAGE
+
+
+def _usage(error: TyperException) -> str:
+    """Put a wrong use of the command line into one line that names the help of its verb."""
+    context = getattr(error, "ctx", None)
+    command = "imprint" if context is None or context.parent is None else f"imprint {context.info_name}"
+    message = " ".join(error.format_message().split())
+    message += "" if message.endswith((".", "?")) else "."
+    return f"usage at {command}: {message} Try {command} --help."
 
 
 def _stop(line: str) -> None:
@@ -73,9 +86,7 @@ def _run(app: Callable[..., int | None]) -> None:
     except typer.TyperException as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
-        message = " ".join(error.format_message().split())
-        message += "" if message.endswith((".", "?")) else "."
-        status = _failed(f"usage at imprint: {message} Try imprint --help.")
+        status = _failed(_usage(error))
     except StoppedError as error:
         _stop(str(error))
     except ImprintError as error:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import UsageError, did_you_mean
+from imprint.core.files import similar_path
 
 CHOICES = {
     "optimiser": ("rmsprop", "adamw", "muon"),
@@ -22,6 +23,32 @@ CHOICES = {
     "head": ("auto", "regression", "lda", "ridge"),
 }
 PRETRAINED = ("lite0", "lite1", "lite2")  # networks that begin with weights trained on ImageNet
+# What other libraries call a field, and options of `train` that are no fields.
+ALIASES = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "wd": "weight_decay",
+    "optim": "optimiser",
+    "model": "networks",
+    "scheduler": "schedule",
+    "val_split": "validation_fraction",
+    "validation_split": "validation_fraction",
+    "imgsz": "largest_side",
+    "image_size": "largest_side",
+    "flip": "hflip",
+    "random_state": "seed",
+}
+OPTIONS = ("recipe", "validation", "test", "run", "seeds", "device", "group", "allow_bad", "resume")
+LISTED = "imprint summary RECIPE lists all fields."
+PLATEAU_FIELDS = ("plateau_factor", "plateau_patience", "plateau_min_delta", "plateau_min_learning_rate")
+PRETRAINED_FIELDS = ("pretrained", "head", "frozen_blocks", "kept_share", "time_budget")
+# What only epochs use: a linear head is fitted without them.
+EPOCH_FIELDS = (
+    *("batch_size", "optimiser", "learning_rate", "schedule", "steps_per_epoch", "min_steps", "epoch_fraction"),
+    *("hard_fraction", "muon_learning_rate", "weight_decay", *PLATEAU_FIELDS, "rotation", "zoom", "shift", "elastic"),
+    *("downscale", "min_crop_area", "color_jitter", "label_smoothing", "frozen_blocks", "kept_share", "time_budget"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +139,9 @@ class Recipe:
     class_balance : float, default=0
         How far the loss weighs rare classes up: by their number of images to the power of minus this; 1 makes all
         classes count the same.
+    trust : float, default=0.95
+        Share of the predictions not flagged as unsure that are to be right: predictions of less confidence than that
+        takes, by the images held out, are flagged. 0 flags none for its confidence.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the arithmetic in training; ``"auto"`` asks the self-check. Predictions are always float32.
     validation_seed : int, default=7
@@ -169,6 +199,7 @@ class Recipe:
     kept_share: float = 0.0
     time_budget: float = 0.0
     class_balance: float = 0.0
+    trust: float = 0.95
     precision: str = "auto"
     validation_seed: int = 7
     seed: int = 7
@@ -177,8 +208,9 @@ class Recipe:
         for keys, holds, rule in self._rules():
             for key in keys.split():
                 if not holds(getattr(self, key)):
-                    what = f"{key}={_as_text(getattr(self, key))}"
-                    raise UsageError(what, f"recipe {self.name}", rule, f"Change it with --set {key}=….")
+                    what, value = f"{key}={_as_text(getattr(self, key))}", getattr(self, key)
+                    meant = did_you_mean(value, CHOICES[key]) if key in CHOICES else ""
+                    raise UsageError(what, f"recipe {self.name}", rule, f"{meant}Change it with --set {key}=….")
 
     def _rules(self) -> Iterator[tuple[str, Callable[[Any], bool], str]]:
         """Give what must hold: fields, a test of their values, and the rule in words."""
@@ -194,7 +226,7 @@ class Recipe:
         yield "class_balance kept_share", lambda value: 0 <= value <= 1, "it lies from 0 to 1"
         at_least_0 = "largest_side smallest_side steps_per_epoch min_steps weight_decay plateau_min_delta"
         yield f"{at_least_0} plateau_min_learning_rate rotation elastic", lambda value: value >= 0, "it is at least 0"
-        shares = "zoom shift label_smoothing validation_fraction hard_fraction color_jitter downscale"
+        shares = "zoom shift label_smoothing validation_fraction hard_fraction color_jitter downscale trust"
         yield shares, lambda value: 0 <= value < 1, "it lies from 0 to below 1"
         yield "seed validation_seed", lambda value: 0 <= value < 2**32, "it lies from 0 to 4294967295"
         yield "rotation", lambda value: value <= 180, "it is at most 180 degrees"
@@ -314,6 +346,31 @@ class Recipe:
         """
         return dataclasses.replace(self, **{name: _typed(name, value, where) for name, value in fields.items()})
 
+    def idle_fields(self) -> dict[str, str]:
+        """Name the fields that change nothing in this recipe, each with the reason.
+
+        Returns
+        -------
+        dict of str to str
+            Field name to reason.
+
+        Examples
+        --------
+        >>> RECIPES["probe"].idle_fields()["learning_rate"]
+        'only epochs use it, and this recipe has none: it fits a linear head'
+        """
+        no_epochs = "only epochs use it, and this recipe has none: it fits a linear head"
+        idle = dict.fromkeys(EPOCH_FIELDS, no_epochs) if self.is_probe else {}
+        if self.optimiser != "muon":
+            idle.setdefault("muon_learning_rate", f"only Muon uses it, and optimiser is {self.optimiser}")
+        if self.schedule != "plateau":
+            because = f"only the schedule plateau uses it, and schedule is {self.schedule}"
+            idle = dict.fromkeys(PLATEAU_FIELDS, because) | idle
+        if not set(PRETRAINED) & set(self.networks):
+            because = f"only pretrained networks use it, and networks is {_as_text(self.networks)}"
+            idle = dict.fromkeys(PRETRAINED_FIELDS, because) | idle
+        return idle
+
 
 class RecipeFields(TypedDict, total=False):
     """The fields of `Recipe` that `train` takes as keyword arguments."""
@@ -355,19 +412,30 @@ class RecipeFields(TypedDict, total=False):
     kept_share: float
     time_budget: float
     class_balance: float
+    trust: float
     precision: str
     validation_seed: int
     seed: int
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Read `key=value` texts, as ``--set`` takes them; raises `UsageError` where a key or a value's type is wrong."""
+    """Read `key=value` texts, as ``--set`` takes them.
+
+    Raises `UsageError` where a key or a value's type is wrong, or a key has two values.
+    """
     fields: dict[str, Any] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
+        key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise UsageError(setting, "--set", "it has no =", "Write --set key=value, such as --set epochs=3.")
-        fields[key.strip()] = _typed(key.strip(), text.strip(), "--set")
+        if re.search(r",\s*\w+\s*=", text):
+            several = " ".join(f"--set {part.strip()}" for part in setting.split(","))
+            raise UsageError(setting, "--set", "it sets several fields", f"Write {several}.")
+        value = _typed(key, text, "--set")
+        if key in fields and fields[key] != value:
+            cause = f"{key} is also set to {_as_text(fields[key])}"
+            raise UsageError(setting, "--set", cause, "Leave one of the two out.")
+        fields[key] = value
     return fields
 
 
@@ -384,7 +452,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
     """Turn a text or a JSON value into the type of its field."""
     types = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
     if key not in types:
-        raise UsageError(f"field {key!r}", where, "recipes have none of that name", f"Fields: {', '.join(types)}.")
+        raise UsageError(f"field {key!r}", where, "recipes have none of that name", _other_field(key, types))
     if key == "hflip" and isinstance(value, bool):
         return "yes" if value else "no"
     kinds: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "tuple[str, ...]": _names}
@@ -394,9 +462,26 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if isinstance(value, bool) or (kind is int and not isinstance(value, str) and typed != value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        wanted = {str: "a word", int: "a whole number", float: "a number", _names: "names joined by +"}[kind]
-        raise UsageError(f"{key}={value}", where, f"{key} is {wanted}", f"Write {key} as {wanted}.") from None
+        wanted, example = {
+            str: ("a word", "auto"),
+            int: ("a whole number", "3"),
+            float: ("a number", "0.1"),
+            _names: ("names joined by +", "deep+broad"),
+        }[kind]
+        raise UsageError(f"{key}={value}", where, f"{key} is {wanted}", f"Write {key}={example}.") from None
     return typed
+
+
+def _other_field(key: str, fields: Iterable[str]) -> str:
+    """Tell what may be meant by a name that no field has."""
+    form = key.lower().replace("-", "_")
+    if form in OPTIONS:
+        option = form.replace("_", "-")
+        return f"It is an option of its own: --{option}."
+    if form in ALIASES:
+        return f"Did you mean {ALIASES[form]}? {LISTED}"
+    meant = did_you_mean(key, fields)
+    return f"{meant}{LISTED}" if meant else f"Fields: {', '.join(fields)}."
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -409,7 +494,7 @@ def _names(value: Any) -> tuple[str, ...]:
 
 def _as_text(value: Any) -> str:
     """Spell a value as ``--set`` takes it."""
-    return "+".join(value) if isinstance(value, tuple) else repr(value)
+    return "+".join(value) if isinstance(value, tuple) else str(value)
 
 
 # The classic Kaggle lesson, kept as it is; Keras's names and defaults (keras.io, version 3).
@@ -570,18 +655,21 @@ def default_recipe(
 
 
 def find_recipe(name: str) -> Recipe:
-    """Find a recipe by name, or read a recipe.json that a run wrote; raises `UsageError` where there is none."""
+    """Find a recipe by name, or read that of a run folder or recipe.json; raises `UsageError` where there is none."""
     if not isinstance(name, str):
         cause = f"{type(name).__name__} is neither a name nor a Recipe"
         raise UsageError("recipe", "train", cause, 'Give "quick".')
     if name in RECIPES:
         return RECIPES[name]
+    path = Path(name) / "recipe.json" if (Path(name) / "recipe.json").is_file() else Path(name)
     try:
-        values = json.loads(Path(name).read_text(encoding="utf-8")) if name.endswith(".json") else None
+        values = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
     except (OSError, ValueError) as error:
         cause = f"it cannot be read ({error})"
-        raise UsageError(f"recipe {name!r}", "--recipe", cause, "Name the recipe.json of a run.") from None
+        remedy = f"{similar_path(name)}Name the recipe.json of a run."
+        raise UsageError(f"recipe {name!r}", "--recipe", cause, remedy) from None
     if not isinstance(values, dict):
-        remedy = f"Use {', '.join(RECIPES)}, or the recipe.json of a run."
+        meant = did_you_mean(name, RECIPES) or similar_path(name)
+        remedy = f"{meant}Use {', '.join(RECIPES)}, or a run folder or its recipe.json."
         raise UsageError(f"recipe {name!r}", "--recipe", "there is no such recipe", remedy)
-    return Recipe.from_dict(values, where=name)
+    return Recipe.from_dict(values, where=str(path))

@@ -1,22 +1,53 @@
 """What all commands have in common: refusals, Ctrl-C while they start, help, standard streams."""
 
+import io
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from helpers import IMPRINT, refused, run_imprint
-from imprint.cli.app import app
+from imprint.cli.app import EXAMPLES, app
 
 BAD_COMMANDS = {
     "no file": (["train", "missing.csv"], "No such file"),
     "no verb": (["trian"], "No such command"),
     "no argument": (["train"], "Missing argument"),
-    "no option": (["train", "train.csv", "--epochs", "3"], "No such option"),
+    "no option": (["train", "train.csv", "--epoch", "3"], "No such option"),
+    "an option and --set": (["train", "train.csv", "--epochs", "3", "--set", "epochs=2"], "--epochs 3 at train: --set"),
+    "a batch of nothing": (["train", "train.csv", "--batch-size", "0"], "batch_size=0 at any recipe"),
+    "no such verb's help": (["help", "trian"], "Did you mean train?"),
+    "several tables": (["predict", "model.safetensors", "train.csv", "test.csv"], "model at model.safetensors"),
+    "no option, its verb's help": (["train", "train.csv", "--epoch", "3"], "Try imprint train --help"),
+    "a recipe in capitals": (["train", "train.csv", "--recipe", "QUICK"], "Did you mean quick?"),
+    "a file misspelt": (["show", "trian.csv"], "Did you mean train.csv?"),
+    "a run misspelt": (["report", "mines"], "Did you mean mine?"),
+    "two seeds": (["train", "train.csv", "--seed", "3", "--set", "seed=4"], "--seed 3 at train: --set seed=4"),
+    "several in one": (["train", "train.csv", "--set", "epochs=2,seed=3"], "Write --set epochs=2 --set seed=3."),
+    "what was typed": (["train", "train.csv", "--set", "epochs=two"], "error: epochs=two at --set"),
+    "two shares": (
+        ["train", "train.csv", "--validation", "0.1", "--set", "validation_fraction=0.2"],
+        "validation_fraction=0.2 at recipe quick: --validation is 0.1",
+    ),
+    "a share of other data": (
+        ["train", "train.csv", "--validation", "labelled.csv", "--set", "validation_fraction=0.2"],
+        "other images validate",
+    ),
+    "the recipe that would run": (["train", "train.csv", "--set", "epochs=0"], "epochs=0 at recipe quick"),
+    "a rule of all recipes": (["train", "missing.csv", "--set", "epochs=-1"], "epochs=-1 at any recipe"),
+    "an option without its own": (["show", "train.csv", "--recipe", "quick"], "changes nothing without --augmented"),
+    "no runs": (["runs"], "there is no such folder"),
+    "no such column": (["runs", "--sort", "scores"], "Did you mean score?"),
+    "no such action": (["runs", "delet", "x"], "Did you mean delete?"),
+    "nothing to delete": (["runs", "delete", "mine", "--yes"], "it is no run folder"),
+    "two wishes": (["cache", "--clear", "--limit", "1"], "--clear removes everything"),
     "no number": (["train", "train.csv", "--seed", "x"], "valid integer"),
     "a setting that is an option": (["train", "train.csv", "--set", "device=cpu"], "field 'device' at --set"),
     "no network": (["train", "train.csv", "--set", "networks=foo"], "network 'foo' at networks"),
@@ -45,6 +76,7 @@ BAD_COMMANDS = {
 def test_bad_input_gets_one_line(digits_csv, tmp_path, case):
     for path in digits_csv.glob("*.csv"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "mine").mkdir()
     (tmp_path / "other.csv").write_text("pixel0,pixel1,pixel2,pixel3\n0,0,0,0\n")
     (tmp_path / "bad.csv").write_text("label,pixel0,pixel1,pixel2,pixel3\n1,0,0,0,0\n2,0,0,0,256\n")
     before = sorted(tmp_path.rglob("*"))
@@ -110,6 +142,50 @@ def test_help_is_light(tmp_path):
         assert verb in done.stdout
 
 
+def test_help_of_a_verb(tmp_path):
+    whole = run_imprint("help", cwd=tmp_path).stdout
+    assert whole == run_imprint("--help", cwd=tmp_path).stdout
+    told = run_imprint("help", "predict", cwd=tmp_path).stdout
+    assert told == run_imprint("predict", "--help", cwd=tmp_path).stdout
+    assert "  imprint predict runs/pets cat.jpg dog.jpg\n" in told
+
+
+def test_each_verb_has_examples_that_it_takes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = typer.main.get_command(app)
+    for verb, examples in EXAMPLES.items():
+        assert 2 <= len(examples) <= 4
+        for example in examples:
+            name, *arguments = shlex.split(example)
+            assert name == verb.__name__
+            command.commands[name].make_context(name, arguments)
+
+
+def test_quiet_leaves_warnings_alone(digits_csv, tmp_path):
+    rows = (digits_csv / "labelled.csv").read_text().splitlines()
+    (tmp_path / "twice.csv").write_text("\n".join([*rows, rows[-1], ""]))
+    done = run_imprint("train", "twice.csv", "--epochs", "1", "--batch-size", "50", "--quiet", cwd=tmp_path)
+    assert done.stderr == "warning: 1 image is a copy of another; imprint check names them\n"
+    recipe = json.loads((tmp_path / "runs/0001-quick/recipe.json").read_text())
+    assert (recipe["epochs"], recipe["batch_size"]) == (1, 50)
+    assert "Epoch 1/1" in run_imprint("train", "twice.csv", "--epochs", "1", cwd=tmp_path).stderr
+
+
+def test_runs_are_listed_and_deleted_once_somebody_agrees(run_folder, tmp_path, monkeypatch):
+    shutil.copytree(run_folder, tmp_path / "runs/0001-quick")
+    listed = json.loads(run_imprint("runs", "--json", cwd=tmp_path).stdout)["runs"]
+    keys = "run state recipe accuracy images data seconds size ended"
+    assert [set(one) for one in listed] == [set(keys.split())]
+    assert run_imprint("runs", cwd=tmp_path).stdout.splitlines()[1].split()[:3] == ["runs/0001-quick", "done", "quick"]
+    for answer in ("", "n\n", "what\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        done = run_imprint("runs", "delete", "runs/0001-quick", cwd=tmp_path, status=2)
+        assert "nobody agreed, so they are kept" in done.stderr
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    run_imprint("runs", "delete", "runs/0001-quick", cwd=tmp_path)
+    assert run_imprint("runs", cwd=tmp_path).stdout == "no runs\n"
+
+
 def test_no_verb_prints_the_help(tmp_path):
     done = run_imprint(cwd=tmp_path, status=2)
     assert "Usage: " in done.stdout
@@ -137,7 +213,8 @@ def test_without_stderr_words_are_kept_back(tmp_path, monkeypatch, capsys):
 
 
 def test_version(tmp_path):
-    assert re.fullmatch(r"imprint \d+\.\d+\.\d+\n", run_imprint("--version", cwd=tmp_path).stdout)
+    for words in ("--version", "version"):
+        assert re.fullmatch(r"imprint \d+\.\d+\.\d+\n", run_imprint(words, cwd=tmp_path).stdout)
 
 
 def test_shells_complete_verbs_and_options(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from helpers import refused, run_imprint
@@ -41,3 +42,16 @@ def test_check_finds_what_leaks_between_parts(divided):
     leaks = [finding for finding in json.loads(done.stdout)["findings"] if finding["kind"] == "leak"]
     assert len(leaks) == 1
     assert [Path(source).name for source in leaks[0]["where"]] == [leaking.name, "again.png"]
+
+
+def test_check_tells_images_that_a_model_reads_better_turned(model_file, digits, tmp_path):
+    for name, pixels in (("right", digits.pixels), ("turned", digits.pixels.swapaxes(2, 3))):
+        np.savez(tmp_path / f"{name}.npz", images=pixels[:300], labels=digits.labels[:300])
+        arguments = ("check", f"{name}.npz", "--as", model_file, "--no-labels", "--json")
+        done = run_imprint(*arguments, cwd=tmp_path)
+        found = [one for one in json.loads(done.stdout)["findings"] if one["kind"] == "orientation"]
+        assert [one["where"] for one in found] == ([["turned.npz"]] if name == "turned" else [])
+    assert "the model reads these images much better transposed: accuracy " in found[0]["message"]
+    done = run_imprint("evaluate", model_file, "turned.npz", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["notes"] == [found[0]["message"]]
+    assert "much better transposed" in done.stderr

@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+import imprint
 from helpers import refused, run_imprint
 
 
@@ -20,15 +22,53 @@ def test_predict_repeats_what_train_wrote(lesson, digits_csv, tmp_path):
 def test_predict_json(lesson, digits_csv):
     content = json.loads(run_imprint("predict", "runs/0001-tutorial", "test.csv", "--json", cwd=digits_csv).stdout)
     assert len(content["predictions"]) == 100
-    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure"}
+    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure", "why"}
     assert content["predictions"][4]["source"] == 5
 
 
 def test_predict_other_data_gives_all_facts(model_file, tmp_path):
     lines = run_imprint("predict", model_file, "digits", cwd=tmp_path).stdout.splitlines()
-    assert lines[0] == "source,label,confidence,unsure"
+    assert lines[0] == "source,label,confidence,unsure,why"
     assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
     assert len(lines) == 1798
+
+
+def test_model_and_data_in_the_wrong_order_are_told(model_file, digits_csv):
+    for verb, *data in (["predict", "test.csv"], ["evaluate", "labelled.csv"], ["compare", "labelled.csv", model_file]):
+        line = refused(verb, *data, model_file, cwd=digits_csv)
+        assert f"it is no model, but {model_file} is. Swap the two" in line
+    assert "Did you mean labelled.csv?" in refused("evaluate", model_file, "labeled.csv", cwd=digits_csv)
+    assert f"Did you mean {model_file}?" in refused("predict", f"{model_file}s", "test.csv", cwd=digits_csv)
+    line = refused("evaluate", model_file, "labelled.csv", "--training", "train.csv", cwd=digits_csv)
+    assert "--training at imprint: it changes nothing without --clinic" in line
+
+
+def test_several_images_are_predicted(model_file, divided):
+    files = sorted(map(str, divided.glob("images/test/*/*.png")))[:3]
+    lines = run_imprint("predict", model_file, *files, cwd=divided).stdout.splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == files
+    for other, words in (
+        ("images", "each is the file of an image"),
+        ("a.csv", "each is the file"),
+        ("x.png", "no such"),
+    ):
+        assert words in refused("predict", model_file, files[0], other, cwd=divided)
+
+
+def test_a_gate_lets_only_the_better_model_through(model_file, digits, digits_csv, tmp_path):
+    poor = tmp_path / "poor.safetensors"
+    imprint.train(digits[:600], "quick", epochs=1, min_steps=1, verbose=False).model.save(poor)
+    data = digits_csv / "labelled.csv"
+    for first, second, better, no_worse in (
+        (poor, model_file, 0, 0),
+        (model_file, model_file, 1, 0),
+        (model_file, poor, 1, 1),
+    ):
+        compare = ["compare", first, second, data]
+        run_imprint(*compare, "--strict", cwd=tmp_path, status=better)
+        run_imprint(*compare, "--strict", "--no-worse", "--json", cwd=tmp_path, status=no_worse)
+        run_imprint(*compare, cwd=tmp_path)
+    assert "--no-worse at imprint: it changes nothing without --strict" in refused(*compare, "--no-worse", cwd=tmp_path)
 
 
 def test_a_former_result_survives_a_failure(model_file, tmp_path):
@@ -78,7 +118,7 @@ def test_explain(lesson, digits_csv, digits, tmp_path):
     assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
     Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
     lines = run_imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
-    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure: (strange|low confidence))?\)", lines[0])
     assert lines[1] == "why.png"
     with Image.open(tmp_path / "why.png") as image:
         assert image.width == 1350
@@ -121,3 +161,10 @@ def test_summary(lesson, digits_csv):
     content = json.loads(run_imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
     assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
     assert len(content["layers"]) == 8
+
+
+def test_a_model_that_is_never_sure_says_so(model, digits_csv, tmp_path):
+    replace(model, unsure_below=2.0).save(tmp_path / "m.safetensors")
+    done = run_imprint("predict", "m.safetensors", digits_csv / "labelled.csv", "--json", cwd=tmp_path)
+    assert "every answer is unsure" in done.stderr
+    assert {one["why"] for one in json.loads(done.stdout)["predictions"]} <= {"strange", "low confidence"}

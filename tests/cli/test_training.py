@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,12 @@ def test_result_csv_is_what_kaggle_takes(lesson, digits_csv, digits):
 
 def test_train_json_and_numbering(digits_csv, tmp_path):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--seed", "5", "--validation", "0.2", "--json"]
+    arguments += ["--trust", "0.8"]
     contents = [json.loads(run_imprint(*arguments, cwd=tmp_path).stdout) for _ in range(2)]
     assert [content["run"] for content in contents] == ["runs/0001-quick", "runs/0002-quick"]
-    assert {"run", "model", "recipe", "seconds", "validation"} <= set(contents[0])
+    assert {"run", "model", "recipe", "seconds", "validation", "unsure", "trust"} <= set(contents[0])
+    assert contents[0]["trust"]["trust"] == 0.8
+    assert set(contents[0]["unsure"]) == {"share", "accuracy_when_sure", "strange", "low_confidence"}
     assert set(contents[0]["validation"]) == {
         "images",
         "accuracy",
@@ -136,11 +140,35 @@ def test_divided_folders_from_training_to_predictions(divided):
     assert json.loads(scored.stdout)["images"] == len(list(divided.glob("images/test/*/*.png")))
     assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
-    assert result[0] == "source,label,confidence,unsure"
+    assert result[0] == "source,label,confidence,unsure,why"
     assert len(result) == 1 + len(list(divided.glob("images/test/0/*.png")))
     listed = json.loads(run_imprint("cache", "--json", cwd=divided).stdout)
     assert {"folder", "limit", "entries"} == set(listed)
     assert run_imprint("cache", "--clear", cwd=divided).stdout.count("\n") == 1
+
+
+def test_a_share_is_refused_where_the_data_have_a_validation_part(divided):
+    line = refused("train", "images", "--set", "validation_fraction=0.3", cwd=divided)
+    assert "validation_fraction=0.3 at train: the data have a validation part" in line
+
+
+def test_a_run_is_named_after_its_day(digits_csv, tmp_path):
+    before = date.today()
+    train = ["train", digits_csv / "train.csv", "--epochs", "1", "--set", "min_steps=1", "--run", "weekly-{date}"]
+    run = json.loads(run_imprint(*train, "--json", cwd=tmp_path).stdout)["run"]
+    assert run in {f"weekly-{day}" for day in (before, date.today())}
+
+
+def test_some_classes_are_learnt_scored_and_checked(digits_csv, tmp_path):
+    data = digits_csv / "train.csv"
+    train = ["train", data, "--classes", "3, 5", *FAST, "--validation", digits_csv / "labelled.csv", "--run", "two"]
+    images = json.loads(run_imprint(*train, "--json", cwd=tmp_path).stdout)["validation"]["images"]
+    assert 0 < images < 40
+    scored = run_imprint("evaluate", "two", digits_csv / "labelled.csv", "--classes", "3,5", "--json", cwd=tmp_path)
+    assert json.loads(scored.stdout)["images"] == images
+    checked = run_imprint("check", data, "--classes", '["3","5"]', "--no-labels", "--json", cwd=tmp_path)
+    assert set(json.loads(checked.stdout)["classes"]) == {"3", "5"}
+    assert "class 'x' at train.csv: there is no such class" in refused("train", data, "--classes", "3,x", cwd=tmp_path)
 
 
 @contextmanager

@@ -1,9 +1,19 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
 from imprint import UsageError
-from imprint.core.files import cache_folder, make_folder, remove_unfinished, sole_writer, written_whole
+from imprint.core.files import (
+    cache_folder,
+    has_writer,
+    make_folder,
+    remove_unfinished,
+    similar_path,
+    sole_writer,
+    written_whole,
+)
 
 
 def test_a_failure_half_way_leaves_the_old_file(tmp_path):
@@ -105,3 +115,36 @@ def test_the_cache_folder_is_found_by_environment_variables(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "imprint"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("photos/cat/tom.jpg", ""),
+        ("photo/cat/tom.jpg", "photos/cat/tom.jpg"),
+        ("photos/cats", "photos/cat"),
+        ("photos/cat/TOM.JPEG", "photos/cat/tom.jpg"),
+        ("photo/dog", ""),
+        ("x\0y", ""),
+        ("digit", "digits"),
+    ],
+)
+def test_a_wrong_path_offers_what_stands_beside_it(tmp_path, monkeypatch, wrong, meant):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    (tmp_path / "photos/cat/tom.jpg").write_text("")
+    assert similar_path(wrong, others=("digits",)) == (f"Did you mean {meant}? " if meant else "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked on Windows")
+def test_a_writer_is_seen_while_its_process_lives(tmp_path):
+    assert not has_writer(tmp_path)
+    script = "import sys, time, pathlib\nfrom imprint.core.files import sole_writer\n"
+    script += "with sole_writer(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"locked\n"
+        assert has_writer(tmp_path)
+        process.kill()
+        process.wait()
+        assert not has_writer(tmp_path)
+    assert not has_writer(tmp_path / "nowhere")

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import imprint
 from imprint import DataError, LabelledImages, UsageError
 from imprint.data.images import encode_labels, expect_images
+from imprint.data.load import load_again
 
 
 def two(labels=(0, 1), names=("cat", "dog")):
@@ -105,3 +107,24 @@ def test_a_message_about_labels_stays_short(digits):
 def test_what_is_no_labelled_images_is_refused(given, kind):
     with pytest.raises(UsageError, match=f"images at train: {kind} is no LabelledImages. Use imprint.load"):
         expect_images(given, "train")
+
+
+def test_some_classes_can_be_selected_and_loaded_again(digits):
+    some = digits.select(classes=["7", "1"])
+    assert some.class_names == ("1", "7")
+    assert {some.class_names[label] for label in some.labels} == {"1", "7"}
+    first = digits.sources.tolist().index(some.sources[5])
+    assert np.array_equal(some.pixels[5], digits.pixels[first])
+    assert digits.class_names[digits.labels[first]] == some.class_names[some.labels[5]]
+    assert load_again(some.loaded_from).fingerprint == some.fingerprint
+    assert imprint.load("digits", classes=["1", "7"]).fingerprint == some.fingerprint
+    assert digits[:50].select(["1", "7"]).loaded_from is None
+    assert digits.select(digits.class_names) is digits
+
+
+@pytest.mark.parametrize(("names", "words"), [(["11"], "class '11' at digits: there is no"), ([], "class ''")])
+def test_a_class_that_is_not_there_is_not_selected(digits, names, words):
+    with pytest.raises(DataError, match=words):
+        digits.select(classes=names)
+    with pytest.raises(DataError, match="there are no labels"):
+        replace(digits, labels=None).select(["1"])

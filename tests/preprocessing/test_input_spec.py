@@ -60,7 +60,7 @@ def test_forms_in_words(shape, words):
     assert describe(shape) == words
 
 
-SPEC = InputSpec(3, (8, 9), (16, 18), mean=(0.4, 0.5, 0.6), std=(0.2,))
+SPEC = InputSpec(3, (8, 9), (16, 18), mean=(0.4, 0.5, 0.6), std=(0.2,), pixel_range=(320.5, 455.0), background=0)
 
 
 def test_a_contract_is_the_same_after_json():
@@ -71,8 +71,12 @@ def test_a_contract_is_the_same_after_json():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "another version than 1"),
-        ({"version": None}, "another version than 1"),
+        ({"version": 3}, "another version than 2"),
+        ({"version": None}, "another version than 2"),
+        ({"pixel_range": [5, 5]}, "pixel_range"),
+        ({"pixel_range": [0, float("inf")]}, "pixel_range"),
+        ({"background": 7}, "background"),
+        ({"background": True}, "background"),
         ({"channels": 5}, "channels"),
         ({"image_size": [0, 8]}, "image sizes"),
         ({"input_size": [10**6, 8]}, "image sizes"),
@@ -87,3 +91,22 @@ def test_a_contract_is_the_same_after_json():
 def test_a_contract_that_does_not_fit_together_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         InputSpec.from_dict(asdict(SPEC) | change)
+
+
+def test_the_first_version_is_read_as_one_of_opaque_images_of_8_bits():
+    older = {key: value for key, value in asdict(SPEC).items() if key not in ("pixel_range", "background")}
+    spec = InputSpec.from_dict(older | {"version": 1})
+    assert spec == replace(SPEC, pixel_range=None, background=None)
+
+
+def test_images_in_another_range_or_on_another_background_are_refused():
+    spec = InputSpec.from_shape((1, 8, 8), (0, 4095), 0)
+    spec.check((1, 8, 8), "a", (0, 4095), 0)
+    spec.check((1, 8, 8), "a")
+    InputSpec.from_shape((1, 8, 8)).check((1, 8, 8), "a", None, 0)
+    with pytest.raises(DataError, match="black and white"):
+        spec.check((1, 8, 8), "a", (0, 255))
+    with pytest.raises(DataError, match="black and white"):
+        InputSpec.from_shape((1, 8, 8)).check((1, 8, 8), "a", (0, 255))
+    with pytest.raises(DataError, match="another background"):
+        spec.check((1, 8, 8), "a", (0, 4095), 255)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
+import imprint
 from imprint import RECIPES, Comparison
 from imprint.core.scores import label_predictions, score
 from imprint.data.cache import Entry
@@ -14,6 +15,7 @@ from imprint.report.tables import (
     comparison_table,
     fields_table,
     preview,
+    run_lines,
     score_table,
     seeds_table,
     summary_table,
@@ -59,7 +61,7 @@ def test_a_class_without_images_is_not_called_the_hardest():
         np.eye(3, dtype=np.float32)[:2],
         np.array([0, 1]),
         ("a", "b", "none"),
-        np.zeros(2, bool),
+        np.array(["", ""]),
     )
     text = score_table(score(sure, labels, names, flags)).split("rows: true class")[0]
     assert "none" not in text
@@ -101,3 +103,24 @@ def test_fields_of_a_recipe_with_value_and_meaning():
     assert starts["networks"] == "deep+broad+deep+broad+deep+broad+deep+broad"
     assert starts["epochs"] == "54"
     assert "One of rmsprop, adamw, muon." in " ".join(" ".join(lines).split())
+
+
+def test_a_score_no_better_than_guessing_is_called_that(predictions):
+    probabilities, labels = predictions
+    names, sure = tuple("abcd"), np.zeros(len(labels), dtype=bool)
+    assert "no better than guessing" in score_table(score(probabilities, labels, names, sure))
+    knowing = np.eye(4, dtype=np.float32)[labels]
+    assert "guessing" not in score_table(score(knowing, labels, names, sure))
+
+
+def test_scores_from_nearly_nothing_are_told_first(digits):
+    few = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False]))
+    assert score_table(few).startswith("too few to tell: 0.3424 to 1.0000 (95 % interval; 2 of 2 images right;")
+    assert "guessing" not in score_table(few)
+    run = imprint.train(digits[:100], "quick", epochs=1, min_steps=1, verbose=False)
+    for line in run_lines(run).splitlines():
+        assert "accuracy" not in line or line.startswith("too few to tell: ")
+    assert run.expectation.startswith("too few to tell: expect 0.")
+    rows = [{"seed": 7, "accuracy": 1.0, "run": "runs/1"}]
+    facts = {"seeds": rows, "mean": 1.0, "sd": None, "validation": {"images": 8}}
+    assert seeds_table(facts).splitlines()[-1].startswith("too few to tell: 8 held out; mean 1.0000")

@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 from dataclasses import replace
@@ -5,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas
 import pytest
+import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -12,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
 
-from imprint import Classifier, DataError, ImageClassifier, ImprintError, LabelledImages, ModelFileError
+from imprint import Classifier, DataError, ImageClassifier, ImprintError, LabelledImages, ModelFileError, UsageError
 from imprint.recipes import RECIPES
 from imprint.runs.estimator import NOTE, EstimatorNote, class_name, read_note
 
@@ -84,10 +87,10 @@ def test_bytes_are_taken_as_they_are_and_fractions_are_scaled():
     assert (by_bytes.pixel_range_, by_fractions.pixel_range_) == ((0, 255), (0, 1))
     assert np.array_equal(by_bytes.predict_proba(pixels), by_fractions.predict_proba(pixels / 255))
     assert np.array_equal(by_bytes.predict_proba(pixels), by_bytes.model_.predict_proba(images_of(pixels[:, None])))
-    with pytest.raises(DataError, match=r"they reach 1, but went from 0 to 255 in training"):
-        by_bytes.predict(pixels / 255)
-    with pytest.raises(DataError, match=r"they reach 255, but went from 0 to 1 in training"):
-        by_fractions.predict(pixels)
+    for classifier in (by_bytes, by_fractions):
+        assert np.array_equal(classifier.predict_proba(pixels / 255), classifier.predict_proba(pixels))
+    with pytest.raises(DataError, match=r"they reach 510, but went from 0 to 1 in training"):
+        by_fractions.predict(pixels * 2.0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +131,67 @@ def test_colour_rows_have_channels_last():
     expected = classifier.model_.predict_proba(images_of(colour.transpose(0, 3, 1, 2)))
     for form in (colour, colour.reshape(40, -1), colour.transpose(0, 3, 1, 2)):
         assert np.array_equal(classifier.predict_proba(form), expected)
-    with pytest.raises(DataError, match=r"images of \(11, 9, 3\) at X: the classifier was fitted with \(9, 11, 3\)"):
-        classifier.predict(colour.transpose(0, 2, 1, 3))
+    turned = colour.transpose(0, 2, 1, 3)
+    assert np.array_equal(classifier.predict_proba(turned), classifier.model_.predict_proba(turned))
+
+
+def test_everything_that_a_classifier_takes(model_file, digits, tmp_path):
+    classifier, pixels = ImageClassifier.load(model_file), digits.pixels[:20, 0]
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    files = sorted(tmp_path.iterdir())
+    expected = classifier.model_.predict_proba(files)
+    forms = {
+        "files": files,
+        "a folder": tmp_path,
+        "PIL images": list(map(Image.fromarray, pixels)),
+        "opened files": [io.BytesIO(file.read_bytes()) for file in files],
+        "bytes and paths": [files[0].read_bytes(), *files[1:]],
+        "a tensor": torch.tensor(pixels)[:, None] / 255,
+        "tensors": list(torch.tensor(pixels)),
+        "inverted": 255 - pixels,
+        "images read before": digits[:20],
+        "a column of paths": pandas.Series(map(str, files)),
+    }
+    for form, given in forms.items():
+        found = classifier.predict_proba(given)
+        wanted = classifier.model_.predict_proba(given) if form == "inverted" else expected
+        assert np.array_equal(found, wanted), form
+    assert np.array_equal(classifier.predict_proba(pixels[3]), expected[3:4])
+
+
+def test_fitted_on_files(digits, tmp_path):
+    for i, image in enumerate(digits.pixels[:60, 0]):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    files, few = sorted(tmp_path.iterdir()), {"epochs": 1, "settings": ["min_steps=0"]}
+    by_files, by_pixels = (ImageClassifier(**few).fit(x, Y[:60]) for x in (files, digits.pixels[:60]))
+    assert np.array_equal(by_files.predict_proba(files), by_pixels.predict_proba(digits.pixels[:60]))
+    files[7].write_text("<html>")
+    with pytest.raises(DataError, match=r"1 of 60 images .* web page"):  # or labels would belong to other images
+        by_files.fit(files, Y[:60])
+    with pytest.raises(DataError, match=r"1 of 60 images .* web page"):
+        by_files.predict(files)
+
+
+def test_fitted_on_deep_files_and_on_transparent_arrays(digits, tmp_path):
+    deep = digits.pixels[:60, 0].astype(np.uint16) * 8 + 900
+    for i, image in enumerate(deep):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    files, few = sorted(tmp_path.iterdir()), {"epochs": 1, "settings": ["min_steps=0"]}
+    classifier = ImageClassifier(**few).fit(files, Y[:60])
+    assert classifier.model_.spec.pixel_range == (900, 900 + 8 * 255)
+    expected = classifier.predict_proba(files)
+    assert np.array_equal(classifier.predict_proba(deep), expected)
+    assert np.array_equal(classifier.predict_proba(digits.pixels[:60]), expected)
+    with pytest.raises(UsageError, match="pixel_range"):
+        ImageClassifier(pixel_range=(0, 65535), **few).fit(files, Y[:60])
+    ink = np.stack([np.full_like(digits.pixels[:60, 0], 255)] * 3 + [digits.pixels[:60, 0]], axis=3)
+    classifier = ImageClassifier(**few).fit(ink, Y[:60])
+    assert classifier.model_.spec.background == 0
+    expected = classifier.predict_proba(digits.pixels[:60].repeat(3, axis=1))
+    for form in (ink, list(ink), ink.transpose(0, 3, 1, 2)):
+        assert np.array_equal(classifier.predict_proba(form), expected)
+    assert np.abs(classifier.predict_proba(ink[0]) - expected[:1]).max() < 1e-4
 
 
 def test_in_a_pipeline_and_a_search():
@@ -230,9 +292,11 @@ def test_a_mistake_is_one_clear_line(mistake, unchecked):
     assert isinstance(caught.value, ValueError)
 
 
-def test_images_of_another_size_are_refused(fitted):
+def test_rows_of_another_width_are_refused_and_images_of_another_size_are_fitted(fitted):
     with pytest.raises(DataError, match="X has 49 features, but ImageClassifier is expecting 64"):
-        fitted.predict(np.zeros((3, 7, 7)))
+        fitted.predict(np.zeros((3, 49)))
+    large = X[:20].reshape(-1, 8, 8).repeat(3, axis=1).repeat(3, axis=2)
+    assert (fitted.predict(large) == Y[:20]).mean() > 0.8
 
 
 def test_a_recipe_can_be_given_whole(tmp_path):

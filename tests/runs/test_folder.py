@@ -33,6 +33,22 @@ def test_nobody_else_trains_in_a_folder_where_a_run_is_at_work(plan, tmp_path):
         assert checkpoint.path.is_file()
 
 
+def test_a_run_at_work_is_told_from_one_that_was_killed(plan, tmp_path):
+    with run_session(tmp_path, plan, {"data": "digits"}) as checkpoint:
+        state = start_network(plan)
+        checkpoint.write(state)
+        random = "0 of 3 epochs have ended: its weights are still random, so predictions mean nothing"
+        assert unfinished_note(tmp_path) == f"{tmp_path} is still training, {random}"
+        state.epochs.append({"loss": 1.0})
+        checkpoint.write(state)
+        so_far = "is still training, 1 of 3 epochs have ended: its best epoch so far is taken"
+        assert unfinished_note(tmp_path) == f"{tmp_path} {so_far}"
+        with pytest.raises(UsageError, match=r"it is still training\. Wait"):
+            read_run(tmp_path)
+    note = unfinished_note(tmp_path)  # the lock ends with its process, however that ends
+    assert note.startswith(f"{tmp_path} was stopped before its end: its best epoch so far is taken; imprint train")
+
+
 def test_what_a_killed_run_was_writing_stands_in_nobodys_way(plan, tmp_path):
     (tmp_path / ".checkpoint.safetensors.123.part").write_text("half")
     assert new_run_folder("quick", tmp_path) == tmp_path

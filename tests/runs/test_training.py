@@ -15,6 +15,7 @@ from imprint.models.hardware import choose_compute_config
 from imprint.models.inference import predict_probabilities
 from imprint.models.networks import NETWORKS
 from imprint.recipes import parse_settings
+from imprint.runs.read_run import read_run
 from imprint.training.fit import _batches as fit_batches
 from imprint.training.fit import epoch_order
 from imprint.training.optimisers import AdamW
@@ -93,6 +94,50 @@ def test_validation_labels_are_matched_by_name(digits):
     turned = type(digits)(digits.pixels, 9 - digits.labels, names, digits.sources)
     run = imprint.train(digits, "quick", epochs=6, min_steps=0, validation=turned, verbose=False)
     assert run.validation.accuracy > 0.9
+
+
+def test_training_that_failed_says_so_and_what_to_try_first(digits):
+    senseless = replace(digits[:600], labels=np.random.default_rng(0).integers(0, 10, 600))
+    short = imprint.train(senseless, "quick", epochs=1, min_steps=2, verbose=False)
+    assert short.expectation.startswith("no better than guessing: always the commonest class gives 0.")
+    assert "It has hardly learnt" in short.failure
+    assert "first train longer (--epochs 2 --set min_steps=40)" in short.failure
+    assert short.facts()["failure"] == short.failure
+    untouched = {"zoom": 0, "rotation": 0, "shift": 0, "downscale": 0, "label_smoothing": 0, "hard_fraction": 0}
+    known = imprint.train(senseless, "quick", epochs=20, validation=0.2, verbose=False, **untouched)
+    assert "learnt its own images by heart" in known.failure
+    assert "imprint check DATA" in known.failure
+    rare = replace(digits[:300], labels=(np.arange(300) % 20 == 0).astype(np.int64), class_names=("often", "seldom"))
+    uneven = imprint.train(rare, "quick", epochs=1, min_steps=2, validation=0.3, verbose=False)
+    assert "first --set class_balance=1" in uneven.failure
+
+
+def test_training_that_worked_is_not_called_failed(run):
+    assert run.failure == run.facts()["failure"] == ""
+    assert run.expectation.startswith("expect 0.")
+
+
+def test_classes_without_images_are_dropped_and_told(digits, caplog):
+    caplog.set_level("INFO", logger="imprint")
+    some = digits[np.isin(digits.labels, [3, 5])]
+    run = imprint.train(some, "quick", epochs=1, min_steps=2)
+    assert run.model.class_names == ("3", "5")
+    assert "classes '0', '1', '2', '4', '6' and 3 more: no images, so the model will not know them" in caplog.text
+    assert run.validation.accuracy > 0.5
+
+
+def test_a_run_on_some_classes_is_read_again(tmp_path):
+    run = imprint.train("digits", "quick", classes=["3", "5"], epochs=1, min_steps=1, run=tmp_path, verbose=False)
+    assert run.model.class_names == ("3", "5")
+    learnt, held_out = read_run(tmp_path).read_images()
+    assert len(learnt) + len(held_out) == 365
+    assert learnt.class_names == ("3", "5")
+
+
+def test_options_of_reading_are_refused_where_images_are_there(digits):
+    for options in ({"group": "x"}, {"allow_bad": 0.5}, {"classes": ["1"]}):
+        with pytest.raises(UsageError, match="the images have been loaded already"):
+            imprint.train(digits, "quick", verbose=False, **options)
 
 
 def test_without_validation_there_is_no_score(digits):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imprint import LabelledImages, UsageError
+from imprint import DataError, LabelledImages, UsageError
 from imprint.training.plan import decoding_side, make_plan, may_hflip
 
 
@@ -92,6 +92,25 @@ def test_time_is_settled_as_size_blocks_and_epochs_and_told_before():
     assert (given.epochs, given.largest_side, given.frozen_blocks) == (3, 96, 5)
 
 
+def test_epochs_that_were_asked_for_are_trained_whatever_the_time():
+    many = photos("cat", "dog", side=300)
+    assert make_plan(many, "finetune", epochs=400).recipe.epochs == 400
+    with pytest.raises(UsageError, match=r"time_budget=2 at recipe finetune: 400 epochs take longer"):
+        make_plan(many, "finetune", epochs=400, time_budget=2.0)
+
+
+def test_what_would_change_nothing_or_contradicts_is_refused(digits):
+    with pytest.raises(UsageError, match=r"learning_rate=0.1 at recipe probe: only epochs use it"):
+        make_plan(photos("cat", "dog"), "probe", learning_rate=0.1)
+    assert make_plan(photos("cat", "dog"), "probe", learning_rate=1e-4).recipe.is_probe
+    with pytest.raises(UsageError, match="steps_per_epoch=3 at recipe quick: min_steps is 40"):
+        make_plan(digits, "quick", steps_per_epoch=3, min_steps=40)
+    assert set(make_plan(digits, "quick", steps_per_epoch=3).recipe.epoch_steps(1000)) == {3}
+    with pytest.raises(UsageError, match=r"validation_fraction=0.2 at recipe quick: other images validate"):
+        make_plan(digits[:300], "quick", validation=digits[300:], validation_fraction=0.2)
+    assert make_plan(digits, "quick", validation=0.2, validation_fraction=0.2).recipe.validation_fraction == 0.2
+
+
 def test_scores_need_five_images_a_class_and_twenty_in_all():
     whole = photos("cat", "dog", side=64)
     labels = whole.labels
@@ -152,3 +171,14 @@ def test_files_decoded_smaller_than_they_could_be_are_told():
     assert not make_plan(small, "photos").warnings
     assert not make_plan(replace(small, sizes=None), "probe").warnings
     assert not make_plan(replace(small, sizes=small.sizes // 3), "probe").warnings
+
+
+def test_images_of_one_colour_are_named_as_that():
+    images = photos("cat", "dog")
+    with pytest.raises(DataError, match="all images are one colour"):
+        make_plan(replace(images, pixels=np.full_like(images.pixels, 255)), "quick")
+
+
+def test_range_and_background_go_into_the_contract():
+    plan = make_plan(replace(photos("cat", "dog"), pixel_range=(320.0, 455.0), background=0), "quick")
+    assert (plan.spec.pixel_range, plan.spec.background) == ((320.0, 455.0), 0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
+from imprint.analysis.orientation import POOR, find_better_orientation
 from imprint.core.errors import UsageError
 from imprint.core.metrics import difference_interval, mcnemar
 from imprint.core.scores import Score, score
@@ -34,7 +35,8 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     Returns
     -------
     Score
-        Accuracy with its 95 % interval, baseline, log loss, calibration error and confusion.
+        Accuracy with its 95 % interval, baseline, log loss, calibration error and confusion. Where accuracy is below
+        0.8, 200 of the images are also tried turned, mirrored and inverted; `notes` say so if one of that fits better.
 
     Raises
     ------
@@ -55,7 +57,9 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     ready = model.ready(images, part)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)
-    return score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    result = score(predictions.probabilities, labels, model.class_names, predictions.why)
+    better = find_better_orientation(model, ready) if result.accuracy < POOR else None
+    return result if better is None else replace(result, notes=(str(better),))
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,38 @@ class Comparison:
         if self.p_value >= SIGNIFICANT:
             return "no difference beyond noise"
         return "the first is better" if self.difference > 0 else "the second is better"
+
+    @property
+    def second_better(self) -> bool:
+        """Whether the second model is better, by more than noise.
+
+        Returns
+        -------
+        bool
+            True where the p-value is below 0.05 and the second model has the higher accuracy.
+
+        Examples
+        --------
+        >>> Comparison(100, (0.9, 0.9), 0.0, (-0.06, 0.06), 4, 4, 1.0).second_better
+        False
+        """
+        return self.p_value < SIGNIFICANT and self.difference < 0
+
+    @property
+    def second_no_worse(self) -> bool:
+        """Whether the second model is not worse, by more than noise; few images seldom show that one is.
+
+        Returns
+        -------
+        bool
+            False where the p-value is below 0.05 and the first model has the higher accuracy.
+
+        Examples
+        --------
+        >>> Comparison(100, (0.9, 0.9), 0.0, (-0.06, 0.06), 4, 4, 1.0).second_no_worse
+        True
+        """
+        return self.p_value >= SIGNIFICANT or self.difference <= 0
 
 
 def compare(first: Predictor, second: Predictor, images: LabelledImages | Data, part: str | None = None) -> Comparison:

@@ -9,14 +9,21 @@ import typer
 
 from imprint.cli.options import (
     AsJson,
+    Classes,
     Data,
+    Ids,
+    Label,
     Model,
+    class_list,
     load_classifier,
+    one_or_files,
+    part_to_predict,
     part_to_score,
     print_json,
     read_model,
     say_if_learnt,
     set_threads,
+    unused,
     writable,
 )
 from imprint.core.progress import say
@@ -35,6 +42,8 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
     ] = None,
+    label: Label = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
@@ -44,10 +53,13 @@ def evaluate(
     from imprint.core.files import make_folder
     from imprint.report.tables import score_table
 
+    if training is not None and not clinic:
+        raise unused("--training", "without --clinic")
     if pictures is not None:
         make_folder(pictures)
-    classifier = read_model(model)
-    images = classifier.ready(data, part_to_score(data))
+    classifier = read_model(model, data)
+    images = classifier.ready(data, part_to_score(data), label)
+    images = images if classes is None else images.select(class_list(classes) or [])
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
@@ -65,27 +77,34 @@ def evaluate(
         from imprint.report.score_plots import save_score_plots
 
         said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
-        labelled = label_predictions(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        labelled = label_predictions(said.probabilities, labels, said.class_names, said.why, said.sources)
         for path in save_score_plots(labelled, images, pictures):
             say(f"wrote {path}")
     if as_json:
         print_json(facts)
     else:
         print(text)
+    for note in result.notes:
+        say(note)
 
 
 def predict(
     model: Model,
-    data: Data,
+    data: Annotated[list[str], typer.Argument(metavar="DATA", help="As for show, or several files of images.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
     ] = None,
+    ids: Ids = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name each image's class: ImageId,Label for a CSV of pixels, else source, label, confidence, unsure."""
-    classifier = read_model(model)
-    predictions = classifier.predict(classifier.ready(data))
+    """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure, why."""
+    classifier = read_model(model, data[0])
+    chosen = one_or_files(data)
+    part = part_to_predict(chosen) if isinstance(chosen, str) else None
+    predictions = classifier.predict(classifier.ready(chosen, part, ids=ids))
+    if classifier.unsure_below > 1:
+        say("every answer is unsure: not even the surest were right often enough on the images that settled it")
     if output is not None:
         predictions.write_csv(output)
         say(f"wrote {len(predictions):,} predictions to {output}")
@@ -119,7 +138,7 @@ def explain(
         print_json(explanation.facts() | {"files": [str(output)]})
     else:
         fact = explanation.prediction.to_dicts()[0]
-        unsure = ", unsure" if fact["unsure"] else ""
+        unsure = f", unsure: {fact['why']}" if fact["unsure"] else ""
         print(f"{explanation.where}: {fact['label']} (confidence {fact['confidence']:.4f}{unsure})")
         print(output)
 
@@ -128,6 +147,8 @@ def compare(
     first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 unless the second is better.")] = False,
+    no_worse: Annotated[bool, typer.Option("--no-worse", help="For --strict: unless the first is better.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one of two models is really better, on labelled images that neither has learnt from."""
@@ -136,7 +157,9 @@ def compare(
     from imprint.analysis.evaluation import comparison, named_rightly
     from imprint.report.tables import comparison_table
 
-    models, part, right = (read_model(first), read_model(second)), part_to_score(data), list[Any]()
+    if no_worse and not strict:
+        raise unused("--no-worse", "without --strict")
+    models, part, right = (read_model(first, data), read_model(second, data)), part_to_score(data), list[Any]()
     for path, one in zip((first, second), models, strict=True):
         images = one.ready(data, part)
         say_if_learnt(path, images)
@@ -146,6 +169,8 @@ def compare(
         print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
+    if strict and not (result.second_no_worse if no_worse else result.second_better):
+        raise typer.Exit(1)
 
 
 def report(
@@ -189,6 +214,9 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Weights of 8 bits; says how much accuracy that costs on --data.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Only operators that OpenCV, onnxruntime-web and TensorRT have.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one .onnx file, pixels in and probabilities out; it is kept only if it answers as the model does."""
@@ -198,7 +226,10 @@ def export(
     from imprint.models.onnx.exporting import export as write
 
     path = output or (model / MODEL_NAME if model.is_dir() else model).with_suffix(".onnx")
-    done = write(load_classifier(model, device="cpu"), path, data, int8=int8)
+    classifier = load_classifier(model, device="cpu")
+    done = write(classifier, path, data, int8=int8, plain=plain)
+    if plain and classifier.recipe.tta != "none" and classifier.tta_below > 0:
+        say("plain: test-time augmentation is computed for every image, not only for those that need it")
     if as_json:
         facts = asdict(done)
         facts["pictures"] = facts.pop("proved_on")  # keys that others build on stay as they were
@@ -217,7 +248,8 @@ def summary(
     """List a network's layers, as Keras does, and the fields of its recipe with their meaning."""
     from dataclasses import asdict
 
-    from imprint.core.errors import UsageError
+    from imprint.core.errors import UsageError, did_you_mean
+    from imprint.core.files import similar_path
     from imprint.models.summary import summarise_recipe
     from imprint.recipes import RECIPES
     from imprint.report.tables import fields_table, summary_table
@@ -229,7 +261,7 @@ def summary(
         model = load_classifier(what)
         recipe, layers = model.recipe, model.summary()
     else:
-        remedy = f"Name a model or one of {', '.join(RECIPES)}."
+        remedy = f"{did_you_mean(what, RECIPES) or similar_path(what)}Name a model or one of {', '.join(RECIPES)}."
         raise UsageError(what, "MODEL|RECIPE", "it is neither a file nor a recipe", remedy)
     if recipe.ood_detector:
         say(f"not counted: the OOD detector, a network {recipe.ood_detector}")

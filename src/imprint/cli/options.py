@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imprint.core.errors import UsageError
+from imprint.core.files import similar_path
 from imprint.core.progress import say
 
 if TYPE_CHECKING:
@@ -27,11 +31,25 @@ Group = Annotated[
     str | None,
     typer.Option(metavar="REGEX|COLUMN", help="What images share that must stay on one side of a split."),
 ]
+Label = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN|REGEX", help="The column of labels, or what matches the label in an image's path."),
+]
+Ids = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="The column of ids, which predictions are written under.")
+]
 AllowBad = Annotated[
     float | None,
     typer.Option(min=0, max=1, metavar="SHARE", help="Share of the images that may be unreadable; else 0.2."),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help='Only these classes of the data; those with a comma in their name by JSON: ["a,b"].'
+    ),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
+MODEL_ENDINGS = (".safetensors", ".onnx")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -44,8 +62,13 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
-def read_model(path: Path) -> Predictor:
-    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch."""
+def read_model(path: Path, data: str = "") -> Predictor:
+    """Read a model in whichever form it is, and say where its training was stopped; an exported one needs no torch.
+
+    Raises `UsageError` where `data`, the argument after it, is the model.
+    """
+    if data and not _is_model(path) and _is_model(Path(data)):
+        raise UsageError(str(path), "MODEL", f"it is no model, but {data} is", f"Swap the two: {data} {path}.")
     if path.suffix.lower() == ".onnx":
         from imprint.models.onnx.classifier import OnnxClassifier
 
@@ -59,6 +82,13 @@ def read_model(path: Path) -> Predictor:
     if unfinished:
         say(unfinished)
     return model
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path looks like a model: a file named like one, or a run folder with one."""
+    from imprint.models.model_file import find_model
+
+    return find_model(path).is_file() and (path.is_dir() or path.suffix.lower() in MODEL_ENDINGS)
 
 
 def load_classifier(path: str | Path, device: str = "auto") -> Classifier:
@@ -78,12 +108,59 @@ def set_threads(device: str = "auto") -> None:
     torch.set_num_threads(choose_compute_config(choose_device(device), "float32").threads)
 
 
+def joined_fields(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Join the fields of ``--set`` with those of options of their own; raises `UsageError` where both give one."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name in settings and settings[name] != value:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise UsageError(
+                option, "train", f"--set {name}={settings[name]} says otherwise", "Leave one of the two out."
+            )
+    return {**settings, **given}
+
+
+def unused(option: str, when: str) -> UsageError:
+    """Make the error for an option that would change nothing."""
+    return UsageError(option, "imprint", f"it changes nothing {when}", "Leave it out, or see --help.")
+
+
 def share_or_data(text: str | None) -> float | str | None:
     """Read --validation: a number is a share, anything else is data."""
     try:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def class_list(text: str | None) -> list[str] | None:
+    """Read --classes: names with commas between them, or a JSON list."""
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        if isinstance(names := json.loads(text), list):
+            return [str(name) for name in names]
+    return [name.strip() for name in text.split(",")]
+
+
+def dated(folder: Path) -> Path:
+    """Write today's date, such as 2026-11-28, for {date} in the name of a run folder."""
+    return Path(str(folder).replace("{date}", f"{datetime.now().astimezone():%Y-%m-%d}"))
+
+
+def one_or_files(data: list[str]) -> str | list[str]:
+    """Give data as it is, or the names of several images; refuse several of anything else."""
+    if len(data) == 1:
+        return data[0]
+    from imprint.data.readers.layout import IMAGE_ENDINGS
+
+    for name in data:
+        if Path(name).is_dir() or (Path(name).suffix and not name.lower().endswith(IMAGE_ENDINGS)):
+            raise UsageError(name, "DATA", "of several, each is the file of an image", "Give other data one by one.")
+        if not Path(name).is_file():
+            remedy = f"{similar_path(name)}Check the path."
+            raise UsageError("data", name, "there is no such file", remedy)
+    return data
 
 
 def part_to_score(data: str) -> str | None:
@@ -93,6 +170,16 @@ def part_to_score(data: str) -> str | None:
     part = next((part for part in ("test", "validation") if part in parts(data)), None)
     if part is not None:
         say(f"scoring the {part} part of {data}")
+    return part
+
+
+def part_to_predict(data: str) -> str | None:
+    """Tell which part of divided data is there to be predicted, rather than learnt from."""
+    from imprint.data.load import parts
+
+    part = next((part for part in ("prediction", "test") if part in parts(data)), None)
+    if part is not None:
+        say(f"predicting the {part} part of {data}")
     return part
 
 

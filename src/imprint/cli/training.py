@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from imprint.cli.options import AllowBad, AsJson, Group, print_json, share_or_data
+from imprint.cli.options import (
+    AllowBad,
+    AsJson,
+    Classes,
+    Group,
+    Ids,
+    Label,
+    class_list,
+    dated,
+    joined_fields,
+    print_json,
+    share_or_data,
+)
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -20,7 +32,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="tutorial, quick, best, record, photos, probe, finetune, or a recipe.json. Else images decide."
+            help="tutorial, quick, best, record, photos, probe, finetune, a recipe.json or run. Else images decide."
         ),
     ] = None,
     settings: Annotated[
@@ -31,20 +43,34 @@ def train(
             help="Change a field of the recipe; imprint summary RECIPE lists them with their meaning.",
         ),
     ] = None,
+    epochs: Annotated[int | None, typer.Option(help="As --set epochs=N; so are the next two.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest rate, or that of the beginning.")] = None,
     validation: Annotated[
         str | None, typer.Option(metavar="SHARE|DATA", help="Share to hold out, or other data to validate with.")
     ] = None,
     test: Annotated[
         str | None, typer.Option(metavar="DATA", help="Predict this too: result.csv and predictions.png.")
     ] = None,
-    run: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. Left out, runs/0001-…")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder, {date} for today's. Left out, runs/0001-….")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    trust: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Share of the sure answers that must be right, 0.95 if left out; 0 for any."
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
     ] = 1,
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
+    label: Label = None,
     group: Group = None,
+    ids: Ids = None,
     allow_bad: AllowBad = None,
+    classes: Classes = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -60,9 +86,11 @@ def train(
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
 
-    fields: dict[str, Any] = parse_settings(settings or []) | ({} if seed is None else {"seed": seed})
-    options: dict[str, Any] = {"group": group, "allow_bad": allow_bad, "device": device, "resume": resume, "test": test}
-    validation_given, folder = share_or_data(validation), run or True
+    own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "trust": trust}
+    fields = joined_fields(parse_settings(settings or []), own)
+    options: dict[str, Any] = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
+    options |= {"device": device, "resume": resume, "test": test, "classes": class_list(classes)}
+    validation_given, folder = share_or_data(validation), True if run is None else dated(run)
     if seeds == 1:
         runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])
     else:

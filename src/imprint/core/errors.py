@@ -1,9 +1,31 @@
 """The errors that Imprint raises on purpose: each names what is wrong, where, the cause and the remedy."""
 
+from collections.abc import Iterable
+
 
 def spelled(line: str) -> str:
     """Escape unprintable characters: names of files and classes are not trusted and could steer a terminal."""
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def closest(word: str, choices: Iterable[str]) -> list[str]:
+    """Give the choices that are spelt most like a word, in any case, the likeliest first."""
+    from difflib import get_close_matches
+
+    forms: dict[str, str] = {}
+    for choice in choices:
+        forms.setdefault(_form(choice), choice)
+    return [forms[form] for form in get_close_matches(_form(word), forms)]
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Ask whether a choice that is spelt alike was meant, with a blank after it; empty where none is."""
+    found = closest(word, choices)
+    return f"Did you mean {found[0]}? " if found else ""
+
+
+def _form(word: str) -> str:
+    return word.lower().replace("-", "_")
 
 
 class ImprintError(Exception):

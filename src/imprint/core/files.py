@@ -3,13 +3,15 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import UsageError, closest
 
 UNFINISHED = ".part"
+MOST_COMPARED = 10_000  # entries of a folder, with a wrong path
 WRITABLE = "Choose a folder that exists and can be written to."
 
 
@@ -46,6 +48,22 @@ def check_output(path: Path) -> None:
     if not path.parent.is_dir():
         cause = "it cannot be written (there is no such folder)"
         raise UsageError(path.name, str(path.parent), cause, WRITABLE)
+
+
+def similar_path(path: str | Path, others: Iterable[str] = ()) -> str:
+    """Ask, as `did_you_mean` does, whether a file was meant that stands beside the first wrong part of a path.
+
+    `others` are names that would do as well as a file's.
+    """
+    path = Path(path)
+    with contextlib.suppress(OSError, ValueError):
+        wrong = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
+        beside = [entry.name for entry in islice(wrong.parent.iterdir(), MOST_COMPARED) if entry.name[0] != "."]
+        for name in closest(wrong.name, [*sorted(beside), *others]):
+            meant = wrong.parent / name / path.relative_to(wrong)
+            if meant.exists() or str(meant) in others:
+                return f"Did you mean {meant}? "
+    return ""
 
 
 def make_folder(path: Path) -> None:
@@ -95,6 +113,23 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def has_writer(folder: Path) -> bool:
+    """Whether a living process holds the lock of `sole_writer`; False where folders cannot be locked."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # gone with the descriptor
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def cache_folder() -> Path:

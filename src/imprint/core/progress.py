@@ -77,6 +77,18 @@ def shown(verbose: bool = True) -> Iterator[None]:
             logger.propagate = propagate
 
 
+@contextmanager
+def warnings_only(only: bool = True) -> Iterator[None]:
+    """Keep back messages and bars in this block, but for warnings, if `only`."""
+    level = logger.level
+    try:
+        if only:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _is_configured() -> bool:
     """Whether the host program, or `shown` around this one, has given the logger a level or a handler."""
     return logger.level != logging.NOTSET or any(not isinstance(h, logging.NullHandler) for h in logger.handlers)
@@ -85,7 +97,12 @@ def _is_configured() -> bool:
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a bar with the time left, if messages are shown on a terminal; yields what advances it by one of `total`."""
-    quiet = _muted.get() or _handler not in logger.handlers or _handler.console is not None
+    quiet = (
+        _muted.get()
+        or not logger.isEnabledFor(logging.INFO)
+        or _handler not in logger.handlers
+        or _handler.console is not None
+    )
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda: None
         return

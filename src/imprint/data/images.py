@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,8 +14,9 @@ from jaxtyping import Int32, Int64, Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, UsageError, did_you_mean
 from imprint.core.memmap import in_chunks, select_rows
+from imprint.preprocessing.depth import Range
 
 HASH_CHUNK = 256  # images
 MAX_CLASSES_SHOWN = 30  # in a message
@@ -31,8 +33,9 @@ class LoadedFrom:
     path : str
         Absolute, but for bundled sets.
     options : dict
-        What `load` was told: `part`, `side`, `group`, `allow_bad`, and as `form` the channels, height and width that
-        the images were brought into.
+        What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, `classes`, and as `form` the
+        channels, height and width that the images were brought into, with `pixel_range` and `background` where these
+        were given.
 
     Examples
     --------
@@ -70,8 +73,16 @@ class LabelledImages:
         Images of one person or scene have the same name; None when that is unknown.
     sizes : ndarray of int32, shape (n, 2), or None, default=None
         Height and width of each image in its file, in pixels; None when all are as in `pixels`.
+    ids : ndarray of str, shape (n,), or None, default=None
+        What a table calls each image in its column of ids, unchanged; None without such a column.
+    headers : tuple of str, default=("", "")
+        The names of a table's columns of ids and of labels; empty where it has none.
     loaded_from : LoadedFrom or None, default=None
         Where `load` read exactly these images; None for images that were made, or selected from others.
+    pixel_range : tuple of float or None, default=None
+        Which numbers of their files became black and white; None when these were bytes.
+    background : int or None, default=None
+        What they were laid on, 0 for black or 255 for white; None when none was transparent.
 
     Raises
     ------
@@ -94,7 +105,11 @@ class LabelledImages:
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Shaped[ndarray, " n"] | None = None
     sizes: Int32[ndarray, "n 2"] | None = None
+    ids: Shaped[ndarray, " n"] | None = None
+    headers: tuple[str, str] = ("", "")
     loaded_from: LoadedFrom | None = None
+    pixel_range: Range | None = None
+    background: int | None = None
 
     def __post_init__(self) -> None:
         for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):
@@ -111,7 +126,7 @@ class LabelledImages:
             raise self._error("labels", f"they point outside the {len(self.class_names)} class names")
         if self.sources.shape != (len(self),):
             raise self._error("sources", f"{len(self.sources)} sources cannot belong to {len(self)} images")
-        for what, values in (("groups", self.groups), ("sizes", self.sizes)):
+        for what, values in (("groups", self.groups), ("sizes", self.sizes), ("ids", self.ids)):
             if values is not None and len(values) != len(self):
                 raise self._error(what, f"{len(values)} {what} cannot belong to {len(self)} images")
         if min(self.pixels.strides) < 0:  # turned or mirrored by NumPy; torch has no negative strides
@@ -137,8 +152,54 @@ class LabelledImages:
             sources=self.sources[rows],
             groups=None if self.groups is None else self.groups[rows],
             sizes=None if self.sizes is None else self.sizes[rows],
+            ids=None if self.ids is None else self.ids[rows],
             loaded_from=None,
         )
+
+    def select(self, classes: Sequence[str]) -> LabelledImages:
+        """Select the images of some classes; the other classes are gone.
+
+        ``images[mask]`` keeps the classes as they are, also those that no image is left of.
+
+        Parameters
+        ----------
+        classes : sequence of str
+            Names of classes.
+
+        Returns
+        -------
+        LabelledImages
+            Their images; classes and images in the order that they had.
+
+        Raises
+        ------
+        DataError
+            When the labels are unknown, or no class has one of the names.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> imprint.load("digits").select(classes=["7", "1"]).class_counts()
+        {'1': 182, '7': 179}
+        """
+        wanted = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+        if self.labels is None:
+            raise DataError("classes", self.name, "there are no labels", "Use data that has labels.")
+        for name in wanted or [""]:
+            if name not in self.class_names:
+                shown = ", ".join(map(_shortened, self.class_names[:MAX_CLASSES_SHOWN]))
+                remedy = f"{did_you_mean(name, self.class_names)}Its classes: {shown}."
+                raise DataError(f"class {_shortened(name)!r}", self.name, "there is no such class", remedy)
+        kept = tuple(name for name in self.class_names if name in wanted)
+        if kept == self.class_names:
+            return self
+        chosen = self[np.flatnonzero(np.isin(self.labels, [self.class_names.index(name) for name in kept]))]
+        if not len(chosen):
+            raise DataError("images", self.name, f"there are none of {', '.join(wanted)}", "Name other classes.")
+        loaded = self.loaded_from
+        loaded = None if loaded is None else replace(loaded, options={**loaded.options, "classes": list(kept)})
+        renumbered = np.array([kept.index(name) if name in kept else -1 for name in self.class_names], dtype=np.int64)
+        return replace(chosen, labels=renumbered[chosen.labels], class_names=kept, loaded_from=loaded)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from imprint.core.memmap import in_chunks
 from imprint.data.images import WHOLE_NUMBER, LabelledImages
 
 KINDS = {
+    "orientation": "turned, mirrored or inverted",
     "unreadable": "cannot be read",
     "leak": "also in the other data",
     "duplicate": "there more than once",
@@ -43,10 +44,10 @@ class Finding:
     Parameters
     ----------
     kind : str
-        ``"unreadable"``, ``"leak"``, ``"duplicate"``, ``"label"``, ``"constant"``, ``"polarity"``, ``"size"``,
-        ``"name"`` or ``"imbalance"``.
+        ``"orientation"``, ``"unreadable"``, ``"leak"``, ``"duplicate"``, ``"label"``, ``"constant"``, ``"polarity"``,
+        ``"size"``, ``"name"`` or ``"imbalance"``.
     where : tuple of str or int
-        Sources of the images concerned, or names of the classes.
+        Sources of the images concerned, or names of the classes; of an orientation the name of the data.
     message : str
         What is wrong with them, without a full stop.
     score : float
@@ -100,9 +101,9 @@ class Findings:
     classes : dict of str to int
         Number of images of each class.
     findings : tuple of Finding
-        Sorted by kind, unreadable images first; the worst of each kind first.
+        Sorted by kind, the most serious first; the worst of each kind first.
     notes : tuple of str, default=()
-        Checks that could not be made, and why.
+        How far the list of wrong labels can be trusted; checks that could not be made, and why.
 
     Examples
     --------

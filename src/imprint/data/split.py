@@ -9,46 +9,28 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 from numpy import ndarray
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import UsageError
 from imprint.data.images import LabelledImages
 
 # What people call the parts of data that come divided.
 PARTS = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
+    "dev": "validation",
     "test": "test",
+    "testing": "test",
+    "tests": "test",
 }
 
 
 def in_part_order(parts: Iterable[str]) -> tuple[str, ...]:
-    """Sort names of parts: train, validation, test."""
+    """Sort names of parts: train, validation, test, prediction."""
     found = set(parts)
-    return tuple(part for part in dict.fromkeys(PARTS.values()) if part in found)
-
-
-def part_folders(folders: Iterable[str], where: str) -> dict[str, str]:
-    """Map parts to the top folders that hold them; empty where data are not divided.
-
-    Data are divided if there is a folder for training, or nothing but parts; else a folder called test is a class of
-    that name. Raises DataError when two folders are the same part.
-    """
-    found: dict[str, str] = {}
-    others = False
-    for folder in sorted(folders):
-        part = PARTS.get(folder.lower())
-        if part is None:
-            others = True
-        elif part in found:
-            cause = f"{found[part]} and {folder} are both the {part} part"
-            raise DataError("folders", where, cause, "Merge or rename one of the two.")
-        else:
-            found[part] = folder
-    if others and "train" not in found:
-        return {}
-    return {part: found[part] for part in in_part_order(found)}
+    return tuple(part for part in (*dict.fromkeys(PARTS.values()), "prediction") if part in found)
 
 
 def split(

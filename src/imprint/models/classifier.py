@@ -39,6 +39,7 @@ RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoin
 SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
 SCORE_TENSORS = ("centres", "whitening", "precision", "power")
 MAX_CLASSES = 100_000  # a file that claims more is not believed
+MAX_HEADER_LENGTH = 200  # characters of a column's name
 UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is fitted
 NEVER_UNSURE = 1e9  # more uncertainty than there is
 
@@ -63,8 +64,8 @@ class Classifier(Predictor):
     ood_score : MahalanobisScore
         Measures how far an image's embedding lies from those of the training images of its class.
     unsure_above : float
-        Predictions with more uncertainty than this are flagged unsure. Training sets it so that at most 1 % of new
-        images like the validation images are.
+        Predictions with more uncertainty than this are flagged unsure, since their images are strange. Training sets it
+        so that at most 1 % of new images like the validation images are.
     tta_below : float
         Images that the network is less confident of than this get test-time augmentation, as the recipe's `tta` says.
         Training sets it so that 5 % of the validation images do.
@@ -74,6 +75,11 @@ class Classifier(Predictor):
         How it did on the validation images, for information.
     notes : dict or None, default=None
         What a program that uses the model wants to keep with it, as plain JSON values.
+    label_header : str, default="label"
+        What the table that it was trained on calls its column of labels.
+    unsure_below : float, default=0
+        Predictions with less confidence than this are flagged unsure too. Training sets it so that of those which are
+        not flagged the share of the recipe's `trust` is right.
 
     Examples
     --------
@@ -94,6 +100,8 @@ class Classifier(Predictor):
     ood_detector: nn.Module | None = None
     score: dict[str, Any] | None = None
     notes: dict[str, Any] | None = None
+    label_header: str = "label"
+    unsure_below: float = 0.0
 
     def __post_init__(self) -> None:
         self.network.eval()  # here and not when asked, since two threads may ask at once
@@ -179,9 +187,11 @@ class Classifier(Predictor):
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
             "unsure_above": self.unsure_above,
+            "unsure_below": self.unsure_below,
             "tta_below": self.tta_below,
             "score": self.score,
             "notes": self.notes,
+            "label_header": self.label_header,
         }
 
     @classmethod
@@ -389,10 +399,12 @@ def _parts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError("tta")
     if min(spec.input_size) < smallest_side(recipe.all_networks):
         raise ValueError("images too small")
-    limits = {key: float(facts[key]) for key in ("temperature", "unsure_above", "tta_below")}
+    limits = {key: float(facts[key]) for key in ("temperature", "unsure_above", "unsure_below", "tta_below")}
     if not all(map(math.isfinite, limits.values())) or limits["temperature"] <= 0:
         raise ValueError("temperature or limits")
-    return {"class_names": tuple(names), "spec": spec, "recipe": recipe, "score": score, "notes": notes, **limits}
+    header = str(facts.get("label_header", "label"))[:MAX_HEADER_LENGTH]
+    known = {"class_names": tuple(names), "spec": spec, "recipe": recipe, "score": score, "notes": notes}
+    return {**known, "label_header": header, **limits}
 
 
 def _take_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

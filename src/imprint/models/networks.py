@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, UsageError, did_you_mean
 from imprint.models.backbones import MEAN, SMALLEST_SIDE, SOURCES, STD, EfficientNetLite
 from imprint.models.layers import (
     ConvNet,
@@ -300,7 +300,8 @@ def _protocol_lack(kind: NetworkKind, channels: int) -> str:
 def network_kind(name: str) -> NetworkKind:
     """Find a network by name; raises `UsageError` where there is none."""
     if name not in NETWORKS:
-        remedy = f"Use {', '.join(NETWORKS)}, or register it first with imprint.register_network."
+        meant = did_you_mean(name, NETWORKS)
+        remedy = f"{meant}Use {', '.join(NETWORKS)}, or register it first with imprint.register_network."
         raise UsageError(f"network {name!r}", "networks", "there is no such network", remedy)
     return NETWORKS[name]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, UInt8
 from numpy import ndarray
 
 from imprint.core.memmap import take_rows
@@ -88,11 +88,17 @@ class GlyphForm:
         >>> GlyphForm(28, 28, 0, 255, 20.0, "mass", 13.5, 13.5, 2.4).holds(np.zeros((28, 28, 1), np.uint8))
         True
         """
-        if image.shape[:2] != (self.height, self.width) or (image != image[..., :1]).any():
-            return False
-        ground = np.abs(image[..., 0].astype(int) - self.ground) <= GROUND_TOLERANCE
-        border = np.concatenate([ground[0], ground[-1], ground[:, 0], ground[:, -1]])
-        return bool(border.mean() >= 0.5 and ground.mean() >= 0.25)
+        return bool(which_hold(image.transpose(2, 0, 1)[None], self)[0])
+
+
+def which_hold(pixels: UInt8[ndarray, "n c h w"], form: GlyphForm) -> Bool[ndarray, " n"]:
+    """Tell for each image whether it has a form already, see `GlyphForm.holds`."""
+    if pixels.shape[2:] != (form.height, form.width):
+        return np.zeros(len(pixels), dtype=bool)
+    ground = np.abs(pixels[:, 0].astype(np.int16) - form.ground) <= GROUND_TOLERANCE
+    border = np.concatenate([ground[:, 0], ground[:, -1], ground[:, :, 0], ground[:, :, -1]], axis=1)
+    grey = (pixels == pixels[:, :1]).all(axis=(1, 2, 3))
+    return np.asarray(grey & (border.mean(axis=1) >= 0.5) & (ground.mean(axis=(1, 2)) >= 0.25))
 
 
 def learn_glyph_form(pixels: UInt8[ndarray, "n c h w"]) -> GlyphForm | None:

@@ -13,12 +13,18 @@ from numpy import ndarray
 from PIL import Image
 
 from imprint.core.errors import DataError
-from imprint.preprocessing.glyph import GlyphForm, fit_glyph, glyph_steps
+from imprint.core.memmap import in_chunks
+from imprint.preprocessing.depth import Range
+from imprint.preprocessing.glyph import GlyphForm, fit_glyph, glyph_steps, which_hold
+from imprint.preprocessing.transparency import BLACK, WHITE
 
-VERSION = 1  # of the contract's form, within model files and ONNX files
+VERSION = 2  # of the contract's form, within model files and ONNX files
+READ_VERSIONS = (1, 2)  # 1 knew neither pixel_range nor background, which both None says
+LOAD_FOR_MODEL = "Load them with spec=model.spec, or give the model their path."
 MAX_SIDE = 4096  # pixels; a file that claims more is not believed
 CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 256, which leaves the cache
 MAX_CPU_NUMBERS = 2**19  # in a batch, so that one of photos has fewer images
+FITTED_AT_ONCE = 1024  # images that are looked at together
 PLAIN_MEAN, PLAIN_STD = (0.0,), (1.0,)  # pixels from 0 to 1 as they are
 
 
@@ -40,6 +46,12 @@ class InputSpec:
         Subtracted from pixels from 0 to 1: one number a channel, or a single one for all.
     std : tuple of float, default=(1.0,)
         What the difference is then divided by, likewise.
+    pixel_range : tuple of float or None, default=None
+        Which numbers become black and white in images of more than 8 bits, or whose numbers are no bytes: the 0.1 and
+        99.9 percentiles of the training images. None where those had 8 bits.
+    background : int or None, default=None
+        What transparent images are laid on: 0 is black, 255 white. None where no training image was transparent; then
+        each is laid on what lets its own ink show.
 
     Attributes
     ----------
@@ -60,9 +72,17 @@ class InputSpec:
     glyph: GlyphForm | None = None
     mean: tuple[float, ...] = PLAIN_MEAN
     std: tuple[float, ...] = PLAIN_STD
+    pixel_range: Range | None = None
+    background: int | None = None
     version: int = field(default=VERSION, init=False)
 
-    def check(self, shape: tuple[int, int, int], where: str) -> None:
+    def check(
+        self,
+        shape: tuple[int, int, int],
+        where: str,
+        pixel_range: Range | None = None,
+        background: int | None = None,
+    ) -> None:
         """Refuse images of another form than those the model was trained on.
 
         Parameters
@@ -71,11 +91,15 @@ class InputSpec:
             Channels, height and width of the images.
         where : str
             Where the images came from, for the message.
+        pixel_range : tuple of float or None, default=None
+            Which of their numbers became black and white; None for images of 8 bits, which fit every model.
+        background : int or None, default=None
+            What they were laid on; None where none was transparent.
 
         Raises
         ------
         DataError
-            When channels or size differ.
+            When channels, size, range or background differ.
 
         Examples
         --------
@@ -89,15 +113,30 @@ class InputSpec:
                 f"the model was trained on images of {describe(expected)}",
                 "Give images of that form, or image files, which are brought into it.",
             )
+        if pixel_range not in (None, self.pixel_range):
+            cause = "the numbers that became their black and white are not those of the model"
+            raise DataError("images", where, cause, LOAD_FOR_MODEL)
+        if None not in (background, self.background) and background != self.background:
+            cause = "they were laid on another background than those of the model"
+            raise DataError("images", where, cause, LOAD_FOR_MODEL)
 
     @classmethod
-    def from_shape(cls, shape: tuple[int, int, int]) -> InputSpec:
+    def from_shape(
+        cls,
+        shape: tuple[int, int, int],
+        pixel_range: Range | None = None,
+        background: int | None = None,
+    ) -> InputSpec:
         """Make the contract that takes images as they are.
 
         Parameters
         ----------
         shape : tuple of int
             Channels, height and width.
+        pixel_range : tuple of float or None, default=None
+            Which numbers become black and white.
+        background : int or None, default=None
+            What transparent images are laid on.
 
         Returns
         -------
@@ -110,7 +149,7 @@ class InputSpec:
         (48, 64)
         """
         channels, height, width = shape
-        return cls(channels, (height, width), (height, width))
+        return cls(channels, (height, width), (height, width), pixel_range=pixel_range, background=background)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
@@ -137,20 +176,34 @@ class InputSpec:
         >>> InputSpec.from_dict(values | {"glyph": None, "mean": [0.5], "std": [0.5]}).input_size
         (28, 28)
         """
-        if values.get("version") != VERSION:
+        if values.get("version") not in READ_VERSIONS:
             raise ValueError(f"its input contract has another version than {VERSION}, which this Imprint reads")
         (height, width), (input_height, input_width) = (
             [int(side) for side in values[key]] for key in ("image_size", "input_size")
         )
         glyph = None if values["glyph"] is None else GlyphForm(**values["glyph"])
         mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-        spec = cls(int(values["channels"]), (height, width), (input_height, input_width), glyph, mean, std)
+        pixel_range, background = _range_of(values.get("pixel_range")), values.get("background")
+        sizes = (height, width), (input_height, input_width)
+        spec = cls(int(values["channels"]), *sizes, glyph, mean, std, pixel_range, background)
         if not 1 <= spec.channels <= 4:
             raise ValueError("channels")
         if not 1 <= min(*spec.image_size, *spec.input_size) <= max(*spec.image_size, *spec.input_size) <= MAX_SIDE:
             raise ValueError("image sizes")
         check_normalisation(mean, std, spec.channels)
+        if type(background) not in (int, type(None)) or background not in (None, BLACK, WHITE):
+            raise ValueError("background")
         return spec
+
+
+def _range_of(values: Any) -> Range | None:
+    """Read a range from plain values; raises `ValueError` where it is none."""
+    if values is None:
+        return None
+    low, high = (float(end) for end in values)
+    if not -math.inf < low < high < math.inf:
+        raise ValueError("pixel_range")
+    return low, high
 
 
 def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
@@ -187,6 +240,20 @@ def fit(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H 
         image = _cover(image, spec.image_size)
     form: UInt8[ndarray, "k H W"] = image.transpose(2, 0, 1)
     return form if len(form) == spec.channels else form.repeat(spec.channels, axis=0)
+
+
+def fit_all(pixels: UInt8[ndarray, "n k h w"], spec: InputSpec) -> UInt8[ndarray, "n c H W"]:
+    """Bring images of one size into the form, each as `fit` does; the array itself where all have that form already."""
+    form = (spec.channels, *spec.image_size)
+    glyph = spec.glyph
+    if pixels.shape[1:] == form and (
+        glyph is None or all(which_hold(part, glyph).all() for part in in_chunks(pixels, FITTED_AT_ONCE))
+    ):
+        return pixels
+    fitted = np.empty((len(pixels), *form), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        fitted[i] = fit(image.transpose(1, 2, 0), spec)
+    return fitted
 
 
 def fitting_steps(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> list[tuple[str, UInt8[ndarray, "_ _ _"]]]:

@@ -16,10 +16,11 @@ MOST_LABEL_ERRORS = 120  # shown; they are to be looked at one by one
 MOST_FINDINGS = 24  # of each other kind
 MOST_IMAGES = 6  # of one finding
 REMEDIES = {
+    "orientation": "Turn all images as the model has learnt them, or train one on these.",
     "unreadable": "Training leaves them out. Repair or replace them; each line says how where that is known.",
     "leak": "A model trained on these images scores too well on them. Keep each image on one side.",
     "duplicate": "Training keeps exact copies on one side of its split. Where labels differ, one of them is wrong.",
-    "label": "Each was judged by a network that was not trained on it. Look, then correct the label or leave it out.",
+    "label": "Each was judged without its own image. Not all are wrong: look, then correct the label or leave it out.",
     "constant": "There is nothing to learn from them. Leave them out.",
     "polarity": "Ink and paper are swapped. Invert these images, or leave them out.",
     "size": "They are scaled like all others. Check that they belong here.",

@@ -11,7 +11,7 @@ from imprint.analysis.error_analysis import ErrorAnalysis, analyse_errors
 from imprint.core.errors import ImprintError
 from imprint.core.metrics import calibration_error, wilson_interval
 from imprint.core.progress import say
-from imprint.core.scores import LabelledPredictions
+from imprint.core.scores import FEWEST_TO_TELL, LabelledPredictions
 from imprint.data.images import LabelledImages
 from imprint.report.pages import write_template
 from imprint.report.sections import (
@@ -82,7 +82,7 @@ def _page(
     score = _score(record, labelled)
     sections: dict[str, Any] = {
         "data": data_section(provenance.training, training, record.model) if provenance else None,
-        "score": score_section(labelled, record.cross_validated) if labelled else None,
+        "score": score_section(labelled, record.cross_validated, _limit_text(record)) if labelled else None,
         "error_analysis": error_analysis_section(analysis, root) if analysis else None,
         "mistakes": mistake_rows(labelled, root) if labelled else [],
         "curves": curves_section(record.history, seconds) if record.history else None,
@@ -130,6 +130,8 @@ def _headline(record: RunRecord, score: dict[str, Any] | None) -> str:
         return f"A network trained on {classes}, and not scored: no images were held out"
     if score["interval"][0] <= score["baseline"]:
         return f"A network trained on {classes}, and not shown to do better than guessing"
+    if score["images"] < FEWEST_TO_TELL:
+        return f"A network trained on {classes}, with too few images held out to tell how good it is"
     accuracy = percent(score["accuracy"], score["images"])
     return f"A network that tells {classes} apart, and is right {accuracy} of the time"
 
@@ -140,8 +142,9 @@ def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalys
         return "How good it is on new images is not known."
     low, high = (percent(bound, score["images"]) for bound in score["interval"])
     unseen = ", each by a model that was trained on others" if record.cross_validated else " that it was not trained on"
+    measured = "That is" if score["images"] >= FEWEST_TO_TELL else "It was"
     text = (
-        f"That is measured on {score['images']:,} images{unseen}. Of other images like these, "
+        f"{measured} measured on {score['images']:,} images{unseen}. Of other images like these, "
         f"expect {low} to {high} to be classified correctly (95 % interval)."
     )
     if record.provenance and record.provenance.validation is None and record.provenance.training.options.get("group"):
@@ -150,6 +153,17 @@ def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalys
         wrong = "a wrong label" if suspected == 1 else "wrong labels"
         text += f" Of its {len(analysis.mistakes):,} mistakes, {suspected:,} may be {wrong}."
     return text
+
+
+def _limit_text(record: RunRecord) -> str:
+    """Tell what the limit of confidence rests on, as training said."""
+    trust = record.metrics.get("trust")
+    return f"{trust['says'][:1].upper()}{trust['says'][1:]}." if trust else ""
+
+
+def _unsure_about(labelled: LabelledPredictions) -> str:
+    share = percent(float(labelled.unsure.mean()), len(labelled))
+    return f"unsure of {share}: {labelled.causes}"
 
 
 def _tiles(
@@ -161,7 +175,7 @@ def _tiles(
         count = score["images"]
         low, high = (percent(bound, count) for bound in score["interval"])
         tiles += [
-            ("accuracy", percent(score["accuracy"], count), f"{low} to {high}"),
+            ("accuracy", percent(score["accuracy"], count) if count >= FEWEST_TO_TELL else "?", f"{low} to {high}"),
             ("always the commonest class", percent(score["baseline"], count), "what accuracy must beat"),
         ]
     if labelled is not None:
@@ -169,7 +183,7 @@ def _tiles(
         when_sure = percent(float(labelled.correct[sure].mean()), len(labelled)) if sure.any() else "–"
         error = calibration_error(labelled.confidence, labelled.correct)
         tiles += [
-            ("accuracy when sure", when_sure, f"unsure of {percent(float(labelled.unsure.mean()), len(labelled))}"),
+            ("accuracy when sure", when_sure, _unsure_about(labelled)),
             ("calibration error", f"{error:.4f}", "0 is perfect"),
         ]
     if seconds := record.metrics.get("seconds"):

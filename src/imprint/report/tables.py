@@ -13,12 +13,13 @@ import numpy as np
 from imprint.analysis.evaluation import Comparison
 from imprint.core.errors import spelled
 from imprint.core.plot_style import shorten
-from imprint.core.scores import Score
+from imprint.core.scores import FEWEST_TO_TELL, Score, causes_text
 from imprint.data.cache import Entry
 from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Findings
 from imprint.preprocessing.input_spec import describe
 from imprint.recipes import CHOICES, Recipe, describe_fields
+from imprint.runs.listing import RunFacts
 
 if TYPE_CHECKING:  # these need torch, and scores of exported models do not
     from imprint.analysis.error_analysis import ErrorAnalysis
@@ -106,14 +107,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def score_table(result: Score) -> str:
     """Describe a score: accuracy, the other figures, classes, and the confusion matrix of up to 30 classes."""
-    sure = result.unsure["accuracy_when_sure"]
+    unsure, sure = result.unsure, result.unsure["accuracy_when_sure"]
     lines = [
-        f"accuracy {result}",
+        _score_line("accuracy", result),
         f"log loss {result.log_loss:.4f}, Brier score {result.brier:.4f}, "
         f"calibration error {result.calibration_error:.4f}",
         *(() if result.top_5 is None else (f"true class among the five likeliest: {result.top_5:.4f}",)),
-        f"unsure of {result.unsure['share']:.1%}" + ("" if sure is None else f", accuracy on the rest {sure:.4f}"),
+        f"unsure of {unsure['share']:.1%} ({causes_text(unsure)}), "
+        + ("which leaves none" if sure is None else f"accuracy on the rest {sure:.4f}"),
     ]
+    if not result.better_than_guessing and result.images >= FEWEST_TO_TELL:
+        lines.append("no better than guessing: always naming the commonest class scores as well, but for chance")
     lines += ["", "classes, the hardest first", _class_table(result)]
     if len(result.classes) <= MOST_CLASSES:
         rows = [
@@ -123,6 +127,11 @@ def score_table(result: Score) -> str:
         header = ["", *(shorten(name, 10) for name in result.classes)]
         lines += ["", "rows: true class, columns: predicted", table(header, rows)]
     return "\n".join(lines)
+
+
+def _score_line(name: str, result: Score) -> str:
+    """Give a score by its name; where it says nothing, that comes first."""
+    return f"{name} {result}" if result.images >= FEWEST_TO_TELL else f"{result}, {name}"
 
 
 def _class_table(result: Score) -> str:
@@ -160,7 +169,7 @@ def run_lines(run: Run) -> str:
     """Sum a run up: seconds, score, files, and what to expect on new images."""
     lines = [f"trained in {run.seconds:.1f} s"]
     if run.validation is not None:
-        lines.append(f"validation accuracy {run.validation}")
+        lines.append(_score_line("validation accuracy", run.validation))
     if run.folder is not None:
         lines += map(str, sorted(run.folder.iterdir()))
     return "\n".join([*lines, run.expectation])
@@ -171,7 +180,25 @@ def seeds_table(facts: Mapping[str, Any]) -> str:
     rows = [[str(row["seed"]), f"{row['accuracy']:.4f}", row["run"]] for row in facts["seeds"]]
     spread = "" if facts["sd"] is None else f" ± {facts['sd']:.4f}"
     line = f"mean {facts['mean']:.4f}{spread} (standard deviation of {len(rows)} seeds on the same validation images)"
-    return "\n".join([table(["seed", "accuracy", "run"], rows), "", line])
+    count = (facts.get("validation") or {}).get("images", FEWEST_TO_TELL)
+    few = f"too few to tell: {count} held out; " if count < FEWEST_TO_TELL else ""
+    return "\n".join([table(["seed", "accuracy", "run"], rows), "", few + line])
+
+
+def runs_table(runs: Sequence[RunFacts]) -> str:
+    """List runs with state, recipe, score, data, time and size."""
+    if not runs:
+        return "no runs"
+    rows = [
+        [
+            *(one.run, one.state, one.recipe or "–"),
+            "–" if one.accuracy is None else f"{one.accuracy:.4f}",
+            *("–" if one.images is None else f"{one.images:,}", one.data or "–"),
+            *("–" if one.seconds is None else f"{one.seconds:,.1f}", f"{one.size / 1e6:,.1f}", one.ended[:10]),
+        ]
+        for one in runs
+    ]
+    return table(["run", "state", "recipe", "accuracy", "held out", "data", "seconds", "MB", "ended"], rows)
 
 
 def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:

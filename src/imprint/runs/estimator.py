@@ -17,13 +17,25 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
-from imprint.data.readers.arrays import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.data.load import load
+from imprint.data.readers.arrays import (
+    Shape,
+    as_rows,
+    has_alpha,
+    range_like,
+    settle_range,
+    settle_shape,
+    to_pixels,
+)
+from imprint.data.readers.memory import Data, holds_files, without_tensors
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import broken
+from imprint.preprocessing.depth import Range
+from imprint.preprocessing.input_spec import fit_all
 from imprint.recipes import Recipe, RecipeFields, parse_settings
 from imprint.runs.training import train
 
@@ -36,8 +48,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     `X` is an array of images, n × height × width, or with 1 or 3 channels last or first; or rows of pixels as
     scikit-learn's data sets hold them, channels last. uint8 is taken as brightness from 0 to 255. Any other numbers are
-    scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped. Labels are numbers or text, and predictions
-    are of the same type.
+    scaled so that `pixel_range` becomes 0 to 255, rounded, and clipped. Tensors are taken as arrays. `X` may also be
+    whatever else `load` takes, such as paths or PIL images; none of these may be unreadable. Labels are numbers or
+    text, and predictions are of the same type.
 
     Parameters
     ----------
@@ -120,12 +133,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> ImageClassifier:  # noqa: N803
+    def fit(self, X: Data, y: ArrayLike) -> ImageClassifier:  # noqa: N803
         """Train on labelled images.
 
         Parameters
         ----------
-        X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels)
+        X : array, shape (n, height, width), (n, height, width, channels) or (n, pixels), or list of images
             Images.
         y : array, shape (n,)
             A label for each, numbers or text, of two classes at least.
@@ -149,7 +162,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> ImageClassifier(epochs=1, settings={"min_steps": 1}).fit(digits.pixels[:, 0], digits.labels).image_shape_
         (8, 8)
         """
-        rows, given_shape = as_rows(X, "X")
+        settled = dict[str, Any]()
+        if holds_files(X) or has_alpha(X):
+            loaded = load(X, allow_bad=0.0)
+            if self.pixel_range is not None and loaded.pixel_range is not None:
+                cause = "images of more than 8 bits get the range of all of them"
+                raise UsageError(f"pixel_range {self.pixel_range!r}", WHERE, cause, "Leave it out, or give arrays.")
+            X = loaded.pixels.transpose(0, 2, 3, 1)  # noqa: N806
+            settled = {"pixel_range": loaded.pixel_range, "background": loaded.background}
+        rows, given_shape = as_rows(without_tensors(X), "X")
         with _one_line("X or y"):
             rows, y = validate_data(self, rows, y)
             check_classification_targets(y)
@@ -159,18 +180,20 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise DataError("labels", "y", "there is only one class", "Give images of two classes at least.")
         names = tuple(map(class_name, self.classes_.tolist()))
-        images = self._images(rows, labels.astype(np.int64), names)
+        images = self._images(rows, self.image_shape_, self.pixel_range_, labels.astype(np.int64), names)
+        images = replace(images, **settled)
         run = train(images, self.recipe, device=self.device, verbose=self.verbose, **self._fields())
         self.model_, self.history_, self.validation_ = run.model, run.history, run.validation
         return self
 
-    def predict(self, X: ArrayLike) -> Shaped[ndarray, " n"]:  # noqa: N803
+    def predict(self, X: LabelledImages | Data) -> Shaped[ndarray, " n"]:  # noqa: N803
         """Predict each image's class.
 
         Parameters
         ----------
-        X : array
-            Images of the size that the classifier was fitted with, as rows or not.
+        X : array, or what `load` takes
+            Rows as wide as those that the classifier was fitted with, or images, which are brought into the form of
+            those. Numbers from 0 to 1 and from 0 to 255 do for each other.
 
         Returns
         -------
@@ -180,7 +203,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the images have another size or range of pixels.
+            When rows have another width, pixels another range, or an image cannot be read.
 
         Examples
         --------
@@ -194,13 +217,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         likeliest = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[likeliest])
 
-    def predict_proba(self, X: ArrayLike) -> Float32[ndarray, "n classes"]:  # noqa: N803
+    def predict_proba(self, X: LabelledImages | Data) -> Float32[ndarray, "n classes"]:  # noqa: N803
         """Predict each image's probability of each class.
 
         Parameters
         ----------
-        X : array
-            Images of the size that the classifier was fitted with, as rows or not.
+        X : array, or what `load` takes
+            Rows as wide as those that the classifier was fitted with, or images, which are brought into the form of
+            those. Numbers from 0 to 1 and from 0 to 255 do for each other.
 
         Returns
         -------
@@ -210,7 +234,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When the images have another size or range of pixels.
+            When rows have another width, pixels another range, or an image cannot be read.
 
         Examples
         --------
@@ -221,14 +245,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (2, 10)
         """
         check_is_fitted(self)
-        rows, given_shape = as_rows(X, "X")
+        if isinstance(X, LabelledImages):
+            return self.model_.predict_proba(X)
+        spec = self.model_.spec
+        if holds_files(X) or has_alpha(X, spec.image_size) or spec.pixel_range is not None:
+            return self.model_.predict_proba(load(X, spec=spec, allow_bad=0.0))
+        rows, given_shape = as_rows(without_tensors(X), "X", spec)
         with _one_line("X"):
-            rows = validate_data(self, rows, reset=False)
-        if given_shape not in (None, self.image_shape_):
-            cause = f"the classifier was fitted with {self.image_shape_}"
-            raise DataError(f"images of {given_shape}", "X", cause, "Give images of that shape.")
-        refuse_another_scale(rows, self.pixel_range_)
-        return self.model_.predict_proba(self._images(rows))
+            fitted_shape = given_shape in (None, self.image_shape_)
+            rows = validate_data(self, rows, reset=False) if fitted_shape else check_array(rows)
+        images = self._images(rows, given_shape or self.image_shape_, range_like(rows, self.pixel_range_))
+        return self.model_.predict_proba(replace(images, pixels=fit_all(images.pixels, spec)))
 
     def save(self, path: str | Path) -> None:
         """Write the fitted classifier to a model file, which the command line and `Classifier.load` read too.
@@ -298,9 +325,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classifier
 
     def _images(
-        self, rows: ndarray, labels: ndarray | None = None, class_names: tuple[str, ...] = ()
+        self,
+        rows: ndarray,
+        shape: Shape,
+        pixel_range: Range,
+        labels: ndarray | None = None,
+        class_names: tuple[str, ...] = (),
     ) -> LabelledImages:
-        pixels = to_pixels(rows, self.image_shape_, self.pixel_range_)
+        pixels = to_pixels(rows, shape, pixel_range)
         return LabelledImages(pixels, labels, class_names, np.arange(1, len(pixels) + 1), "X")
 
     def _fields(self) -> RecipeFields:

@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 
 from imprint.core.errors import StoppedError, UsageError
-from imprint.core.files import UNFINISHED, remove_unfinished, sole_writer, written_whole
+from imprint.core.files import UNFINISHED, has_writer, remove_unfinished, sole_writer, written_whole
 from imprint.core.progress import say
 from imprint.core.scores import label_predictions
 from imprint.data.images import LabelledImages, LoadedFrom
-from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
+from imprint.models.classifier import RESUME
+from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, check_model_file, find_model
 from imprint.runs.figures import random_window, save_curves, save_predictions
+from imprint.runs.listing import METRICS_NAME, RECIPE_NAME
 from imprint.runs.provenance import command_line, provenance_of
 from imprint.runs.run import RESULT_NAME, Run
 from imprint.training.checkpoint import Checkpoint, ResumableRun
 from imprint.training.plan import Plan
 
-HISTORY_NAME, METRICS_NAME, RECIPE_NAME = "history.csv", "metrics.json", "recipe.json"
+HISTORY_NAME = "history.csv"
 VALIDATION_NAME, CURVES_NAME, PREDICTIONS_NAME = "validation.csv", "curves.png", "predictions.png"
 DATA = ("data", "validation", "test")  # options of a run that name images
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
@@ -161,7 +163,17 @@ def unfinished_note(path: Path) -> str:
     """Put into words that a run folder holds no model yet but a checkpoint; empty where it does not."""
     if find_model(path).name != CHECKPOINT_NAME or not path.is_dir():
         return ""
-    return f"{path} was stopped before its end: its best epoch so far is taken; {resume_command(path)} goes on"
+    ended, whole = _epochs_so_far(path / CHECKPOINT_NAME)
+    taken = "its best epoch so far is taken" if ended else "its weights are still random, so predictions mean nothing"
+    if has_writer(path):
+        return f"{path} is still training, {ended} of {whole} epochs have ended: {taken}"
+    return f"{path} was stopped before its end: {taken}; {resume_command(path)} goes on"
+
+
+def _epochs_so_far(checkpoint: Path) -> tuple[int, int]:
+    """Count the epochs that have ended, of all networks, and how many there will be."""
+    facts = check_model_file(checkpoint)[0][RESUME]
+    return len(facts["epochs"]), int(facts["recipe"]["epochs"]) * len(facts["recipe"]["networks"])
 
 
 def write_run(run: Run, plan: Plan, options: Mapping[str, Any], with_result: bool = False) -> None:
@@ -216,7 +228,7 @@ def _write_validation(run: Run, plan: Plan, path: Path) -> None:
         predictions.probabilities[order],
         labels[order],
         predictions.class_names,
-        predictions.unsure[order],
+        predictions.why[order],
         predictions.sources[order],
         places[order],
     ).write_csv(path)

@@ -22,7 +22,10 @@ from imprint.models.backbones import weights_source
 from imprint.training.plan import Plan
 
 PACKAGES = ("torch", "numpy", "pillow", "polars")
-LOAD_OPTIONS = ("part", "side", "group", "allow_bad", "form")
+LOAD_OPTIONS = (
+    *("part", "side", "label", "group", "ids", "allow_bad", "classes"),
+    *("form", "pixel_range", "background"),
+)
 
 
 @dataclass(frozen=True)

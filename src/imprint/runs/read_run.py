@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imprint.core.errors import DataError, ImprintError, UsageError
+from imprint.core.files import has_writer, similar_path
 from imprint.core.scores import LabelledPredictions, read_labelled_predictions
 from imprint.data.images import LabelledImages
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
-from imprint.runs.folder import HISTORY_NAME, METRICS_NAME, VALIDATION_NAME, resume_command
+from imprint.runs.folder import HISTORY_NAME, VALIDATION_NAME, resume_command
+from imprint.runs.listing import METRICS_NAME
 from imprint.runs.provenance import Provenance
 
 Part = TypeVar("Part")
@@ -73,8 +75,12 @@ def read_run(folder: Path) -> RunRecord:
     """
     if not folder.is_dir():
         cause, which = ("it is a file", "a folder") if folder.exists() else ("there is no such folder", "one")
-        raise UsageError("run folder", str(folder), cause, f"Name {which} that imprint train made.")
+        remedy = f"{similar_path(folder)}Name {which} that imprint train made."
+        raise UsageError("run folder", str(folder), cause, remedy)
     if find_model(folder).name == CHECKPOINT_NAME:
+        if has_writer(folder):
+            remedy = "Wait until that has ended; predict and evaluate take its best epoch so far."
+            raise UsageError("run", str(folder), "it is still training", remedy)
         raise UsageError("run", str(folder), "it was stopped before its end", f"Resume it: {resume_command(folder)}.")
     model = Classifier.load(folder / MODEL_NAME)
     notes: list[str] = []
@@ -138,6 +144,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     if (score := metrics.get("validation")) is not None:
         score |= {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
         score |= {"images": int(score["images"])}
+    if metrics.get("trust") is not None and not isinstance(metrics["trust"]["says"], str):
+        raise ValueError("trust")
     if metrics.get("seconds") is not None:
         metrics["seconds"] = float(metrics["seconds"])
     return metrics

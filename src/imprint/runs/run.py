@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imprint.core.scores import AccuracyEstimate, Score
+from imprint.core.scores import FEWEST_TO_TELL, AccuracyEstimate, Score
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import MODEL_NAME
 from imprint.models.predictor import Predictions
 from imprint.recipes import Recipe
-from imprint.training.calibration import coverage_statement
+from imprint.training.calibration import ConfidenceLimit, coverage_statement
 
 RESULT_NAME = "result.csv"
+UNEVEN = 0.8  # share of the commonest class from which accuracy tells little
 NOTHING_HELD_OUT = (
     "no images were held out, so nothing tells what to expect on new ones; hold some out: --validation 0.08"
 )
@@ -50,6 +51,8 @@ class Run:
         The run folder, where one was written.
     no_score_because : str, default=""
         Why there is no score, where photos are too few for one.
+    limit : ConfidenceLimit or None, default=None
+        Below which confidence the model is unsure, and what that rests on.
 
     Examples
     --------
@@ -70,15 +73,51 @@ class Run:
     result: Predictions | None = None
     folder: Path | None = None
     no_score_because: str = ""
+    limit: ConfidenceLimit | None = None
 
     @property
     def expectation(self) -> str:
         """What to expect of the model on new images, in words."""
+        failure = f"{self.failure}\n" if self.failure else ""
         images = self.expected.images if self.expected else 0
         split_off = not self.no_score_because and (self.expected is None or self.expected.method == "held-out")
         coverage = coverage_statement(images, split_off)
         no_score = f"no score: {self.no_score_because}" if self.no_score_because else NOTHING_HELD_OUT
-        return f"{self.expected or no_score}\n{coverage}"
+        low = "" if self.limit is None else f"\n{self.limit}"
+        return f"{failure}{self.expected or no_score}\n{coverage}{low}"
+
+    @property
+    def failure(self) -> str:
+        """What to try first where the model is no better than guessing, in words; empty where it is."""
+        if self.validation is None or self.expected is None or self.validation.images < FEWEST_TO_TELL:
+            return ""
+        if self.expected.interval[0] > self.validation.baseline:
+            return ""
+        known = (
+            f"{self.validation.baseline:.4f}, and {self.validation.accuracy:.4f} is not above it by more than chance"
+        )
+        return (
+            f"no better than guessing: always the commonest class gives {known}. {self._first_remedy(self.validation)}"
+        )
+
+    def _first_remedy(self, validation: Score) -> str:
+        """Tell a network that has learnt nothing from one that knows its training images alone."""
+        labels = "whether the labels are right (imprint check DATA), then add images of each class"
+        if validation.baseline >= UNEVEN:
+            chance = 1 / sum(one["images"] > 0 for one in validation.per_class.values())
+            balanced = f"balanced accuracy ({validation.balanced_accuracy:.4f}; guessing gives {chance:.4f})"
+            return (
+                f"Accuracy tells little of classes as uneven as these: see {balanced}, and first --set class_balance=1."
+            )
+        accuracies, epochs = self.history.get("acc") or [], self.recipe.epochs
+        if not accuracies:
+            return f"First see {labels}."
+        learnt = f"{accuracies[-1]:.4f} on its training images"
+        if accuracies[-1] >= (1 + validation.baseline) / 2:
+            return f"It has learnt its own images by heart ({learnt}) and no rule: first see {labels}."
+        steps = f"--epochs {2 * epochs}" + ("" if self.recipe.min_steps >= 10 else " --set min_steps=40")
+        rate = "with a --learning-rate ten times lower or higher"
+        return f"It has hardly learnt ({learnt}): first train longer ({steps}), then {rate}; then see {labels}."
 
     def facts(self) -> dict[str, Any]:
         """Sum the run up as plain JSON values, as metrics.json and ``imprint train --json`` do.
@@ -87,7 +126,9 @@ class Run:
         -------
         dict
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
-            `validation`, `expected`, and `result` with test images.
+            `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing),
+            `unsure` (shares of the validation images), `trust` (the limit of confidence), and `result` with test
+            images.
 
         Examples
         --------
@@ -102,8 +143,11 @@ class Run:
             "seconds": round(self.seconds, 3),
             "epochs": len(self.history["loss"]),
             "interrupted": self.interrupted,
-            "validation": self.model.score,
+            "validation": None if self.validation is None else self.validation.facts(),
             "expected": None if self.expected is None else self.expected.facts(),
+            "failure": self.failure,
+            "unsure": None if self.validation is None else self.validation.unsure,
+            "trust": None if self.limit is None else self.limit.facts(),
         }
         if self.folder is not None and self.result is not None:
             facts["result"] = str(self.folder / RESULT_NAME)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
@@ -26,7 +27,7 @@ from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
 from imprint.runs.folder import end_session, merge_options, new_run_folder, run_session, write_result, write_run
 from imprint.runs.run import Run
-from imprint.training.calibration import calibrate, calibrate_probe
+from imprint.training.calibration import calibrate, calibrate_probe, confidence_limit, unknown_limit
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
@@ -41,8 +42,11 @@ def train(
     test: LabelledImages | Data | None = None,
     run: str | Path | bool = False,
     resume: str | Path | None = None,
+    label: str | None = None,
     group: str | None = None,
+    ids: str | None = None,
     allow_bad: float | None = None,
+    classes: Sequence[str] | None = None,
     device: str | None = None,
     verbose: bool = True,
     **fields: Unpack[RecipeFields],
@@ -70,10 +74,16 @@ def train(
     resume : str, Path or None, default=None
         The folder of a run that was stopped; it goes on from its last checkpoint, and ends with the same bytes as an
         uninterrupted run. Whatever else is left out is taken as given when it began.
+    label : str or None, default=None
+        The column of labels, or a regular expression for them in images' paths; see `load`.
     group : str or None, default=None
         What images share that must stay on one side of the split: a regular expression or a column; see `load`.
+    ids : str or None, default=None
+        The column of ids, of the test images too; see `load`.
     allow_bad : float or None, default=None
         Share of the images that may be unreadable; None is 0.2.
+    classes : sequence of str or None, default=None
+        The classes to learn, of the training and validation images; None takes all that have images.
     device : {"auto", "cpu", "cuda", "mps"} or None, default=None
         Where to compute; None is ``"auto"``.
     verbose : bool, default=True
@@ -105,9 +115,11 @@ def train(
     with shown(verbose), own_compute_configs():
         tune_malloc()
         _check_folders(run, resume)
+        loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        _check_loading(images, loading)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test}
-        options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device}, resumed)
+        options = merge_options(given | loading | {"device": device}, resumed)
         base = resumed.recipe if resumed is not None and recipe is None else recipe
         plan, _, test_images = _plan(options, base, fields)
         if resumed is not None:
@@ -154,8 +166,11 @@ def train_seeds(
     validation: float | int | LabelledImages | Data | None = None,
     test: LabelledImages | Data | None = None,
     run: str | Path | bool = False,
+    label: str | None = None,
     group: str | None = None,
+    ids: str | None = None,
     allow_bad: float | None = None,
+    classes: Sequence[str] | None = None,
     resume: str | Path | None = None,
     device: str | None = None,
     verbose: bool = True,
@@ -170,8 +185,10 @@ def train_seeds(
         raise UsageError(f"--seeds {seeds}", "--resume", "one run is resumed at a time", "Leave --seeds out.")
     with shown(verbose):
         _check_folders(run)
+        loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
-        options = merge_options(given | {"group": group, "allow_bad": allow_bad, "device": device})
+        options = merge_options(given | loading | {"device": device})
         plan, validation_given, test_images = _plan(options, recipe, fields)
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
@@ -196,6 +213,20 @@ def _check_folders(run: object, resume: object = None) -> None:
             raise UsageError(name, "train", f"{kind_of(folder)} is no path", f'Give {name}="runs/mine".')
 
 
+def _class_text(classes: Sequence[str] | None) -> str | None:
+    """Spell names of classes as one text, which a checkpoint can hold."""
+    names = [classes] if isinstance(classes, str) else classes
+    return None if names is None else json.dumps([str(name) for name in names])
+
+
+def _check_loading(images: object, options: dict[str, Any]) -> None:
+    """Refuse options of reading data where the images have been read already."""
+    given = [name for name, value in options.items() if value is not None]
+    if given and isinstance(images, LabelledImages):
+        cause = "the images have been loaded already, so it would change nothing"
+        raise UsageError(f"{given[0]}={options[given[0]]}", "train", cause, f"Give {given[0]} to imprint.load.")
+
+
 def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
     """Read where the run to resume was stopped; refuse another folder to write to."""
     if not isinstance(run, bool) and Path(run).resolve() != folder.resolve():
@@ -217,19 +248,26 @@ def _read_data(
 ) -> tuple[LabelledImages, float | int | LabelledImages | None]:
     """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
     data, validation = options["data"], options.get("validation")
+    classes = {"classes": json.loads(options["classes"])} if "classes" in options else {}
+    columns = {key: options[key] for key in ("label", "group") if options.get(key) is not None}
     if isinstance(data, LabelledImages | LoadedFrom):
         images = _images(data)
     else:
         side = decoding_side(recipe, **fields)
-        images = load(data, side=side, group=options.get("group"), allow_bad=options["allow_bad"])
-    form = InputSpec.from_shape(images.shape)
+        images = load(data, side=side, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **classes)
+    form = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
         divided = not undivided and "validation" in parts(data)
-        return images, load(data, part="validation", spec=form) if divided else None
+        if divided and "validation_fraction" in fields:
+            what, cause = f"validation_fraction={fields['validation_fraction']}", "the data have a validation part"
+            remedy = "Leave it out, or hold images of the training part out with --validation SHARE."
+            raise UsageError(what, "train", cause, remedy)
+        label = options.get("label")
+        return images, load(data, part="validation", spec=form, label=label, **classes) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
-    return images, _images(validation, spec=form)
+    return images, _images(validation, spec=form, **classes)
 
 
 def _images(given: LabelledImages | LoadedFrom | Data, **options: Any) -> LabelledImages:
@@ -244,8 +282,8 @@ def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
     test = options.get("test")
     if test is None:
         return None
-    test_images = _images(test, spec=plan.spec, allow_bad=1.0)
-    plan.spec.check(test_images.shape, test_images.name)
+    test_images = _images(test, spec=plan.spec, ids=options.get("ids"), allow_bad=1.0)
+    plan.spec.check(test_images.shape, test_images.name, test_images.pixel_range, test_images.background)
     return test_images
 
 
@@ -295,14 +333,21 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
         judged, method, folds = plan.images, found.method, found.folds
     else:
         model = calibrate(network, None if detector is None else detector.network, plan, recipe)
+    model = replace(model, label_header=plan.images.headers[1] or model.label_header)
     if judged is None or plan.no_score_because:
-        return Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
+        limit = unknown_limit(recipe.trust, 0 if judged is None else len(judged), method)
+        model, because = replace(model, unsure_below=limit.below), plan.no_score_because
+        return Run(model, recipe, state.history, seconds, interrupted, limit=limit, no_score_because=because)
     labels = judged.labels_among(model.class_names)
     predictions = model.predict(judged) if predictions is None else predictions
-    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure, method, folds)
     # Temperature and limits were settled on these images, but neither changes an answer. After Ctrl-C the best
     # epoch was chosen by them, though; the estimate corrects for that selection.
     tries = len(state.epochs) if interrupted and not state.finished else 1
     expected = estimate_accuracy(predictions.labels == labels, judged.groups, tries, method, folds)
-    model = replace(model, score=validation.facts())
-    return Run(model, recipe, state.history, seconds, interrupted, validation, predictions, expected)
+    weight, correct = expected.effective / expected.images, predictions.labels == labels
+    limit = confidence_limit(predictions, correct, recipe.trust, weight, tries, method)
+    predictions = replace(predictions, unsure_below=limit.below)
+    validation = score(predictions.probabilities, labels, model.class_names, predictions.why, method, folds)
+    facts = validation.facts() | {"unsure": validation.unsure, "trust": limit.facts()}
+    model = replace(model, unsure_below=limit.below, score=facts)
+    return Run(model, recipe, state.history, seconds, interrupted, validation, predictions, expected, limit=limit)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.files import similar_path
 from imprint.core.progress import warn
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.classifier import NEVER_UNSURE, RESUME, UNFITTED, Classifier
@@ -259,6 +260,7 @@ def read_resumable_run(folder: Path) -> ResumableRun:
         ended = (folder / MODEL_NAME).exists()
         cause = "it has ended, nothing is left to do" if ended else "there is no checkpoint in it"
         remedy = "Use its model, or begin a new run." if ended else "Name the folder of a run that was stopped."
+        remedy = remedy if folder.exists() else f"{similar_path(folder)}{remedy}"
         raise UsageError("run", str(folder), cause, remedy)
     tensors, facts = read_model_file(path)
     try:

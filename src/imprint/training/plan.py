@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,16 +14,29 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.memmap import in_chunks
+from imprint.core.scores import FEWEST_TO_TELL
 from imprint.data.duplicates import burst_share, connect, fingerprints, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
+from imprint.data.readers.layout import label_in_names
 from imprint.data.split import split
 from imprint.models.backbones import find_weights
 from imprint.models.hardware import choose_device
 from imprint.models.networks import input_size, network_kind, normalisation
 from imprint.preprocessing.glyph import learn_glyph_form
 from imprint.preprocessing.input_spec import InputSpec, describe
-from imprint.recipes import PHOTOS, PRETRAINED, PROBE, Recipe, RecipeFields, default_recipe, find_recipe
+from imprint.recipes import (
+    FINETUNE,
+    PHOTOS,
+    PRETRAINED,
+    PROBE,
+    QUICK,
+    Recipe,
+    RecipeFields,
+    default_recipe,
+    find_recipe,
+)
 
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
@@ -56,7 +70,7 @@ CHOICES_BY_COST = (
     (96, 11),
 )
 KEPT_SIZE = 96  # pixels; images whose shorter side has so many are not enlarged to be trained on
-FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, 20  # images, for a score to be claimed
+FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, FEWEST_TO_TELL  # images, for a score to be claimed
 BURST_SHARE, BURST_SOUGHT = 0.5, 500  # of a class's images, and in how many of them a burst is looked for at most
 
 
@@ -147,9 +161,11 @@ def make_plan(
     where recipe, field or device makes no sense.
     """
     _check_arguments(images, validation)
+    images, empty = _without_empty_classes(images)
     settled, reason = _settled_recipe(images, recipe, validation, fields)
     settled, hflip_reason = _settled_hflip(images, settled)
     labels = _checked_labels(images)
+    _refuse_one_colour(images)
     channels, height, width = images.shape
     if settled.time_budget and not settled.is_probe and settled.networks[0] in PRETRAINED:
         settled = _settled_cost(settled, images, fields)
@@ -157,14 +173,14 @@ def make_plan(
     # Images of several sizes were scaled and cropped for training, so others will be too.
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
     mean, std = normalisation(settled.all_networks, channels)
-    spec = InputSpec(channels, (height, width), network_size, glyph, mean, std)
+    spec = InputSpec(channels, (height, width), network_size, glyph, mean, std, images.pixel_range, images.background)
     pixel_hashes = fingerprints(images.pixels)
     copies = first_copies(pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
-    warnings = (*_duplicate_warnings(images, copies), *_similar_class_warnings(images))
+    warnings = (*empty, *_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
     if isinstance(validation, LabelledImages):
-        spec.check(validation.shape, validation.name)
+        spec.check(validation.shape, validation.name, validation.pixel_range, validation.background)
         validation.labels_among(images.class_names)
         shared = len(np.intersect1d(pixel_hashes, fingerprints(validation.pixels)))
         leaks = (f"{shared:,} validation images are training images too",) if shared else ()
@@ -201,13 +217,28 @@ def decoding_side(recipe: str | Recipe | None, **fields: Unpack[RecipeFields]) -
 
     Raises `UsageError` where the recipe, a field or a network's name makes no sense.
     """
-    settled = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or PHOTOS.name)
-    settled = settled.with_fields(fields, "train")
+    if recipe is None:
+        settled = _any_default(fields)
+    else:
+        settled = (recipe if isinstance(recipe, Recipe) else find_recipe(recipe)).with_fields(fields, "train")
     for name in settled.all_networks:
         network_kind(name)  # a wrong name is refused before images are decoded
     if recipe is None and find_weights(PROBE.networks[0]) is not None:
         return max(PROBE.largest_side, settled.largest_side)
     return max(128, settled.largest_side)
+
+
+def _any_default(fields: RecipeFields) -> Recipe:
+    """Change a recipe that the images may choose by the fields; raises `UsageError` where they fit none of these."""
+    refusal = None
+    for default in (PHOTOS, QUICK, PROBE, FINETUNE):
+        try:
+            return default.with_fields(fields, "train")
+        except UsageError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    where = "any recipe" if refusal.where == f"recipe {PHOTOS.name}" else refusal.where
+    raise UsageError(refusal.what, where, refusal.cause, refusal.remedy)
 
 
 def data_fingerprint(plan: Plan) -> str:
@@ -227,6 +258,18 @@ def _check_arguments(images: Any, validation: Any) -> None:
         raise UsageError("validation", "train", cause, "Give a share such as 0.1.")
 
 
+def _without_empty_classes(images: LabelledImages) -> tuple[LabelledImages, tuple[str, ...]]:
+    """Drop the classes that no image has, as choosing some images leaves them; gives a warning that names them."""
+    counts = images.class_counts()
+    empty = [name for name, count in counts.items() if not count]
+    if not empty:
+        return images, ()
+    kinds = "class" if len(empty) == 1 else "classes"
+    shown = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+    left = f"{kinds} {shown}: no images, so the model will not know {'it' if len(empty) == 1 else 'them'}"
+    return images.select([name for name, count in counts.items() if count]), (left,)
+
+
 def _settled_recipe(
     images: LabelledImages,
     recipe: str | Recipe | None,
@@ -239,20 +282,42 @@ def _settled_recipe(
         counts = list(images.class_counts().values()) or [0]
         weights_found = find_weights(PROBE.networks[0]) is not None
         settled, reason = default_recipe(images.shape, len(images), float(np.median(counts)), weights_found)
-    settled = settled.with_fields(fields, "train")
-    if isinstance(validation, LabelledImages):
-        settled = replace(settled, validation_fraction=0.0)
-    elif validation is not None:
-        settled = settled.with_fields({"validation_fraction": validation}, "train")
-    return settled, reason
+    changed = _with_fields(settled, fields)
+    if validation is None:
+        return changed, reason
+    given = 0.0 if isinstance(validation, LabelledImages) else validation
+    if not 0 <= given < 1:
+        remedy = "Give a share such as 0.1, or data."
+        raise UsageError(f"--validation {given:g}", "train", "validation_fraction lies from 0 to below 1", remedy)
+    if fields.get("validation_fraction", given) not in (given, str(given)):
+        what = f"validation_fraction={fields['validation_fraction']}"
+        other = "other images validate" if isinstance(validation, LabelledImages) else f"--validation is {given:g}"
+        raise UsageError(what, f"recipe {changed.name}", other, "Leave one of the two out.")
+    return replace(changed, validation_fraction=float(given)), reason
+
+
+def _with_fields(recipe: Recipe, fields: RecipeFields) -> Recipe:
+    """Change a recipe by fields; refuse those that would change nothing, or that contradict each other."""
+    changed = recipe.with_fields(fields, "train")
+    if "steps_per_epoch" in fields and 0 < changed.steps_per_epoch < changed.min_steps:
+        if "min_steps" in fields:
+            what, cause = f"steps_per_epoch={changed.steps_per_epoch}", f"min_steps is {changed.min_steps}"
+            raise UsageError(what, f"recipe {changed.name}", cause, "Leave one of the two out.")
+        changed = replace(changed, min_steps=changed.steps_per_epoch)
+    for name, because in changed.idle_fields().items():
+        if name in fields and getattr(changed, name) != getattr(recipe, name):
+            remedy = "Leave it out" + (", or train epochs: --epochs 5." if changed.is_probe else ".")
+            raise UsageError(f"{name}={fields[name]}", f"recipe {changed.name}", because, remedy)  # type: ignore[literal-required]
+    return changed
 
 
 def _settled_cost(recipe: Recipe, images: LabelledImages, fields: RecipeFields) -> Recipe:
     """Turn the time that training may take into size, frozen blocks and epochs, but for those that were given."""
     count, size = len(images), images.shape[1:]
     budget = min(recipe.time_budget, 40 + 0.065 * count)
-    wanted = fields.get("epochs") or max(1, round(30 * count**-0.2))  # 12 for 100 images, 7 for 1,400, 5 for 10,000
-    least = wanted if "epochs" in fields else max(1, round(0.65 * wanted))
+    given = "epochs" in fields
+    wanted = recipe.epochs if given else max(1, round(30 * count**-0.2))  # 12 for 100 images, 7 for 1,400, 5 for 10,000
+    least = wanted if given else max(1, round(0.65 * wanted))
     for side, frozen in CHOICES_BY_COST:
         sides = {"largest_side": side, "smallest_side": 0 if min(size) >= KEPT_SIZE else side}
         changed = replace(recipe, **(sides | {"frozen_blocks": frozen} | _given(recipe, fields)), time_budget=0.0)
@@ -260,7 +325,12 @@ def _settled_cost(recipe: Recipe, images: LabelledImages, fields: RecipeFields) 
         possible = int(budget / (count * _pass_seconds(seen, changed.frozen_blocks)))
         if possible >= least:
             break
-    return replace(changed, epochs=max(least if possible >= least else 1, min(wanted, possible)))
+    if given and possible < wanted and "time_budget" in fields:
+        cause = f"{wanted} epochs take longer, however small the images are made"
+        raise UsageError(
+            f"time_budget={recipe.time_budget:g}", f"recipe {recipe.name}", cause, "Leave one of the two out."
+        )
+    return replace(changed, epochs=wanted if given else max(least if possible >= least else 1, min(wanted, possible)))
 
 
 def _given(recipe: Recipe, fields: RecipeFields) -> dict[str, Any]:
@@ -284,13 +354,25 @@ def _settled_hflip(images: LabelledImages, recipe: Recipe) -> tuple[Recipe, str]
 
 def _checked_labels(images: LabelledImages) -> Int64[ndarray, " n"]:
     """Give the labels; refuse what has nothing to tell apart."""
-    remedy = "Training needs at least two classes: a folder for each, or a column label."
+    remedy = "Training needs at least two classes: a folder or a .npy for each, or labels for the images."
     if images.labels is None:
-        raise DataError("labels", images.name, "there are none", remedy)
+        pattern = "" if images.from_pixel_table else label_in_names([str(source) for source in images.sources])
+        hint = (
+            f" If their names tell, as {Path(str(images.sources[0])).name} may: --label '{pattern}'." if pattern else ""
+        )
+        raise DataError("labels", images.name, "there are none", f"{remedy}{hint}")
     present = np.unique(images.labels)
     if len(present) < 2:
         raise DataError("labels", images.name, f"all are {images.class_names[present[0]]!r}", remedy)
     return images.labels
+
+
+def _refuse_one_colour(images: LabelledImages) -> None:
+    """Refuse images that show nothing, such as white ink on white; the first one mostly tells."""
+    colour = images.pixels[:1, :, :1, :1]
+    if all((part == colour).all() for part in in_chunks(images.pixels, BURST_SOUGHT)):
+        remedy = "Look at the files: nothing in them tells the classes apart."
+        raise DataError("pixels", images.name, "all images are one colour", remedy)
 
 
 def _duplicate_warnings(images: LabelledImages, copies: Int64[ndarray, " n"]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from imprint import DataError
-from imprint.data.decoding.decode import decode, read_header
+from imprint.data.decoding.decode import count_pages, decode, read_header, read_numbers
 
 HEIGHT, WIDTH = 24, 40
 
@@ -104,9 +104,10 @@ def test_the_header_agrees_with_decoding(kind):
     stored, mode, form, expected = MODES[kind]
     for orientation in (1, 6):
         image = drawn(oriented(stored, orientation), mode)
-        size, grey = read_header(content(image, form, exif=exif(orientation)))
+        size, grey, deep, transparent = read_header(content(image, form, exif=exif(orientation)))
         assert size == (HEIGHT, WIDTH)
-        assert grey == (expected.shape[2] == 1)
+        assert grey == (expected.shape[2] == 1 and mode != "RGBA")
+        assert (deep, transparent) == (kind.startswith("16"), "transparent" in kind)
 
 
 @pytest.mark.parametrize("quality", [95, 75])
@@ -317,7 +318,7 @@ def test_avif_and_heic(form, orientation):
     file = BytesIO()
     if form == "HEIF":
         photo = from_pillow(stored)
-        photo.info["original_orientation"] = orientation  # written as the rotation that phones write
+        photo.info["exif"] = exif(orientation).tobytes()  # written as a rotation too, as phones do
         photo.save(file, quality=100)
     else:
         stored.save(file, "AVIF", quality=100, exif=exif(orientation))
@@ -358,7 +359,7 @@ def test_pgm_and_pbm(file, expected):
     decoded = decode(file)
     assert decoded.pixels.shape == (2, 2, 1)
     assert decoded.pixels.ravel().tolist() == expected
-    assert read_header(file) == ((2, 2), True)
+    assert read_header(file)[:2] == ((2, 2), True)
 
 
 def test_ppm():
@@ -374,3 +375,116 @@ def test_the_preview_in_a_raw_is_not_taken_for_the_image(tmp_path):
     with pytest.raises(DataError, match="it is a camera's RAW"):
         decode(tmp_path / "a.NEF")
     assert decode(content(preview, "TIFF", tiffinfo={254: 0})).size == (HEIGHT, WIDTH)
+
+
+DEEP = np.random.default_rng(1).integers(0, 2**16, (7, 9, 4), dtype=np.uint16)
+
+
+def deep_png(numbers):
+    height, width, channels = numbers.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+
+
+def deep_tiff(numbers, order="<", extra=None, planes=1, packed=False):
+    """Write it by hand: Pillow writes no 16 bits in colour."""
+    height, width, channels = numbers.shape
+    values = numbers.transpose(2, 0, 1) if planes == 2 else numbers
+    body = values.astype(f"{order}u2").tobytes()
+    body = zlib.compress(body) if packed else body
+    depths, data = 300, 320
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, depths), (259, 3, 1, 8 if packed else 1)]
+    tags += [(262, 3, 1, 2), (273, 4, 1, data), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(body))]
+    tags += [(284, 3, 1, planes)] + ([] if extra is None else [(338, 3, 1, extra)])
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, count)
+        + (struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value))
+        for tag, kind, count, value in tags
+    )
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    file = start + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return file.ljust(depths, b"\0") + struct.pack(f"{order}{channels}H", *[16] * channels).ljust(20, b"\0") + body
+
+
+DEEP_FILES = {
+    "grey png": (deep_png(DEEP[..., :1]), DEEP[..., :1]),
+    "grey transparent png": (deep_png(DEEP[..., :2]), DEEP[..., :1]),
+    "colour png": (deep_png(DEEP[..., :3]), DEEP[..., :3]),
+    "transparent png": (deep_png(DEEP), DEEP[..., :3]),
+    "colour tiff": (deep_tiff(DEEP[..., :3]), DEEP[..., :3]),
+    "colour tiff, big-endian": (deep_tiff(DEEP[..., :3], ">"), DEEP[..., :3]),
+    "colour tiff, packed": (deep_tiff(DEEP[..., :3], packed=True), DEEP[..., :3]),
+    "colour tiff, big-endian, packed": (deep_tiff(DEEP[..., :3], ">", packed=True), DEEP[..., :3]),
+    "transparent tiff": (deep_tiff(DEEP, extra=2), DEEP[..., :3]),
+    "transparent tiff, packed": (deep_tiff(DEEP, extra=2, packed=True), DEEP[..., :3]),
+    "tiff with padding": (deep_tiff(DEEP, extra=0), DEEP[..., :3]),
+}
+
+
+@pytest.mark.parametrize("kind", ["colour png", "colour tiff", "colour tiff, big-endian, packed"])
+def test_of_16_bits_in_colour_a_pil_image_has_the_upper_8(kind):
+    file, expected = DEEP_FILES[kind]
+    with Image.open(BytesIO(file)) as image:
+        decoded = decode(image, pixel_range=(0, 9))
+        assert np.array_equal(decoded.pixels, expected >> 8)
+        assert not decoded.deep
+        assert not read_header(image).deep
+
+
+@pytest.mark.parametrize("kind", DEEP_FILES)
+def test_all_16_bits_of_a_channel_are_read(kind):
+    file, expected = DEEP_FILES[kind]
+    assert np.array_equal(read_numbers(file), expected)
+    assert read_header(file).deep
+    if "transparent" not in kind:
+        shares = (expected / 4095).clip(0, 1)
+        assert np.abs(decode(file, pixel_range=(0, 4095)).pixels - 255 * shares).max() <= 0.51
+
+
+def test_premultiplied_alpha_of_16_bits_is_divided_out():
+    alpha = np.full((7, 9, 1), 32768, np.uint16)
+    file = deep_tiff(np.concatenate([DEEP[..., :3] // 2, alpha], axis=2), extra=1)
+    assert np.abs(read_numbers(file).astype(int) - DEEP[..., :3]).max() <= 3
+
+
+def test_16_bits_in_planes_of_their_own_are_refused():
+    with pytest.raises(DataError, match="in a way that is not read"):
+        decode(deep_tiff(DEEP[..., :3], planes=2))
+
+
+def test_transparent_deep_pixels_are_laid_on_the_background():
+    numbers = np.zeros((4, 4, 2), np.uint16)
+    numbers[1] = 4095, 65535
+    for background in (0, 255):
+        decoded = decode(deep_png(numbers), pixel_range=(0, 4095), background=background)
+        assert decoded.pixels[:, 0, 0].tolist() == [background, 255, background, background]
+        assert decoded.pixels.shape == (4, 4, 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused(bad):
+    with pytest.raises(DataError, match="no numbers"):
+        decode(content(Image.fromarray(np.array([[0, bad]], np.float32)), "TIFF"), pixel_range=(0, 1))
+
+
+def test_pages_of_a_tiff_are_counted():
+    pages = [Image.new("L", (8, 8), level) for level in (9, 99, 199)]
+    for options in ({}, {"big_tiff": True}):
+        file = content(pages[0], "TIFF", save_all=True, append_images=pages[1:], **options)
+        decoded = decode(file)
+        assert decoded.note == "3 pages, first read"
+        assert (decoded.pixels == 9).all()
+    assert decode(content(pages[0], "TIFF")).note == ""
+    preview = content(pages[0], "TIFF", save_all=True, append_images=pages[1:], tiffinfo={254: 1})
+    assert count_pages(preview) == 0
+    for cut in range(8, len(file)):
+        count_pages(file[:cut])  # breaks nowhere
+
+
+def test_pages_in_a_circle_are_counted_once():
+    file = bytearray(content(Image.new("L", (8, 8)), "TIFF"))
+    start = int.from_bytes(file[4:8], "little")
+    after = start + 2 + 12 * int.from_bytes(file[start : start + 2], "little")
+    file[after : after + 4] = file[4:8]
+    assert count_pages(bytes(file)) == 1

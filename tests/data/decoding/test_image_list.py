@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -165,9 +166,9 @@ def test_killed_half_way_the_next_run_reads_all(many):
         "import os, sys, imprint; from imprint.data.decoding import image_list\n"
         "image_list.BLOCK_BYTES = 12 * 16 * 3 * 4\n"
         "real = image_list._decode_block\n"
-        "def dying(open_at, form, grey, positions):\n"
-        "    if positions.start >= 20: os.kill(os.getpid(), 9)\n"
-        "    return real(open_at, form, grey, positions)\n"
+        "def dying(*arguments):\n"
+        "    if arguments[-1].start >= 20: os.kill(os.getpid(), 9)\n"
+        "    return real(*arguments)\n"
         "image_list._decode_block = dying\n"
         "imprint.load(sys.argv[1])"
     )
@@ -331,3 +332,118 @@ def test_no_remedy_removes_what_somebody_needs(tmp_path):
         with pytest.raises(DataError) as caught:
             load(folder / name)
         assert "remove" not in caught.value.remedy
+
+
+def written(folder, arrays, form="PNG"):
+    folder.mkdir(parents=True)
+    for i, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{i:03}.{form.lower()}")
+    return folder
+
+
+def twelve_bits(count=40, low=320, high=456):
+    return np.random.default_rng(0).integers(low, high, (count, 16, 16)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_deep_images_get_the_range_of_their_collection(tmp_path, caplog, form, kind):
+    if form == "PNG" and kind != np.uint16:
+        pytest.skip("PNG has no such numbers")
+    arrays = twelve_bits().astype(kind)
+    caplog.set_level("INFO", logger="imprint")
+    folder = written(tmp_path / "deep", arrays, form)
+    images, again = load(folder), load(folder)
+    low, high = np.percentile(arrays, [0.1, 99.9])
+    assert images.pixel_range == pytest.approx((low, high))
+    expected = np.floor((arrays - low).clip(0, high - low) / (high - low) * 255 + 0.5)
+    assert np.abs(images.pixels[:, 0] - expected).max() <= 1
+    assert (
+        f"40 images of deep: {'32-bit float' if kind == np.float32 else f'{8 * arrays.itemsize}-bit'}, 320 to 455 "
+        in caplog.text
+    )
+    assert np.array_equal(again.pixels, images.pixels)
+    assert again.pixel_range == images.pixel_range
+    assert caplog.messages[0] == caplog.messages[1]
+
+
+def test_a_models_range_is_used_and_the_cache_keeps_ranges_apart(tmp_path, caplog):
+    folder = written(tmp_path / "deep", twelve_bits())
+    own = load(folder)
+    form = InputSpec.from_shape(own.shape, (0, 4095))
+    caplog.set_level("INFO", logger="imprint")
+    wide = load(folder, spec=form)
+    assert wide.pixel_range == (0, 4095)
+    assert wide.pixels.max() <= round(455 / 4095 * 255)
+    assert np.array_equal(load(folder).pixels, own.pixels)
+    narrow = load(folder, spec=InputSpec.from_shape(own.shape, (320, 330)))
+    assert narrow.pixels.max() == 255
+    bright = load(written(tmp_path / "bright", twelve_bits(3, 5000, 6000)), spec=form)
+    assert (bright.pixels == 255).all()
+    assert "beyond which most of it lies" in caplog.text
+
+
+def test_without_a_models_range_the_whole_depth_counts_and_lost_levels_are_told(tmp_path, caplog):
+    caplog.set_level("INFO", logger="imprint")
+    dark = load(written(tmp_path / "dark", twelve_bits(2, 0, 4096)), spec=InputSpec.from_shape((1, 16, 16)))
+    assert dark.pixels.max() == 16
+    assert "0 to 65,535 became black to white, which leaves fewer than 64 grey levels" in caplog.text
+
+
+def test_few_levels_left_are_warned_of(tmp_path, caplog):
+    arrays = twelve_bits(4, 0, 300)
+    arrays[:, 0, :8] = 60_000
+    load(written(tmp_path / "hot", arrays))
+    assert re.search(r"warning: hot: only \d+ grey levels remain of \d{3}, ", caplog.text)
+
+
+def test_deep_images_that_no_sample_shows_are_noticed(tmp_path):
+    folder = written(tmp_path / "mixed", [*np.full((250, 9, 9), 7, np.uint8), *twelve_bits(1)[:, :9, :9]])
+    images = load(folder)
+    assert images.pixel_range is not None
+    assert (images.pixels[:250] == 7).all()
+    assert images.pixels[250].max() == 255
+
+
+def stroke(ink, count=1):
+    layers = np.zeros((count, 20, 20, 4), np.uint8)
+    layers[:, 4:16, 8:11] = [*ink, 255]
+    return layers
+
+
+@pytest.mark.parametrize(
+    ("ink", "ground"), [((255, 255, 255), 0), ((255, 240, 60), 0), ((0, 0, 0), 255), ((30, 60, 220), 255)]
+)
+def test_transparent_images_are_laid_on_what_shows_their_ink(tmp_path, caplog, ink, ground):
+    caplog.set_level("INFO", logger="imprint")
+    images = load(written(tmp_path / "icons", stroke(ink, 3)))
+    assert images.background == ground
+    assert (images.pixels[:, :, 0, 0] == ground).all()
+    assert np.abs(images.pixels[0, :, 8, 9].astype(int) - ground).max() > 150
+    assert caplog.messages == [f"3 images of icons: transparent, laid on {'white' if ground else 'black'}"]
+
+
+def test_the_background_is_one_for_a_collection_and_the_models_goes_first(tmp_path, caplog):
+    folder = written(tmp_path / "icons", [*stroke((255, 255, 255), 5), *stroke((90, 90, 90))])
+    images = load(folder)
+    assert images.background == 0
+    assert images.pixels[5, 0, 0, 0] == 0
+    white = load(folder, spec=InputSpec.from_shape(images.shape, background=255))
+    assert (white.pixels[:5] == 255).all()
+    assert "transparent, laid on white, where nothing of it shows" in white_notes(folder, images.shape, caplog)
+    each = load(folder, spec=InputSpec.from_shape(images.shape))
+    assert each.background is None
+    assert each.pixels[:, 0, 0, 0].tolist() == [0] * 5 + [255]
+
+
+def white_notes(folder, shape, caplog):
+    caplog.set_level("INFO", logger="imprint")
+    load(folder, spec=InputSpec.from_shape(shape, background=255))
+    return caplog.text
+
+
+def test_a_transparent_image_that_no_sample_shows_is_noticed(tmp_path):
+    opaque = np.full((250, 20, 20, 3), 40, np.uint8)
+    images = load(written(tmp_path / "mixed", [*opaque, *stroke((255, 255, 255))]))
+    assert images.background == 0
+    assert images.pixels[250].max() == 255

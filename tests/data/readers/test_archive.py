@@ -227,6 +227,29 @@ def test_webdataset(tarred):
     images = load(tarred({**members, "00009.png": png(9)}, "pets.tar"))
     assert labelled(images) == {i: str(i % 3) for i in range(6)}
     assert images.unreadable == (("pets.tar/00009.png", "there is no class beside it"),)
+    with pytest.raises(DataError, match=r"part test at pets\.tar: it is not divided"):
+        load(tarred(members, "pets.tar"), part="test")
+    assert load(tarred(members, "pets.tar"), label=r"^(\d)").class_names == ("0",)
+
+
+@pytest.mark.parametrize("root", ["", "quick/"])
+def test_arrays_in_an_archive_are_read_as_those_of_a_folder(packed, digits, root):
+    def stored(array):
+        file = BytesIO()
+        np.save(file, array)
+        return file.getvalue()
+
+    named = {"X_train": digits.pixels[:9], "y_train": digits.labels[:9], "X_test": digits.pixels[9:12]}
+    path = packed({f"{root}{name}.npy": stored(array) for name, array in named.items()})
+    assert parts(path) == ("train", "test")
+    assert load(path).labels.tolist() == digits.labels[:9].tolist()
+    path = packed({f"{root}full_numpy_bitmap_{name}.npy": stored(digits.pixels[:5]) for name in ("cat", "dog")})
+    assert load(path).class_counts() == {"cat": 5, "dog": 5}
+
+
+def test_files_without_an_ending_are_images_where_a_table_names_them(packed):
+    path = packed({"x/1": png(1), "x/2": png(2), "pets.csv": "path,label\nx/1,dog\nx/2,cat\n"})
+    assert labelled(load(path)) == {1: "dog", 2: "cat"}
 
 
 def test_archives_in_an_archive_are_refused(tarred):

@@ -1,9 +1,13 @@
+import math
+import re
+
 import numpy as np
 import pytest
 
-from imprint import DataError, UsageError, load
+from imprint import DataError, UsageError, load, train
 from imprint.data.load import parts
-from imprint.data.readers.arrays import as_rows, refuse_another_scale, settle_range, settle_shape, to_pixels
+from imprint.data.readers.arrays import array_images, as_rows, range_like, settle_range, settle_shape, to_pixels
+from imprint.preprocessing.input_spec import InputSpec
 
 STACK = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 10, 1, 0])
@@ -62,11 +66,8 @@ def test_shapes_and_types(tmp_path, array, expected):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (STACK / 127.5 - 1, "go from -1 to 1"),
-        (STACK.astype(np.int32) * 9, "nothing says which is white"),
         (np.where(STACK > 9, np.nan, 0.5), "nan"),
         (STACK.astype(str), "pixels are numbers"),
-        (STACK[0], "no stack of images"),
         (STACK.reshape(6, -1), "no stack of images"),
         (STACK[..., :2], "no stack of images"),
         (STACK[:0], "no stack of images"),
@@ -78,6 +79,63 @@ def test_pixels_that_say_nothing_are_refused(tmp_path, array, words):
 
 
 @pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda stack: stack * 16.0, np.uint16),
+        (lambda stack: stack * 16.0 - 1000, np.int16),
+        (lambda stack: stack * 16.0, np.int64),
+        (lambda stack: stack / 127.5 - 1, np.float32),
+        (lambda stack: stack * 1e300, np.float64),
+    ],
+)
+def test_deeper_numbers_get_the_range_of_the_array(tmp_path, caplog, change, kind):
+    caplog.set_level("INFO", logger="imprint")
+    array = change(STACK).astype(kind)
+    images = load(save(tmp_path, images=array))
+    low, high = np.percentile(array, [0.1, 99.9])
+    assert images.pixel_range == pytest.approx((low, high))
+    scale = high / 2 - low / 2
+    expected = ((array / 2 - low / 2) / scale).clip(0, 1).transpose(0, 3, 1, 2) * 255
+    assert np.abs(images.pixels - expected).max() <= 0.51
+    assert re.search(r"6 images of \S+: \d\d-bit.* became black to white", caplog.text)
+
+
+def test_a_models_range_is_that_of_all_deeper_arrays():
+    spec = InputSpec.from_shape((3, 5, 7), (0.0, 4095.0))
+    for kind in (np.uint16, np.int32, np.float32):
+        images = load(STACK.astype(kind), spec=spec)
+        assert images.pixel_range == spec.pixel_range
+        assert images.pixels.max() <= 16
+    assert np.array_equal(load(STACK, spec=spec).pixels, STACK.transpose(0, 3, 1, 2))
+
+
+def test_a_model_of_bytes_keeps_to_bytes(caplog):
+    spec = InputSpec.from_shape((3, 5, 7))
+    for array in (STACK / 255, STACK.astype(np.float32), STACK.astype(np.uint16) * 257):
+        images = load(array, spec=spec)
+        assert images.pixel_range is None or images.pixel_range == (0, 65535)
+        assert np.abs(images.pixels.astype(int) - STACK.transpose(0, 3, 1, 2)).max() <= 0
+    load(STACK.astype(np.uint16) * 9, spec=spec)
+    assert re.search(r"only \d+ grey levels remain of", caplog.text)
+    for array, words in ((STACK / 127.5 - 1, "go from -1 to 1"), (STACK.astype(np.int32) * 9, "trained on bytes")):
+        with pytest.raises(DataError, match=words):
+            load(array, spec=spec)
+
+
+@pytest.mark.parametrize(("ink", "ground"), [(255, 0), (0, 255)])
+def test_transparent_arrays_are_laid_on_what_shows_their_ink(caplog, ink, ground):
+    caplog.set_level("INFO", logger="imprint")
+    layers = np.zeros((2, 9, 9, 4), np.uint8)
+    layers[:, 3:6, 3:6] = [ink, ink, ink, 255]
+    images = load(layers)
+    assert images.background == ground
+    assert images.pixels[0, :, 0, 0].tolist() == [ground] * 3
+    assert images.pixels[0, :, 4, 4].tolist() == [ink] * 3
+    assert "2 images of array: transparent, laid on" in caplog.text
+    assert (load(layers, spec=InputSpec.from_shape((3, 9, 9), background=ink)).pixels == ink).all()
+
+
+@pytest.mark.parametrize(
     ("labels", "names", "expected"),
     [
         (np.array(list("abcaba")), None, list("abcaba")),
@@ -85,7 +143,11 @@ def test_pixels_that_say_nothing_are_refused(tmp_path, array, words):
         (np.array([0.0, 1.0] * 3), None, ["0", "1"] * 3),
         (np.array([True, False] * 3), None, ["1", "0"] * 3),
         (np.array([[0], [1]] * 3), None, ["0", "1"] * 3),
+        (np.array([[0, 1, 0, 1, 0, 1]]), None, ["0", "1"] * 3),
         (np.array([0, 1] * 3), np.array(["dog", "cat"]), ["dog", "cat"] * 3),
+        (np.eye(3)[[0, 2] * 3], None, ["0", "2"] * 3),
+        (np.eye(3, dtype=np.int8)[[0, 2] * 3], None, ["0", "2"] * 3),
+        (np.eye(2, dtype=bool)[[0, 1] * 3], np.array(["dog", "cat"]), ["dog", "cat"] * 3),
     ],
 )
 def test_labels(tmp_path, labels, names, expected):
@@ -97,7 +159,11 @@ def test_labels(tmp_path, labels, names, expected):
     ("labels", "names", "words"),
     [
         (LABELS[:5], None, "cannot have labels"),
-        (np.eye(6), None, "cannot have labels"),
+        (np.eye(5), None, "cannot have labels"),
+        (np.eye(6) + np.eye(6, k=1), None, r"labels at a\.npz#1, and 4 more: it has several labels"),
+        (np.eye(6, k=1), None, r"a\.npz#6: none of its classes is 1"),
+        (np.eye(6) * 0.9 + 0.05, None, "not only 0 and 1"),
+        (np.eye(6), np.array(["cat", "dog"]), "6 columns for 2 class names"),
         (np.array([0.5] * 6), None, "whole numbers"),
         (LABELS, np.array(["cat", "dog"]), "outside the 2 class names"),
         (np.array([-1, 0] * 3), np.array(["cat", "dog"]), "outside the 2 class names"),
@@ -130,13 +196,164 @@ def test_groups(tmp_path):
         load("digits", group="scene")
 
 
-@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("x_train", "y_train"), ("X", "y")])
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images", "labels"),
+        ("x_train", "y_train"),
+        ("X", "y"),
+        ("X", "Y"),
+        ("X_train", "y_train"),
+        ("train_images", "train_labels"),
+        ("trainX", "trainY"),
+        ("data", "targets"),
+    ],
+)
 def test_npy_finds_its_labels_beside(tmp_path, images, labels):
     np.save(tmp_path / f"{images}.npy", STACK)
     assert load(tmp_path / f"{images}.npy").labels is None
     np.save(tmp_path / f"{labels}.npy", LABELS)
     images = load(tmp_path / f"{images}.npy")
     assert [images.class_names[i] for i in images.labels] == [str(label) for label in LABELS]
+
+
+def test_labels_that_could_be_two_files_are_refused(tmp_path):
+    for name, array in (("data", STACK), ("labels", LABELS), ("targets", LABELS)):
+        np.save(tmp_path / f"{name}.npy", array)
+    with pytest.raises(DataError, match=r"labels at data\.npy: labels\.npy and targets\.npy could be theirs"):
+        load(tmp_path / "data.npy")
+
+
+GREY, RGB = InputSpec(1, (28, 28), (28, 28)), InputSpec(3, (28, 28), (28, 28))
+WIDE = InputSpec(1, (10, 30), (10, 30))
+RANDOM = np.random.default_rng(5).integers(0, 256, 10**6, dtype=np.uint8)
+SMOOTH = np.add.outer(np.arange(1200), np.arange(1200)).astype(float) % 200  # as a photo, row by row
+
+
+def numbers(*shape):
+    return RANDOM[: math.prod(shape)].reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("array", "spec", "shape"),
+    [
+        (numbers(200, 784), GREY, (200, 1, 28, 28)),
+        (numbers(784, 784), GREY, (784, 1, 28, 28)),
+        (numbers(1, 784), GREY, (1, 1, 28, 28)),
+        (numbers(200, 784), None, (200, 1, 28, 28)),
+        (numbers(200, 300), WIDE, (200, 1, 10, 30)),
+        (numbers(9, 3 * 784), RGB, (9, 3, 28, 28)),
+        (numbers(9, 3 * 784), GREY, (9, 3, 28, 28)),
+        (numbers(9, 784), RGB, (9, 1, 28, 28)),
+        (numbers(9, 3072), None, (9, 3, 32, 32)),
+        (numbers(28, 28), GREY, (1, 1, 28, 28)),
+        (numbers(60, 80), GREY, (1, 1, 60, 80)),
+        (numbers(64, 64), GREY, (1, 1, 64, 64)),
+        (numbers(64, 64), None, (1, 1, 64, 64)),
+        (SMOOTH[:768, :1024], GREY, (1, 1, 768, 1024)),
+        (SMOOTH[:768, :1024], None, (1, 1, 768, 1024)),
+        (SMOOTH[:30, :400], GREY, (1, 1, 30, 400)),
+        (numbers(3, 28, 28), GREY, (3, 1, 28, 28)),
+        (numbers(3, 28, 28), RGB, (1, 3, 28, 28)),
+        (numbers(3, 60, 80), RGB, (1, 3, 60, 80)),
+        (numbers(1, 60, 80), None, (1, 1, 60, 80)),
+        (numbers(4, 60, 80), None, (4, 1, 60, 80)),
+        (numbers(60, 80, 3), None, (1, 3, 60, 80)),
+        (numbers(5, 60, 80), RGB, (5, 1, 60, 80)),
+        (numbers(5, 3, 60, 80), None, (5, 3, 60, 80)),
+        (numbers(5, 60, 80, 4), None, (5, 3, 60, 80)),
+    ],
+)
+def test_what_an_array_holds(array, spec, shape):
+    found = array_images(array, spec).pixels
+    assert found.shape == shape
+    if array.ndim == 2 and array.dtype == np.uint8:
+        assert np.array_equal(found.transpose(0, 2, 3, 1).ravel(), array.ravel())
+
+
+@pytest.mark.parametrize(
+    ("array", "spec", "words"),
+    [
+        (numbers(200, 785), GREY, "rows of 785 numbers at array: an image of the model, 28×28 grey, has 784"),
+        (numbers(600, 785), GREY, "rows of 785 numbers"),
+        (numbers(200, 64), GREY, "rows of 64 numbers"),
+        (numbers(500, 784), WIDE, "rows of 784 numbers"),
+        (numbers(200, 50), GREY, "rows of 50 numbers"),
+        (numbers(1, 90), GREY, "rows of 90 numbers"),
+        (numbers(200, 785), None, "no stack of images, and rows of 785 numbers are no square ones"),
+        (numbers(784), GREY, "no stack of images"),
+        (numbers(0, 784), GREY, "no stack of images"),
+        (numbers(3, 28, 28), None, "one image with channels first, or 3 grey ones"),
+        (numbers(4, 28, 28), RGB, "one image with channels first, or 4 grey ones"),
+        (numbers(9, 784) * 1j, GREY, "type complex128"),
+        (numbers(9, 784).astype(object), GREY, "type object"),
+        (np.full((9, 784), np.nan), GREY, "pixel nan"),
+        (np.full((9, 784), np.inf), GREY, "pixel inf"),
+    ],
+)
+def test_arrays_that_fit_nothing_are_refused(array, spec, words):
+    with pytest.raises(DataError, match=words):
+        array_images(array, spec)
+
+
+def test_rows_in_files(tmp_path):
+    flat = save(tmp_path, x_train=numbers(500, 784), y_train=np.arange(500) % 3)
+    images = load(flat)
+    assert (images.shape, images.class_counts()["2"]) == ((1, 28, 28), 166)
+    assert len(load(save(tmp_path, images=numbers(64, 64), labels=np.arange(64) % 3))) == 64  # so no single image
+    with pytest.raises(DataError, match="rows of 105 numbers are no square ones"):
+        load(save(tmp_path, images=STACK.reshape(6, -1), labels=LABELS))
+    assert load(save(tmp_path, images=numbers(6, 300), labels=LABELS), spec=WIDE).shape == (1, 10, 30)
+    assert load(save(tmp_path, images=STACK[0])).shape == (3, 5, 7)
+
+
+def test_quick_draw(tmp_path):
+    np.save(tmp_path / "full_numpy_bitmap_cat.npy", numbers(50, 784))
+    one = load(tmp_path / "full_numpy_bitmap_cat.npy")
+    assert (one.class_counts(), one.shape) == ({"cat": 50}, (1, 28, 28))
+    with pytest.raises(DataError, match=r"all are 'cat'. Training needs at least two classes: a folder or a \.npy for"):
+        train(one, verbose=False)
+    (tmp_path / "README.txt").write_text("from Quick, Draw!")
+    np.save(tmp_path / "full_numpy_bitmap_hot dog.npy", numbers(30, 784))
+    both = load(tmp_path)
+    assert both.class_counts() == {"cat": 50, "hot dog": 30}
+    assert both.sources[50] == "full_numpy_bitmap_hot dog.npy#1"
+    np.save(tmp_path / "sun.npy", numbers(30, 64))
+    with pytest.raises(
+        DataError, match=r"images of sun\.npy .*: its images are 8×8 grey, those of .*cat\.npy are 28×28"
+    ):
+        load(tmp_path)
+
+
+def test_classes_in_files_have_one_range(tmp_path):
+    dim, bright = (numbers(20, 8, 8).astype(np.uint16) * scale for scale in (8, 64))
+    np.save(tmp_path / "dim.npy", dim)
+    np.save(tmp_path / "bright.npy", bright)
+    images = load(tmp_path)
+    low, high = images.pixel_range
+    assert high > 10_000
+    expected = np.floor(((dim - low) / (high - low)).clip(0, 1) * 255 + 0.5)
+    assert np.abs(images.pixels[20:, 0].astype(int) - expected).max() <= 1  # each class by its own range, up to 255
+    np.save(tmp_path / "dim.npy", dim / 2)
+    with pytest.raises(DataError, match=r"its numbers are float64, those of bright\.npy are uint16"):
+        load(tmp_path)
+
+
+def test_a_folder_of_npy_is_read_as_a_npz(tmp_path):
+    for name, array in (("X_train", STACK), ("y_train", LABELS), ("X_test", STACK[:2]), ("y_test", LABELS[:2])):
+        np.save(tmp_path / f"{name}.npy", array)
+    assert parts(tmp_path) == ("train", "test")
+    assert (load(tmp_path).class_counts()["0"], len(load(tmp_path, part="test"))) == (2, 2)
+    (tmp_path / "more").mkdir()
+    with pytest.raises(DataError):  # which is no folder of arrays alone
+        load(tmp_path)
+
+
+def test_npy_files_of_one_image_each_are_no_classes(tmp_path):
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", STACK[i])
+    with pytest.raises(DataError, match="each of its 3 files holds one image, but stands for a class"):
+        load(tmp_path)
 
 
 def test_a_large_npy_is_not_copied(tmp_path):
@@ -278,9 +495,12 @@ def test_numbers_are_scaled_rounded_and_clipped():
 
 
 def test_black_images_and_slight_excess_are_no_other_scale():
-    refuse_another_scale(np.zeros((2, 4)), (0, 255))
-    refuse_another_scale(np.array([[0.0, 1.2]]), (0, 1))
-    refuse_another_scale(np.array([[0.0, 1.0]]), (-1, 4))
+    for rows, pixel_range in (
+        (np.zeros((2, 4)), (0, 255)),
+        (np.array([[0.0, 1.2]]), (0, 1)),
+        (np.array([[0.0, 1.0]]), (-1, 4)),
+    ):
+        assert range_like(rows, pixel_range) == pixel_range
 
 
 def test_what_is_read_only_is_copied():

@@ -8,7 +8,7 @@ import polars
 import pytest
 from PIL import Image
 
-from imprint import DataError, load
+from imprint import DataError, UsageError, load
 from imprint.data.load import parts
 
 
@@ -76,6 +76,11 @@ def test_idx_files_are_paired_and_parts(mnist, digits, names, packed):
     is_mnist(root, digits)
 
 
+def test_no_label_is_chosen_of_files_without_columns(mnist):
+    with pytest.raises(UsageError, match="label 'a' at mnist: it has neither columns nor paths"):
+        load(mnist(four()), label="a")
+
+
 def test_idx_files_in_an_archive(mnist, digits, tmp_path):
     root = mnist(four(), packed=(True,))
     for name, top in (("a.zip", ""), ("b.zip", "fashion/")):
@@ -138,6 +143,16 @@ def test_shards_are_joined_and_parts(shards, names, tmp_path):
         assert images.class_counts() == {"cat": 2, "dog": 2}
         assert images.name == data.name
         assert load(data, part="test").pixels[:, 0, 0, 0].tolist() == [4, 5]
+
+
+def test_columns_are_chosen_of_all_shards(shards, digits):
+    pixels = {f"pixel{i}": digits.pixels[:5].reshape(5, 64)[:, i] for i in range(64)}
+    named = {"id": list("abcde"), "site": list("xxyyy"), "kind": list("ppqqq"), "label": [0, 1, 0, 1, 0]}
+    images = load(shards(*HF[:2], table=named | pixels), label="kind", group="site")
+    assert images.class_names == ("p", "q")
+    assert images.groups.tolist() == list("xxyyy") * 2
+    assert images.ids.tolist() == list("abcde") * 2
+    assert images.headers == ("id", "kind")
 
 
 def test_shards_are_sorted_by_number(shards):

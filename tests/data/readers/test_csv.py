@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from imprint import DataError, load
+from imprint import DataError, UsageError, load
 
 HEADER = "label,pixel0,pixel1,pixel2,pixel3"
 
@@ -131,7 +131,6 @@ GOOD = "1,0,0,0,0\n" * 16
         ("label,pixel0,pixel1,pixel1,pixel2\n1,0,0,0,0\n", "column pixel1 at table.csv: it is there twice"),
         ("label,pixel0,label,pixel1,pixel2\n1,0,0,0,0\n", "column label at table.csv: it is there twice"),
         ("label,pixel0,pixel1\n1,0,0\n", "2 pixels at table.csv: they make no square image"),
-        ("label,width,pixel0\n1,0,0\n", "column 'width' at table.csv"),
         ("label\n1\n", "pixels at table.csv: no column is named pixel0"),
         ("5,0,0,0,0\n4,0,0,0,0\n", "line 1 at table.csv: it holds numbers instead of column names"),
         ("1x1,pixel0,pixel1\n0,0,0\n", "columns at table.csv: pixels are named both"),
@@ -201,6 +200,65 @@ def test_any_bytes_are_read_or_refused(content, tmp_path_factory):
         assert "\n" not in str(error)
 
 
-def test_a_list_of_images_without_a_header_is_told_to_get_one(table):
-    with pytest.raises(DataError, match=r"first line at table.csv: .* 'cats/1.png'. For image files write path,label"):
-        load(table("cats/1.png,cat\ndogs/2.png,dog\n"))
+HEADER_OF_9 = ",".join(f"pixel{i}" for i in range(9))
+THREE = ("0,0,0,0,9,0,0,0,0", "0,0,0,0,8,0,0,0,0", "0,0,0,0,7,0,0,0,0")
+
+
+def numbered(header, cells):
+    return f"{header}\n" + "".join(f"{cell},{row}\n" for cell, row in zip(cells, THREE, strict=True))
+
+
+@pytest.mark.parametrize("name", ["class", "Target", "character", "digit_name", "y"])
+def test_the_one_other_column_holds_the_labels(table, name):
+    images = load(table(numbered(f"{name},{HEADER_OF_9}", ["a", "b", "a"])))
+    assert (images.class_names, images.labels.tolist(), images.ids) == (("a", "b"), [0, 1, 0], None)
+    assert images.headers == ("", name)
+
+
+@pytest.mark.parametrize("name", ["id", "ImageId", "image_id", "INDEX", "file"])
+def test_ids_are_kept_as_text(table, name):
+    images = load(table(numbered(f"{name},{HEADER_OF_9}", ["007", "a-1", "3.0"])))
+    assert images.ids.tolist() == ["007", "a-1", "3.0"]
+    assert (images.labels, images.headers) == (None, (name, ""))
+    assert images[1:].ids.tolist() == ["a-1", "3.0"]
+
+
+def test_label_and_id_may_be_named(table):
+    text = f"a,b,c,{HEADER_OF_9}\n" + "".join(f"x{i % 2},y{i % 2},{i},{row}\n" for i, row in enumerate(THREE))
+    with pytest.raises(DataError, match=r"a, b are there. Say which column holds them: --label 'a'"):
+        load(table(text))
+    images = load(table(text), label="b", ids="C")
+    assert (images.class_names, images.ids.tolist(), images.headers) == (("y0", "y1"), ["0", "1", "2"], ("c", "b"))
+    with pytest.raises(UsageError, match="beside the pixels a, b, c"):
+        load(table(text), label="d")
+
+
+def test_without_a_header_the_first_column_holds_the_labels(table, caplog):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (5, 64))
+    labels = [3, 1, 3, 0, 1]
+    caplog.set_level("INFO", logger="imprint")
+    lines = [",".join(map(str, [label, *row])) for label, row in zip(labels, values, strict=True)]
+    images = load(table("\n".join(lines) + "\n"))
+    assert np.array_equal(images.pixels.reshape(5, 64), values)
+    assert [images.class_names[i] for i in images.labels] == ["3", "1", "3", "0", "1"]
+    assert "has no line of names: its first column is taken for the labels" in caplog.text
+    only = load(table("\n".join(line.partition(",")[2] for line in lines) + "\n"))
+    assert (len(only), only.labels) == (5, None)
+
+
+def test_a_first_row_that_pandas_took_for_names_is_an_image(table):
+    first = ["3", *["0"] * 60, "7", "0", "7", "9"]
+    seen, mangled = {}, []
+    for value in first:
+        mangled.append(f"{value}.{seen[value]}" if value in seen else value)
+        seen[value] = seen.get(value, 0) + 1
+    second = ["1", *map(str, range(64))]
+    images = load(table(",".join(mangled) + "\n" + ",".join(second) + "\n"))
+    assert images.pixels.reshape(2, 64).tolist() == [[int(v) for v in first[1:]], list(range(64))]
+    assert [images.class_names[i] for i in images.labels] == ["3", "1"]
+
+
+def test_columns_numbered_from_0_are_names(table):
+    header = ",".join(["label", *map(str, range(64))])
+    assert len(load(table(f"{header}\n" + ",".join(["1"] * 65) + "\n"))) == 1

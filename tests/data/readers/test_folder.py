@@ -100,7 +100,7 @@ def test_a_class_called_test_is_a_class(photos):
 
 def test_what_lies_beside_the_parts_is_named(photos):
     root = photos(*(f"train/cat/{i}.png" for i in range(9)), "extra/1.png")
-    assert load(root).unreadable == ((str(root / "extra"), "it lies beside train, in none of them"),)
+    assert load(root).unreadable == ((str(root / "extra"), "1 image lies beside train, in none of them"),)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from imprint import DataError, load
+from imprint import DataError, InputSpec, load
 from imprint.data.load import parts
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (7, 5, 4, 3), dtype=np.uint8)  # n h w c
@@ -52,6 +52,14 @@ def test_rows_are_read_column_by_column(mat, digits):
     plain = digits.pixels[:20].reshape(20, 64).T
     images = load(mat(data=plain, label=digits.labels[:20][None], mldata_descr_ordering=np.array([1, 2])))
     assert np.array_equal(images.pixels, digits.pixels[:20])
+
+
+def test_deep_numbers_get_a_range_or_that_of_a_model(mat):
+    path = mat(X=COLOUR[..., 0].transpose(1, 2, 0) * np.uint16(16), y=np.arange(7))
+    images = load(path)
+    assert images.pixel_range[1] > 3000
+    assert images.sources[6] == "train_32x32.mat#7"
+    assert load(path, spec=InputSpec.from_shape(images.shape, (0, 65535))).pixels.max() == 16
 
 
 def test_logical_and_shares_become_bytes(mat):

@@ -2,10 +2,10 @@ import gzip
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from imprint import DataError, load
+from imprint import DataError, UsageError, load
 from imprint.data.load import parts
-from imprint.data.readers.pixel_text import read_pixel_text
 
 
 def row(image):
@@ -61,9 +61,21 @@ def test_columns_that_could_all_be_labels_are_listed(table, caplog):
     path = table("age,gender,pixels")
     assert load(path).labels is None
     assert "unused are age, gender" in caplog.messages[0]
-    assert read_pixel_text(path, label="age").labels is not None
-    with pytest.raises(DataError, match=r"column eye at t.csv: there is no such column; others are age, gender"):
-        read_pixel_text(path, label="eye")
+    assert load(path, label="Age", group="gender").groups is not None
+    with pytest.raises(UsageError, match=r"column 'eye' at t.csv: there is no such column; others are age, gender"):
+        load(path, label="eye")
+
+
+def test_ids_are_kept(table):
+    images = load(table("id,emotion,pixels,Usage"), part="validation")
+    assert images.ids.tolist() == ["101", "105", "109"]
+    assert images.headers == ("id", "emotion")
+
+
+def test_many_numbers_beside_the_path_of_an_image_are_no_pixels(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "1.png")
+    (tmp_path / "t.csv").write_text(f"ImageId,EncodedPixels,label\n1.png,{'9 ' * 20},cat\n")
+    assert load(tmp_path / "t.csv").class_names == ("cat",)
 
 
 def test_colour_and_decimals(tmp_path):

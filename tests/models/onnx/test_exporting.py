@@ -5,8 +5,12 @@ from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from sklearn.datasets import load_sample_images
 
+import imprint
+from helpers import run_imprint
 from imprint import DataError, ImprintError, OnnxClassifier, UsageError, export
 from imprint.cli.app import app
 from imprint.models.onnx.exporting import Rounding, sample_images
@@ -27,6 +31,18 @@ def test_the_command_prints_how_the_file_compares(model_file, tmp_path, capsys):
     assert "all classes agree, probabilities differ by at most" in lines[0]
     assert lines[1:] == [str(model_file.with_suffix(".onnx"))]
     model_file.with_suffix(".onnx").unlink()
+
+
+def test_the_file_is_unsure_where_the_model_is_and_says_why(model, digits, tmp_path):
+    model = replace(model, unsure_below=0.97)
+    inverted = replace(digits[:100], pixels=255 - digits.pixels[:100])
+    assert export(model, tmp_path / "d.onnx", digits[:300]).flags == 1
+    loaded = OnnxClassifier.load(tmp_path / "d.onnx")
+    assert loaded.unsure_below == 0.97
+    for images in (digits, inverted):
+        expected = model.predict(images)
+        assert np.array_equal(loaded.predict(images).why, expected.why)
+        assert set(expected.why) >= {"low confidence" if images is digits else "strange"}
 
 
 def test_a_name_without_the_suffix_is_refused(model, tmp_path):
@@ -51,7 +67,7 @@ def test_a_file_that_predicts_otherwise_is_not_kept(model, digits, tmp_path, mon
         monkeypatch.setattr(
             imprint.models.onnx.graph,
             "classifier_model",
-            lambda model, network: build(replace(model, **wrong), network),
+            lambda model, *rest: build(replace(model, **wrong), *rest),
         )
     (tmp_path / "d.onnx").write_text("older")
     with pytest.raises(ImprintError, match="its predictions are not the model's"):
@@ -63,6 +79,53 @@ def with_bias(network, bias):
     other = deepcopy(network)
     other.dense.bias.data = bias
     return other
+
+
+def test_a_plain_file_predicts_the_same(model_file, digits, tmp_path):
+    path = tmp_path / "plain.onnx"
+    done = run_imprint("export", model_file, "-o", path, "--plain", "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["viewed"] > 3
+    assert facts["difference"] <= 1e-4
+    assert "test-time augmentation is computed for every image" in done.stderr
+    written = {node.op_type for node in onnx.load(path).graph.node}
+    assert not written & {"NonZero", "GatherND", "ScatterND", "Loop", "If"}
+    expected = imprint.Classifier.load(model_file, "cpu").predict(digits)
+    assert np.abs(OnnxClassifier.load(path).predict(digits).probabilities - expected.probabilities).max() <= 1e-4
+
+
+def test_int8_and_plain_exclude_each_other(model, digits, tmp_path):
+    with pytest.raises(UsageError, match=r"int8 at a plain export: OpenCV 4 .* Leave one of the two out"):
+        export(model, tmp_path / "small.onnx", digits, int8=True, plain=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_opencv_reads_a_plain_file(model, digits, tmp_path):
+    compare_with_opencv(model, digits[:60], tmp_path / "plain.onnx")
+
+
+def test_opencv_reads_a_plain_file_of_a_pretrained_network(tmp_path):
+    photos = load_sample_images().images
+    places = [(top, left) for top in range(0, 320, 64) for left in range(0, 512, 128)]
+    parts = [photo[top : top + 96, left : left + 96].transpose(2, 0, 1) for top, left in places for photo in photos]
+    labels, sources = np.arange(len(parts)) % 2, np.arange(1, len(parts) + 1)
+    images = imprint.LabelledImages(np.stack(parts), labels, ("temple", "flower"), sources, "photos")
+    model = imprint.train(images, "probe", smallest_side=96, verbose=False).model
+    compare_with_opencv(model, sample_images(model.spec)[:60], tmp_path / "plain.onnx")
+
+
+def compare_with_opencv(model, images, path):
+    """OpenCV 4 and 5 must give the model's predictions, of one image and of many."""
+    cv2 = pytest.importorskip("cv2")
+    export(model, path, images, plain=True)
+    expected = model.predict(images)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    for count in (1, len(images)):
+        network.setInput(images.pixels[:count])
+        probabilities, uncertainty = network.forward(["probabilities", "uncertainty"])
+        assert probabilities.shape == (count, len(model.class_names))
+        assert np.abs(probabilities - expected.probabilities[:count]).max() < 1e-4
+        assert np.abs(uncertainty.ravel() - expected.uncertainty[:count]).max() < 1e-3
 
 
 def test_int8_is_smaller_and_its_loss_is_measured(model, digits, tmp_path):

@@ -41,8 +41,8 @@ def classifier(network, spec, recipe=RECIPES["quick"], matrices=None):
     return Classifier(network, tuple("abcdefg"), spec, recipe, 0.5, score, unsure_above=5.0, tta_below=2.0)
 
 
-def run(model):
-    whole = classifier_model(model, network_model(model.network, model.spec, 7))
+def run(model, plain=False):
+    whole = classifier_model(model, network_model(model.network, model.spec, 7), plain)
     onnx.checker.check_model(whole, full_check=True)
     session = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda pixels: session.run(None, {"pixels": pixels})
@@ -53,9 +53,9 @@ def images(spec, count):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def differences(model, pixels):
+def differences(model, pixels, plain=False):
     """The most by which probabilities and uncertainty differ from the model's own."""
-    pairs = zip(run(model)(pixels), model._compute(pixels), strict=True)
+    pairs = zip(run(model, plain)(pixels), model._compute(pixels), strict=True)
     return [float(np.abs(found - expected).max()) for found, expected in pairs]
 
 
@@ -93,12 +93,44 @@ def test_scaling_tta_and_calibration_are_inside(tta, image_size, channels):
     pixels = images(model.spec, 9)
     confidence = replace(model, temperature=1.0, tta_below=0.0)._compute(pixels)[0].max(axis=1)
     for below in (0.0, float(np.median(confidence)) + 0.003, 2.0):  # none, some of them not in full, and all
-        probabilities, uncertainty = differences(replace(model, tta_below=below), pixels)
-        assert probabilities < 1e-4
-        assert uncertainty < 1e-3
+        for plain in (False, True):
+            probabilities, uncertainty = differences(replace(model, tta_below=below), pixels, plain)
+            assert probabilities < 1e-4
+            assert uncertainty < 1e-3
     if tta != "none":
         once, again = (replace(model, tta_below=below)._compute(pixels)[0] for below in (0.0, 2.0))
         assert np.abs(once - again).max() > 1e-3
+
+
+def operators(model, plain):
+    whole = classifier_model(model, network_model(model.network, model.spec, 7), plain)
+    return {node.op_type for node in whole.graph.node}
+
+
+def test_no_shape_in_a_plain_graph_depends_on_values():
+    model = trained(("lite0",), channels=3, size=(32, 36), tta="hflip")
+    assert operators(model, plain=False) >= {"NonZero", "GatherND", "ScatterND"}
+    assert not operators(model, plain=True) & {"NonZero", "GatherND", "ScatterND", "Slice", "Shape", "ConstantOfShape"}
+
+
+def test_a_network_that_needs_such_shapes_is_refused():
+    class Selecting(nn.Module):
+        num_features = 3
+
+        def forward_features(self, images):
+            return images
+
+        def forward_head(self, features, pre_logits=False):
+            return features.mean(dim=(2, 3)) if pre_logits else self(features)
+
+        def forward(self, images):
+            means = images.mean(dim=(2, 3))
+            return torch.cat([means, means, means[:, :1]], dim=1) + means.reshape(-1)[means.reshape(-1).nonzero()].sum()
+
+    model = replace(trained(("quick",), channels=3), network=Selecting())
+    operators(model, plain=False)
+    with pytest.raises(ImprintError, match="network at Selecting: it needs the operator NonZero"):
+        operators(model, plain=True)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 300])

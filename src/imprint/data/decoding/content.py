@@ -8,12 +8,28 @@ import stat
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from imprint.core.errors import DataError
 from imprint.data.decoding.formats import GZIP_START as GZIP_START
 from imprint.data.decoding.formats import PEEK, READ, name_format, split_step
 
 ImageSource = Path | str | bytes  # the path of an image file, or its content
+
+
+@runtime_checkable
+class PillowImage(Protocol):
+    """A `PIL.Image.Image`, named without importing Pillow."""
+
+    @property
+    def mode(self) -> str:
+        """Such as RGB."""
+        ...
+
+    def getexif(self) -> Any:
+        """Read what a camera notes beside the pixels."""
+        ...
+
 
 MAX_PIXELS = 100_000_000  # 300 MB in colour; today's phones take at most 50 million in one file, or 200 when asked
 MAX_BYTES = 512 * 2**20
@@ -53,9 +69,9 @@ def check_regular(file: Path | str, descriptor: int | None = None) -> os.stat_re
     return status
 
 
-def image_error(source: ImageSource, cause: str | Exception) -> DataError:
+def image_error(source: ImageSource | PillowImage, cause: str | Exception) -> DataError:
     """Make the error that says why a source gives no image, from a text or from what Python or Pillow raised."""
-    where = "its content" if isinstance(source, bytes) else str(source)
+    where = str(source) if isinstance(source, str | Path) else "its content"
     told = cause if isinstance(cause, str) else _explain(source, cause)
     return DataError("image", where, told, remedy_for(told))
 
@@ -75,7 +91,7 @@ def _read(file: Path | str) -> bytes:
     return content
 
 
-def _explain(source: ImageSource, error: Exception) -> str:
+def _explain(source: ImageSource | PillowImage, error: Exception) -> str:
     """Say in plain words what an exception means for the reader of the message."""
     from PIL import Image, UnidentifiedImageError  # not above: tables need no Pillow
 
@@ -92,20 +108,20 @@ def _explain(source: ImageSource, error: Exception) -> str:
     return f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-def first_bytes(source: ImageSource) -> bytes:
-    """Read as many bytes as tell a format."""
-    if isinstance(source, bytes):
-        return source[:PEEK]
+def first_bytes(source: ImageSource | PillowImage) -> bytes:
+    """Read as many bytes as tell a format; there are none of a PIL image."""
+    if not isinstance(source, str | Path):
+        return source[:PEEK] if isinstance(source, bytes) else b""
     with open(source, "rb") as file:
         return file.read(PEEK)
 
 
-def _name(source: ImageSource) -> str:
+def _name(source: ImageSource | PillowImage) -> str:
     """Name the format of a file that is none of the image formats, as far as it tells."""
     start = first_bytes(source)
     if not start:
         return EMPTY
-    known = name_format(start, "" if isinstance(source, bytes) else str(source))
+    known = name_format(start, str(source) if isinstance(source, str | Path) else "")
     return f"it is {known}" if known else f"it is damaged, or no {READ}"
 
 

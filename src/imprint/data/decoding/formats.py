@@ -7,11 +7,6 @@ from functools import cache
 from importlib.util import find_spec
 
 PEEK = 1024  # bytes that are enough for every format here
-# What an image that is read may be called; other names are tried as well.
-IMAGE_ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"),
-)
 GZIP_START = b"\x1f\x8b"
 TAR_MAGIC = slice(257, 262)  # POSIX.1-1988, the field magic
 READ = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, PGM, PBM, AVIF or HEIC"

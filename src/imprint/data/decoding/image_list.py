@@ -19,43 +19,50 @@ import numpy as np
 import PIL
 from jaxtyping import Shaped, UInt8
 from numpy import ndarray
+from PIL import Image
 
 from imprint.core.errors import DataError, UsageError
-from imprint.core.progress import say, track
+from imprint.core.progress import say, track, warn
 from imprint.data import cache
 from imprint.data.decoding.content import ImageSource, remedy_for
-from imprint.data.decoding.decode import decode_in_thread, read_header, without_warnings
+from imprint.data.decoding.decode import NoRangeError, decode_in_thread, read_header, read_numbers, without_warnings
 from imprint.data.decoding.formats import READ, can_read_heic
 from imprint.data.images import LabelledImages, encode_labels
+from imprint.preprocessing.depth import SAMPLED, common_range, lost_levels, thinned_numbers
 from imprint.preprocessing.input_spec import InputSpec, fit
+from imprint.preprocessing.transparency import choose_background
 
-DECODER_VERSION = 2  # raise it when decoding or fitting gives other pixels, or the cache hides the change
+DECODER_VERSION = 3  # raise it when decoding or fitting gives other pixels, or the cache hides the change
 MIN_CACHED = 32  # images; fewer are not worth a file
+LAYERS_READ = 20  # of these, images decoded to see what is transparent
 HEADERS_READ = 100  # decide the common form: 2 % of the time that 2,000 small photos take
 MAX_ASPECT = 2.0  # a common form is at most twice as wide as high, or the reverse
 BLOCK_BYTES = 2**22  # of pixels that a thread decodes at a time
 BLOCK_IMAGES = 256
 TINY = 64  # pixels a side
+MOST_NOTES = 10  # lines
 
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
     """Image files that have been found but not yet decoded.
 
-    `open` gives the source at a position; `files` are what the cache watches for changes. `unreadable` and `empty` are
-    (source, cause) of what was left out and of class folders without images. `groups` are names from a column, and
-    `paths` what a regular expression for groups searches (None: `sources`).
+    `open` gives the source at a position; `files` are what the cache watches for changes. `unreadable` and `skipped`
+    are (source, cause) of images that were left out and of folders that were passed by. `groups` are names from a
+    column, `ids` too, and `paths` what a regular expression searches (None: `sources`).
     """
 
     name: str
     sources: Sequence[str]
-    open: Callable[[int], ImageSource]
+    open: Callable[[int], ImageSource | Image.Image]
     files: Sequence[Path | str]
     labels: Sequence[str] | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
     groups: Sequence[str] | None = None
     paths: Sequence[str] | None = None
-    empty: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    ids: Sequence[str] | None = None
+    headers: tuple[str, str] = ("", "")
 
 
 def with_groups(listed: ImageList, pattern: str) -> ImageList:
@@ -86,7 +93,7 @@ def read_images(
     """Decode images, or find them decoded in the cache; raises DataError when more than `allow_bad` are unreadable.
 
     Without `spec` the form is their common size, else the median size with a shorter side of at most `side` pixels;
-    grey if all are.
+    grey if all are. Without it, deep images get one range and transparent ones one background, too.
     """
     if not listed.sources:
         raise _no_images(listed)
@@ -95,11 +102,15 @@ def read_images(
     unreadable = (*listed.unreadable, *((listed.sources[i], cause) for i, cause in bad.items()))
     if unreadable:
         _report_unreadable(listed, unreadable, len(pixels), allow_bad)
-    if listed.empty:
-        classes = f"{len(listed.empty):,} class{'es' * (len(listed.empty) > 1)}"
-        say(f"left out {classes} of {listed.name}, first {': '.join(listed.empty[0])}")
-    for note, count in facts["notes"].items():
+    if listed.skipped:
+        more = f", and {len(listed.skipped) - 1:,} more" if len(listed.skipped) > 1 else ""
+        say(f"passed by in {listed.name}: {': '.join(listed.skipped[0])}{more}")
+    for warning in facts["warnings"]:
+        warn(f"{listed.name}: {warning}")
+    for note, count in list(facts["notes"].items())[:MOST_NOTES]:
         say(f"{count:,} image{'s' * (count > 1)} of {listed.name}: {note}")
+    if len(facts["notes"]) > MOST_NOTES:
+        say(f"{len(facts['notes']) - MOST_NOTES:,} more such lines about {listed.name} are left out")
     good = [i for i in range(len(listed.sources)) if i not in bad]
     labels, class_names = (None, ()) if listed.labels is None else encode_labels(_select(listed.labels, good))
     return LabelledImages(
@@ -108,9 +119,13 @@ def read_images(
         class_names,
         _select(listed.sources, good),
         listed.name,
-        (*unreadable, *listed.empty),
+        (*unreadable, *listed.skipped),
         None if listed.groups is None else _select(listed.groups, good),
         None if facts["sizes"] is None else np.array(facts["sizes"], dtype=np.int32),
+        ids=None if listed.ids is None else _select(listed.ids, good),
+        headers=listed.headers,
+        pixel_range=None if facts["pixel_range"] is None else tuple(facts["pixel_range"]),
+        background=facts["background"],
     )
 
 
@@ -144,7 +159,7 @@ def _select(values: Sequence[str], positions: list[int]) -> Shaped[ndarray, " n"
 
 def _no_images(listed: ImageList) -> DataError:
     cause = "there are none"
-    if left_out := listed.unreadable + listed.empty:
+    if left_out := listed.unreadable + listed.skipped:
         cause = f"none can be used, first {': '.join(left_out[0])}"
     return DataError("images", listed.name, cause, f"Name data with {READ} images.")
 
@@ -162,28 +177,95 @@ def _cached_or_decoded(listed: ImageList, spec: InputSpec | None, side: int) -> 
         if (found := cache.lookup(key)) is not None:
             return found
     with without_warnings():
-        form = spec or _common_form(listed, side)
-        try:
-            return _decode_all(listed, form, spec is None and form.channels == 1, key)
-        except ColourFound:
-            return _decode_all(listed, replace(form, channels=3), False, key)
+        if spec is not None:
+            return _decode_all(listed, _Settled(spec), key)
+        settled, decoded = _settle_form(listed, side), None
+        while decoded is None:
+            try:
+                decoded = _decode_all(listed, settled, key)
+            except ColourFound:
+                settled = replace(settled, form=replace(settled.form, channels=3), must_be_grey=False)
+            except UndecidedFound:  # by images that were not among those looked at
+                settled = _settle_again(listed, settled)
+        return decoded
 
 
-def _common_form(listed: ImageList, side: int) -> InputSpec:
+@dataclass(frozen=True)
+class _Settled:
+    """The form to bring images into; what would change it, if one of them should show it; what to warn of."""
+
+    form: InputSpec
+    must_be_grey: bool = False
+    must_be_decided: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def _settle_form(listed: ImageList, side: int) -> _Settled:
     """Choose a form for all images from the headers of some, evenly spread, and the pixels of as few as will do."""
     total = len(listed.sources)
-    sizes, grey = [], True
     spread = [place * total // HEADERS_READ for place in range(HEADERS_READ)]
-    for i in spread if total > HEADERS_READ else range(total):
+    seen = _look_at(listed, spread if total > HEADERS_READ else range(total), LAYERS_READ)
+    height, width = _common_size(seen.sizes or [(1, 1)], side)
+    form = InputSpec(1 if seen.grey else 3, (height, width), (height, width))
+    return _Settled(seen.decide(form), seen.grey, True, seen.warnings)
+
+
+def _settle_again(listed: ImageList, settled: _Settled) -> _Settled:
+    """Decide range and background by all images; where that tells nothing, each image's own do."""
+    total = len(listed.sources)
+    seen = _look_at(listed, range(total), total)
+    form = seen.decide(settled.form)
+    return replace(settled, form=form, must_be_decided=form != settled.form, warnings=seen.warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What was seen of some images: sizes, whether all are grey, numbers of deep ones, ink of transparent ones."""
+
+    sizes: list[tuple[int, int]]
+    grey: bool
+    numbers: list[Shaped[ndarray, " _"]]
+    inks: list[float]
+
+    def decide(self, form: InputSpec) -> InputSpec:
+        """Decide range and background, where there are images that need them."""
+        pixel_range = common_range(np.concatenate(self.numbers)) if self.numbers else None
+        return replace(form, pixel_range=pixel_range, background=choose_background(self.inks) if self.inks else None)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warn where the range leaves few grey levels."""
+        if not self.numbers:
+            return ()
+        together = np.concatenate(self.numbers)
+        lost = lost_levels(together, common_range(together))
+        return (f"{lost}, since few pixels are far brighter or darker than the others; clip them",) if lost else ()
+
+
+def _look_at(listed: ImageList, positions: Sequence[int], layers_read: int) -> _Seen:
+    """Look at some images in random order, and at the pixels of some where the header leaves a question.
+
+    Of those that may be transparent, `layers_read` are decoded.
+    """
+    share = SAMPLED // min(len(positions), HEADERS_READ)
+    sizes, grey, numbers, inks = list[tuple[int, int]](), True, list[Shaped[ndarray, " n"]](), list[float]()
+    for i in np.random.RandomState(0).permutation(np.asarray(positions)).tolist():
         try:
-            source = listed.open(i)
-            size, grey_mode = read_header(source)
-            grey = grey and (grey_mode or is_grey(decode_in_thread(source).pixels))
-            sizes.append(size)
+            source, pixel_range = listed.open(i), None
+            header = read_header(source)
+            if header.deep and len(numbers) < HEADERS_READ:
+                numbers.append(thinned_numbers(read_numbers(source), share))
+                pixel_range = common_range(numbers[-1])
+            layered = header.transparent and layers_read > 0 and len(inks) < HEADERS_READ
+            if layered or (grey and not header.grey):
+                layers_read -= layered
+                decoded = decode_in_thread(source, pixel_range=pixel_range)
+                grey = grey and (header.grey or is_grey(decoded.pixels))
+                inks += [] if decoded.ink is None else [decoded.ink]
+            sizes.append(header.size)
         except DataError:  # reported when all images are decoded
             continue
-    height, width = _common_size(sizes or [(1, 1)], side)
-    return InputSpec(1 if grey else 3, (height, width), (height, width))
+    return _Seen(sizes, grey, numbers, inks)
 
 
 def _common_size(sizes: list[tuple[int, int]], side: int) -> tuple[int, int]:
@@ -214,9 +296,9 @@ class _InMemory:
         return self._pixels[: self._filled]
 
 
-def _decode_all(listed: ImageList, form: InputSpec, must_be_grey: bool, key: str) -> PixelsAndFacts:
+def _decode_all(listed: ImageList, settled: _Settled, key: str) -> PixelsAndFacts:
     """Decode into the cache under a key; without a key, or if it cannot be written, into memory."""
-    decode_into = partial(_decode_into, listed, form, must_be_grey)
+    decode_into = partial(_decode_into, listed, settled)
     if key:
         try:
             with cache.writing(key) as writer:
@@ -230,11 +312,12 @@ def _decode_all(listed: ImageList, form: InputSpec, must_be_grey: bool, key: str
     return memory.pixels, facts
 
 
-def _decode_into(listed: ImageList, form: InputSpec, must_be_grey: bool, add: AddPixels) -> dict[str, Any]:
+def _decode_into(listed: ImageList, settled: _Settled, add: AddPixels) -> dict[str, Any]:
     """Decode all images in order; give the facts beside their pixels."""
+    form, demands = settled.form, {"must_be_grey": settled.must_be_grey, "must_be_decided": settled.must_be_decided}
     bad, sizes, notes = list[tuple[int, str]](), list[tuple[int, int]](), Counter[str]()
     blocks = block_ranges(len(listed.sources), form)
-    decoded = decode_blocks(listed.open, blocks, form, must_be_grey=must_be_grey)
+    decoded = decode_blocks(listed.open, blocks, form, **demands)
     for block in track(decoded, "Reading images", total=len(blocks)):
         bad += block.bad
         sizes += block.sizes
@@ -243,11 +326,17 @@ def _decode_into(listed: ImageList, form: InputSpec, must_be_grey: bool, add: Ad
             add(block.pixels)
     scaled = any(size != form.image_size for size in sizes)
     shape = (len(sizes), form.channels, *form.image_size)
-    return {"name": listed.name, "shape": shape, "bad": bad, "notes": notes, "sizes": sizes if scaled else None}
+    facts = {"name": listed.name, "shape": shape, "bad": bad, "notes": notes, "sizes": sizes if scaled else None}
+    decided = {"pixel_range": form.pixel_range, "background": form.background, "warnings": settled.warnings}
+    return facts | decided
 
 
 class ColourFound(Exception):  # noqa: N818
     """Among images that all seemed to be grey there is one with colour."""
+
+
+class UndecidedFound(Exception):  # noqa: N818
+    """Among images that needed no range, or no background, there is one that does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,13 +356,19 @@ def block_ranges(total: int, form: InputSpec) -> list[range]:
 
 
 def decode_blocks(
-    open_at: Callable[[int], ImageSource], blocks: Sequence[range], form: InputSpec, *, must_be_grey: bool = False
+    open_at: Callable[[int], ImageSource | Image.Image],
+    blocks: Sequence[range],
+    form: InputSpec,
+    *,
+    must_be_grey: bool = False,
+    must_be_decided: bool = False,
 ) -> Iterator[Block]:
     """Decode blocks in order, on all cores (tiny images on one), with few of them waiting in memory.
 
-    Raises ColourFound at the first image with colour if all must be grey.
+    Raises ColourFound at the first image with colour if all must be grey, UndecidedFound at the first one that is deep
+    or transparent if the form must decide what becomes of it, but does not.
     """
-    decode = partial(_decode_block, open_at, form, must_be_grey)
+    decode = partial(_decode_block, open_at, form, must_be_grey, must_be_decided)
     workers = _thread_count(open_at, blocks)
     pending = deque[Future[Block]]()
     with ThreadPoolExecutor(workers) as pool:
@@ -293,7 +388,7 @@ def is_grey(pixels: UInt8[ndarray, "h w c"]) -> bool:
     return pixels.shape[-1] == 1 or bool((pixels[..., :1] == pixels[..., 1:]).all())
 
 
-def _thread_count(open_at: Callable[[int], ImageSource], blocks: Sequence[range]) -> int:
+def _thread_count(open_at: Callable[[int], ImageSource | Image.Image], blocks: Sequence[range]) -> int:
     """Count the threads that are worth it, by the headers of at most ten images.
 
     Tiny images are mostly work for Python, which only one thread can do at a time: two took twice the time of one.
@@ -306,7 +401,11 @@ def _thread_count(open_at: Callable[[int], ImageSource], blocks: Sequence[range]
 
 
 def _decode_block(
-    open_at: Callable[[int], ImageSource], form: InputSpec, must_be_grey: bool, positions: range
+    open_at: Callable[[int], ImageSource | Image.Image],
+    form: InputSpec,
+    must_be_grey: bool,
+    must_be_decided: bool,
+    positions: range,
 ) -> Block:
     """Decode a block, in a thread: Pillow lets others run while it decodes and scales."""
     pixels = np.empty((len(positions), form.channels, *form.image_size), dtype=np.uint8)
@@ -316,12 +415,19 @@ def _decode_block(
     shorter = 2 * max(form.image_size) if form.glyph is None else 0
     for position in positions:
         try:
-            decoded = decode_in_thread(open_at(position), shorter=shorter)
+            decoded = decode_in_thread(
+                open_at(position), shorter=shorter, pixel_range=form.pixel_range, background=form.background
+            )
         except DataError as error:
+            if must_be_decided and isinstance(error, NoRangeError):
+                raise UndecidedFound from None
             bad.append((position, error.cause))
             continue
         if must_be_grey and not is_grey(decoded.pixels):
             raise ColourFound
+        undecided = decoded.deep and form.pixel_range is None, decoded.ink is not None and form.background is None
+        if must_be_decided and any(undecided):
+            raise UndecidedFound
         pixels[len(sizes)] = _fitted(decoded.pixels, form)
         sizes.append(decoded.size)
         notes += [decoded.note] if decoded.note else []

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,17 +25,24 @@ from imprint.core.errors import DataError
 from imprint.core.files import cache_folder
 from imprint.core.progress import say
 from imprint.data.decoding.content import ALWAYS_ALLOWED, GZIP_START, MAX_RATIO, is_bomb
-from imprint.data.decoding.formats import IMAGE_ENDINGS
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages
-from imprint.data.readers.collection import TABLE_ENDINGS, find_collection, lone_table, read_collection
-from imprint.data.readers.folder import infer_layout, is_system_file, may_be_image
-from imprint.data.readers.path_csv import is_path_csv, read_path_csv, with_table
-from imprint.data.split import part_folders
+from imprint.data.readers.collection import find_collection
+from imprint.data.readers.columns import Choice
+from imprint.data.readers.folder import find_table, is_system_file, may_be_image, refuse_detection
+from imprint.data.readers.layout import (
+    ARCHIVE_ENDINGS,
+    ARRAY_ENDINGS,
+    CSV_ENDINGS,
+    TABLE_ENDINGS,
+    TAR_ENDINGS,
+    find_parts,
+    infer_layout,
+    is_image_name,
+)
+from imprint.data.readers.path_table import is_path_table, with_table
 
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz")
-ENDINGS = (".zip", *TAR_ENDINGS)
-DATA_ENDINGS = (*TABLE_ENDINGS, ".parquet", ".mat")
+DATA_ENDINGS = (*CSV_ENDINGS, *ARRAY_ENDINGS, ".parquet", ".mat")
 CLASS_FILE = ".cls"  # holds the class of an image of the same name, as WebDataset has it
 MAX_CLASS_NAME = 1000  # bytes
 REPACK = "Pack it again from files that you trust."
@@ -194,7 +201,7 @@ class Archive:
             cause = f"{path.stat().st_size:,} bytes would grow to {total:,}"
             raise DataError("archive", path.name, cause, REPACK)
         self.left_out = tuple(left_out)
-        top = _wrapper(list(inside))
+        top = _wrapper(inside)
         self.members = {name.removeprefix(top): member for name, member in inside.items() if name != top}
 
     @property
@@ -220,52 +227,54 @@ class Archive:
             raise DataError("image", place, f"the archive is damaged there ({error})", REPACK) from None
 
 
-def _wrapper(names: list[str]) -> str:
-    """Name the one folder that most packers put around folders of classes; empty where there is none."""
-    named = [name for name in names if "/" in name or may_be_image(name) or name.lower().endswith(DATA_ENDINGS)]
-    tops = {name.partition("/")[0] for name in named}
-    top = f"{next(iter(tops))}/" if len(tops) == 1 else ""
-    nested = [name.removeprefix(top) for name in named if name != top]
-    inner = [name for name in nested if "/" in name or name.lower().endswith(DATA_ENDINGS) or may_be_image(name)]
-    return top if inner and all("/" in name or name.lower().endswith(DATA_ENDINGS) for name in inner) else ""
+def _wrapper(names: Iterable[str]) -> str:
+    """Name the one folder around everything, which says nothing of an image; empty where images lie in it directly."""
+    tops = {name.partition("/")[0] for name in names}
+    top = f"{tops.pop()}/" if len(tops) == 1 else ""
+    return "" if any(_may_be_image(name) for name in names if name.count("/") < 2 and name != top) else top
 
 
 ReadFile = Callable[[Path], ImageList | LabelledImages]
 
 
-def read_archive(path: Path, part: str | None, group: str | None, read_file: ReadFile) -> ImageList | LabelledImages:
-    """Find the images of an archive: class folders, a CSV of paths beside images, or a set that `read_file` can read.
+def read_archive(path: Path, part: str | None, choice: Choice, read_file: ReadFile) -> ImageList | LabelledImages:
+    """Find the images of an archive: class folders, a table of paths beside images, or a set that `read_file` can read.
 
-    Only the latter is unpacked, into a folder that is removed at once. `group` is a column of the CSV.
+    Only the latter is unpacked, into a folder that is removed at once.
     """
     archive = Archive(path)
-    files = list(archive.sizes)
     if found := find_collection(archive.sizes, path.name):
-        names = found.needed(part, path.name, files)
+        names = found.needed(part, path.name, archive.sizes)
         with _unpacked(archive, {name: name for name in names}) as folder:
-            return _renamed(read_collection(folder, replace(found, beside=()), part, group), archive)
-    data = [name for name in files if name.lower().endswith(DATA_ENDINGS)]
-    images = [name for name in files if may_be_image(name.rpartition("/")[2]) and name not in data]
-    named_images = any(name.lower().endswith(IMAGE_ENDINGS) for name in images)
-    tables = [name for name in data if ".csv" in name.lower() and is_path_csv(archive.read(name)[: 2**16])]
-    if images and len(tables) == 1:
-        return _from_table(archive, tables[0], group)
-    if data and not named_images:
-        return _from_file(archive, data, read_file)
-    if any(name.endswith(CLASS_FILE) for name in files) and named_images:
-        return _with_class_files(archive, images)
-    packed = [name for name in images if name.lower().endswith(ENDINGS)]
-    if packed and not named_images:
+            return _renamed(read_file(folder), archive)
+    if data := _data_files(archive):
+        with _unpacked_data(archive, data) as unpacked:
+            return _renamed(read_file(unpacked), archive)
+    images = [name for name in archive.sizes if _may_be_image(name)]
+    others = [name for name in archive.sizes if not _may_be_image(name)]
+    named = any(map(is_image_name, images))
+    if named and choice.label is None and any(name.endswith(CLASS_FILE) for name in others):
+        return _with_class_files(archive, images, part)
+    packed = [name for name in images if name.lower().endswith(ARCHIVE_ENDINGS)]
+    if packed and not named:
         cause = f"it holds archives, first {packed[0]}"
         raise DataError("archive", path.name, cause, "Unpack it, and then them, each into a folder of its name.")
-    found_layout = infer_layout(images, archive.folders, part=part, where=path.name)
-    listed = _list_members(archive, list(found_layout.paths))
-    left_out, empty = (
-        tuple((f"{path.name}/{member}", cause) for member, cause in some)
-        for some in (found_layout.left_out, found_layout.empty)
-    )
-    labels = None if found_layout.labels is None else list(found_layout.labels)
-    return replace(listed, labels=labels, unreadable=archive.left_out + left_out, empty=empty)
+    layout = infer_layout(images, archive.folders, part=part, where=path.name)
+    tables = [name for name in others if name.lower().endswith(TABLE_ENDINGS)]
+    chosen = find_table(layout, tables, archive.read, choice)
+    if chosen is not None:
+        table, rows, left = chosen
+        names = [name if row is None else row for name, row in zip(table.paths, rows, strict=True)]
+        skipped = (*_named(archive, layout.skipped), *_named(archive, left))
+        return with_table(replace(_list_members(archive, names), skipped=skipped), table)
+    if choice.label is not None:
+        layout = infer_layout(images, archive.folders, part=part, where=path.name, label=choice.label)
+    elif layout.labels is None or len(set(layout.labels)) < 2:
+        refuse_detection(layout.paths, others, archive.read, path.name)
+    listed = _list_members(archive, list(layout.paths))
+    labels = None if layout.labels is None else list(layout.labels)
+    unreadable = archive.left_out + _named(archive, layout.left_out)
+    return replace(listed, labels=labels, unreadable=unreadable, skipped=_named(archive, layout.skipped))
 
 
 def archive_parts(path: Path, parts_of: Callable[[Path], tuple[str, ...]]) -> tuple[str, ...]:
@@ -273,11 +282,28 @@ def archive_parts(path: Path, parts_of: Callable[[Path], tuple[str, ...]]) -> tu
     archive = Archive(path)
     if found := find_collection(archive.sizes, path.name):
         return found.parts
-    if table := lone_table(archive.sizes):
-        with _unpacked(archive, {table: PurePosixPath(table).name}) as folder:
-            return parts_of(folder / PurePosixPath(table).name)
-    tops = {name.partition("/")[0] for name in archive.members if "/" in name}
-    return tuple(part_folders(tops, path.name))
+    if data := _data_files(archive):
+        with _unpacked_data(archive, data) as unpacked:
+            return parts_of(unpacked)
+    return tuple(find_parts([name for name in archive.sizes if _may_be_image(name)], path.name)[1])
+
+
+def _may_be_image(name: str) -> bool:
+    return may_be_image(name.rpartition("/")[2]) and not name.lower().endswith((*DATA_ENDINGS, CLASS_FILE))
+
+
+def _data_files(archive: Archive) -> list[str]:
+    """Name the tables or arrays that an archive holds in place of images; files without an ending may be notes."""
+    data = [name for name in archive.sizes if name.lower().endswith(DATA_ENDINGS)]
+    images = [name for name in archive.sizes if _may_be_image(name)]
+    if not data or any(map(is_image_name, images)):
+        return []
+    tables = [name for name in data if name.lower().endswith(CSV_ENDINGS)]
+    return [] if images and any(is_path_table(archive.read(name)[: 2**16], name) for name in tables) else data
+
+
+def _named(archive: Archive, some: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"{archive.path.name}/{member}", cause) for member, cause in some)
 
 
 def _list_members(archive: Archive, names: list[str]) -> ImageList:
@@ -292,13 +318,15 @@ def _list_members(archive: Archive, names: list[str]) -> ImageList:
     )
 
 
-def _with_class_files(archive: Archive, names: Sequence[str]) -> ImageList:
+def _with_class_files(archive: Archive, names: Sequence[str], part: str | None) -> ImageList:
     """Read the class of each image from the file beside it, as in WebDataset: 0001.jpg and 0001.cls."""
+    if part is not None:
+        cause = "it is not divided into parts"
+        raise DataError(f"part {part}", archive.path.name, cause, "Name the archive that holds this part.")
     classes = {name.removesuffix(CLASS_FILE): name for name in archive.sizes if name.endswith(CLASS_FILE)}
-    images = sorted(name for name in names if not name.endswith(CLASS_FILE))
     labels = dict[str, str]()
     left_out = list[tuple[str, str]]()
-    for name in images:
+    for name in sorted(names):
         folder, slash, file = name.rpartition("/")
         class_file = classes.get(f"{folder}{slash}{file.partition('.')[0]}")  # 0001.left.jpg is of 0001 too
         if class_file is None or archive.sizes[class_file] > MAX_CLASS_NAME:
@@ -309,34 +337,30 @@ def _with_class_files(archive: Archive, names: Sequence[str]) -> ImageList:
     return replace(listed, labels=list(labels.values()), unreadable=(*archive.left_out, *left_out))
 
 
-def _from_table(archive: Archive, table: str, group: str | None) -> ImageList:
-    """Read a CSV of paths inside the archive; its paths are relative to its own folder."""
-    rows = read_path_csv(archive.read(table), f"{archive.path.name}/{table}", group)
-    folder = PurePosixPath(table).parent
-    names = [(folder / row.replace("\\", "/")).as_posix() for row in rows.paths]
-    return with_table(_list_members(archive, names), rows)
-
-
-def _from_file(archive: Archive, data: list[str], read_file: ReadFile) -> ImageList | LabelledImages:
-    """Unpack the file of another format that the archive holds, and its labels, under plain names; read it."""
-    labels = [name for name in data if any(word in name.lower() for word in ("labels", "y.npy", "y_"))]
-    others = [name for name in data if name not in labels] or data
-    if len(others) > 1:
-        cause = f"it holds {' and '.join(others[:3])}"
+@contextmanager
+def _unpacked_data(archive: Archive, data: Sequence[str]) -> Iterator[Path]:
+    """Unpack the one table, or NumPy's arrays, that an archive holds; gives the file, or the folder of the arrays."""
+    arrays = all(name.lower().endswith(".npy") for name in data)
+    if len(data) > 1 and not arrays:
+        cause = f"it holds {' and '.join(data[:3])}"
         raise DataError("archive", archive.path.name, cause, "Unpack it, and name one of them.")
-    with _unpacked(archive, {name: PurePosixPath(name).name for name in (*others, *labels)}) as folder:
-        return _renamed(read_file(folder / PurePosixPath(others[0]).name), archive)
+    names = {name: PurePosixPath(name).name for name in data}
+    if len(set(names.values())) < len(names):
+        names = {name: name.replace("/", "_") for name in data}  # train/x.npy is train_x.npy
+    with _unpacked(archive, names) as folder:
+        yield folder if arrays else folder / names[data[0]]
 
 
 @contextmanager
 def _unpacked(archive: Archive, names: Mapping[str, str]) -> Iterator[Path]:
-    """Unpack members under other names into a folder that is removed at the end."""
+    """Unpack members under other names into a folder, called as the archive, that is removed at the end."""
     with TemporaryDirectory(prefix="imprint-") as temporary:
+        folder = Path(temporary) / archive.path.name
         for member, name in names.items():
-            file = Path(temporary) / name
+            file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(archive.read(member))
-        yield Path(temporary)
+        yield folder
 
 
 def _renamed(found: ImageList | LabelledImages, archive: Archive) -> ImageList | LabelledImages:

@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from imprint.core.errors import DataError
 from imprint.core.progress import say
-from imprint.data.decoding.formats import IMAGE_ENDINGS
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages
 from imprint.data.readers.cifar import VERSIONS, may_be_cifar, read_cifar
+from imprint.data.readers.columns import BY_NAME, Choice
 from imprint.data.readers.folder import is_system_file, may_be_image
 from imprint.data.readers.idx import read_idx
+from imprint.data.readers.layout import ARRAY_ENDINGS, CSV_ENDINGS, is_image_name
 from imprint.data.readers.mat import read_mat
 from imprint.data.readers.parquet import read_shards
 from imprint.data.split import PARTS, in_part_order
 
-TABLE_ENDINGS = (".csv", ".csv.gz", ".npz", ".npy")
+if TYPE_CHECKING:
+    from imprint.preprocessing.input_spec import InputSpec
+
 DEPTH = 3  # folders below the one named
 ENOUGH_IMAGES = 1000  # that many more than other files decide for images without looking on
-PART_WORDS = PARTS | {"t10k": "test", "testing": "test"}  # MNIST's test images
+PART_WORDS = PARTS | {"t10k": "test"}  # MNIST's test images
 IDX = re.compile(r"[-.]idx\d")
 HASH = re.compile(r"[0-9a-f]{16,}")  # as Hugging Face adds to the names of shards
 # Words of a name that do not tell one set from another.
@@ -68,24 +73,27 @@ def scan_folder(root: Path) -> dict[str, int]:
     Ends early where there are so many images that nothing else can be meant.
     """
     found, images, others = dict[str, int](), 0, 0
-    waiting = [""]
-    while waiting and images <= others + ENOUGH_IMAGES:
-        inside = waiting.pop(0)
+    waiting = deque([""])
+    while waiting:
+        inside = waiting.popleft()
         try:
-            with os.scandir(root / inside) as opened:
-                entries = sorted(opened, key=lambda entry: entry.name)
+            with os.scandir(root / inside) as entries:
+                for entry in entries:
+                    path = f"{inside}{entry.name}"
+                    if is_system_file(entry.name):
+                        continue
+                    if _is_folder(entry):
+                        waiting += [f"{path}/"] if path.count("/") < DEPTH else []
+                        continue
+                    found[path] = _size(entry) if path.lower().endswith(".bin") else 0
+                    if is_image_name(path):
+                        images += 1
+                    else:
+                        others += _kind(path, found[path]) is not None
+                    if images > others + ENOUGH_IMAGES:
+                        return found
         except OSError:  # named by whoever reads the folder
             continue
-        for entry in entries:
-            path = f"{inside}{entry.name}"
-            if is_system_file(entry.name):
-                continue
-            if _is_folder(entry):
-                waiting += [f"{path}/"] if path.count("/") < DEPTH else []
-                continue
-            found[path] = _size(entry) if path.lower().endswith(".bin") else 0
-            images += path.lower().endswith(IMAGE_ENDINGS)
-            others += _kind(path, found[path]) is not None
     return found
 
 
@@ -108,10 +116,12 @@ def find_collection(sizes: Mapping[str, int], where: str) -> Collection | None:
 
     Raises DataError where there are several sets, or where two files could be one part.
     """
+    images = sum(map(is_image_name, sizes))
+    if images >= len(sizes) - images:
+        return None
     kinds = {path: kind for path, size in sizes.items() if (kind := _kind(path, size)) is not None}
     strong = {path: kind for path, kind in kinds.items() if kind != "MATLAB"}  # annotations beside images are .mat too
     kinds = strong or kinds
-    images = sum(path.lower().endswith(IMAGE_ENDINGS) for path in sizes)
     if not kinds or images >= len(kinds):
         return None
     if len(set(kinds.values())) > 1:
@@ -144,21 +154,21 @@ def find_collection(sizes: Mapping[str, int], where: str) -> Collection | None:
 
 
 def read_collection(
-    root: Path, found: Collection, part: str | None, group: str | None = None
+    root: Path, found: Collection, part: str | None, choice: Choice = BY_NAME, spec: InputSpec | None = None
 ) -> ImageList | LabelledImages:
     """Read a part of a data set, of which None takes the first; raises DataError when there is no such part."""
     name = root.resolve().name
     paths = [root / path for path in found.choose(part, name)]
     if found.kind == "Parquet":
-        return read_shards(paths, name, group)
+        return read_shards(paths, name, choice)
     if found.kind == "CIFAR":
         return read_cifar(paths, name)
-    return replace(read_idx(paths[0]) if found.kind == "IDX" else read_mat(paths[0]), name=name)
+    return replace(read_idx(paths[0]) if found.kind == "IDX" else read_mat(paths[0], spec), name=name)
 
 
 def lone_table(sizes: Mapping[str, int]) -> str | None:
     """Name the one table or array among files that are otherwise notes; None where there are several, or none."""
-    tables = [path for path in sizes if path.lower().endswith(TABLE_ENDINGS)]
+    tables = [path for path in sizes if path.lower().endswith((*CSV_ENDINGS, *ARRAY_ENDINGS))]
     names = (path.rpartition("/")[2] for path in sizes if path not in tables)
     if len(tables) != 1 or any("." in name and may_be_image(name) for name in names):
         return None

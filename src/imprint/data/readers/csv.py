@@ -7,8 +7,8 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +16,97 @@ import polars
 from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, UsageError
+from imprint.core.progress import say
 from imprint.data.decoding.content import gunzip, to_utf8
 from imprint.data.images import WHOLE_NUMBER, LabelledImages, encode_labels
+from imprint.data.readers.columns import (
+    BOOKKEEPING,
+    BY_NAME,
+    IDS,
+    LABELS,
+    Choice,
+    doubled,
+    find_column,
+    first_named,
+    no_label_among,
+    normalised,
+)
 
 NUMBERED = re.compile(r"(?:pixel)?[ _-]?(\d+)", re.IGNORECASE)  # pixel0, pixel_0000, 0
 BY_PLACE = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)  # 1x1 … 28x28: row x column, from 1
-IGNORED = {"", "id", "imageid", "image_id", "unnamed: 0"}  # row numbers, as pandas and Kaggle add them
+SMALLEST_WITHOUT_HEADER = 8  # pixels a side; a smaller image is told to have a header
 NAME_THE_COLUMNS = "Name the columns label, pixel0, pixel1, … as Kaggle does."
 COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, Zstandard
 
 
-def read_csv(path: Path) -> LabelledImages:
+def read_csv(path: Path, choice: Choice = BY_NAME) -> LabelledImages:
     """Read a CSV of pixels, plain or gzipped, separated by commas, semicolons or tabs; images are square.
 
     Sources are row numbers from 1, the header not counted. DataError names the first bad cell, row or column.
     """
-    text = _read_text(path)
+    where, text = path.name, _read_text(path)
     header, _, body = text.partition(b"\n")
     separator = max(b",;\t", key=lambda mark: header.count(mark))
-    columns = read_columns(_split_header(header, chr(separator), path.name), path.name)
-    pixels, names = _read_fast(body, chr(separator), columns) or _read_slowly(body, chr(separator), columns, path.name)
+    names = _split_header(header, chr(separator), where)
+    if first := _first_row(names):
+        names, body = (
+            _names_of_row(len(first)),
+            b",".join(map(str.encode, first)).replace(b",", chr(separator).encode()) + b"\n" + body,
+        )
+    columns = read_columns(names, where, choice)
+    pixels, cells = _read_fast(body, chr(separator), columns) or _read_slowly(body, chr(separator), columns, where)
+    if first:
+        columns = _label_of_row(columns, cells, where)
+    columns = settle_columns(columns, cells, where)
+    if columns.unused:
+        say(f"columns {', '.join(columns.names[at] for at in columns.unused[:8])} of {where} are not used")
     height, width, channels = columns.shape
-    stack = pixels.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-    labels, class_names = (None, ()) if names is None else encode_labels(_checked_labels(names, path.name))
-    rows = np.arange(1, len(stack) + 1)
-    return LabelledImages(np.ascontiguousarray(stack), labels, class_names, rows, path.name)
+    stack = np.ascontiguousarray(pixels.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
+    labels, class_names = None, tuple[str, ...]()
+    if columns.label is not None:
+        labels, class_names = encode_labels(_checked_labels(cells[columns.label], where, columns.names[columns.label]))
+    return LabelledImages(
+        stack,
+        labels,
+        class_names,
+        np.arange(1, len(stack) + 1),
+        where,
+        groups=None if columns.group is None else cells[columns.group],
+        ids=None if columns.ids is None else cells[columns.ids],
+        headers=columns.headers,
+    )
+
+
+def _first_row(names: list[str]) -> list[str] | None:
+    """Give the values of a first line that holds an image instead of names; None where it holds names.
+
+    pandas numbers doubled names, so that 0, 0, 7, 0 became 0, 0.1, 7, 0.2.
+    """
+    cells = [name.strip() for name in names]
+    square = _shape_of(len(cells))[0] or _shape_of(len(cells) - 1)[0]
+    if square < SMALLEST_WITHOUT_HEADER or not all(re.fullmatch(r"\d+(\.\d+)?", cell) for cell in cells[1:-1]):
+        return None
+    values = [re.sub(r"(?<=\d)\.\d+$", "", cell) for cell in cells]
+    if len(set(cells)) == len(cells) == len(set(values)):
+        return None  # 0 to 783: names of pixels
+    return values
+
+
+def _names_of_row(count: int) -> list[str]:
+    """Name the columns of a table without a header: all pixels, or one column more, which `_label_of_row` places."""
+    if _shape_of(count)[0]:
+        return [f"pixel{i}" for i in range(count)]
+    return ["first", *(f"pixel{i}" for i in range(count - 1))]
+
+
+def _label_of_row(columns: Columns, cells: dict[int, ndarray], where: str) -> Columns:
+    """Take the first column for the labels."""
+    if columns.unused:
+        say(f"{where} has no line of names: its first column is taken for the labels, the others for pixels")
+        return replace(columns, names=("label", *columns.names[1:]), label=0, unused=())
+    say(f"{where} has no line of names: all columns are taken for pixels")
+    return columns
 
 
 def _read_text(path: Path) -> bytes:
@@ -67,7 +132,7 @@ def _split_header(header: bytes, separator: str, where: str) -> list[str]:
         raise DataError("line 1", where, f"it is no line of names ({error})", NAME_THE_COLUMNS) from None
 
 
-Table = tuple[UInt8[ndarray, "n pixels"], Shaped[ndarray, " n"] | None]
+Table = tuple[UInt8[ndarray, "n pixels"], dict[int, Shaped[ndarray, " n"]]]  # pixels, and the text of other columns
 
 
 def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
@@ -83,10 +148,12 @@ def _read_fast(body: bytes, separator: str, columns: Columns) -> Table | None:
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError):
         return None
     pixels = table.select(names[i] for i in columns.pixels)
-    labels = None if columns.label is None else table[names[columns.label]]
-    if not len(table) or any(column.null_count() for column in pixels) or (labels is not None and labels.null_count()):
+    others = {at: table[names[at]] for at in columns.others}
+    if not len(table) or any(column.null_count() for column in pixels):
         return None
-    return pixels.to_numpy(order="c"), None if labels is None else labels.to_numpy().astype(str)
+    if columns.label is not None and others[columns.label].null_count():
+        return None
+    return pixels.to_numpy(order="c"), {at: cells.fill_null("").to_numpy().astype(str) for at, cells in others.items()}
 
 
 def _read_slowly(body: bytes, separator: str, columns: Columns, where: str) -> Table:
@@ -96,25 +163,26 @@ def _read_slowly(body: bytes, separator: str, columns: Columns, where: str) -> T
     except UnicodeDecodeError as error:
         row = body.count(b"\n", 0, error.start) + 1
         raise DataError("text", f"{where} row {row}", "it is not UTF-8", "Save the table as CSV in UTF-8.") from None
-    pixels, labels = [], []
+    pixels, others = [], dict[int, list[str]]((at, []) for at in columns.others)
     try:
         for row, cells in enumerate(csv.reader(lines, delimiter=separator), start=1):
             if len(cells) != len(columns.names):
                 raise _ragged(len(cells), len(columns.names), f"{where} row {row}")
             pixels.append(_whole_numbers([cells[i] for i in columns.pixels], columns, f"{where} row {row}"))
-            labels.append("" if columns.label is None else cells[columns.label])
+            for at, values in others.items():
+                values.append(cells[at])
     except csv.Error as error:
         raise DataError(
             "quotes", f"{where} row {len(pixels) + 1}", f"they do not match ({error})", "Remove stray quotes."
         ) from None
     if not pixels:
         raise DataError("no images", where, "there is a header but no row", "Add rows of pixels below the header.")
-    return np.stack(pixels), None if columns.label is None else np.array(labels)
+    return np.stack(pixels), {at: np.array(values) for at, values in others.items()}
 
 
 def _ragged(cells: int, expected: int, where: str) -> DataError:
     if not cells:
-        return DataError("no cells", where, "the line is empty", "Remove the line.")
+        return DataError("no cells", where, "the line is empty", "Remove the empty line.")
     return DataError(
         f"{cells} cells", where, f"the header names {expected} columns", "Give each row one cell for each column."
     )
@@ -133,7 +201,7 @@ def _whole_numbers(cells: list[str], columns: Columns, where: str) -> UInt8[ndar
     place = f"{where}, column {columns.names[columns.pixels[bad]]}"
     cell = cells[bad].strip()
     if not cell:
-        raise DataError("empty cell", place, "a pixel is missing", "Fill the cell, or remove the row.")
+        raise DataError("empty cell", place, "a pixel is missing", "Fill the cell, or leave that row out.")
     shown = cell if len(cell) <= 24 else f"{cell[:24]}…"
     remedy = "Divide or clip the column, then run again."
     if _is_share(cell):
@@ -155,13 +223,13 @@ def _is_share(cell: str) -> bool:
         return False
 
 
-def _checked_labels(names: Shaped[ndarray, " n"], where: str) -> Shaped[ndarray, " n"]:
+def _checked_labels(names: Shaped[ndarray, " n"], where: str, column: str) -> Shaped[ndarray, " n"]:
     """Strip labels; raise DataError for those that are neither whole numbers nor words."""
     known, positions = np.unique(np.char.strip(names), return_inverse=True)
     for i, name in enumerate(known.tolist()):
-        place = f"{where} row {int(np.argmax(positions == i)) + 1}, column label"
+        place = f"{where} row {int(np.argmax(positions == i)) + 1}, column {column}"
         if name.lower() in ("", "nan"):
-            raise DataError("label", place, "it is missing", "Fill in the label, or remove the row.")
+            raise DataError("label", place, "it is missing", "Fill in the label, or leave that row out.")
         if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", name.lower()) and not WHOLE_NUMBER.fullmatch(name):
             raise DataError(f"label {name}", place, "labels are whole numbers or words", "Correct the label column.")
     return known[positions]
@@ -169,22 +237,36 @@ def _checked_labels(names: Shaped[ndarray, " n"], where: str) -> Shaped[ndarray,
 
 @dataclass(frozen=True)
 class Columns:
-    """The positions of labels and pixels in a table.
+    """The positions of labels, groups, ids and pixels in a table.
 
     `pixels` are in the image's order: row by row, a colour pixel's red, green and blue side by side; `shape` is height,
-    width and channels.
+    width and channels. `unused` are columns whose names say nothing.
     """
 
     names: tuple[str, ...]
     label: int | None
     pixels: tuple[int, ...]
     shape: tuple[int, int, int]
+    group: int | None = None
+    ids: int | None = None
+    unused: tuple[int, ...] = ()
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The columns that are read as text."""
+        return (*(at for at in (self.label, self.group, self.ids) if at is not None), *self.unused)
+
+    @property
+    def headers(self) -> tuple[str, str]:
+        """The names of the columns of ids and of labels; empty where there is none."""
+        ids, label = ("" if at is None else self.names[at] for at in (self.ids, self.label))
+        return ids, label
 
 
-def read_columns(header: list[str], where: str) -> Columns:
-    """Recognise columns by name: label, and pixel0… or pixel1…, plain numbers, or 1x1…28x28, in any order.
+def read_columns(header: list[str], where: str, choice: Choice = BY_NAME) -> Columns:
+    """Recognise columns by name: label, ids, and pixel0… or pixel1…, plain numbers, or 1x1…28x28, in any order.
 
-    Raises DataError when a name is unknown or doubled, a pixel is missing, or the images are not square.
+    Raises DataError when a name is doubled, a pixel is missing, or the images are not square.
     """
     names = tuple(name.strip() for name in header)
     first_row_is_data = sum(name.lstrip("-").replace(".", "", 1).isdigit() for name in names) > 1 and any(
@@ -192,27 +274,57 @@ def read_columns(header: list[str], where: str) -> Columns:
     )
     if first_row_is_data:
         raise DataError("line 1", where, "it holds numbers instead of column names", NAME_THE_COLUMNS)
-    if all(_place(name) is None and name.lower() not in ("label", *IGNORED) for name in names):
-        cause = f"it names no column, neither path nor label nor pixels: it begins with {names[0]!r}"
-        raise DataError("first line", where, cause, f"For image files write path,label above it. {NAME_THE_COLUMNS}")
-    label, places = None, dict[int | tuple[int, int], int]()
+    places = dict[int | tuple[int, int], int]()
+    rest = list[int]()
     for position, name in enumerate(names):
         place = _place(name)
-        if place is not None:
-            if place in places:
-                raise _doubled(name, where)
+        if place is None:
+            rest.append(position)
+        elif place in places:
+            raise doubled(name, where)
+        else:
             places[place] = position
-        elif name.lower() == "label":
-            if label is not None:
-                raise _doubled(name, where)
-            label = position
-        elif name.lower() not in IGNORED:
-            raise DataError(
-                f"column {name!r}", where, "it is neither a label nor a pixel", f"Remove it. {NAME_THE_COLUMNS}"
-            )
+    if len(rest) == len(names) and first_named(names, (*LABELS, *IDS), where) is None:
+        cause = f"it names no column, neither path nor label nor pixels: it begins with {names[0]!r}"
+        raise DataError("first line", where, cause, f"For image files write path,label above it. {NAME_THE_COLUMNS}")
+    label, group, ids = (_chosen(names, name, option, where) for name, option in _options(choice))
+    free = [at for at in rest if at not in (label, group, ids)]
+    named = [names[at] for at in free]
+    if label is None and (at := first_named(named, LABELS, where)) is not None:
+        label = free[at]
+    if ids is None and (at := first_named(named, IDS, where)) is not None:
+        ids = free[at]
     if not places:
         raise DataError("pixels", where, "no column is named pixel0, pixel1, …", NAME_THE_COLUMNS)
-    return Columns(names, label, *_image_order(places, where))
+    unused = tuple(at for at in free if at not in (label, ids) and normalised(names[at]) not in BOOKKEEPING)
+    return Columns(names, label, *_image_order(places, where), group, ids, unused)
+
+
+def _options(choice: Choice) -> tuple[tuple[str | None, str], ...]:
+    return (choice.label, "--label"), (choice.group, "--group"), (choice.ids, "--id")
+
+
+def _chosen(names: Sequence[str], name: str | None, option: str, where: str) -> int | None:
+    """Find the column that an option names."""
+    found = find_column(names, name)
+    if name is not None and found is None:
+        others = [column for column in names if _place(column) is None]
+        cause = f"there is no such column, beside the pixels {', '.join(others[:8]) or 'there is none'}"
+        raise UsageError(f"column {name!r}", where, cause, f"Name one of them with {option}, or leave it out.")
+    return found
+
+
+def settle_columns(columns: Columns, cells: Mapping[int, Sequence[str] | ndarray], where: str) -> Columns:
+    """Take a column whose name says nothing for the ids where each row has its own value, else for the labels."""
+    unique = [at for at in columns.unused if len(set(cells[at])) == len(cells[at])]
+    repeated = [at for at in columns.unused if at not in unique]
+    if columns.label is None and repeated:
+        if len(repeated) > 1:
+            raise no_label_among([columns.names[at] for at in repeated], where)
+        columns = replace(columns, label=repeated[0])
+    if columns.ids is None and unique and (len(unique) > 1 or len(cells[unique[0]]) > 1):
+        columns = replace(columns, ids=unique[0])
+    return replace(columns, unused=tuple(at for at in columns.unused if at not in (columns.label, columns.ids)))
 
 
 def _place(name: str) -> int | tuple[int, int] | None:
@@ -222,10 +334,6 @@ def _place(name: str) -> int | tuple[int, int] | None:
     if placed := BY_PLACE.fullmatch(name):
         return int(placed[1]), int(placed[2])
     return None
-
-
-def _doubled(name: str, where: str) -> DataError:
-    return DataError(f"column {name}", where, "it is there twice", "Remove or rename one of the two.")
 
 
 def _image_order(places: dict[int | tuple[int, int], int], where: str) -> tuple[tuple[int, ...], tuple[int, int, int]]:

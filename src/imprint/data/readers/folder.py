@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from imprint.core.errors import DataError
+from imprint.core.progress import say
 from imprint.data.decoding.formats import VIDEO_ENDINGS
 from imprint.data.decoding.image_list import ImageList
-from imprint.data.split import part_folders
+from imprint.data.readers.columns import BY_NAME, ONE_LABEL, Choice, find_column
+from imprint.data.readers.layout import (
+    ARCHIVE_ENDINGS,
+    ARRAY_ENDINGS,
+    CSV_ENDINGS,
+    TABLE_ENDINGS,
+    Layout,
+    find_parts,
+    infer_layout,
+    part_word,
+)
+from imprint.data.readers.path_table import (
+    PathTable,
+    Resolver,
+    is_path_table,
+    read_path_names,
+    read_path_table,
+    with_table,
+)
 
+TRIED_ROWS = 20  # of a table decide whether it speaks of the images beside it
+BOX = re.compile(rb"\s*\d+(\s+[\d.eE+-]+){4,}\s*$", re.MULTILINE)  # a line of YOLO: class, middle and size
 MAX_DEPTH = 40  # folders; deeper is a mistake, or a loop that the file system does not show
 # What systems and tools leave among images, besides hidden files.
 SYSTEM_FILES = {
@@ -29,40 +50,147 @@ NOT_IMAGES = (
 )
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The images that belong to a part of the data, in alphabetical order, and their classes (None without folders).
-
-    `left_out` holds path and cause of what has no class, `empty` the same of class folders without images.
-    """
-
-    paths: tuple[str, ...]
-    labels: tuple[str, ...] | None
-    left_out: tuple[tuple[str, str], ...]
-    empty: tuple[tuple[str, str], ...] = ()
-
-
-def list_folder(root: Path, part: str | None = None) -> ImageList:
+def list_folder(root: Path, part: str | None = None, choice: Choice = BY_NAME) -> ImageList:
     """Find the images of a folder, in the order of their paths; raises DataError when there are none or no such part.
 
-    ``root/<class>/…/*.jpg`` gives labelled images, ``root/*.jpg`` unlabelled ones; ``root/train/…``,
-    ``root/validation/…`` and ``root/test/…`` are parts, of which None takes training.
+    ``root/<class>/…/*.jpg`` gives labelled images, ``root/*.jpg`` unlabelled ones unless a table there has labels;
+    ``root/train/…``, ``root/validation/…``, ``root/test/…`` are parts, of which None takes training; see `layout`.
     """
-    files, folders, closed = _walk(root)
+    files, folders, beside, closed = _walk(root)
     if not files and not closed:
         raise _no_images(root)
-    name = root.resolve().name
+    name, start = root.resolve().name, str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
+    tables = [path for path in beside if path.lower().endswith(TABLE_ENDINGS)]
     found = infer_layout(files, folders, part=part, where=str(root))
-    start = str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
+    chosen = find_table(found, tables, lambda path: (root / path).read_bytes(), choice)
+    if chosen is not None:
+        return _from_table(root, found, *chosen)
+    if choice.label is not None:
+        found = infer_layout(files, folders, part=part, where=str(root), label=choice.label)
+    elif found.labels is None or len(set(found.labels)) < 2:
+        refuse_detection(found.paths, beside, lambda path: (root / path).read_bytes(), name)
     listed = list_files([start + path for path in found.paths], name)
     left_out = [*found.left_out, *closed]
-    unreadable, empty = (
+    unreadable, skipped = (
         tuple(zip(_printable([start + path for path, _ in some]), (cause for _, cause in some), strict=True))
-        for some in (left_out, found.empty)
+        for some in (left_out, found.skipped)
     )
     labels = None if found.labels is None else _printable(found.labels)
     paths = _printable(found.paths)
-    return ImageList(name, listed.sources, listed.open, listed.files, labels, unreadable, paths=paths, empty=empty)
+    return ImageList(name, listed.sources, listed.open, listed.files, labels, unreadable, paths=paths, skipped=skipped)
+
+
+def list_table(path: Path, choice: Choice = BY_NAME) -> ImageList:
+    """List the images that a table names, one a row.
+
+    Paths are relative to the table's folder. Where they are not there, the file below it is taken whose name and
+    folders agree, also without an ending and behind folders of another machine.
+    """
+    table = read_path_table(path.read_bytes(), path.name, choice)
+    files: list[Path | str] = [_file(path.parent, name) for name in table.paths]
+    if not all(Path(file).exists() for file in files[:: 1 + len(files) // 50]):
+        below, _, _, _ = _walk(path.parent)
+        named = Resolver(below).find_all(table.paths, prefer=part_word(path.name))
+        files = [
+            file if found is None or Path(file).exists() else path.parent / found
+            for file, found in zip(files, named, strict=True)
+        ]
+    listed = ImageList(path.name, [str(file) for file in files], files.__getitem__, files)
+    return with_table(listed, table)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Resolve a row's path; one written on Windows names the same file elsewhere."""
+    file = folder / name
+    return file if "\\" not in name or file.exists() else folder / name.replace("\\", "/")
+
+
+def find_table(
+    found: Layout, tables: Sequence[str], read: Callable[[str], bytes], choice: Choice
+) -> tuple[PathTable, list[str | None], list[tuple[str, str]]] | None:
+    """Find the table beside images that names their labels: without class folders, or if it has a column chosen.
+
+    Gives the image of each row too, and what to say of images that no row names. Raises DataError where several do.
+    """
+    has_classes = found.labels is not None and len(set(found.labels)) > 1 and not _numbered(set(found.labels))
+    wanted = [name for name in (choice.label, choice.group, choice.ids) if name is not None]
+    if has_classes and not wanted:
+        return None
+    resolver = Resolver(found.paths)
+    for home in found.homes:
+        fitting = []
+        for path in tables:
+            if path.rpartition("/")[0] != home.rstrip("/") or not is_path_table(read(path)[: 2**16], path):
+                continue
+            header, names = read_path_names(read(path), path)
+            if has_classes and all(find_column(header, name) is None for name in wanted):
+                continue
+            names = names[:TRIED_ROWS]
+            if sum(row is not None for row in resolver.find_all(names, home)) >= max(len(names) / 2, 1):
+                fitting.append(path)
+        fitting = [path for path in fitting if len(fitting) == 1 or _names_labels(read(path), path)]
+        if len(fitting) > 1:
+            wanted_part = part_word(found.homes[0]) or "train"
+            fitting = [path for path in fitting if part_word(path.rpartition("/")[2]) == wanted_part] or fitting
+        if len(fitting) > 1:
+            cause = f"{', '.join(fitting[:4])} all name these images"
+            raise DataError("labels", home or "the folder", cause, f"Give one of them, such as {fitting[0]}.")
+        if fitting:
+            table = read_path_table(read(fitting[0]), fitting[0], choice)
+            if table.labels is not None:
+                rows = resolver.find_all(table.paths, home)
+                without = len(set(found.paths).difference(row for row in rows if row is not None))
+                say(f"labels of {fitting[0]}")
+                return table, rows, [(fitting[0], f"it names {without:,} of the images not")] if without else []
+    return None
+
+
+def _numbered(folders: set[str]) -> bool:
+    """Tell folders that differ in a number alone, such as images_001 and images_002: pieces rather than classes."""
+    bare = {re.sub(r"\d+", "", folder).strip(" _-") for folder in folders}
+    return len(bare) == 1 and bare != {""}
+
+
+def _names_labels(content: bytes, path: str) -> bool:
+    """Tell whether a table has labels, also several an image; an example of what to submit has none that count."""
+    if "submission" in path.lower():
+        return False
+    try:
+        return read_path_table(content, path).labels is not None
+    except DataError:
+        return True
+
+
+def _from_table(
+    root: Path, found: Layout, table: PathTable, rows: list[str | None], left: list[tuple[str, str]]
+) -> ImageList:
+    """List the images of a table inside the folder; its rows without an image are named when they are read."""
+    names = [name if row is None else row for name, row in zip(table.paths, rows, strict=True)]
+    listed = list_files([str(root / name) for name in names], root.resolve().name)
+    skipped = tuple((str(root / where), cause) for where, cause in (*found.skipped, *left))
+    return with_table(replace(listed, skipped=skipped), table)
+
+
+def refuse_detection(paths: Sequence[str], beside: Sequence[str], read: Callable[[str], bytes], where: str) -> None:
+    """Raise DataError for sets of object detection, which have several labels an image: YOLO, VOC or COCO."""
+    stems = {path.rpartition("/")[2].rpartition(".")[0] for path in paths}
+    twins = [path for path in beside if path.rpartition("/")[2].rpartition(".")[0] in stems]
+    boxes = [path for path in twins if path.lower().endswith(".txt")][:TRIED_ROWS]
+    kind = ""
+    if any(BOX.match(read(path)[:200]) for path in boxes):
+        kind = f"YOLO, boxes in {boxes[0]}"
+    elif voc := next((path for path in twins if path.lower().endswith(".xml") and b"<bndbox>" in read(path)), ""):
+        kind = f"Pascal VOC, boxes in {voc}"
+    elif coco := next((path for path in beside if path.lower().endswith(".json") and _is_coco(read(path))), ""):
+        kind = f"COCO, boxes in {coco}"
+    if kind:
+        cause = f"it is a set for object detection ({kind}); {ONE_LABEL}"
+        remedy = "Cut the objects out into class folders, or give path,label in a CSV, or --label if the names tell."
+        raise DataError("several labels an image", where, cause, remedy)
+
+
+def _is_coco(content: bytes) -> bool:
+    return b'"bbox"' in content and b'"annotations"' in content
 
 
 def list_files(files: Sequence[Path | str], name: str) -> ImageList:
@@ -72,9 +200,8 @@ def list_files(files: Sequence[Path | str], name: str) -> ImageList:
 
 def folder_parts(root: Path) -> tuple[str, ...]:
     """Name the parts that a folder is divided into, such as ``("train", "test")``; empty where it is not."""
-    with os.scandir(root) as entries:
-        tops = [entry.name for entry in entries if not is_system_file(entry.name) and _is_folder(entry)]
-    return tuple(part_folders(tops, str(root)))
+    files, _, _, _ = _walk(root)
+    return tuple(find_parts(files, str(root))[1])
 
 
 def _printable(paths: Sequence[str]) -> list[str]:
@@ -84,9 +211,9 @@ def _printable(paths: Sequence[str]) -> list[str]:
     return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
 
 
-def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """List files that may be images, folders, and what cannot be entered; links are followed, but not in circles."""
-    files, folders, closed = list[str](), list[str](), list[tuple[str, str]]()
+def _walk(root: Path) -> tuple[list[str], list[str], list[str], list[tuple[str, str]]]:
+    """List files that may be images, folders, other files, and what cannot be entered; links in circles end."""
+    files, folders, others, closed = list[str](), list[str](), list[str](), list[tuple[str, str]]()
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         inside, above = waiting.pop()
@@ -105,11 +232,13 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
                         waiting.append((f"{path}/", above | {identity}))
                     elif may_be_image(entry.name):
                         files.append(path)
+                    else:
+                        others.append(path)
         except OSError as error:
             if not inside:
                 raise
             closed.append((inside.removesuffix("/"), f"the folder cannot be opened ({error.strerror})"))
-    return files, folders, closed
+    return files, folders, others, closed
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -121,7 +250,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _no_images(root: Path) -> DataError:
     """Say that a folder holds no images, and what else it holds that could be read."""
-    endings = (".csv", ".csv.gz", ".npz", ".npy", ".parquet", ".zip", ".tar", ".tgz", ".tar.gz")
+    endings = (*CSV_ENDINGS, *ARRAY_ENDINGS, ".parquet", *ARCHIVE_ENDINGS)
     names = sorted(path.name for path in root.rglob("*"))
     others = sorted(path.name for path in root.iterdir() if path.name.lower().endswith(endings))
     videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in names)
@@ -139,43 +268,3 @@ def is_system_file(name: str) -> bool:
 def may_be_image(name: str) -> bool:
     """Tell by its name a file that is worth reading as an image, also with an unknown ending or none."""
     return not name.lower().endswith(NOT_IMAGES)
-
-
-def infer_layout(
-    paths: Sequence[str], folders: Iterable[str] = (), *, part: str | None = None, where: str = "data"
-) -> Layout:
-    """Infer parts and classes from paths with ``/``; `folders` are given so that empty ones can be named.
-
-    Classes are named by the outermost folder, in Unicode's composed form (NFC), since some file systems store it
-    otherwise. Raises DataError when there is no such part.
-    """
-    tops = {path.partition("/")[0] for path in paths if "/" in path} | {f for f in folders if "/" not in f}
-    divided = part_folders(tops, where)
-    if part is not None and part not in divided:
-        have = f"it has {' and '.join(divided)}" if divided else "it is not divided into parts"
-        raise DataError(f"part {part}", where, have, "Name a folder with train, validation or test in it.")
-    if not divided:
-        return _by_class(sorted(paths), sorted(folders), "")
-    inside = f"{divided[part or next(iter(divided))]}/"
-    beside = sorted({path.partition("/")[0] for path in paths} - set(divided.values()))
-    found = _by_class(
-        sorted(path for path in paths if path.startswith(inside)),
-        sorted(folder for folder in folders if folder.startswith(inside)),
-        inside,
-    )
-    outside = tuple((path, f"it lies beside {' and '.join(divided.values())}, in none of them") for path in beside)
-    return Layout(found.paths, found.labels, found.left_out + outside, found.empty)
-
-
-def _by_class(paths: list[str], folders: list[str], inside: str) -> Layout:
-    """Name classes after the outermost folder below `inside`; without such folders there are no labels."""
-    start = len(inside)
-    tops = [path[start:].rpartition("/")[0].partition("/")[0] for path in paths]
-    classes = {folder[start:] for folder in folders if "/" not in folder[start:]}
-    empty = tuple((inside + name, "the folder has no images in it") for name in sorted(classes - set(tops)))
-    if not any(tops):
-        return Layout(tuple(paths), None, (), empty)
-    names = {top: unicodedata.normalize("NFC", top) for top in set(tops)}
-    outside = tuple((path, "it lies in no class folder") for path, top in zip(paths, tops, strict=True) if not top)
-    placed = tuple(path for path, top in zip(paths, tops, strict=True) if top)
-    return Layout(placed, tuple(names[top] for top in tops if top), outside, empty)

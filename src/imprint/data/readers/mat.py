@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
@@ -23,6 +24,9 @@ from imprint.data.decoding.content import ALWAYS_ALLOWED, MAX_RATIO
 from imprint.data.decoding.formats import HDF5, split_step
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.readers.arrays import array_images
+
+if TYPE_CHECKING:
+    from imprint.preprocessing.input_spec import InputSpec
 
 IMAGES = ("x", "images", "image", "imgs", "data", "fea", "pixels")
 LABELS = ("y", "labels", "label", "gnd", "targets", "target", "classes")
@@ -61,7 +65,7 @@ class Stored:
         return np.frombuffer(self.content, stored).astype(wanted, copy=False).reshape(self.shape, order="F")
 
 
-def read_mat(path: Path) -> LabelledImages:
+def read_mat(path: Path, spec: InputSpec | None = None) -> LabelledImages:
     """Read images and labels from a MATLAB file; objects, cells and structs are refused, and so is version 7.3 (HDF5).
 
     X is height × width × channels × n, height × width × n, or has a row or a column of pixels for each image, which
@@ -80,12 +84,7 @@ def read_mat(path: Path) -> LabelledImages:
     targets = None if labels is None else _labels(held[labels].array(order, path.name), path.name)
     pixels = held[images].array(order, path.name)
     stack = _images_first(pixels, None if targets is None else len(targets), ROW_BY_ROW in held, path.name)
-    try:
-        found = array_images(stack)
-    except DataError as error:
-        raise DataError(error.what, path.name, error.cause, error.remedy) from None
-    sources = np.array([f"{path.name}#{i}" for i in range(1, len(found) + 1)])
-    found = replace(found, sources=sources, name=path.name)
+    found = array_images(stack, spec, path.name)
     if targets is None:
         return found
     numbers, class_names = encode_labels(targets.astype(str))

@@ -13,33 +13,35 @@ from typing import Any
 import numpy as np
 import polars
 from numpy import ndarray
+from PIL import Image
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, UsageError
 from imprint.data.decoding.content import ImageSource
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages, encode_labels
-from imprint.data.readers.csv import read_columns
+from imprint.data.readers.columns import BY_NAME, LABELS, Choice, find_column, first_named, no_label_among
+from imprint.data.readers.csv import read_columns, settle_columns
 
-LABELS = ("label", "labels", "class", "target", "category")
 IMAGES = ("image", "img", "picture")
 REMEDY = "Save or download it again."
 NAME_ONE = "Name one file, or the folder of files that belong together."
 
 
-def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledImages:
+def read_parquet(path: Path, choice: Choice = BY_NAME) -> ImageList | LabelledImages:
     """Read a Parquet file of image files (bytes, or a struct of bytes and path), yet to be decoded, or of pixels.
 
     Hugging Face's metadata may name the classes; `group` is a column if it has it. Sources are name and row from 1.
     """
+    group = choice.group
     try:
         schema = polars.read_parquet_schema(path)
         structs = {name for name, kind in schema.items() if isinstance(kind, polars.Struct) and "bytes" in dict(kind)}
         images = [name for name, kind in schema.items() if name in structs or kind == polars.Binary]
         images = images or [name for name in schema if name.lower() in IMAGES and schema[name] == polars.Null]
         if not images:
-            return _from_pixels(polars.read_parquet(path), path.name, group)
+            return _from_pixels(polars.read_parquet(path), path.name, choice)
         class_names = _class_names(path)
-        label = _label_column(list(schema), class_names, path.name)
+        label = _label_column(list(schema), class_names, path.name, choice.label)
         groups = group if group in schema else None
         chosen = dict.fromkeys(name for name in (images[0], label, groups) if name)
         table = polars.read_parquet(path, columns=list(chosen))
@@ -50,9 +52,9 @@ def read_parquet(path: Path, group: str | None = None) -> ImageList | LabelledIm
     return _listed(path, table, images[0], label, groups, class_names.get(label or ""))
 
 
-def read_shards(paths: Sequence[Path], name: str, group: str | None = None) -> ImageList | LabelledImages:
+def read_shards(paths: Sequence[Path], name: str, choice: Choice = BY_NAME) -> ImageList | LabelledImages:
     """Read Parquet files as one, in the order given; raises DataError where they differ in form or in class names."""
-    shards = [read_parquet(path, group) for path in paths]
+    shards = [read_parquet(path, choice) for path in paths]
     first = shards[0]
     for path, shard in zip(paths[1:], shards[1:], strict=True):
         if type(shard) is not type(first) or (shard.labels is None) != (first.labels is None):
@@ -69,7 +71,7 @@ def read_shards(paths: Sequence[Path], name: str, group: str | None = None) -> I
 def _joined_lists(lists: Sequence[ImageList], name: str) -> ImageList:
     starts = [0, *accumulate(len(one.sources) for one in lists)]
 
-    def open_at(i: int) -> ImageSource:
+    def open_at(i: int) -> ImageSource | Image.Image:
         shard = bisect_right(starts, i) - 1
         return lists[shard].open(i - starts[shard])
 
@@ -98,6 +100,7 @@ def _joined_pixels(shards: Sequence[LabelledImages], name: str) -> LabelledImage
         texts = [np.take(np.array(shard.class_names), shard.labels) for shard in shards if shard.labels is not None]
         labels, class_names = encode_labels(np.concatenate(texts))
     groups = [shard.groups for shard in shards if shard.groups is not None]
+    ids = [shard.ids for shard in shards if shard.ids is not None]
     return LabelledImages(
         np.concatenate([shard.pixels for shard in shards]),
         labels,
@@ -105,6 +108,8 @@ def _joined_pixels(shards: Sequence[LabelledImages], name: str) -> LabelledImage
         np.concatenate([shard.sources for shard in shards]),
         name,
         groups=np.concatenate(groups) if len(groups) == len(shards) else None,
+        ids=np.concatenate(ids) if len(ids) == len(shards) else None,
+        headers=shards[0].headers,
     )
 
 
@@ -118,11 +123,18 @@ def _class_names(path: Path) -> dict[str, list[str]]:
         return {}
 
 
-def _label_column(columns: list[str], class_names: dict[str, list[str]], where: str) -> str | None:
-    named = [name for name in columns if name.lower() in LABELS] or [name for name in columns if name in class_names]
+def _label_column(columns: list[str], class_names: dict[str, list[str]], where: str, wanted: str | None) -> str | None:
+    chosen = find_column(columns, wanted)
+    if wanted is not None and chosen is None:
+        cause = f"there is no such column among {', '.join(columns[:8])}"
+        raise UsageError(f"label {wanted!r}", where, cause, "Name one of them with --label.")
+    if chosen is None:
+        chosen = first_named(columns, LABELS, where)
+    if chosen is not None:
+        return columns[chosen]
+    named = [name for name in columns if name in class_names]
     if len(named) > 1:
-        cause = f"{' and '.join(named)} could both be the labels"
-        raise DataError("columns", where, cause, "Call one of them label, and rename the others.")
+        raise no_label_among(named, where)
     return named[0] if named else None
 
 
@@ -171,13 +183,11 @@ def _label_names(labels: polars.Series, names: list[str] | None, where: str) -> 
     return [text.strip() for text in texts.fill_null("")]
 
 
-def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> LabelledImages:
+def _from_pixels(table: polars.DataFrame, where: str, choice: Choice) -> LabelledImages:
     """Read a table with a column for each pixel, as the same table in a CSV is read."""
-    groups = None
-    if group in table.columns:
-        groups = table[group].cast(polars.String).fill_null("").to_numpy().astype(str)
-        table = table.drop(group)
-    columns = read_columns(table.columns, where)
+    columns = read_columns(table.columns, where, choice)
+    cells = {at: _texts(table[table.columns[at]]) for at in columns.others}
+    columns = settle_columns(columns, cells, where)
     pixels = table.select(table.columns[i] for i in columns.pixels)
     if not len(table):
         raise DataError("no images", where, "there are columns but no row", "Add rows of pixels.")
@@ -197,7 +207,20 @@ def _from_pixels(table: polars.DataFrame, where: str, group: str | None) -> Labe
             raise DataError("label", place, "it is missing", "Fill in the label.")
         labels, class_names = encode_labels(np.array(names, dtype=str))
     sources = np.array([f"{where}#{row}" for row in range(1, len(stack) + 1)])
-    return LabelledImages(np.ascontiguousarray(stack), labels, class_names, sources, where, groups=groups)
+    return LabelledImages(
+        np.ascontiguousarray(stack),
+        labels,
+        class_names,
+        sources,
+        where,
+        groups=None if columns.group is None else cells[columns.group],
+        ids=None if columns.ids is None else cells[columns.ids],
+        headers=columns.headers,
+    )
+
+
+def _texts(values: polars.Series) -> ndarray:
+    return np.asarray(values.cast(polars.String).fill_null("").to_numpy().astype(str))
 
 
 def _number(value: object) -> float:

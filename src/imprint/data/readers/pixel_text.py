@@ -13,17 +13,19 @@ import polars
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, UsageError
 from imprint.core.progress import say
 from imprint.data.decoding.content import GZIP_START, gunzip, to_utf8
 from imprint.data.images import LabelledImages, encode_labels
+from imprint.data.readers.columns import BY_NAME, IDS, LABELS, MISSING, Choice, find_column, first_named, normalised
+from imprint.data.readers.layout import is_image_name
 from imprint.data.split import PARTS, in_part_order
 
-LABELS = ("label", "class", "target", "category", "emotion")
+USAGE = ("usage", "split", "part", "subset", "set", "fold")  # columns that may tell the part of a row
 MIN_PIXELS = 16  # numbers in a cell; fewer may be a box or a list of tags
 ROWS_AT_ONCE = 2048
 # FER-2013 calls the images of its public leaderboard PublicTest, those of the final score PrivateTest.
-PART_WORDS = PARTS | {"publictest": "validation", "privatetest": "test", "testing": "test"}
+PART_WORDS = PARTS | {"publictest": "validation", "privatetest": "test"}
 PACKED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x28\xb5\x2f\xfd")  # gzip, zlib, Zstandard
 PIXEL_RULE = "pixels are whole numbers from 0 to 255"
 
@@ -38,18 +40,22 @@ def is_pixel_text(start: bytes) -> bool:
         header, first = next(rows, []), next(rows, [])
     except (zlib.error, csv.Error):
         return False
-    return _pixel_column(header, first) is not None
+    return _pixel_column(header, first) is not None and not any(map(is_image_name, first))
 
 
-def read_pixel_text(path: Path, part: str | None = None, label: str | None = None) -> LabelledImages:
+def read_pixel_text(path: Path, part: str | None = None, choice: Choice = BY_NAME) -> LabelledImages:
     """Read a table whose cells hold the pixels of square images, row by row; a column Usage divides it into parts.
 
-    `label` names the column of the classes; else it is one called label, class or emotion, or the only one left.
-    Sources are the file's name and the row from 1, the header not counted.
+    The label's column is one called label, class or emotion, or the only one left. Sources are the file's name and the
+    row from 1, the header not counted.
     """
     table, pixel_column = _read_table(path)
     usage = _usage_column(table, pixel_column)
-    label = _label_column(table, pixel_column, usage, label, path.name)
+    others = [name for name in table.columns if name not in (pixel_column, usage)]
+    label, groups, ids = (_chosen(others, name, option, path.name) for name, option in _options(choice))
+    if ids is None and (at := first_named(others, IDS, path.name)) is not None and others[at] not in (label, groups):
+        ids = others[at]
+    label = label or _label_column([name for name in others if name not in (groups, ids)], path.name)
     rows = np.arange(len(table))
     if usage is not None:
         found = _parts_of(table[usage], path.name)
@@ -62,14 +68,21 @@ def read_pixel_text(path: Path, part: str | None = None, label: str | None = Non
     pixels = _read_pixels(table[pixel_column], rows, path.name)
     labels, class_names = None, tuple[str, ...]()
     if label is not None:
-        names = table[label].gather(rows).str.strip_chars()
-        missing = (names.is_null() | (names.str.to_lowercase() == "nan") | (names == "")).arg_true()
+        names = table[label].fill_null("").gather(rows).str.strip_chars()
+        missing = names.str.to_lowercase().is_in(list(MISSING)).arg_true()
         if len(missing):
             place = f"{path.name} row {rows[missing[0]] + 1}, column {label}"
             raise DataError("label", place, "it is missing", "Fill in the label.")
         labels, class_names = encode_labels(names.to_numpy().astype(str))
     sources = np.array([f"{path.name}#{row + 1}" for row in rows])
-    return LabelledImages(pixels, labels, class_names, sources, path.name)
+
+    def texts(column: str | None) -> ndarray | None:
+        return None if column is None else table[column].fill_null("").gather(rows).to_numpy().astype(str)
+
+    headers = ids or "", label or ""
+    return LabelledImages(
+        pixels, labels, class_names, sources, path.name, groups=texts(groups), ids=texts(ids), headers=headers
+    )
 
 
 def pixel_text_parts(path: Path) -> tuple[str, ...]:
@@ -118,29 +131,34 @@ def _pixel_column(header: list[str], cells: list[str]) -> int | None:
 def _usage_column(table: polars.DataFrame, pixels: str) -> str | None:
     """Find the column that says to which part a row belongs."""
     for name in table.columns:
-        if name.lower() in ("usage", "split", "part", "subset") and name != pixels:
+        if normalised(name) in USAGE and name != pixels:
             words = table[name].str.strip_chars().str.to_lowercase()
             if words.is_in(list(PART_WORDS)).any():
                 return name
     return None
 
 
-def _label_column(table: polars.DataFrame, pixels: str, usage: str | None, label: str | None, where: str) -> str | None:
-    """Find the column of the classes; several that could be are listed, and none of them is taken."""
-    others = [name for name in table.columns if name not in (pixels, usage)]
-    if label is not None:
-        if label not in others:
-            cause = f"there is no such column; others are {', '.join(others) or 'none'}"
-            raise DataError(f"column {label}", where, cause, "Name one of these.")
-        return label
-    named = [name for name in others if name.lower() in LABELS]
-    if named or len(others) == 1:
-        if len(named) > 1:
-            cause = f"{' and '.join(named)} could both be the labels"
-            raise DataError("columns", where, cause, "Call one of them label, and rename the others.")
-        return (named or others)[0]
-    if others:
-        say(f"no column of {where} is called label, so its images have none; unused are {', '.join(others)}")
+def _options(choice: Choice) -> tuple[tuple[str | None, str], ...]:
+    return (choice.label, "--label"), (choice.group, "--group"), (choice.ids, "--id")
+
+
+def _chosen(columns: list[str], name: str | None, option: str, where: str) -> str | None:
+    """Find the column that an option names."""
+    found = find_column(columns, name)
+    if name is not None and found is None:
+        cause = f"there is no such column; others are {', '.join(columns) or 'none'}"
+        raise UsageError(f"column {name!r}", where, cause, f"Name one of these with {option}, or leave it out.")
+    return None if found is None else columns[found]
+
+
+def _label_column(columns: list[str], where: str) -> str | None:
+    """Find the column of the classes by its name, or as the only one; of several others none is taken."""
+    named = first_named(columns, LABELS, where)
+    if named is not None or len(columns) == 1:
+        return columns[named or 0]
+    if columns:
+        listed = ", ".join(columns)
+        say(f"no column of {where} is called label, so its images have none; unused are {listed} (--label takes one)")
     return None
 
 

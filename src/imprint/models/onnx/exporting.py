@@ -123,6 +123,7 @@ def export(
     data: LabelledImages | Data | None = None,
     *,
     int8: bool = False,
+    plain: bool = False,
 ) -> Exported:
     """Write a model to one .onnx file, and keep the file only if its predictions are the model's.
 
@@ -141,6 +142,10 @@ def export(
     int8 : bool, default=False
         Store weights as 8 bits. That changes predictions, so `data` must be labelled: up to half of the images,
         at most 300, set the ranges, the others measure the loss of accuracy.
+    plain : bool, default=False
+        Write no operator whose shape depends on values, such as NonZero, which OpenCV's `dnn`, onnxruntime-web and
+        TensorRT lack. Test-time augmentation is then computed for every image, also where confidence is high and it
+        counts for nothing: predictions are the same, and take longer.
 
     Returns
     -------
@@ -155,7 +160,8 @@ def export(
     DataError
         When int8 is asked without labelled images.
     UsageError
-        When the packages for ONNX are missing, or the file cannot be written or does not end in .onnx.
+        When the packages for ONNX are missing, the file cannot be written or does not end in .onnx, or int8 and plain
+        are both asked.
 
     Examples
     --------
@@ -172,6 +178,9 @@ def export(
     if Path(path).suffix.lower() != ".onnx":
         cause = "an exported model is recognised by the end of its name"
         raise UsageError("output", str(path), cause, "Let the name end in .onnx.")
+    if int8 and plain:
+        cause = "OpenCV 4 computes weights of 8 bits wrongly, and OpenCV 5 not at all"
+        raise UsageError("int8", "a plain export", cause, "Leave one of the two out.")
     model = replace(model, network=deepcopy(model.network).cpu())  # a GPU rounds convolutions to 10 bits
     images = sample_images(model.spec) if data is None else model.ready(data)
     if int8 and (images.labels is None or data is None or len(images) < 2):
@@ -185,7 +194,7 @@ def export(
         prepared = prepare(torch.from_numpy(images[calibration].pixels), model.spec).numpy()
         network, images = quantise_network(network, prepared), images[~calibration]
     with written_whole(path) as temporary:
-        temporary.write_bytes(serialise(classifier_model(model, network), _facts(model, int8)))
+        temporary.write_bytes(serialise(classifier_model(model, network, plain), _facts(model, int8)))
         return _compare(model, OnnxClassifier.load(temporary), images, Path(path), int8)
 
 
@@ -195,7 +204,9 @@ def _facts(model: Classifier, int8: bool) -> dict[str, Any]:
         "class_names": list(model.class_names),
         "input_spec": asdict(model.spec),
         "unsure_above": model.unsure_above,
+        "unsure_below": model.unsure_below,
         "recipe": model.recipe.name,
+        "label_header": model.label_header,
         "precision": "int8" if int8 else "float32",
     }
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float32
 from numpy import ndarray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -57,20 +58,27 @@ def network_model(network: nn.Module, spec: InputSpec, classes: int) -> ModelPro
     return _model(nodes, prepared, {PROBABILITIES: ["n", classes], EMBEDDINGS: ["n", None]})
 
 
-def classifier_model(model: Classifier, network: ModelProto) -> ModelProto:
+def classifier_model(model: Classifier, network: ModelProto, plain: bool = False) -> ModelProto:
     """Put preparation before a network, and test-time augmentation, calibration and uncertainty behind it.
 
-    In: uint8 (n, channels, height, width). Out: probabilities (n, classes) and uncertainty (n).
+    In: uint8 (n, channels, height, width). Out: probabilities (n, classes) and uncertainty (n). A plain graph computes
+    every view of every image, so that no shape depends on the values of pixels.
     """
     nodes, spec = _Nodes(), model.spec
     prepared = _prepare(nodes, spec)
-    probabilities, embeddings = nodes.splice("net", network.graph, prepared, [PROBABILITIES, EMBEDDINGS])
-    if model.recipe.tta != "none":
-        probabilities = _apply_tta(nodes, network.graph, model, prepared, probabilities)
+    has_tta = model.recipe.tta != "none" and model.tta_below > 0
+    if plain and has_tta:
+        probabilities, embeddings = _run_with_tta(nodes, network.graph, model, prepared)
+    else:
+        probabilities, embeddings = nodes.splice("net", network.graph, prepared, [PROBABILITIES, EMBEDDINGS])
+        if has_tta:
+            probabilities = _apply_tta(nodes, network.graph, model, prepared, probabilities)
     logits = nodes.add("Log", nodes.add("Max", probabilities, nodes.weight(SMALLEST)))
     nodes.add("Softmax", nodes.add("Div", logits, nodes.weight(model.temperature)), axis=1, output=PROBABILITIES)
     _uncertainty(nodes, model, embeddings, prepared)
     pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["n", spec.channels, *spec.image_size])
+    if plain and any(node.op_type == "NonZero" for node in nodes.nodes):
+        raise _unwritable(model.network, "it needs the operator NonZero, whose shape depends on values: no plain file")
     return _model(nodes, pixels, {PROBABILITIES: ["n", len(model.class_names)], UNCERTAINTY: ["n"]})
 
 
@@ -158,6 +166,29 @@ def _apply_tta(nodes: _Nodes, network: GraphProto, model: Classifier, prepared: 
     return nodes.add("ScatterND", found, rows, nodes.add("Add", before, change))
 
 
+def _run_with_tta(nodes: _Nodes, network: GraphProto, model: Classifier, prepared: str) -> tuple[str, str]:
+    """Give the probabilities of `_apply_tta` and the embeddings from one batch of all images and all their views.
+
+    An image's views count for nothing where its confidence is above the limit.
+    """
+    versions, count = _views(nodes, prepared, model, and_itself=True)
+    outputs = nodes.splice("net", network, versions, [PROBABILITIES, EMBEDDINGS])
+    widths = len(model.class_names), model.ood_score.centres.shape[1]
+    seen, embedded = (
+        nodes.add("Reshape", output, nodes.weight([-1, count, width]))
+        for output, width in zip(outputs, widths, strict=True)
+    )
+    found, embeddings = (  # of the images themselves; OpenCV 4 would squeeze to the number of images that it reads with
+        nodes.add("Reshape", nodes.add("Gather", output, nodes.weight([0]), axis=1), nodes.weight([-1, width]))
+        for output, width in zip((seen, embedded), widths, strict=True)
+    )
+    change = nodes.add("Sub", nodes.add("ReduceMean", seen, nodes.weight([1]), keepdims=0), found)
+    confidence = nodes.add("ReduceMax", found, nodes.weight([1]), keepdims=1)
+    share = nodes.add("Div", nodes.add("Sub", nodes.weight(model.tta_below), confidence), nodes.weight(GRADUAL))
+    share = nodes.add("Min", nodes.add("Max", share, nodes.weight(0.0)), nodes.weight(1.0))
+    return nodes.add("Add", found, nodes.add("Mul", change, share)), embeddings
+
+
 def _run_views(nodes: _Nodes, network: GraphProto, model: Classifier, views: str) -> str:
     """Give the probabilities of views, of which there may be none.
 
@@ -171,11 +202,14 @@ def _run_views(nodes: _Nodes, network: GraphProto, model: Classifier, views: str
     return nodes.add("Slice", seen, nodes.weight([0]), nodes.weight([-1]))
 
 
-def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
-    """Give the views of images, and how many each has: a view only moves pixels, so gather them from their places."""
+def _views(nodes: _Nodes, chosen: str, model: Classifier, and_itself: bool = False) -> tuple[str, int]:
+    """Give the views of images, with each image before its own if asked, and how many each has.
+
+    A view only moves pixels, so gather them from their places.
+    """
     channels, (height, width) = model.spec.channels, model.spec.input_size
     places = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
-    views = TTA_VIEWS[model.recipe.tta](places)
+    views = [places] * and_itself + TTA_VIEWS[model.recipe.tta](places)
     sources = torch.cat(views).flatten().to(torch.int32)
     flat = nodes.add("Reshape", chosen, nodes.weight([-1, channels, height * width]))
     moved = nodes.add("Gather", flat, nodes.weight(sources), axis=2)
@@ -187,13 +221,16 @@ def _views(nodes: _Nodes, chosen: str, model: Classifier) -> tuple[str, int]:
 def _uncertainty(nodes: _Nodes, model: Classifier, embeddings: str, prepared: str) -> None:
     """Join the Mahalanobis distance from the predicted class with confidence, as `inference.uncertainty_score` does."""
     centres, whitening = model.ood_score.centres, model.ood_score.whitening
-    one, predicted = nodes.weight([1]), nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=0)
+    # Values of an image stay in rows of one column up to the end: OpenCV 4 takes a vector for a row or a column.
+    one, predicted = nodes.weight([1]), nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=1)
     if len(whitening) == 1:
-        gap = nodes.add("Sub", embeddings, nodes.add("Gather", nodes.weight(centres), predicted))
+        one_hot = nodes.add("Equal", predicted, nodes.weight(list(range(len(centres)))))
+        one_hot = nodes.add("Cast", one_hot, to=TensorProto.FLOAT)  # since OpenCV 4 gathers from no constant
+        gap = nodes.add("Sub", embeddings, nodes.add("MatMul", one_hot, nodes.weight(centres)))
         white = nodes.add("MatMul", gap, nodes.weight(whitening[0]))
-        distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=0)
+        distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=1)
         if (precision := model.ood_score.precision) is not None:
-            around = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision))
+            around = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision[:, None]))
             distance = nodes.add("Sub", around, distance)
         if (power := model.ood_score.power) is not None:
             distance = nodes.add("Pow", nodes.add("Max", distance, nodes.weight(0.0)), nodes.weight(power))
@@ -202,24 +239,22 @@ def _uncertainty(nodes: _Nodes, model: Classifier, embeddings: str, prepared: st
         white = nodes.add("MatMul", gaps, nodes.weight(whitening))
         distances = nodes.add("ReduceSum", nodes.add("Mul", white, white), nodes.weight([2]), keepdims=0)
         distances = nodes.add("Transpose", distances, perm=[1, 0])
-        distance = nodes.add("GatherElements", distances, nodes.add("Unsqueeze", predicted, one), axis=1)
-        distance = nodes.add("Squeeze", distance, one)
+        distance = nodes.add("GatherElements", distances, predicted, axis=1)
     log_distance = nodes.add("Log", nodes.add("Max", distance, nodes.weight(NEAREST)))
-    confidence = nodes.add("Max", nodes.add("ReduceMax", PROBABILITIES, one, keepdims=0), nodes.weight(LEAST))
+    confidence = nodes.add("Max", nodes.add("ReduceMax", PROBABILITIES, one, keepdims=1), nodes.weight(LEAST))
     certainty = nodes.add("Log", confidence)
     if model.ood_detector is not None:
-        certainty = nodes.add("Add", certainty, _detect(nodes, model, model.ood_detector, prepared))
-    nodes.add("Sub", log_distance, certainty, output=UNCERTAINTY)
+        certainty = nodes.add("Add", certainty, _detect(nodes, model, model.ood_detector, prepared, predicted))
+    nodes.add("Squeeze", nodes.add("Sub", log_distance, certainty), one, output=UNCERTAINTY)
 
 
-def _detect(nodes: _Nodes, model: Classifier, ood_detector: nn.Module, prepared: str) -> str:
+def _detect(nodes: _Nodes, model: Classifier, ood_detector: nn.Module, prepared: str, predicted: str) -> str:
     """Give the weighted logarithm of the OOD detector's probability of the predicted class."""
     classes = ood_detector_classes(model.recipe, model.spec.image_size, len(model.class_names))
     network = network_model(ood_detector, model.spec, classes)
     [probabilities] = nodes.splice("ood_detector", network.graph, prepared, [PROBABILITIES])
-    predicted = nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=1)
     known = nodes.add("GatherElements", probabilities, predicted, axis=1)
-    known = nodes.add("Max", nodes.add("Squeeze", known, nodes.weight([1])), nodes.weight(LEAST_DETECTED))
+    known = nodes.add("Max", known, nodes.weight(LEAST_DETECTED))
     return nodes.add("Mul", nodes.add("Log", known), nodes.weight(DETECTOR_WEIGHT))
 
 
@@ -265,10 +300,31 @@ def _trace(network: nn.Module, spec: InputSpec) -> GraphProto:
         except RuntimeError as error:  # the base of all that torch.onnx raises
             cause = " ".join(str(error).split())
             raise _unwritable(network, f"torch.onnx.export cannot write it ({cause[:200]})") from None
-        graph = onnx.load(path).graph
+        graph = _fold_constants(onnx.load(path))
     forbidden = {node.op_type for node in graph.node if node.domain or node.op_type not in OPERATORS}
     if forbidden:
         raise _unwritable(network, f"it needs the operators {', '.join(sorted(forbidden))}, which no file may hold")
+    return graph
+
+
+def _fold_constants(model: ModelProto) -> GraphProto:
+    """Compute the nodes that depend on no input, such as the 15 nodes by which torch writes the widths of a padding.
+
+    OpenCV 4 takes them as constants only, and onnxruntime folds nothing in `OnnxClassifier`.
+    """
+    graph, kept = model.graph, list[NodeProto]()
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        inputs = {name: known.get(name) for name in node.input if name}
+        if node.domain or node.op_type not in OPERATORS or any(value is None for value in inputs.values()):
+            kept.append(node)
+        else:
+            values: Any = ReferenceEvaluator(node, opsets={"": OPSET}).run(None, inputs)
+            known.update(zip(node.output, values, strict=True))
+    used = [name for name in known if any(name in node.input for node in kept)]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in used)
     return graph
 
 
