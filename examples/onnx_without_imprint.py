@@ -14,5 +14,6 @@ for path in sys.argv[2:]:
     image = Image.open(path).convert("L" if channels == 1 else "RGB").resize((width, height))
     pixels = np.asarray(image, dtype=np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
     probabilities, uncertainty = session.run(["probabilities", "uncertainty"], {"pixels": pixels})
-    name, unsure = facts["class_names"][probabilities[0].argmax()], uncertainty[0] > facts["unsure_above"]
-    print(path, name, f"{probabilities.max():.4f}", "unsure" if unsure else "")
+    name, confidence = facts["class_names"][probabilities[0].argmax()], probabilities[0].max()
+    strange, low = uncertainty[0] > facts["unsure_above"], confidence < facts["unsure_below"]
+    print(path, name, f"{confidence:.4f}", "unsure: strange" if strange else "unsure: low confidence" if low else "")

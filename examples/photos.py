@@ -53,4 +53,4 @@ if (folder / "test").is_dir():
 # New images may have any size; those that a person should look at are flagged.
 some = sorted(folder.rglob("*.[pj][np]g"))[:5]
 for fact in imprint.Classifier.load("photos.safetensors").predict(some).to_dicts():
-    print(f"{fact['source']}: {fact['label']} ({fact['confidence']:.2f}{', unsure' if fact['unsure'] else ''})")
+    print(f"{fact['source']}: {fact['label']} ({fact['confidence']:.2f}{fact['why'] and ', unsure: ' + fact['why']})")

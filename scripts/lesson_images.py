@@ -50,7 +50,7 @@ def draw_images(names, work, folder):
     for name, band in (("filters", "filters"), ("layers", "layers"), ("where", "prediction")):
         save_explanation(explanation, folder / f"{name}.png", bands=[band])
     predictions = names["answers"]
-    labelled = label_predictions(predictions.probabilities, secret.labels, secret.class_names, predictions.unsure)
+    labelled = label_predictions(predictions.probabilities, secret.labels, secret.class_names, predictions.why)
     save_png(confusion_plot(labelled), folder / "confusion.png")
     save_png(mistakes_plot(labelled, secret), folder / "mistakes.png")
     draw_interval(folder / "interval.png")

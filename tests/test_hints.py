@@ -52,7 +52,7 @@ def test_every_hint_names_what_is_missing(path):
     ("text", "wrong"),
     [
         ("it is missing: pip install onnx onnxruntime", []),
-        ("`pip install cleanlab`, or `pip install -e '.[doctor,export]'`", []),
+        ("`pip install huggingface_hub`, or `pip install -e '.[hub,export]'`", []),
         (".venv/bin/python -m pip install -c constraints.txt -e '.[dev]'", []),
         ("pip install imprint", ["imprint"]),
         ("pip install imprint-vision", ["imprint-vision"]),

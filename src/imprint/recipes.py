@@ -139,6 +139,9 @@ class Recipe:
     class_balance : float, default=0
         How far the loss weighs rare classes up: by their number of images to the power of minus this; 1 makes all
         classes count the same.
+    trust : float, default=0.95
+        Share of the predictions not flagged as unsure that are to be right: predictions of less confidence than that
+        takes, by the images held out, are flagged. 0 flags none for its confidence.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the arithmetic in training; ``"auto"`` asks the self-check. Predictions are always float32.
     validation_seed : int, default=7
@@ -196,6 +199,7 @@ class Recipe:
     kept_share: float = 0.0
     time_budget: float = 0.0
     class_balance: float = 0.0
+    trust: float = 0.95
     precision: str = "auto"
     validation_seed: int = 7
     seed: int = 7
@@ -222,7 +226,7 @@ class Recipe:
         yield "class_balance kept_share", lambda value: 0 <= value <= 1, "it lies from 0 to 1"
         at_least_0 = "largest_side smallest_side steps_per_epoch min_steps weight_decay plateau_min_delta"
         yield f"{at_least_0} plateau_min_learning_rate rotation elastic", lambda value: value >= 0, "it is at least 0"
-        shares = "zoom shift label_smoothing validation_fraction hard_fraction color_jitter downscale"
+        shares = "zoom shift label_smoothing validation_fraction hard_fraction color_jitter downscale trust"
         yield shares, lambda value: 0 <= value < 1, "it lies from 0 to below 1"
         yield "seed validation_seed", lambda value: 0 <= value < 2**32, "it lies from 0 to 4294967295"
         yield "rotation", lambda value: value <= 180, "it is at most 180 degrees"
@@ -408,6 +412,7 @@ class RecipeFields(TypedDict, total=False):
     kept_share: float
     time_budget: float
     class_balance: float
+    trust: float
     precision: str
     validation_seed: int
     seed: int

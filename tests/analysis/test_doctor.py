@@ -11,8 +11,8 @@ from PIL import Image
 from helpers import pixel_table
 from imprint import LabelledImages, UsageError, load
 from imprint.__main__ import main
-from imprint.analysis.doctor import check, keep_mask, write_cleaned
-from imprint.analysis.label_errors import MISSING, judging_recipe
+from imprint.analysis.doctor import check, reasons_to_drop, write_cleaned
+from imprint.analysis.label_errors import judging_recipe
 from imprint.data.quality import find_faults
 from imprint.report.doctor_page import write_page
 from imprint.report.tables import findings_table
@@ -54,14 +54,6 @@ def test_wrong_labels_come_first_with_the_right_one(mislabelled, checked, digits
     given = images.class_names[images.labels[worst.images[0]]]
     assert re.fullmatch(rf"labelled {given}, looks like {worst.suggested} \(\d+%\)", worst.message)
     assert found == sorted(found, key=lambda finding: -finding.score)
-
-
-def test_without_cleanlab_everything_else_is_looked_for(digits, monkeypatch):
-    monkeypatch.setattr("imprint.analysis.label_errors.find_spec", lambda name: None)
-    findings = check(digits[[*range(60), 0, 1, 2]], verbose=False)
-    assert findings.notes == (MISSING,)
-    assert MISSING == "wrong labels were not looked for, since cleanlab is missing: pip install cleanlab"
-    assert len(findings.of("duplicate")) == 3
 
 
 def test_progress_goes_to_stderr_unless_verbose_is_false(digits, capsys):
@@ -162,7 +154,11 @@ def test_the_cleaned_list_of_files(digits, tmp_path):
     pixels[5] = 0
     labels, names = np.array([0, 1, 2, 0, 1, 2]), ("cat", "Cat ", "dog")
     images = LabelledImages(pixels, labels, names, np.array(sources), "photos")
-    assert write_cleaned(images, check_without_labels(images), tmp_path / "clean.csv") == 4
+    assert write_cleaned(images, check_without_labels(images), tmp_path / "clean.csv") == {
+        "": 4,
+        "duplicate": 1,
+        "constant": 1,
+    }
     with open(tmp_path / "clean.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -173,7 +169,7 @@ def test_the_cleaned_list_of_files(digits, tmp_path):
 
 def test_the_cleaned_table_can_be_trained_on(digits_csv, tmp_path):
     images = load(digits_csv / "train.csv")[[0, 1, 0, 2]]
-    assert write_cleaned(images, check_without_labels(images), tmp_path / "clean.csv") == 3
+    assert write_cleaned(images, check_without_labels(images), tmp_path / "clean.csv") == {"": 3, "duplicate": 1}
     again = load(tmp_path / "clean.csv")
     assert np.array_equal(again.pixels, images.pixels[[0, 1, 3]])
     assert [again.class_names[i] for i in again.labels] == [images.class_names[i] for i in images.labels[[0, 1, 3]]]
@@ -181,7 +177,24 @@ def test_the_cleaned_table_can_be_trained_on(digits_csv, tmp_path):
 
 def test_contradicting_copies_are_all_left_out(digits):
     images = dataclasses.replace(digits[[0, 1, 0]], labels=np.array([0, 1, 2]))
-    assert keep_mask(images, check_without_labels(images)).tolist() == [False, True, False]
+    assert reasons_to_drop(images, check_without_labels(images)).tolist() == ["duplicate", "", "duplicate"]
+
+
+def test_labels_are_left_out_only_where_asked_and_more_probably_wrong_than_right(mislabelled, checked):
+    images, wrong = mislabelled
+    assert not (reasons_to_drop(images, checked) == "label").any()
+    dropped = np.flatnonzero(reasons_to_drop(images, checked, labels=True) == "label")
+    assert set(dropped) == {f.images[0] for f in checked.of("label") if f.score > 0.5}
+    assert len(set(dropped) & wrong) > 0.8 * len(dropped)
+
+
+def test_inverted_images_are_told_and_kept(digits):
+    pixels = digits.pixels.copy()
+    pixels[:5] = 255 - pixels[:5]
+    images = dataclasses.replace(digits, pixels=pixels)
+    findings = check_without_labels(images)
+    assert findings.of("polarity")
+    assert not (reasons_to_drop(images, findings) == "polarity").any()
 
 
 def test_nothing_left_is_refused(digits, tmp_path):
@@ -230,7 +243,7 @@ def test_the_command(digits, tmp_path, table, monkeypatch, capsys):
     assert facts["findings"][0]["where"] == [1, "test.csv row 2"]
     assert {*facts["findings"][0]} == {"kind", "where", "message", "score"}
     assert facts["findings"][1]["where"] == [2, 4]
-    assert f"wrote 2 of 4 images to {fix}" in err
+    assert f"wrote 2 of 4 images to {fix}\nleft out: 1 also in the other data, 1 there more than once\n" in err
     assert save.stat().st_size > 1000
 
 

@@ -1,7 +1,5 @@
 import dataclasses
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from imprint.analysis.label_errors import (
     cross_validated_probabilities,
     find_label_errors,
     judging_recipe,
-    likely_errors,
 )
 from imprint.core.progress import logger
 from imprint.data.split import deal_folds
@@ -35,7 +32,7 @@ def test_what_cannot_be_judged_is_said_and_not_listed(digits, monkeypatch):
     monkeypatch.setattr(label_errors, "cross_validated_probabilities", as_labelled)
     few = digits[np.r_[np.flatnonzero(digits.labels < 2), np.flatnonzero(digits.labels == 2)[:3]]]
     found, notes = find_label_errors(few, np.arange(len(few)))
-    assert notes == ["3 labels were not judged: too few images or groups of their classes"]
+    assert notes[1:] == ["3 labels were not judged: too few images or groups of their classes"]
     assert not found
 
 
@@ -69,13 +66,6 @@ def test_a_fold_whose_network_would_know_one_class_is_left_at_zero(digits):
     assert sums[fold > 0] == pytest.approx(1, abs=1e-5)
 
 
-def test_likely_errors_are_listed_worst_first():
-    given = np.array([1, 0, *[0] * 18, *[1] * 20])
-    probabilities = np.eye(2, dtype=np.float32)[[0] * 20 + [1] * 20]
-    probabilities[1] = 0.2, 0.8  # behind by more than the margin
-    assert likely_errors(given, probabilities).tolist() == [0, 1]
-
-
 def test_progress_goes_to_the_log_without_that_of_the_networks(digits, caplog):
     caplog.set_level("INFO", logger=logger.name)
     quickly = dataclasses.replace(judging_recipe((1, 8, 8)), epochs=1, min_steps=1)
@@ -83,23 +73,3 @@ def test_progress_goes_to_the_log_without_that_of_the_networks(digits, caplog):
     line = r"looking for wrong labels: training network [123] of 3 on \d\d images"
     assert len(caplog.messages) == 3
     assert all(re.fullmatch(line, message) for message in caplog.messages)
-
-
-LEAKS = """
-import warnings
-import numpy as np
-from imprint.analysis.label_errors import likely_errors
-one_of_a_class, sure = np.array([0] * 20 + [1]), np.eye(2, dtype=np.float32)[[0] * 21]
-before = list(warnings.filters)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    inside = list(warnings.filters)
-    likely_errors(one_of_a_class, sure)
-    assert warnings.filters == inside, warnings.filters
-assert not caught, [str(each.message) for each in caught]
-assert warnings.filters == before
-"""
-
-
-def test_cleanlab_neither_warns_nor_changes_the_filters():
-    subprocess.run([sys.executable, "-c", LEAKS], check=True)  # of its own, since importing cleanlab changes them too

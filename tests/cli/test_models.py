@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -21,13 +22,13 @@ def test_predict_repeats_what_train_wrote(lesson, digits_csv, tmp_path):
 def test_predict_json(lesson, digits_csv):
     content = json.loads(run_imprint("predict", "runs/0001-tutorial", "test.csv", "--json", cwd=digits_csv).stdout)
     assert len(content["predictions"]) == 100
-    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure"}
+    assert set(content["predictions"][0]) == {"source", "label", "confidence", "unsure", "why"}
     assert content["predictions"][4]["source"] == 5
 
 
 def test_predict_other_data_gives_all_facts(model_file, tmp_path):
     lines = run_imprint("predict", model_file, "digits", cwd=tmp_path).stdout.splitlines()
-    assert lines[0] == "source,label,confidence,unsure"
+    assert lines[0] == "source,label,confidence,unsure,why"
     assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
     assert len(lines) == 1798
 
@@ -117,7 +118,7 @@ def test_explain(lesson, digits_csv, digits, tmp_path):
     assert f"6,{content['label']}" in (digits_csv / "runs/0001-tutorial/result.csv").read_text().splitlines()
     Image.fromarray(digits.pixels[0, 0]).resize((90, 90)).save(tmp_path / "zero.png")
     lines = run_imprint(*explain, "zero.png", "-o", "why.png", cwd=tmp_path).stdout.splitlines()
-    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure)?\)", lines[0])
+    assert re.fullmatch(r"zero\.png: \d \(confidence [01]\.\d{4}(, unsure: (strange|low confidence))?\)", lines[0])
     assert lines[1] == "why.png"
     with Image.open(tmp_path / "why.png") as image:
         assert image.width == 1350
@@ -160,3 +161,10 @@ def test_summary(lesson, digits_csv):
     content = json.loads(run_imprint("summary", "tutorial", "--json", cwd=digits_csv).stdout)
     assert (content["total"], content["trainable"], content["non_trainable"]) == (203_933, 203_933, 0)
     assert len(content["layers"]) == 8
+
+
+def test_a_model_that_is_never_sure_says_so(model, digits_csv, tmp_path):
+    replace(model, unsure_below=2.0).save(tmp_path / "m.safetensors")
+    done = run_imprint("predict", "m.safetensors", digits_csv / "labelled.csv", "--json", cwd=tmp_path)
+    assert "every answer is unsure" in done.stderr
+    assert {one["why"] for one in json.loads(done.stdout)["predictions"]} <= {"strange", "low confidence"}

@@ -60,9 +60,12 @@ def test_result_csv_is_what_kaggle_takes(lesson, digits_csv, digits):
 
 def test_train_json_and_numbering(digits_csv, tmp_path):
     arguments = ["train", digits_csv / "train.csv", *FAST, "--seed", "5", "--validation", "0.2", "--json"]
+    arguments += ["--trust", "0.8"]
     contents = [json.loads(run_imprint(*arguments, cwd=tmp_path).stdout) for _ in range(2)]
     assert [content["run"] for content in contents] == ["runs/0001-quick", "runs/0002-quick"]
-    assert {"run", "model", "recipe", "seconds", "validation"} <= set(contents[0])
+    assert {"run", "model", "recipe", "seconds", "validation", "unsure", "trust"} <= set(contents[0])
+    assert contents[0]["trust"]["trust"] == 0.8
+    assert set(contents[0]["unsure"]) == {"share", "accuracy_when_sure", "strange", "low_confidence"}
     assert set(contents[0]["validation"]) == {
         "images",
         "accuracy",
@@ -137,7 +140,7 @@ def test_divided_folders_from_training_to_predictions(divided):
     assert json.loads(scored.stdout)["images"] == len(list(divided.glob("images/test/*/*.png")))
     assert "cannot be shown" not in write_report(divided / facts["run"]).read_text(encoding="utf-8")
     result = (divided / facts["result"]).read_text().splitlines()
-    assert result[0] == "source,label,confidence,unsure"
+    assert result[0] == "source,label,confidence,unsure,why"
     assert len(result) == 1 + len(list(divided.glob("images/test/0/*.png")))
     listed = json.loads(run_imprint("cache", "--json", cwd=divided).stdout)
     assert {"folder", "limit", "entries"} == set(listed)

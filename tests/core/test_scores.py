@@ -17,8 +17,8 @@ NAMES = ("cat", "dog, or wolf", '"<script>"')
 def labelled():
     probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.35, 0.25], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]], dtype=np.float32)
     sources, places = np.array(["a.png", "b, c.png", "日本.png", "d.png"]), np.array([7, 8, 9, 12])
-    unsure = np.array([False, True, False, False])
-    return label_predictions(probabilities, np.array([0, 1, 2, 2]), NAMES, unsure, sources, places)
+    why = np.array(["", "strange", "", "low confidence"])
+    return label_predictions(probabilities, np.array([0, 1, 2, 2]), NAMES, why, sources, places)
 
 
 def test_what_is_written_is_read(labelled, tmp_path):
@@ -33,8 +33,17 @@ def test_rows_stay_numbers(labelled, tmp_path):
     rows.write_csv(tmp_path / "validation.csv")
     assert read_labelled_predictions(tmp_path / "validation.csv", NAMES).sources.dtype.kind == "i"
     header, first, *_ = (tmp_path / "validation.csv").read_text().splitlines()
-    assert header == "place,row,label,prediction,confidence,label_probability,unsure"
-    assert first == "8,3,cat,cat,0.9,0.9,no"
+    assert header == "place,row,label,prediction,confidence,label_probability,unsure,why"
+    assert first == "8,3,cat,cat,0.9,0.9,no,"
+
+
+def test_a_file_of_before_there_were_two_causes_is_read(labelled, tmp_path):
+    labelled.write_csv(tmp_path / "validation.csv")
+    rows = [line.rpartition(",")[0] for line in (tmp_path / "validation.csv").read_text().splitlines()]
+    (tmp_path / "validation.csv").write_text("\n".join(rows))
+    older = read_labelled_predictions(tmp_path / "validation.csv", NAMES)
+    assert older.why.tolist() == ["", "strange", "", "strange"]
+    assert older.unsure.tolist() == labelled.unsure.tolist()
 
 
 def test_the_worst_is_the_one_whose_label_was_least_probable(labelled):
@@ -48,10 +57,10 @@ def test_the_worst_is_the_one_whose_label_was_least_probable(labelled):
     [
         "",
         "a,b\n1,2\n",
-        "place,row,label,prediction,confidence,label_probability,unsure\n",
-        "place,row,label,prediction,confidence,label_probability,unsure\n1,1,cow,cat,0.9,0.1,no\n",
-        "place,row,label,prediction,confidence,label_probability,unsure\n1,1,cat,cat,high,0.1,no\n",
-        "place,row,label,prediction,confidence,label_probability,unsure\n1,1,cat\n",
+        "place,row,label,prediction,confidence,label_probability,unsure,why\n",
+        "place,row,label,prediction,confidence,label_probability,unsure,why\n1,1,cow,cat,0.9,0.1,no,\n",
+        "place,row,label,prediction,confidence,label_probability,unsure,why\n1,1,cat,cat,high,0.1,no,\n",
+        "place,row,label,prediction,confidence,label_probability,unsure,why\n1,1,cat\n",
     ],
 )
 def test_other_files_are_refused(tmp_path, content):
@@ -65,12 +74,13 @@ def test_other_files_are_refused(tmp_path, content):
     [
         ("", "its columns"),
         ("{}\n1,2", "fewer cells"),
-        ("{}\n1,1,cat,cat,inf,0.5,no", "outside 0 to 1"),
+        ("{}\n1,1,cat,cat,inf,0.5,no,", "outside 0 to 1"),
         ("{}", "empty"),
+        ("{}\n1,1,cat,cat,0.5,0.5,yes,rainy", "cause"),
     ],
 )
 def test_a_mangled_file_is_refused_with_its_fault(changed, cause, tmp_path):
-    header = "place,row,label,prediction,confidence,label_probability,unsure"
+    header = "place,row,label,prediction,confidence,label_probability,unsure,why"
     (tmp_path / "validation.csv").write_text(changed.format(header))
     with pytest.raises(DataError, match=cause):
         read_labelled_predictions(tmp_path / "validation.csv", ("cat", "dog"))
@@ -149,7 +159,9 @@ def test_the_best_of_several_epochs_has_a_wider_interval():
 
 def test_scores_are_scikit_learns(predictions):
     probabilities, labels = predictions
-    result = score(probabilities, labels, ("a", "b", "c", "d"), probabilities.max(1) < 0.5)
+    result = score(
+        probabilities, labels, ("a", "b", "c", "d"), np.where(probabilities.max(1) < 0.5, "low confidence", "")
+    )
     predicted = probabilities.argmax(1)
     assert result.images == 500
     assert result.accuracy == sklearn.metrics.accuracy_score(labels, predicted)
@@ -168,20 +180,20 @@ def test_scores_are_scikit_learns(predictions):
 
 
 def test_a_class_without_images_does_not_count_in_the_mean():
-    result = score(np.eye(3, dtype=np.float32)[:2], np.array([0, 1]), ("a", "b", "c"), np.array([False, False]))
+    result = score(np.eye(3, dtype=np.float32)[:2], np.array([0, 1]), ("a", "b", "c"), np.array(["", ""]))
     assert result.macro == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
 
 
 def test_no_accuracy_when_sure_if_all_are_unsure():
-    result = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([True, True]))
-    assert result.unsure == {"share": 1.0, "accuracy_when_sure": None}
+    result = score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array(["strange", "low confidence"]))
+    assert result.unsure == {"share": 1.0, "accuracy_when_sure": None, "strange": 0.5, "low_confidence": 0.5}
 
 
 def test_many_classes_have_a_top_5_score():
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet(np.ones(12), size=200).astype(np.float32)
     labels = generator.integers(12, size=200)
-    result = score(probabilities, labels, tuple("abcdefghijkl"), np.zeros(200, bool))
+    result = score(probabilities, labels, tuple("abcdefghijkl"), np.full(200, ""))
     assert result.top_5 == sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=5)
 
 

@@ -24,7 +24,24 @@ def test_a_saved_model_predicts_the_same(model, model_file, digits):
     assert np.array_equal(loaded.predict_proba(digits), model.predict_proba(digits))
     assert (loaded.class_names, loaded.spec, loaded.recipe) == (model.class_names, model.spec, model.recipe)
     assert (loaded.unsure_above, loaded.score["accuracy"]) == (model.unsure_above, model.score["accuracy"])
+    assert loaded.score["trust"] == model.score["trust"]
     assert np.array_equal(loaded.predict(digits).uncertainty, model.predict(digits).uncertainty)
+
+
+def test_the_limit_of_confidence_is_saved(model, digits, tmp_path):
+    replace(model, unsure_below=0.97).save(tmp_path / "m.safetensors")
+    loaded = Classifier.load(tmp_path / "m.safetensors")
+    assert loaded.unsure_below == 0.97
+    assert (loaded.predict(digits).why == "low confidence").sum() > 5
+
+
+def test_a_file_of_before_there_was_one_is_read(model, digits, tmp_path, monkeypatch):
+    facts = {key: value for key, value in model.facts().items() if key != "unsure_below"}
+    monkeypatch.setattr("imprint.models.model_file.FORMAT", 4)
+    monkeypatch.setattr(Classifier, "facts", lambda self: facts)
+    model.save(tmp_path / "m.safetensors")
+    monkeypatch.undo()
+    assert Classifier.load(tmp_path / "m.safetensors").unsure_below == 0
 
 
 def test_a_run_folder_stands_for_its_model(model_file):
@@ -35,11 +52,17 @@ def test_everything_but_the_weights_is_json_in_the_header(model_file):
     with safe_open(model_file, framework="np") as file:
         assert list(file.metadata()) == ["imprint"]
         facts = json.loads(file.metadata()["imprint"])
-    assert facts["format"] == 4
+    assert facts["format"] == 5
     assert facts["class_names"] == list("0123456789")
     glyph = facts["input_spec"].pop("glyph")
     sizes = {"channels": 1, "image_size": [8, 8], "input_size": [28, 28]}
-    assert facts["input_spec"] == sizes | {"mean": [0.0], "std": [1.0], "version": 1}
+    assert facts["input_spec"] == sizes | {
+        "mean": [0.0],
+        "std": [1.0],
+        "version": 2,
+        "pixel_range": None,
+        "background": None,
+    }
     assert (glyph["ground"], glyph["box"], glyph["centring"]) == (0, 8.0, "box")
     assert facts["recipe"]["name"] == "quick"
 
@@ -88,9 +111,11 @@ DAMAGES = {
     "another program's": lambda path, content: save_file({"w": torch.ones(2)}, path),
     "our key, no JSON": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "{"}),
     "our key, a list": lambda path, content: save_file({"w": torch.ones(2)}, path, metadata={"imprint": "[]"}),
-    "another version": with_bytes(lambda content: content.replace(b'format\\": 4', b'format\\": 5', 1)),
+    "another version": with_bytes(lambda content: content.replace(b'format\\": 5', b'format\\": 6', 1)),
     "an older version": lambda path, content: save_file({"w": torch.ones(2)}, path, {"imprint": '{"format": 1}'}),
-    "another input contract": with_facts(lambda facts: facts["input_spec"].update(version=2)),
+    "no limit of confidence": with_facts(lambda facts: facts.pop("unsure_below")),
+    "a limit of confidence in words": with_facts(lambda facts: facts.update(unsure_below="low")),
+    "another input contract": with_facts(lambda facts: facts["input_spec"].update(version=3)),
     "an input contract without a version": with_facts(lambda facts: facts["input_spec"].pop("version")),
     "a standard deviation of 0": with_facts(lambda facts: facts["input_spec"].update(std=[0.0])),
     "a mean of two channels": with_facts(lambda facts: facts["input_spec"].update(mean=[0.5, 0.5])),

@@ -124,6 +124,8 @@ def test_the_card_says_how_good_the_model_is_and_what_it_expects(run, tmp_path):
     assert result.metric_value == pytest.approx(run.validation.accuracy, abs=1e-6)
     low, high = run.validation.interval
     assert f"| {run.validation.accuracy:.4f} | {low:.4f} to {high:.4f} | {run.validation.baseline:.4f} | 144 |" in text
+    assert "it was unsure of 0.0 %: strange 0.0 %, low confidence 0.0 %" in text
+    assert f"  {run.limit}." in text
     for words in ("10 classes of images", "85,322 parameters", "8×8 grey", "scaled to 28×28", "It learnt glyphs"):
         assert words in text
     assert "{" not in text.replace("[imprint", "")

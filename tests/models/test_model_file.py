@@ -233,8 +233,11 @@ def test_an_exported_model_is_distinguished_from_a_broken_one(tmp_path):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ("3", "an older Imprint wrote it: its format is 3, and this one reads 4. Train again with imprint train."),
-        ("5", "a newer Imprint wrote it: its format is 5, and this one reads 4. Update Imprint."),
+        (
+            "3",
+            "an older Imprint wrote it: its format is 3, and this one reads 4 and 5. Train again with imprint train.",
+        ),
+        ("6", "a newer Imprint wrote it: its format is 6, and this one reads 4 and 5. Update Imprint."),
         ('"4"', "it is not one of Imprint's"),
         ("true", "it is not one of Imprint's"),
     ],

@@ -19,7 +19,7 @@ from imprint.cli.app import app
 def predictions(sources, names=("cat", "dog, big")):
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], dtype=np.float32)
     uncertainty = np.array([4.7, 6.2, 5.1], dtype=np.float32)
-    return Predictions(probabilities, names, np.array(sources), uncertainty, unsure_above=6.0)
+    return Predictions(probabilities, names, np.array(sources), uncertainty, unsure_above=6.0, unsure_below=0.85)
 
 
 def test_kaggles_format_counts_from_one_in_order(tmp_path):
@@ -31,8 +31,24 @@ def test_kaggles_format_counts_from_one_in_order(tmp_path):
 def test_other_data_get_all_facts():
     text = predictions(["a.png", "b\n.png", "c.png"]).to_csv()
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert rows[1] == {"source": "b\n.png", "label": "dog, big", "confidence": "0.6000", "unsure": "yes"}
-    assert [row["unsure"] for row in rows] == ["no", "yes", "no"]
+    assert rows[1] == {
+        "source": "b\n.png",
+        "label": "dog, big",
+        "confidence": "0.6000",
+        "unsure": "yes",
+        "why": "strange",
+    }
+    assert [row["unsure"] for row in rows] == ["no", "yes", "yes"]
+    assert [row["why"] for row in rows] == ["", "strange", "low confidence"]
+
+
+def test_an_answer_is_unsure_of_a_strange_image_or_for_its_confidence():
+    said = predictions(["a.png", "b.png", "c.png"])
+    assert said.why.tolist() == ["", "strange", "low confidence"]
+    assert said.unsure.tolist() == [False, True, True]
+    assert [one["why"] for one in said.to_dicts()] == said.why.tolist()
+    none_low = replace(said, unsure_below=0.0)
+    assert none_low.why.tolist() == ["", "strange", ""]
 
 
 def test_a_failed_write_leaves_the_former_result(tmp_path, monkeypatch):

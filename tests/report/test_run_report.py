@@ -44,6 +44,8 @@ def test_a_whole_report(run_folder, run, tmp_path):
         f"It erred on {count - right} of {count} images",
         f"{percent(run.validation.interval[0])} to {percent(run.validation.interval[1])}",
         "torch 2.",
+        "(strange 0.0 %, low confidence 0.0 %); of the others",
+        "Unsure (low confidence): none is flagged for it; of its 144 sure answers",
     ):
         assert words in page
     assert 'class="note"' not in page

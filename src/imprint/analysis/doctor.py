@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
 from imprint.analysis.label_errors import find_label_errors
+from imprint.analysis.label_noise import MIN_WRONG
 from imprint.core.errors import UsageError
 from imprint.core.files import written_whole
 from imprint.core.progress import say, shown
@@ -20,7 +21,7 @@ from imprint.data.images import LabelledImages, expect_images
 from imprint.data.quality import KINDS, Finding, Findings, find_faults
 from imprint.recipes import Recipe
 
-REMOVED = ("leak", "label", "constant", "polarity")  # kinds of finding whose images are all left out of a cleaned list
+REMOVED = ("leak", "constant")  # kinds of finding whose images are all left out of a cleaned list
 
 
 def check(
@@ -45,12 +46,14 @@ def check(
     against : LabelledImages or sequence of LabelledImages, default=()
         Other data, such as validation and test images, that must share no image with `images`.
     labels : bool, default=True
-        Whether to look for wrong labels too, which trains three networks and needs cleanlab.
+        Whether to look for wrong labels too. They are judged by linear heads on the features of the pretrained
+        network, small grey images by three networks trained for it.
     recipe : str, Recipe or None, default=None
-        How to train those networks. None takes the default recipe for such images, on larger ones with at most 8 epochs
-        and 48 pixels, and in it no image more often than others.
+        How to train three networks that judge. None takes the heads or, for small grey images and where the pretrained
+        weights are missing, the default recipe for such images, on larger ones with at most 8 epochs and 48 pixels,
+        and in it no image more often than others.
     seed : int, default=7
-        Of those networks, from 0 to 4294967295.
+        Of those heads or networks, from 0 to 4294967295.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to compute.
     verbose : bool, default=True
@@ -59,7 +62,8 @@ def check(
     Returns
     -------
     Findings
-        Most serious kinds first, and within a kind the worst. Its `notes` say what could not be looked for, and why.
+        Most serious kinds first, and within a kind the worst. Its `notes` say how far the list of wrong labels can be
+        trusted, and what could not be looked for, and why.
 
     Raises
     ------
@@ -161,43 +165,48 @@ def _leak(
     return Finding("leak", tuple(where), message, score, tuple(copies.tolist()))
 
 
-def keep_mask(images: LabelledImages, findings: Findings) -> Bool[ndarray, " n"]:
-    """Mark the images to keep in a cleaned list.
+def reasons_to_drop(images: LabelledImages, findings: Findings, labels: bool = False) -> Shaped[ndarray, " n"]:
+    """Name for each image the kind of finding for which a cleaned list leaves it out; "" where it is kept.
 
-    Left out are those that leak, have one colour, are inverted or probably mislabelled; all but the first of copies,
-    all of copies with different labels; and classes that a program made, such as .ipynb_checkpoints.
+    Left out are images that leak or have one colour; all but the first of copies, all of copies with different labels;
+    classes that a program made, such as .ipynb_checkpoints; and, with `labels`, those whose own label is more
+    probably wrong than right.
     """
-    keep = np.ones(len(images), dtype=bool)
+    reasons = np.full(len(images), "", dtype=f"<U{max(map(len, KINDS))}")
     for finding in findings.findings:
-        own = [position for position in finding.images if position < len(images)]
+        own = np.array([position for position in finding.images if position < len(images)], dtype=np.int64)
         if finding.kind == "duplicate":
-            keep[own if _is_contradiction(images, finding) else own[1:]] = False
-        elif finding.kind in REMOVED:
-            keep[own] = False
+            own = own if _is_contradiction(images, finding) else own[1:]
         elif finding.kind == "name" and not finding.suggested:
-            keep[np.isin(np.array(images.class_names)[images.labels], finding.where)] = False
-    return keep
+            own = np.flatnonzero(np.isin(np.array(images.class_names)[images.labels], finding.where))
+        elif finding.kind == "label":
+            own = own if labels and finding.score > MIN_WRONG else own[:0]
+        elif finding.kind not in REMOVED:
+            continue
+        reasons[own[reasons[own] == ""]] = finding.kind
+    return reasons
 
 
-def write_cleaned(images: LabelledImages, findings: Findings, path: Path) -> int:
-    """Write the images to keep as a CSV that `load` reads, and give their number.
+def write_cleaned(images: LabelledImages, findings: Findings, path: Path, labels: bool = False) -> dict[str, int]:
+    """Write the images to keep as a CSV that `load` reads; gives how many are kept ("") and left out, by kind.
 
     Of path and label where every image is a file, with paths relative to the CSV's folder, else of pixels. Several
-    spellings of one class become the commonest one.
+    spellings of one class become the commonest one. With `labels`, those probably mislabelled are left out too.
     """
     # Raises `UsageError` where nothing would be left, the images fit into neither form, or the file cannot be written.
-    kept = np.flatnonzero(keep_mask(images, findings))
+    reasons = reasons_to_drop(images, findings, labels)
+    kept = np.flatnonzero(reasons == "")
     if not len(kept):
         raise UsageError("cleaned list", str(path), "no image would be left", "Look at the findings first.")
     chosen = images[kept]
     renamed = {name: finding.suggested for finding in findings.of("name") for name in finding.where}
     names = [renamed.get(name) or name for name in images.class_names]
-    labels = None if chosen.labels is None else [names[label] for label in chosen.labels]
+    class_names = None if chosen.labels is None else [names[label] for label in chosen.labels]
     if images.sources.dtype.kind != "i" and (files := _files(chosen)):
-        _write_paths(files, labels, path)
+        _write_paths(files, class_names, path)
     else:
-        _write_pixels(chosen, labels, path)
-    return len(chosen)
+        _write_pixels(chosen, class_names, path)
+    return {kind: int((reasons == kind).sum()) for kind in ("", *KINDS) if kind in reasons}
 
 
 def _files(images: LabelledImages) -> list[Path]:

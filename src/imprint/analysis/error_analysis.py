@@ -239,7 +239,7 @@ def analyse_errors(
     images, training = model.ready(images, part), model.ready(training, None)
     labels, training_labels = (one.labels_among(model.class_names) for one in (images, training))
     said = model.predict(images)
-    labelled = label_predictions(said.probabilities, labels, model.class_names, said.unsure, said.sources)
+    labelled = label_predictions(said.probabilities, labels, model.class_names, said.why, said.sources)
     mistakes = _find_mistakes(model, images, training, training_labels, labelled, said.probabilities)
     return ErrorAnalysis(images, training, labelled, tuple(mistakes))
 

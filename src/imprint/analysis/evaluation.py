@@ -57,7 +57,7 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     ready = model.ready(images, part)
     labels = ready.labels_among(model.class_names)
     predictions = model.predict(ready)
-    result = score(predictions.probabilities, labels, model.class_names, predictions.unsure)
+    result = score(predictions.probabilities, labels, model.class_names, predictions.why)
     better = find_better_orientation(model, ready) if result.accuracy < POOR else None
     return result if better is None else replace(result, notes=(str(better),))
 

@@ -96,7 +96,7 @@ class Explanation:
         Returns
         -------
         dict
-            `source`, `label`, `confidence`, `unsure` as predictions have them, `truth` (None where unknown),
+            `source`, `label`, `confidence`, `unsure`, `why` as predictions have them, `truth` (None where unknown),
             `network`, `compared` (the two classes that have a Grad-CAM map) and `layers` (`name` and `shape` of each).
 
         Examples

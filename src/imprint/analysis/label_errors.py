@@ -1,15 +1,15 @@
-"""Images whose label is probably wrong, by confident learning over cross-validated predictions."""
+"""Images whose label is probably wrong, judged by cross-validated predictions."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 from numpy import ndarray
 
+from imprint.analysis.label_noise import ASSUMED_RATE, LikelyErrors, likely_errors
 from imprint.core.progress import progress_bar, say
 from imprint.data.images import LabelledImages
 from imprint.data.quality import Finding
@@ -18,14 +18,15 @@ from imprint.models.backbones import find_weights
 from imprint.recipes import PROBE, Recipe, default_recipe
 from imprint.runs.training import train
 from imprint.training.plan import make_plan
-from imprint.training.probe import frozen_features, predict_folds, pretrained_network
+from imprint.training.probe import frozen_features, mean_over_deals, pretrained_network
 
 FOLDS = 3  # networks, each judging the third of the images that it was not trained on
 MIN_TRAINING = 4  # images of a class; with fewer a network cannot know the class
-MIN_MARGIN = 0.5  # by which another class's probability exceeds the label's, for a label that cleanlab does not count
+# Heads judge after each of several deals of the images into folds: they cost seconds, and by the mean they find more.
+DEALS, HEAD_FOLDS = 3, 5
+WEAK = 0.1  # of wrong labels; judges that would list fewer are too weak
 NOT_CHECKED = "wrong labels were not looked for"
 TOO_FEW = f"{NOT_CHECKED}: too few images or groups of two classes or more"
-MISSING = f"{NOT_CHECKED}, since cleanlab is missing: pip install cleanlab"
 
 
 def judging_recipe(shape: tuple[int, int, int]) -> Recipe:
@@ -49,39 +50,56 @@ def find_label_errors(
     seed: int = 7,
     device: str = "auto",
 ) -> tuple[list[Finding], list[str]]:
-    """Find images whose label is probably wrong, the worst first; and say why not every label could be judged.
+    """Find images whose label is probably wrong, the worst first; and say how far to trust that, and what was left.
 
-    Each image is judged by a network that was trained on no image of its group: copies, or images of one person.
+    Each image is judged by networks or heads that were fitted to no image of its group: copies, or images of one
+    person.
     """
     if images.labels is None:
         return [], [f"{NOT_CHECKED}: there are no labels"]
-    fold = deal_folds(images.labels, groups, FOLDS, seed)
-    judged = np.flatnonzero(can_be_judged(images.labels, fold))
+    by_features = recipe is None and _has_pretrained(images)
+    number, folds = (DEALS, HEAD_FOLDS) if by_features else (1, FOLDS)
+    deals = [deal_folds(images.labels, groups, folds, (seed + i) % 2**32) for i in range(number)]
+    judged = np.flatnonzero(np.logical_and.reduce([can_be_judged(images.labels, fold) for fold in deals]))
     known = np.unique(images.labels[judged])
     if len(known) < 2:
         return [], [TOO_FEW]
-    if find_spec("cleanlab") is None:
-        return [], [MISSING]
-    if recipe is None and _has_pretrained(images):
-        everything = _probabilities_by_features(images, fold, seed, device)
+    if by_features:
+        everything = _probabilities_by_features(images, deals, seed, device)
     else:
-        everything = cross_validated_probabilities(images, fold, recipe or judging_recipe(images.shape), seed, device)
+        everything = cross_validated_probabilities(
+            images, deals[0], recipe or judging_recipe(images.shape), seed, device
+        )
     probabilities = everything[np.ix_(judged, known)]
     given = np.searchsorted(known, images.labels[judged])
     names = [images.class_names[label] for label in known]
-    found = []
-    for i in likely_errors(given, probabilities):
+    errors, found = likely_errors(given, probabilities), []
+    for i, score in zip(errors.positions, errors.scores, strict=True):
         likely, image = int(probabilities[i].argmax()), int(judged[i])
         message = f"labelled {names[given[i]]}, looks like {names[likely]} ({probabilities[i, likely]:.0%})"
-        score = 1 - float(probabilities[i, given[i]])
-        found.append(Finding("label", (images.sources[image].item(),), message, score, (image,), names[likely]))
-    left = len(images) - len(judged)
-    return found, [f"{left:,} labels were not judged: too few images or groups of their classes"] if left else []
+        found.append(Finding("label", (images.sources[image].item(),), message, float(score), (image,), names[likely]))
+    notes = [_trust(errors, float((probabilities.argmax(axis=1) == given).mean()))]
+    if left := len(images) - len(judged):
+        notes.append(f"{left:,} labels were not judged: too few images or groups of their classes")
+    return found, notes
+
+
+def _trust(errors: LikelyErrors, agreement: float) -> str:
+    """Say how far the judges can be trusted."""
+    found = f"{errors.recall:.0%} of labels that are wrong by chance"
+    if errors.recall_alike < errors.recall - 0.1:
+        found += f", {errors.recall_alike:.0%} where the two classes look alike"
+    if len(errors.positions):
+        return f"about {errors.precision:.0%} of the labels listed as wrong are; the list holds about {found}"
+    judges = f"no label is listed as wrong; the judges agree with {agreement:.0%} of the labels"
+    if errors.recall < WEAK:
+        return f"{judges}, too few to find wrong ones"
+    return f"{judges}, and would list {found}, if {ASSUMED_RATE:.0%} were"
 
 
 def can_be_judged(labels: Int64[ndarray, " n"], fold: Int64[ndarray, " n"]) -> Bool[ndarray, " n"]:
     """Mark images whose label can be judged: the other folds hold enough of its class, and a second class."""
-    counts = np.zeros((FOLDS, int(labels.max()) + 1), dtype=np.int64)
+    counts = np.zeros((int(fold.max()) + 1, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (fold, labels), 1)
     in_training = counts.sum(axis=0) - counts
     several = (in_training > 0).sum(axis=1) > 1
@@ -113,28 +131,11 @@ def _has_pretrained(images: LabelledImages) -> bool:
 
 
 def _probabilities_by_features(
-    images: LabelledImages, fold: Int64[ndarray, " n"], seed: int, device: str
+    images: LabelledImages, deals: Sequence[Int64[ndarray, " n"]], seed: int, device: str
 ) -> Float32[ndarray, "n classes"]:
-    """Predict each fold by a linear head on frozen features that was fitted to the others."""
+    """Predict each fold by a linear head on frozen features that was fitted to the others; the mean over deals."""
     say(f"looking for wrong labels by the features of {len(images):,} images")
     plan = make_plan(images, PROBE, device=device, seed=seed)
-    network = pretrained_network(plan)
-    features = frozen_features(network, images, plan.spec)
+    features = frozen_features(pretrained_network(plan), images, plan.spec)
     labels = images.labels_among(images.class_names)
-    return predict_folds(features, labels, fold, len(images.class_names), "regression").probabilities
-
-
-def likely_errors(given: Int64[ndarray, " n"], probabilities: Float32[ndarray, "n classes"]) -> Int64[ndarray, " m"]:
-    """List the positions of labels that are probably wrong, the worst first; every class must occur in `given`."""
-    # Those are as many as confident learning counts from one class to another (arXiv:1911.00068), and all that fall
-    # behind another class by `MIN_MARGIN`: cleanlab's count alone missed up to 9 of 100 changed labels, since a network
-    # trained on smoothed labels is less sure than its classes' averages demand (docs/log/doctor.md, "The data doctor").
-    with warnings.catch_warnings():  # cleanlab warns of classes with one image, and on import adds filters
-        warnings.simplefilter("ignore")
-        from cleanlab.filter import find_label_issues
-
-        counted = find_label_issues(given, probabilities, n_jobs=1)
-    label_probability = probabilities[np.arange(len(given)), given]
-    clear = probabilities.max(axis=1) - label_probability > MIN_MARGIN
-    found = np.flatnonzero(counted | clear)
-    return np.asarray(found[np.argsort(label_probability[found], kind="stable")])
+    return mean_over_deals(features, labels, deals, len(images.class_names))

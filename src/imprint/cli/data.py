@@ -23,7 +23,8 @@ from imprint.core.errors import UsageError
 from imprint.core.progress import say
 
 if TYPE_CHECKING:
-    from imprint.data.quality import Finding
+    from imprint.data.images import LabelledImages
+    from imprint.data.quality import Finding, Findings
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -109,10 +110,17 @@ def check(
     ] = None,
     fix: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.csv", callback=writable, help="Write the data without what was found, for train."),
+        typer.Option(
+            metavar="OUT.csv",
+            callback=writable,
+            help="Write the data for train, without copies, leaks and blank images.",
+        ),
     ] = None,
-    labels: Annotated[bool, typer.Option(help="Look for wrong labels, which trains three networks.")] = True,
-    seed: Annotated[int, typer.Option(help="Of those networks.")] = 7,
+    fix_labels: Annotated[
+        bool, typer.Option("--fix-labels", help="With --fix: leave out images that are probably mislabelled too.")
+    ] = False,
+    labels: Annotated[bool, typer.Option(help="Look for wrong labels.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the networks that judge labels.")] = 7,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     label: Label = None,
     group: Group = None,
@@ -131,6 +139,9 @@ def check(
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
 
+    if fix_labels and (fix is None or not labels):
+        cause = "it leaves wrongly labelled images out of the list that --fix writes, and needs them found"
+        raise UsageError("--fix-labels", "check", cause, "Give --fix OUT.csv, and not --no-labels.")
     chosen = class_list(classes)
     images = load(data, label=label, group=group, allow_bad=1.0, classes=chosen)
     form = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
@@ -152,9 +163,7 @@ def check(
         write_page(findings, [images, *others], save)
         say(f"wrote {save}")
     if fix is not None:
-        from imprint.analysis.doctor import write_cleaned
-
-        say(f"wrote {write_cleaned(images, findings, fix):,} of {len(images):,} images to {fix}")
+        _write_fixed(images, findings, fix, fix_labels)
     if strict and findings.findings:
         raise typer.Exit(1)
 
@@ -168,6 +177,22 @@ def _orientation(data: str, path: Path) -> Finding | None:
     images = model.ready(data)
     better = find_better_orientation(model, images)
     return None if better is None else Finding("orientation", (images.name,), str(better), better.accuracy)
+
+
+def _write_fixed(images: LabelledImages, findings: Findings, path: Path, labels: bool) -> None:
+    """Write the cleaned list, and say what it leaves out and why."""
+    from imprint.analysis.doctor import write_cleaned
+    from imprint.data.quality import KINDS
+
+    counts = write_cleaned(images, findings, path, labels)
+    say(f"wrote {counts.pop(''):,} of {len(images):,} images to {path}")
+    unreadable = len(findings.of("unreadable"))
+    left_out = ({"unreadable": unreadable} if unreadable else {}) | counts
+    if left_out:
+        say("left out: " + ", ".join(f"{count:,} {KINDS[kind]}" for kind, count in left_out.items()))
+    if kept := len(findings.of("label")) - counts.get("label", 0):
+        hint = "too uncertain to leave out unseen" if labels else "look at them, or leave them out with --fix-labels"
+        say(f"kept: {kept:,} {KINDS['label']}; {hint}")
 
 
 def cache(

@@ -77,7 +77,7 @@ def evaluate(
         from imprint.report.score_plots import save_score_plots
 
         said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
-        labelled = label_predictions(said.probabilities, labels, said.class_names, said.unsure, said.sources)
+        labelled = label_predictions(said.probabilities, labels, said.class_names, said.why, said.sources)
         for path in save_score_plots(labelled, images, pictures):
             say(f"wrote {path}")
     if as_json:
@@ -98,11 +98,13 @@ def predict(
     ids: Ids = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure."""
+    """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure, why."""
     classifier = read_model(model, data[0])
     chosen = one_or_files(data)
     part = part_to_predict(chosen) if isinstance(chosen, str) else None
     predictions = classifier.predict(classifier.ready(chosen, part, ids=ids))
+    if classifier.unsure_below > 1:
+        say("every answer is unsure: not even the surest were right often enough on the images that settled it")
     if output is not None:
         predictions.write_csv(output)
         say(f"wrote {len(predictions):,} predictions to {output}")
@@ -136,7 +138,7 @@ def explain(
         print_json(explanation.facts() | {"files": [str(output)]})
     else:
         fact = explanation.prediction.to_dicts()[0]
-        unsure = ", unsure" if fact["unsure"] else ""
+        unsure = f", unsure: {fact['why']}" if fact["unsure"] else ""
         print(f"{explanation.where}: {fact['label']} (confidence {fact['confidence']:.4f}{unsure})")
         print(output)
 

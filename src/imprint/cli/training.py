@@ -56,6 +56,12 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="The run folder, {date} for today's. Left out, runs/0001-….")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
+    trust: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Share of the sure answers that must be right, 0.95 if left out; 0 for any."
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
     ] = 1,
@@ -80,7 +86,7 @@ def train(
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
 
-    own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "trust": trust}
     fields = joined_fields(parse_settings(settings or []), own)
     options: dict[str, Any] = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
     options |= {"device": device, "resume": resume, "test": test, "classes": class_list(classes)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -26,7 +27,8 @@ from imprint.core.metrics import (
 )
 
 FEWEST_TO_TELL = 20  # images, for an accuracy to be claimed
-COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure")  # of validation.csv, after where
+COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure", "why")  # of validation.csv, after where
+SURE, STRANGE, LOW_CONFIDENCE = "", "strange", "low confidence"  # why a prediction is unsure, or is not
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Score:
     classes : tuple of str
         Names of the rows and columns of `confusion`.
     unsure : dict
-        ``share`` of images flagged unsure and ``accuracy_when_sure`` on the rest (None if none is left).
+        ``share`` of images flagged unsure and ``accuracy_when_sure`` on the rest (None if none is left); of the share
+        ``strange`` and ``low_confidence``, which add up to it.
     balanced_accuracy : float
         Unweighted mean of the classes' recall.
     method : {"held-out", "leave-one-out", "cross-validated"}, default="held-out"
@@ -74,7 +77,7 @@ class Score:
     Examples
     --------
     >>> from imprint.core.scores import score
-    >>> print(score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array([False, False])))
+    >>> print(score(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"), np.array(["", ""])))
     too few to tell: 0.3424 to 1.0000 (95 % interval; 2 of 2 images right; always the commonest class: 0.5000)
     """
 
@@ -138,7 +141,7 @@ class Score:
         Examples
         --------
         >>> from imprint.core.scores import score
-        >>> sure = np.array([False])
+        >>> sure = np.array([""])
         >>> score(np.ones((1, 1), dtype=np.float32), np.array([0]), ("a",), sure).facts()["images"]
         1
         """
@@ -150,17 +153,16 @@ def score(
     probabilities: Float32[ndarray, "n classes"],
     labels: Int64[ndarray, " n"],
     classes: tuple[str, ...],
-    unsure: ndarray,
+    why: Shaped[ndarray, " n"],
     method: str = "held-out",
     folds: int = 0,
 ) -> Score:
-    """Score probabilities, whose columns are `classes`, against labels; `unsure` marks the flagged predictions.
+    """Score probabilities, whose columns are `classes`, against labels; `why` each is unsure, or "".
 
     With `folds` of cross-validation an image counts for less than one in the interval.
     """
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     correct = predicted == labels
-    sure = ~unsure
     independent = cross_validated_number(float(len(labels)), folds) if folds else len(labels)
     confused = confusion(labels, predicted, len(classes))
     by_class = class_scores(confused)
@@ -178,13 +180,27 @@ def score(
         top_5=top_k_score(probabilities, labels, 5) if len(classes) > 10 else None,
         confusion=confused.tolist(),
         classes=classes,
-        unsure={
-            "share": float(unsure.mean()),
-            "accuracy_when_sure": float(correct[sure].mean()) if sure.any() else None,
-        },
+        unsure=unsure_facts(why, correct),
         balanced_accuracy=float(np.mean([one["recall"] for one in shown])),
         method=method,
     )
+
+
+def unsure_facts(why: Shaped[ndarray, " n"], correct: Bool[ndarray, " n"]) -> dict[str, float | None]:
+    """Give the shares of predictions that are unsure, in all and for each cause, and the accuracy of the others."""
+    sure = why == SURE
+    return {
+        "share": float((~sure).mean()),
+        "accuracy_when_sure": float(correct[sure].mean()) if sure.any() else None,
+        "strange": float((why == STRANGE).mean()),
+        "low_confidence": float((why == LOW_CONFIDENCE).mean()),
+    }
+
+
+def causes_text(unsure: Mapping[str, float | None]) -> str:
+    """Put into words which share of predictions is unsure for which cause, from `unsure_facts`."""
+    strange, low = (f"{100 * (unsure[key] or 0):.1f} %" for key in ("strange", "low_confidence"))
+    return f"strange {strange}, low confidence {low}"
 
 
 def cross_validated_number(images: float, folds: int) -> float:
@@ -302,7 +318,8 @@ class LabelledPredictions:
     """A model's predictions for labelled images, with one entry an image in every array.
 
     `places` are the images' positions in their data, from 0; `sources` where they came from, as in `LabelledImages`;
-    `confidence` the probability of the predicted class, `label_probability` that of the true one.
+    `confidence` the probability of the predicted class, `label_probability` that of the true one; `why` each is unsure:
+    "strange", "low confidence" or "".
     """
 
     places: Int64[ndarray, " n"]
@@ -311,11 +328,21 @@ class LabelledPredictions:
     predicted: Int64[ndarray, " n"]
     confidence: Float32[ndarray, " n"]
     label_probability: Float32[ndarray, " n"]
-    unsure: Bool[ndarray, " n"]
+    why: Shaped[ndarray, " n"]
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def unsure(self) -> Bool[ndarray, " n"]:
+        """Whether each prediction is flagged."""
+        return np.asarray(self.why != SURE)
+
+    @property
+    def causes(self) -> str:
+        """Which shares of the images are unsure for which cause, in words."""
+        return causes_text(unsure_facts(self.why, self.correct))
 
     @property
     def correct(self) -> Bool[ndarray, " n"]:
@@ -343,6 +370,7 @@ class LabelledPredictions:
             [f"{probability:.6g}" for probability in self.confidence],
             [f"{probability:.6g}" for probability in self.label_probability],
             ["yes" if unsure else "no" for unsure in self.unsure],
+            self.why.tolist(),
             strict=True,
         )
         with (
@@ -356,7 +384,7 @@ def label_predictions(
     probabilities: Float32[ndarray, "n classes"],
     labels: Int64[ndarray, " n"],
     classes: tuple[str, ...],
-    unsure: ndarray,
+    why: Shaped[ndarray, " n"],
     sources: Shaped[ndarray, " n"] | None = None,
     places: Int64[ndarray, " n"] | None = None,
 ) -> LabelledPredictions:
@@ -372,7 +400,7 @@ def label_predictions(
         np.asarray(probabilities.argmax(axis=1)),
         np.asarray(probabilities.max(axis=1)),
         probabilities[np.arange(count), labels],
-        unsure,
+        why,
         classes,
     )
 
@@ -392,11 +420,15 @@ def read_labelled_predictions(path: Path, class_names: tuple[str, ...]) -> Label
 
 
 def _parse_predictions(header: list[str], rows: list[list[str]], class_names: tuple[str, ...]) -> LabelledPredictions:
+    if {len(row) for row in rows} - {len(header)}:
+        raise ValueError("a row has more or fewer cells than the header")
+    if header[:1] + header[2:] == ["place", *COLUMNS[:-1]]:  # before there were two causes
+        header, rows = [*header, COLUMNS[-1]], [[*row, STRANGE if row[-1] == "yes" else SURE] for row in rows]
     if header[:1] + header[2:] != ["place", *COLUMNS] or not rows:
         raise ValueError("its columns are others, or it is empty")
-    if {len(row) for row in rows} != {len(header)}:
-        raise ValueError("a row has more or fewer cells than the header")
-    places, sources, labels, predicted, confidence, probability, unsure = zip(*rows, strict=True)
+    places, sources, labels, predicted, confidence, probability, _, why = zip(*rows, strict=True)
+    if set(why) - {SURE, STRANGE, LOW_CONFIDENCE}:
+        raise ValueError("a cause is none of Imprint's")
     probabilities = np.array([confidence, probability], dtype=np.float32)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("a probability lies outside 0 to 1")
@@ -408,6 +440,6 @@ def _parse_predictions(header: list[str], rows: list[list[str]], class_names: tu
         np.array([position[name] for name in predicted], dtype=np.int64),
         probabilities[0],
         probabilities[1],
-        np.array(unsure) == "yes",
+        np.array(why),
         class_names,
     )

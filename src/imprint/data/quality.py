@@ -103,7 +103,7 @@ class Findings:
     findings : tuple of Finding
         Sorted by kind, the most serious first; the worst of each kind first.
     notes : tuple of str, default=()
-        Checks that could not be made, and why.
+        How far the list of wrong labels can be trusted; checks that could not be made, and why.
 
     Examples
     --------

@@ -64,8 +64,8 @@ class Classifier(Predictor):
     ood_score : MahalanobisScore
         Measures how far an image's embedding lies from those of the training images of its class.
     unsure_above : float
-        Predictions with more uncertainty than this are flagged unsure. Training sets it so that at most 1 % of new
-        images like the validation images are.
+        Predictions with more uncertainty than this are flagged unsure, since their images are strange. Training sets it
+        so that at most 1 % of new images like the validation images are.
     tta_below : float
         Images that the network is less confident of than this get test-time augmentation, as the recipe's `tta` says.
         Training sets it so that 5 % of the validation images do.
@@ -77,6 +77,9 @@ class Classifier(Predictor):
         What a program that uses the model wants to keep with it, as plain JSON values.
     label_header : str, default="label"
         What the table that it was trained on calls its column of labels.
+    unsure_below : float, default=0
+        Predictions with less confidence than this are flagged unsure too. Training sets it so that of those which are
+        not flagged the share of the recipe's `trust` is right.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class Classifier(Predictor):
     score: dict[str, Any] | None = None
     notes: dict[str, Any] | None = None
     label_header: str = "label"
+    unsure_below: float = 0.0
 
     def __post_init__(self) -> None:
         self.network.eval()  # here and not when asked, since two threads may ask at once
@@ -183,6 +187,7 @@ class Classifier(Predictor):
             "recipe": self.recipe.to_dict(),
             "temperature": self.temperature,
             "unsure_above": self.unsure_above,
+            "unsure_below": self.unsure_below,
             "tta_below": self.tta_below,
             "score": self.score,
             "notes": self.notes,
@@ -394,7 +399,7 @@ def _parts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError("tta")
     if min(spec.input_size) < smallest_side(recipe.all_networks):
         raise ValueError("images too small")
-    limits = {key: float(facts[key]) for key in ("temperature", "unsure_above", "tta_below")}
+    limits = {key: float(facts[key]) for key in ("temperature", "unsure_above", "unsure_below", "tta_below")}
     if not all(map(math.isfinite, limits.values())) or limits["temperature"] <= 0:
         raise ValueError("temperature or limits")
     header = str(facts.get("label_header", "label"))[:MAX_HEADER_LENGTH]

@@ -23,8 +23,8 @@ def write_card(
 ) -> None:
     """Write a model card, ``README.md``, with the Hub's metadata at its head, into an existing folder.
 
-    `facts` are those of a model file, of which class_names, recipe and score are shown; the card says to load the model
-    from `source`. Raises `UsageError` where the file cannot be written.
+    `facts` are those of a model file, of which class_names, recipe, score and unsure_below are shown; the card says to
+    load the model from `source`. Raises `UsageError` where the file cannot be written.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -44,6 +44,7 @@ def write_card(
         parameters=parameters,
         recipe=facts["recipe"],
         score=facts["score"],
+        unsure_below=facts["unsure_below"],
         pretrained=[source for name in facts["recipe"]["networks"] if (source := weights_source(name))],
         form=describe((spec.channels, *spec.image_size)),
         scaled=None if spec.input_size == spec.image_size else f"{width}×{height}",

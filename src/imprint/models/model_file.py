@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 # Within a run folder.
 MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME = "model.safetensors", "checkpoint.safetensors", "origin.json"
 METADATA, KEY = "__metadata__", "imprint"  # safetensors' entry for texts, and our one text there: JSON
-FORMAT = 4  # 1 had no OOD score, 2 no digest, 3 older names of recipe fields and tensors
+# 1 had no OOD score, 2 no digest, 3 older names of recipe fields and tensors, 4 no limit of confidence.
+FORMAT, OLDEST = 5, 4
 NAME_A_MODEL = "Name a model.safetensors or run folder that imprint train wrote."
 UNSIGNED = "0" * 64  # where the digest will stand
 # What a file may claim before its digest has been checked: 100,000 classes need 2 MB of header, eight networks for
@@ -86,6 +87,8 @@ def check_model_file(path: str | Path) -> tuple[dict[str, Any], bytes]:
         start, header = _read_header(Path(path))
         facts = _parse(header[METADATA][KEY]) if KEY in header.get(METADATA, ()) else {}
         _check_format(path, facts)
+        if facts["format"] < FORMAT:
+            facts["unsure_below"] = 0.0  # as it was then: no prediction was unsure for its confidence
         content = _read_content(Path(path), start, header)
         _check_digest(path, content, len(start), str(facts["sha256"]))
         return facts, content
@@ -121,11 +124,11 @@ def _check_format(path: str | Path, facts: Mapping[str, Any]) -> None:
     version = facts.get("format")
     if type(version) is not int:
         raise broken(path, "it is not one of Imprint's")
-    if version < FORMAT:
-        cause = f"an older Imprint wrote it: its format is {version}, and this one reads {FORMAT}"
+    if version < OLDEST:
+        cause = f"an older Imprint wrote it: its format is {version}, and this one reads {OLDEST} and {FORMAT}"
         raise broken(path, cause, "Train again with imprint train.")
     if version > FORMAT:
-        cause = f"a newer Imprint wrote it: its format is {version}, and this one reads {FORMAT}"
+        cause = f"a newer Imprint wrote it: its format is {version}, and this one reads {OLDEST} and {FORMAT}"
         raise broken(path, cause, "Update Imprint.")
 
 

@@ -14,9 +14,12 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 from numpy import ndarray
 
 from imprint.core.files import written_whole
+from imprint.core.scores import LOW_CONFIDENCE, STRANGE, SURE
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
 from imprint.preprocessing.input_spec import InputSpec
+
+COLUMNS = ("source", "label", "confidence", "unsure", "why")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,9 @@ class Predictions:
         The higher, the less the class is to be trusted: from confidence and the OOD score; compare it only within a
         model.
     unsure_above : float
-        Predictions with more uncertainty than this are flagged unsure.
+        Predictions with more uncertainty than this are flagged unsure, since their images are strange.
+    unsure_below : float, default=0
+        Predictions with less confidence than this are flagged unsure too.
     ids : ndarray of str, shape (n,), or None, default=None
         What a table calls the images, as in `LabelledImages`.
     headers : tuple of str, default=("", "label")
@@ -51,6 +56,9 @@ class Predictions:
         The likeliest class's probability.
     unsure : ndarray of bool, shape (n,)
         Whether each prediction is flagged.
+    why : ndarray of str, shape (n,)
+        Why it is: ``"strange"``, where its image is unlike those trained on, else ``"low confidence"``, where answers
+        of its confidence are too often wrong; empty where it is not.
 
     Examples
     --------
@@ -65,6 +73,7 @@ class Predictions:
     sources: Shaped[ndarray, " n"]
     uncertainty: Float32[ndarray, " n"]
     unsure_above: float
+    unsure_below: float = 0.0
     ids: Shaped[ndarray, " n"] | None = None
     headers: tuple[str, str] = ("", "label")
 
@@ -88,8 +97,14 @@ class Predictions:
 
     @property
     def unsure(self) -> ndarray:
-        """Whether each prediction is more uncertain than all but 1 % of those for genuine images."""
-        return np.asarray(self.uncertainty > self.unsure_above)
+        """Whether each image is more uncertain than all but 1 % of genuine ones, or confidence is too low."""
+        return np.asarray(self.why != SURE)
+
+    @property
+    def why(self) -> Shaped[ndarray, " n"]:
+        """Why each prediction is unsure; empty where it is not."""
+        low = np.where(self.confidence < self.unsure_below, LOW_CONFIDENCE, SURE)
+        return np.where(self.uncertainty > self.unsure_above, STRANGE, low)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Convert each prediction to plain JSON values.
@@ -97,21 +112,21 @@ class Predictions:
         Returns
         -------
         list of dict
-            With `source`, which is the id where there is one, `label`, `confidence` and `unsure`.
+            With `source`, which is the id where there is one, `label`, `confidence`, `unsure` and `why`.
 
         Examples
         --------
         >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
         >>> Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5).to_dicts()
-        [{'source': 'a.png', 'label': 'cat', 'confidence': 1.0, 'unsure': False}]
+        [{'source': 'a.png', 'label': 'cat', 'confidence': 1.0, 'unsure': False, 'why': ''}]
         """
         sources = self.sources if self.ids is None else self.ids
-        facts = zip(sources.tolist(), self.names, self.confidence.tolist(), self.unsure.tolist(), strict=True)
-        keys = ("source", "label", "confidence", "unsure")
-        return [dict(zip(keys, values, strict=True)) for values in facts]
+        arrays = (array.tolist() for array in (self.confidence, self.unsure, self.why))
+        facts = zip(sources.tolist(), self.names, *arrays, strict=True)
+        return [dict(zip(COLUMNS, values, strict=True)) for values in facts]
 
     def to_csv(self) -> str:
-        """Format as CSV: ids under their own header, `ImageId,Label` for CSVs of pixels without, else all four facts.
+        """Format as CSV: ids under their own header, `ImageId,Label` for CSVs of pixels without, else all five facts.
 
         Returns
         -------
@@ -126,8 +141,8 @@ class Predictions:
         ImageId,Label
         1,cat
         >>> print(Predictions(one, ("cat", "dog"), np.array(["a.png"]), uncertainty, 0.5).to_csv())
-        source,label,confidence,unsure
-        a.png,cat,1.0000,no
+        source,label,confidence,unsure,why
+        a.png,cat,1.0000,no,
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -139,10 +154,10 @@ class Predictions:
             writer.writerow(["ImageId", "Label"])
             writer.writerows(enumerate(self.names, start=1))
             return text.getvalue()
-        writer.writerow(["source", "label", "confidence", "unsure"])
+        writer.writerow(COLUMNS)
         for fact in self.to_dicts():
             confidence, unsure = f"{fact['confidence']:.4f}", "yes" if fact["unsure"] else "no"
-            writer.writerow([fact["source"], fact["label"], confidence, unsure])
+            writer.writerow([fact["source"], fact["label"], confidence, unsure, fact["why"]])
         return text.getvalue()
 
     def write_csv(self, path: str | Path) -> None:
@@ -182,6 +197,8 @@ class Predictor(ABC):
         What it expects of an image.
     unsure_above : float
         Uncertainty above which a prediction is unsure.
+    unsure_below : float
+        Confidence below which it is unsure as well.
     label_header : str
         What the table that it was trained on calls its column of labels, else ``"label"``.
 
@@ -195,6 +212,7 @@ class Predictor(ABC):
     class_names: tuple[str, ...]
     spec: InputSpec
     unsure_above: float
+    unsure_below: float
     label_header: str
 
     @abstractmethod
@@ -264,8 +282,10 @@ class Predictor(ABC):
         ready = self.ready(images)
         probabilities, uncertainty = self._compute(ready.pixels)
         headers = ready.headers[0], self.label_header
-        names, limit = self.class_names, self.unsure_above
-        return Predictions(probabilities, names, ready.sources, uncertainty, limit, ready.ids, headers)
+        limits = self.unsure_above, self.unsure_below
+        return Predictions(
+            probabilities, self.class_names, ready.sources, uncertainty, *limits, ids=ready.ids, headers=headers
+        )
 
     def ready(
         self,

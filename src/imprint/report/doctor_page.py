@@ -20,7 +20,7 @@ REMEDIES = {
     "unreadable": "Training leaves them out. Replace or delete them.",
     "leak": "A model trained on these images scores too well on them. Keep each image on one side.",
     "duplicate": "Training keeps exact copies on one side of its split. Where labels differ, one of them is wrong.",
-    "label": "Each was judged by a network that was not trained on it. Look, then correct the label or leave it out.",
+    "label": "Each was judged without its own image. Not all are wrong: look, then correct the label or leave it out.",
     "constant": "There is nothing to learn from them. Leave them out.",
     "polarity": "Ink and paper are swapped. Invert these images, or leave them out.",
     "size": "They are scaled like all others. Check that they belong here.",

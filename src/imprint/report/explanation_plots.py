@@ -65,7 +65,7 @@ def _title(figure: Figure, top: float, title: str, note: str) -> None:
 def _draw_prediction(figure: Figure, explanation: Explanation, top: float) -> None:
     """Draw the image, Grad-CAM for two classes, integrated gradients, and the probabilities."""
     prediction = explanation.prediction
-    predicted, unsure = prediction.names[0], ", but is unsure" if prediction.unsure[0] else ""
+    predicted, unsure = prediction.names[0], f", but is unsure ({prediction.why[0]})" if prediction.unsure[0] else ""
     label = "" if explanation.truth in (None, predicted) else f"; it is {shorten(str(explanation.truth), 20)}"
     where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
     title = f"{where}: the model says {shorten(predicted, 20)}{unsure}{label}"

@@ -82,7 +82,7 @@ def _page(
     score = _score(record, labelled)
     sections: dict[str, Any] = {
         "data": data_section(provenance.training, training, record.model) if provenance else None,
-        "score": score_section(labelled, record.cross_validated) if labelled else None,
+        "score": score_section(labelled, record.cross_validated, _limit_text(record)) if labelled else None,
         "error_analysis": error_analysis_section(analysis, root) if analysis else None,
         "mistakes": mistake_rows(labelled, root) if labelled else [],
         "curves": curves_section(record.history, seconds) if record.history else None,
@@ -155,6 +155,17 @@ def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalys
     return text
 
 
+def _limit_text(record: RunRecord) -> str:
+    """Tell what the limit of confidence rests on, as training said."""
+    trust = record.metrics.get("trust")
+    return f"{trust['says'][:1].upper()}{trust['says'][1:]}." if trust else ""
+
+
+def _unsure_about(labelled: LabelledPredictions) -> str:
+    share = percent(float(labelled.unsure.mean()), len(labelled))
+    return f"unsure of {share}: {labelled.causes}"
+
+
 def _tiles(
     record: RunRecord, score: dict[str, Any] | None, labelled: LabelledPredictions | None
 ) -> list[dict[str, str]]:
@@ -172,7 +183,7 @@ def _tiles(
         when_sure = percent(float(labelled.correct[sure].mean()), len(labelled)) if sure.any() else "–"
         error = calibration_error(labelled.confidence, labelled.correct)
         tiles += [
-            ("accuracy when sure", when_sure, f"unsure of {percent(float(labelled.unsure.mean()), len(labelled))}"),
+            ("accuracy when sure", when_sure, _unsure_about(labelled)),
             ("calibration error", f"{error:.4f}", "0 is perfect"),
         ]
     if seconds := record.metrics.get("seconds"):

@@ -103,7 +103,7 @@ def _augmentation_text(recipe: Recipe) -> str:
     return ", ".join(change for change in changes if change) + "." if any(changes) else ""
 
 
-def score_section(labelled: LabelledPredictions, cross_validated: bool = False) -> dict[str, Any]:
+def score_section(labelled: LabelledPredictions, cross_validated: bool = False, limit: str = "") -> dict[str, Any]:
     """Tell how good the model is on its validation images, class by class, and how far to trust its confidence."""
     count, correct = len(labelled), int(labelled.correct.sum())
     error, rows = calibration_error(labelled.confidence, labelled.correct), _class_rows(labelled)
@@ -115,7 +115,8 @@ def score_section(labelled: LabelledPredictions, cross_validated: bool = False) 
     confidence = (
         f"On average its confidence is off by {error * 100:.1f} percentage points (calibration error {error:.4f}; "
         f"log loss {loss:.4f}). {_unsure_text(labelled)} "
-        "Confidence was calibrated on these same images, so expect it to be slightly less exact on others."
+        "Confidence was calibrated, and what is unsure was settled, on these same images, so expect both to be "
+        f"slightly less exact on others. {limit}"
     )
     return {
         "about": about,
@@ -132,9 +133,10 @@ def score_section(labelled: LabelledPredictions, cross_validated: bool = False) 
 def _unsure_text(labelled: LabelledPredictions) -> str:
     sure = ~labelled.unsure
     if not sure.any():
-        return "It was unsure of every image."
+        return f"It was unsure of every image ({labelled.causes})."
     share, accuracy = (percent(float(part.mean()), len(labelled)) for part in (labelled.unsure, labelled.correct[sure]))
-    return f"It was unsure of {share} of the images; of the others it classified {accuracy} correctly."
+    of_others = f"of the others it classified {accuracy} correctly"
+    return f"It was unsure of {share} of the images ({labelled.causes}); {of_others}."
 
 
 def _commonest_mistake(labelled: LabelledPredictions) -> str:

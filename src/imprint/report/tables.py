@@ -13,7 +13,7 @@ import numpy as np
 from imprint.analysis.evaluation import Comparison
 from imprint.core.errors import spelled
 from imprint.core.plot_style import shorten
-from imprint.core.scores import FEWEST_TO_TELL, Score
+from imprint.core.scores import FEWEST_TO_TELL, Score, causes_text
 from imprint.data.cache import Entry
 from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Findings
@@ -107,13 +107,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def score_table(result: Score) -> str:
     """Describe a score: accuracy, the other figures, classes, and the confusion matrix of up to 30 classes."""
-    sure = result.unsure["accuracy_when_sure"]
+    unsure, sure = result.unsure, result.unsure["accuracy_when_sure"]
     lines = [
         _score_line("accuracy", result),
         f"log loss {result.log_loss:.4f}, Brier score {result.brier:.4f}, "
         f"calibration error {result.calibration_error:.4f}",
         *(() if result.top_5 is None else (f"true class among the five likeliest: {result.top_5:.4f}",)),
-        f"unsure of {result.unsure['share']:.1%}" + ("" if sure is None else f", accuracy on the rest {sure:.4f}"),
+        f"unsure of {unsure['share']:.1%} ({causes_text(unsure)}), "
+        + ("which leaves none" if sure is None else f"accuracy on the rest {sure:.4f}"),
     ]
     if not result.better_than_guessing and result.images >= FEWEST_TO_TELL:
         lines.append("no better than guessing: always naming the commonest class scores as well, but for chance")

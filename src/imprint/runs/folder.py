@@ -228,7 +228,7 @@ def _write_validation(run: Run, plan: Plan, path: Path) -> None:
         predictions.probabilities[order],
         labels[order],
         predictions.class_names,
-        predictions.unsure[order],
+        predictions.why[order],
         predictions.sources[order],
         places[order],
     ).write_csv(path)

@@ -144,6 +144,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     if (score := metrics.get("validation")) is not None:
         score |= {"accuracy": float(score["accuracy"]), "baseline": float(score["baseline"])}
         score |= {"images": int(score["images"])}
+    if metrics.get("trust") is not None and not isinstance(metrics["trust"]["says"], str):
+        raise ValueError("trust")
     if metrics.get("seconds") is not None:
         metrics["seconds"] = float(metrics["seconds"])
     return metrics

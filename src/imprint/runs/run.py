@@ -13,7 +13,7 @@ from imprint.models.classifier import Classifier
 from imprint.models.model_file import MODEL_NAME
 from imprint.models.predictor import Predictions
 from imprint.recipes import Recipe
-from imprint.training.calibration import coverage_statement
+from imprint.training.calibration import ConfidenceLimit, coverage_statement
 
 RESULT_NAME = "result.csv"
 UNEVEN = 0.8  # share of the commonest class from which accuracy tells little
@@ -51,6 +51,8 @@ class Run:
         The run folder, where one was written.
     no_score_because : str, default=""
         Why there is no score, where photos are too few for one.
+    limit : ConfidenceLimit or None, default=None
+        Below which confidence the model is unsure, and what that rests on.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class Run:
     result: Predictions | None = None
     folder: Path | None = None
     no_score_because: str = ""
+    limit: ConfidenceLimit | None = None
 
     @property
     def expectation(self) -> str:
@@ -80,7 +83,8 @@ class Run:
         split_off = not self.no_score_because and (self.expected is None or self.expected.method == "held-out")
         coverage = coverage_statement(images, split_off)
         no_score = f"no score: {self.no_score_because}" if self.no_score_because else NOTHING_HELD_OUT
-        return f"{failure}{self.expected or no_score}\n{coverage}"
+        low = "" if self.limit is None else f"\n{self.limit}"
+        return f"{failure}{self.expected or no_score}\n{coverage}{low}"
 
     @property
     def failure(self) -> str:
@@ -122,8 +126,9 @@ class Run:
         -------
         dict
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
-            `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing), and
-            `result` with test images.
+            `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing),
+            `unsure` (shares of the validation images), `trust` (the limit of confidence), and `result` with test
+            images.
 
         Examples
         --------
@@ -138,9 +143,11 @@ class Run:
             "seconds": round(self.seconds, 3),
             "epochs": len(self.history["loss"]),
             "interrupted": self.interrupted,
-            "validation": self.model.score,
+            "validation": None if self.validation is None else self.validation.facts(),
             "expected": None if self.expected is None else self.expected.facts(),
             "failure": self.failure,
+            "unsure": None if self.validation is None else self.validation.unsure,
+            "trust": None if self.limit is None else self.limit.facts(),
         }
         if self.folder is not None and self.result is not None:
             facts["result"] = str(self.folder / RESULT_NAME)

@@ -27,7 +27,7 @@ from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
 from imprint.runs.folder import end_session, merge_options, new_run_folder, run_session, write_result, write_run
 from imprint.runs.run import Run
-from imprint.training.calibration import calibrate, calibrate_probe
+from imprint.training.calibration import calibrate, calibrate_probe, confidence_limit, unknown_limit
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
@@ -335,13 +335,19 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
         model = calibrate(network, None if detector is None else detector.network, plan, recipe)
     model = replace(model, label_header=plan.images.headers[1] or model.label_header)
     if judged is None or plan.no_score_because:
-        return Run(model, recipe, state.history, seconds, interrupted, no_score_because=plan.no_score_because)
+        limit = unknown_limit(recipe.trust, 0 if judged is None else len(judged), method)
+        model, because = replace(model, unsure_below=limit.below), plan.no_score_because
+        return Run(model, recipe, state.history, seconds, interrupted, limit=limit, no_score_because=because)
     labels = judged.labels_among(model.class_names)
     predictions = model.predict(judged) if predictions is None else predictions
-    validation = score(predictions.probabilities, labels, model.class_names, predictions.unsure, method, folds)
     # Temperature and limits were settled on these images, but neither changes an answer. After Ctrl-C the best
     # epoch was chosen by them, though; the estimate corrects for that selection.
     tries = len(state.epochs) if interrupted and not state.finished else 1
     expected = estimate_accuracy(predictions.labels == labels, judged.groups, tries, method, folds)
-    model = replace(model, score=validation.facts())
-    return Run(model, recipe, state.history, seconds, interrupted, validation, predictions, expected)
+    weight, correct = expected.effective / expected.images, predictions.labels == labels
+    limit = confidence_limit(predictions, correct, recipe.trust, weight, tries, method)
+    predictions = replace(predictions, unsure_below=limit.below)
+    validation = score(predictions.probabilities, labels, model.class_names, predictions.why, method, folds)
+    facts = validation.facts() | {"unsure": validation.unsure, "trust": limit.facts()}
+    model = replace(model, unsure_below=limit.below, score=facts)
+    return Run(model, recipe, state.history, seconds, interrupted, validation, predictions, expected, limit=limit)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 from numpy import ndarray
 from torch import nn
 
 from imprint.core.memmap import in_chunks
 from imprint.core.metrics import fit_temperature, tempered
+from imprint.core.scores import STRANGE
 from imprint.models.backbones import EfficientNetLite
 from imprint.models.classifier import Classifier
 from imprint.models.inference import (
@@ -38,6 +40,10 @@ CALIBRATION_IMAGES = 2000  # training images that stand for validation images wh
 ROUNDING_MARGIN = 1e-3
 MIN_HELD_OUT = 2  # a standard deviation needs so many
 AUGMENTED_IMAGES = 128  # images; of photos more take much memory
+DELTA = 0.05  # chance that the limit of confidence is certified and too low
+LIMITS = np.r_[0.9999, 0.9995, 0.999, 0.995, np.arange(99, 0, -1) / 100, 0.0]  # of confidence, the strictest first
+EVER_UNSURE = 2.0  # more confidence than there is
+LIKELIER_WRONG = 0.5  # confidence below which another answer may be as good
 
 
 def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, recipe: Recipe) -> Classifier:
@@ -134,20 +140,138 @@ def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     return float(uncertainty.mean()) + float(stdtrit(count - 1, 1 - share)) * spread
 
 
+@dataclass(frozen=True)
+class ConfidenceLimit:
+    """The confidence below which predictions are unsure, so that of the others a share of `trust` is right.
+
+    `basis` tells what it rests on: "certified" with 95 % certainty; "estimated" from images that are too few for that;
+    "unreached" where not even the surest predictions are right so often, and all are unsure; "unknown" where too few
+    images were judged to tell; "off". Of `images` predictions judged, `answered` stay sure, and `right` of these are.
+    """
+
+    below: float
+    trust: float
+    basis: str
+    images: int = 0
+    answered: int = 0
+    right: int = 0
+    method: str = "held-out"
+
+    def facts(self) -> dict[str, Any]:
+        """Give it as plain JSON values, as metrics.json and model files hold it; `says` is it in words."""
+        return asdict(self) | {"says": str(self)}
+
+    def __str__(self) -> str:
+        return f"unsure (low confidence): {self._words()}"
+
+    def _words(self) -> str:
+        judged = f"the {self.images:,} images {'held out' if self.method == 'held-out' else self.method}"
+        wanted = _percent(self.trust)
+        if self.basis == "off":
+            return "none is flagged for it, since trust is 0"
+        if self.basis == "unknown":
+            few = f"{judged} are too few" if self.images else "no images were held out"
+            return f"below {self.below:g} is flagged, where an answer is likelier wrong than right; {few} to tell more"
+        if self.basis == "unreached":
+            return (
+                f"every answer is flagged: of {judged} not even the surest were right in {wanted}; --trust takes less"
+            )
+        flagged = f"below {self.below:g} is flagged" if self.below else "none is flagged for it"
+        share = f"of its {self.answered:,} sure answers to {judged} {_percent(self.right / self.answered)} are right"
+        if self.basis == "certified":
+            return f"{flagged}; {share}, of new ones at least {wanted} with 95 % certainty"
+        optimistic = "; they settled it too, so expect slightly less" if self.below else ""
+        return f"{flagged}; {share}, too few to certify {wanted}{optimistic}"
+
+
+def confidence_limit(
+    predictions: Predictions,
+    correct: Bool[ndarray, " n"],
+    trust: float,
+    weight: float = 1.0,
+    tries: int = 1,
+    method: str = "held-out",
+) -> ConfidenceLimit:
+    """Find the least confidence from which predictions that are not strange are right in a share of `trust`.
+
+    An image counts for `weight` independent ones; where they chose the model from `tries`, too, each has its part of
+    the 5 % that a certified limit may be wrong.
+    """
+    if not trust:
+        return ConfidenceLimit(0.0, trust, "off", len(correct), len(correct), int(correct.sum()), method)
+    genuine = predictions.why != STRANGE
+    confidence, correct = predictions.confidence[genuine].astype(np.float64), correct[genuine]
+    fewest = math.ceil(1 / (1 - trust) - 1e-9)  # of fewer answers a single error is too many
+    if len(correct) < fewest:
+        return unknown_limit(trust, len(predictions), method)
+    answered = confidence[:, None] >= LIMITS
+    counts, right = answered.sum(axis=0), (answered & correct[:, None]).sum(axis=0)
+    promised = (answered * confidence[:, None]).sum(axis=0)
+    start = int(_p_values(counts * weight, promised * weight, trust).argmin())
+    certified = _last_certified(_p_values(counts * weight, right * weight, trust) <= DELTA / tries, start)
+    reached = (counts >= fewest) & (right >= trust * counts - 1e-9)
+    if not reached.any():
+        return ConfidenceLimit(EVER_UNSURE, trust, "unreached", len(predictions), method=method)
+    if reached[-1]:  # all answers are right often enough: a strong model needs no limit
+        chosen = len(LIMITS) - 1
+    elif certified is not None:
+        chosen = certified
+    else:  # the lowest, of those that confidence promises too, if any: hits of a few scatter
+        likely = reached & (promised >= trust * counts)
+        chosen = int(np.flatnonzero(likely if likely.any() else reached)[-1])
+    basis = "certified" if chosen == certified else "estimated"
+    found = float(LIMITS[chosen]), trust, basis, len(predictions), int(counts[chosen]), int(right[chosen]), method
+    return ConfidenceLimit(*found)
+
+
+def unknown_limit(trust: float, images: int = 0, method: str = "held-out") -> ConfidenceLimit:
+    """Give the limit where images are too few to tell: below it the model itself holds an answer likelier wrong."""
+    return ConfidenceLimit(min(LIKELIER_WRONG, trust), trust, "unknown" if trust else "off", images, method=method)
+
+
+def _last_certified(passed: Bool[ndarray, " limits"], start: int) -> int | None:
+    """Test limits from `start` downwards, until one fails; gives the last that passed.
+
+    Learn then Test (Angelopoulos et al., arXiv:2110.01052): with a chance of 95 % none that is too low has passed
+    before. Where to start is settled without labels: at the limit that the confidences themselves promise most of.
+    """
+    failed = np.flatnonzero(~passed[start:])
+    end = start + int(failed[0]) if len(failed) else len(passed)
+    return end - 1 if end > start else None
+
+
+def _p_values(
+    counts: Float64[ndarray, " limits"], right: Float64[ndarray, " limits"], trust: float
+) -> Float64[ndarray, " limits"]:
+    """Compute the chance of so many right answers or more if each were right with a chance of `trust`.
+
+    The tail of the binomial (Clopper and Pearson, Biometrika 26, 1934), by the incomplete beta function, which takes
+    numbers that are not whole.
+    """
+    from scipy.special import betainc
+
+    return np.where(right > 0, betainc(np.maximum(right, 1e-9), counts - right + 1, trust), 1.0)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
 def coverage_statement(images: int, split_off: bool = True) -> str:
     """Say which share of in-distribution images will be flagged, by how many set the limit, split off from training."""
     share = f"{MAX_FLAGGED:.0%}".replace("%", " %")
     enough = images >= 1 / MAX_FLAGGED - 1
     if not split_off:
         promised = "cross-validation cannot promise it" if enough else "there are too few to promise it"
-        return f"unsure: about {share} of new images like these should be flagged; {promised}"
+        return f"unsure (strange): about {share} of new images like these should be flagged; {promised}"
     if enough:
         return (
-            f"unsure: at most {share} of new images like the {images:,} held out will be flagged, "
+            f"unsure (strange): at most {share} of new images like the {images:,} held out will be flagged, "
             "on average over which were held out"
         )
     few = f"the {images:,} held out are too few" if images else "none were held out"
-    return f"unsure: about {share} of new images like these should be flagged; {few} to promise it, 99 would do"
+    flagged = f"unsure (strange): about {share} of new images like these should be flagged"
+    return f"{flagged}; {few} to promise it, 99 would do"
 
 
 def _augmented(pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, recipe: Recipe) -> UInt8[ndarray, "n c H W"]:

@@ -33,6 +33,18 @@ def test_the_command_prints_how_the_file_compares(model_file, tmp_path, capsys):
     model_file.with_suffix(".onnx").unlink()
 
 
+def test_the_file_is_unsure_where_the_model_is_and_says_why(model, digits, tmp_path):
+    model = replace(model, unsure_below=0.97)
+    inverted = replace(digits[:100], pixels=255 - digits.pixels[:100])
+    assert export(model, tmp_path / "d.onnx", digits[:300]).flags == 1
+    loaded = OnnxClassifier.load(tmp_path / "d.onnx")
+    assert loaded.unsure_below == 0.97
+    for images in (digits, inverted):
+        expected = model.predict(images)
+        assert np.array_equal(loaded.predict(images).why, expected.why)
+        assert set(expected.why) >= {"low confidence" if images is digits else "strange"}
+
+
 def test_a_name_without_the_suffix_is_refused(model, tmp_path):
     with pytest.raises(UsageError, match=r"Let the name end in \.onnx"):
         export(model, tmp_path / "model.txt")

@@ -56,7 +56,7 @@ DAMAGES = {
         onnx.helper.make_graph([], "g", [], [])
     ).SerializeToString(),
     "a seal alone": lambda content: content[-SEAL_LENGTH:],
-    "another version": tampered(lambda model, facts: facts.update(format=3)),
+    "another version": tampered(lambda model, facts: facts.update(format=4)),
     "no facts": lambda content: serialise(onnx.ModelProto(), {}),
     "no classes": tampered(lambda model, facts: facts.update(class_names=[])),
     "fewer classes": tampered(lambda model, facts: facts.update(class_names=["a"])),
@@ -64,6 +64,7 @@ DAMAGES = {
     "an enormous size": tampered(lambda model, facts: facts["input_spec"].update(image_size=[10**9, 10**9])),
     "another size": tampered(lambda model, facts: facts["input_spec"].update(image_size=[9, 9])),
     "no threshold": tampered(lambda model, facts: facts.update(unsure_above="nan")),
+    "no limit of confidence": tampered(lambda model, facts: facts.pop("unsure_below")),
     "weights in another file": tampered(lambda model, facts: move_out(model.graph.initializer[0])),
     "weights at an absolute path": tampered(lambda model, facts: move_out(model.graph.initializer[0], "/etc/passwd")),
     "a constant in another file": tampered(attribute(**constant("t"))),
@@ -101,9 +102,16 @@ def test_every_flipped_bit_is_noticed(onnx_file):
 
 def test_a_file_of_the_first_format_is_named(onnx_file):
     older = tampered(lambda model, facts: facts.update(format=1))(onnx_file.read_bytes())
-    with pytest.raises(ModelFileError, match=r"its format is 1, and this Imprint reads 2\. .* export it again"):
+    with pytest.raises(ModelFileError, match=r"its format is 1, and this Imprint reads 2 and 3\. .* export it again"):
         parse_facts(older, "older.onnx")
     assert older[-SEAL_LENGTH:] == seal(older[:-SEAL_LENGTH])
+
+
+def test_a_file_of_before_there_was_a_limit_of_confidence_is_read(onnx_file, tmp_path):
+    before = tampered(lambda model, facts: (facts.update(format=2), facts.pop("unsure_below")))
+    (tmp_path / "older.onnx").write_bytes(before(onnx_file.read_bytes()))
+    older, now = OnnxClassifier.load(tmp_path / "older.onnx"), OnnxClassifier.load(onnx_file)
+    assert (older.unsure_below, older.unsure_above) == (0, now.unsure_above)
 
 
 def test_a_huge_file_is_refused_unread(onnx_file, tmp_path):
@@ -133,6 +141,6 @@ def test_the_file_stands_alone_and_others_can_read_its_facts(onnx_file, model):
     facts = parse_facts(onnx_file.read_bytes(), onnx_file)
     assert facts["class_names"] == list(model.class_names)
     assert facts["input_spec"]["glyph"]["ink"] == 255
-    assert (facts["format"], facts["recipe"], facts["precision"]) == (2, "quick", "float32")
+    assert (facts["format"], facts["recipe"], facts["precision"]) == (3, "quick", "float32")
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", facts["imprint"])
     assert {node.op_type for node in whole.graph.node} <= OPERATORS

@@ -37,6 +37,8 @@ class OnnxClassifier(Predictor):
         The name of the recipe that trained it.
     label_header : str, default="label"
         What the table that it was trained on calls its column of labels.
+    unsure_below : float, default=0
+        Predictions whose confidence is below this are flagged unsure too.
 
     Examples
     --------
@@ -55,6 +57,7 @@ class OnnxClassifier(Predictor):
     unsure_above: float
     recipe: str
     label_header: str = "label"
+    unsure_below: float = 0.0
 
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]
@@ -104,8 +107,8 @@ class OnnxClassifier(Predictor):
         try:
             spec = InputSpec.from_dict(facts["input_spec"])
             names = tuple(str(name) for name in facts["class_names"])
-            unsure_above, recipe = float(facts["unsure_above"]), str(facts["recipe"])
-            if not 1 <= len(set(names)) == len(names) or not math.isfinite(unsure_above):
+            limits, recipe = [float(facts[key]) for key in ("unsure_above", "unsure_below")], str(facts["recipe"])
+            if not 1 <= len(set(names)) == len(names) or not all(map(math.isfinite, limits)):
                 raise ValueError("classes or threshold")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"its facts are inconsistent ({error})") from None
@@ -113,7 +116,8 @@ class OnnxClassifier(Predictor):
         shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
         if shapes != {PIXELS: [spec.channels, *spec.image_size], PROBABILITIES: [len(names)], UNCERTAINTY: []}:
             raise broken(path, "its graph does not fit its facts")
-        return cls(session, names, spec, unsure_above, recipe, str(facts.get("label_header", "label")))
+        header = str(facts.get("label_header", "label"))
+        return cls(session, names, spec, limits[0], recipe, header, limits[1])
 
 
 def _start_session(content: bytes, path: str | Path) -> Any:

@@ -204,6 +204,7 @@ def _facts(model: Classifier, int8: bool) -> dict[str, Any]:
         "class_names": list(model.class_names),
         "input_spec": asdict(model.spec),
         "unsure_above": model.unsure_above,
+        "unsure_below": model.unsure_below,
         "recipe": model.recipe.name,
         "label_header": model.label_header,
         "precision": "int8" if int8 else "float32",

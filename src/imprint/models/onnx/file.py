@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PIXELS, PROBABILITIES, UNCERTAINTY = "pixels", "probabilities", "uncertainty"  # the graph's input and outputs
 KEY = "imprint"  # the metadata entry that holds the facts, as JSON
-FORMAT = 2
+FORMAT, OLDEST = 3, 2  # 1 had another name for uncertainty, 2 no limit of confidence
 MAX_BYTES = 512 * 2**20
 DIGEST_LENGTH = 64
 SEAL_LENGTH = 18 + DIGEST_LENGTH  # of what `seal` gives
@@ -95,8 +95,10 @@ def parse_facts(content: bytes, path: str | Path) -> dict[str, Any]:
     except (DecodeError, KeyError, ValueError, RecursionError):
         raise broken(path, "it is an ONNX file, but not one of Imprint's") from None
     version = facts.get("format") if isinstance(facts, dict) else None
-    if version != FORMAT:
-        raise broken(path, f"its format is {version!r}, and this Imprint reads {FORMAT}")
+    if version not in (OLDEST, FORMAT):
+        raise broken(path, f"its format is {version!r}, and this Imprint reads {OLDEST} and {FORMAT}")
+    if version == OLDEST:
+        facts["unsure_below"] = 0.0  # as it was then: no prediction was unsure for its confidence
     for cause in _forbidden(model):
         raise broken(path, cause)
     return dict(facts)
