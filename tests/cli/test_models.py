@@ -29,7 +29,7 @@ def test_predict_json(lesson, digits_csv):
 def test_predict_other_data_gives_all_facts(model_file, tmp_path):
     lines = run_imprint("predict", model_file, "digits", cwd=tmp_path).stdout.splitlines()
     assert lines[0] == "source,label,confidence,unsure,why"
-    assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no)", lines[1])
+    assert re.fullmatch(r"digits#1,\d,[01]\.\d{4},(yes|no),[a-z ]*", lines[1])
     assert len(lines) == 1798
 
 

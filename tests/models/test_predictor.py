@@ -94,7 +94,7 @@ def everywhere(digits, tmp_path_factory):
         "tensor from 0 to 1": torch.tensor(some.pixels, requires_grad=False).bfloat16() / 255,
         "tensor that is trained": (torch.tensor(some.pixels).float() / 255).requires_grad_(),
         "list of tensors": list(torch.tensor(some.pixels[:, 0])),
-        "PIL images": [Image.open(file) for file in files],
+        "PIL images": [Image.open(io.BytesIO(file.read_bytes())) for file in files],
         "PIL images in memory": [Image.fromarray(image) for image in some.pixels[:, 0]],
         "open files": [io.BytesIO(file.read_bytes()) for file in files],
         "a column of paths": pandas.Series(map(str, files)),
@@ -102,7 +102,7 @@ def everywhere(digits, tmp_path_factory):
             *files[:10],
             *(file.read_bytes() for file in files[10:20]),
             *(io.BytesIO(file.read_bytes()) for file in files[20:30]),
-            *(Image.open(file) for file in files[30:35]),
+            *(Image.open(io.BytesIO(file.read_bytes())) for file in files[30:35]),
             *some.pixels[35:, 0],
         ],
     }

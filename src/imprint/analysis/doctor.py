@@ -169,8 +169,7 @@ def reasons_to_drop(images: LabelledImages, findings: Findings, labels: bool = F
     """Name for each image the kind of finding for which a cleaned list leaves it out; "" where it is kept.
 
     Left out are images that leak or have one colour; all but the first of copies, all of copies with different labels;
-    classes that a program made, such as .ipynb_checkpoints; and, with `labels`, those whose own label is more
-    probably wrong than right.
+    classes that a program made; and, with `labels`, those whose own label is more probably wrong than right.
     """
     reasons = np.full(len(images), "", dtype=f"<U{max(map(len, KINDS))}")
     for finding in findings.findings:

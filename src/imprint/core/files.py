@@ -57,7 +57,9 @@ def similar_path(path: str | Path, others: Iterable[str] = ()) -> str:
     """
     path = Path(path)
     with contextlib.suppress(OSError, ValueError):
-        wrong = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
+        wrong = next((part for part in (*reversed(path.parents), path) if not part.exists()), None)
+        if wrong is None:
+            return ""
         beside = [entry.name for entry in islice(wrong.parent.iterdir(), MOST_COMPARED) if entry.name[0] != "."]
         for name in closest(wrong.name, [*sorted(beside), *others]):
             meant = wrong.parent / name / path.relative_to(wrong)
