@@ -119,7 +119,7 @@ def cross_validated_probabilities(
                 continue
             say(f"looking for wrong labels: training network {number + 1} of {FOLDS} on {len(seen):,} images")
             model = train(images[seen], recipe, validation=0.0, seed=seed, device=device, verbose=False).model
-            known = [images.class_names.index(name) for name in model.class_names]  # those with images in these folds
+            known = np.array([images.class_names.index(name) for name in model.class_names])  # those with images here
             probabilities[np.ix_(unseen, known)] = model.predict_proba(images[unseen])
             advance()
     return probabilities
