@@ -3,6 +3,7 @@ import random
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -237,7 +238,7 @@ def test_odd_names(photos, name):
 def test_nothing_in_it(tmp_path):
     with pytest.raises(DataError, match="no images in it"):
         load(tmp_path)
-    for name in ("test.csv", "train.csv"):
+    for name in ("sample_submission.csv", "test.csv", "train.csv"):
         (tmp_path / name).write_text("label,pixel0\n")
     with pytest.raises(DataError, match=r"such as test\.csv"):
         load(tmp_path)
@@ -276,6 +277,16 @@ def test_one_table_alone_is_read(tmp_path):
     (tmp_path / "README").write_text("words")
     (tmp_path / "train.csv").write_text("label,pixel0\ncat,7\n")
     assert load(tmp_path).pixels.tolist() == [[[[7]]]]
+
+
+def test_several_arrays_are_no_images_and_among_images_are_named_rightly(photos, tmp_path, digits):
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, images=digits.pixels[:2])
+    with pytest.raises(DataError, match=r"no images in it\. Name a file in it, such as a\.npz"):
+        load(tmp_path)
+    root = photos("dog/1.png", *(f"cat/{i}.png" for i in range(9)))
+    np.savez(root / "dog/a.npz", images=digits.pixels[:2])
+    assert load(root).unreadable[0][1] == "it is NumPy arrays; name it on its own"
 
 
 def test_only_videos(tmp_path):

@@ -120,8 +120,14 @@ RAW_ENDINGS = (
 def name_format(start: bytes, name: str = "") -> str | None:
     """Name a format that is not read, and after a semicolon the step that helps; None where nothing tells.
 
-    `start` is the file's first `PEEK` bytes.
+    `start` is the file's first `PEEK` bytes. One that has its right name was found among images.
     """
+    known = _name_content(start, name)
+    what, asked, ending = (known or "").partition("; let its name end with ")
+    return f"{what}; name it on its own" if asked and name.lower().endswith(ending) else known
+
+
+def _name_content(start: bytes, name: str) -> str | None:
     if is_heic(start):
         return HEIC_PHOTO
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

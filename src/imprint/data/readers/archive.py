@@ -32,8 +32,8 @@ from imprint.data.readers.columns import Choice
 from imprint.data.readers.folder import find_table, is_system_file, may_be_image, refuse_detection
 from imprint.data.readers.layout import (
     ARCHIVE_ENDINGS,
-    ARRAY_ENDINGS,
     CSV_ENDINGS,
+    DATA_ENDINGS,
     TABLE_ENDINGS,
     TAR_ENDINGS,
     find_parts,
@@ -42,7 +42,6 @@ from imprint.data.readers.layout import (
 )
 from imprint.data.readers.path_table import is_path_table, with_table
 
-DATA_ENDINGS = (*CSV_ENDINGS, *ARRAY_ENDINGS, ".parquet", ".mat")
 CLASS_FILE = ".cls"  # holds the class of an image of the same name, as WebDataset has it
 MAX_CLASS_NAME = 1000  # bytes
 REPACK = "Pack it again from files that you trust."

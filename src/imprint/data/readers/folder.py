@@ -15,8 +15,7 @@ from imprint.data.decoding.image_list import ImageList
 from imprint.data.readers.columns import BY_NAME, ONE_LABEL, Choice, find_column
 from imprint.data.readers.layout import (
     ARCHIVE_ENDINGS,
-    ARRAY_ENDINGS,
-    CSV_ENDINGS,
+    DATA_ENDINGS,
     TABLE_ENDINGS,
     Layout,
     find_parts,
@@ -43,7 +42,7 @@ SYSTEM_FILES = {
 # What people leave beside images. Anything else is tried, and named if it is no image.
 NOT_IMAGES = (
     *(".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".ini", ".bib"),
-    *(".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".db", ".mat"),
+    *(".csv", ".csv.gz", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".db", ".mat"),
     *(".py", ".ipynb", ".m", ".sh"),
     *VIDEO_ENDINGS,  # as phones keep one with each photo
     *(".aae", ".xmp", ".thm", ".lrv", ".pp3", ".dop", ".lnk", ".url"),  # edits of photos, and shortcuts
@@ -57,7 +56,7 @@ def list_folder(root: Path, part: str | None = None, choice: Choice = BY_NAME) -
     ``root/train/…``, ``root/validation/…``, ``root/test/…`` are parts, of which None takes training; see `layout`.
     """
     files, folders, beside, closed = _walk(root)
-    if not files and not closed:
+    if not closed and all(path.lower().endswith((*DATA_ENDINGS, *ARCHIVE_ENDINGS)) for path in files):
         raise _no_images(root)
     name, start = root.resolve().name, str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
     tables = [path for path in beside if path.lower().endswith(TABLE_ENDINGS)]
@@ -250,9 +249,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _no_images(root: Path) -> DataError:
     """Say that a folder holds no images, and what else it holds that could be read."""
-    endings = (*CSV_ENDINGS, *ARRAY_ENDINGS, ".parquet", *ARCHIVE_ENDINGS)
     names = sorted(path.name for path in root.rglob("*"))
-    others = sorted(path.name for path in root.iterdir() if path.name.lower().endswith(endings))
+    endings = (*DATA_ENDINGS, *ARCHIVE_ENDINGS)
+    data = (path.name for path in root.iterdir() if path.name.lower().endswith(endings))
+    others = sorted(data, key=lambda name: ("submission" in name.lower(), name))
     videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in names)
     remedy = "Save frames of the videos as JPEG." if videos else "Name a folder of images."
     remedy = f"Name a file in it, such as {others[0]}." if others else remedy

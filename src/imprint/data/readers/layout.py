@@ -19,6 +19,7 @@ IMAGE_ENDINGS = (
 CSV_ENDINGS = (".csv", ".csv.gz", ".tsv")  # of tables of pixels, or of paths
 TABLE_ENDINGS = (*CSV_ENDINGS, ".jsonl", ".txt", "labels.json")  # of tables of paths
 ARRAY_ENDINGS = (".npz", ".npy")
+DATA_ENDINGS = (*CSV_ENDINGS, *ARRAY_ENDINGS, ".parquet", ".mat")  # of files with many images
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz")
 ARCHIVE_ENDINGS = (".zip", *TAR_ENDINGS)
 FOLDER_PARTS = PARTS | {"pred": "prediction", "predict": "prediction", "prediction": "prediction"}
