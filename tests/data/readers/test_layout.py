@@ -170,3 +170,29 @@ def test_folders_in_classes_are_said(caplog):
 )
 def test_layouts_of_known_sets(everything):
     assert classes(infer_layout(everything)) == ["cat", "dog"]
+
+
+def test_a_copy_of_the_classes_among_them_is_passed_by():
+    """Kaggle's PlantVillage."""
+    everything = two("PlantVillage") + two("PlantVillage/PlantVillage")
+    found = infer_layout(everything)
+    assert (classes(found), len(found.paths)) == (["cat", "dog"], 8)
+    assert found.skipped[0][0] == "PlantVillage/PlantVillage"
+    assert "8 images" in found.skipped[0][1]
+
+
+@pytest.mark.parametrize(
+    "everything",
+    [
+        two("data/train") + two("data/test") + paths("src/*.png"),
+        paths("cat/train/*.jpg", "cat/test/*.jpg", "dog/train/*.jpg", "dog/test/*.jpg"),
+    ],
+)
+def test_parts_inside_what_would_be_classes_are_refused(everything):
+    with pytest.raises(DataError, match=r"would be a class, but holds the parts train and test"):
+        infer_layout(everything)
+
+
+def test_a_part_named_after_the_set_beside_a_plain_one():
+    everything = two("train") + two("validation-horse-or-human") + paths("test-multiple_fruits/*.jpg")
+    assert find_parts(everything, "data")[1] == {"train": "train", "validation": "validation-horse-or-human"}

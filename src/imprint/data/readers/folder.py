@@ -31,6 +31,7 @@ from imprint.data.readers.path_table import (
     with_table,
 )
 
+MOST_TABLES = 30  # beside images, among which the one of their labels is looked for
 TRIED_ROWS = 20  # of a table decide whether it speaks of the images beside it
 BOX = re.compile(rb"\s*\d+(\s+[\d.eE+-]+){4,}\s*$", re.MULTILINE)  # a line of YOLO: class, middle and size
 MAX_DEPTH = 40  # folders; deeper is a mistake, or a loop that the file system does not show
@@ -118,10 +119,11 @@ def find_table(
     resolver = Resolver(found.paths)
     for home in found.homes:
         fitting = []
-        for path in tables:
-            if path.rpartition("/")[0] != home.rstrip("/") or not is_path_table(read(path)[: 2**16], path):
+        here = [path for path in tables if path.rpartition("/")[0] == home.rstrip("/")]
+        for path in here if len(here) <= MOST_TABLES else ():  # more are notes of single images
+            if not is_path_table((content := read(path))[: 2**16], path):
                 continue
-            header, names = read_path_names(read(path), path)
+            header, names = read_path_names(content, path)
             if has_classes and all(find_column(header, name) is None for name in wanted):
                 continue
             names = names[:TRIED_ROWS]

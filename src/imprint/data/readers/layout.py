@@ -84,6 +84,11 @@ def infer_layout(
     below = sorted(folder for folder in folders if folder.startswith(inside))
     if label is not None:
         return _by_pattern(chosen, label, where, tuple(skipped), homes)
+    if copy := _copy_inside(chosen, inside):
+        copies = [path for path in chosen if path.startswith(copy)]
+        skipped.append((copy.rstrip("/"), f"{_images(len(copies))} in it, in the folders that stand beside it too"))
+        chosen = [path for path in chosen if not path.startswith(copy)]
+        below = [folder for folder in below if not f"{folder}/".startswith(copy)]
     _refuse_nested_classes(chosen, inside, where)
     return _by_class(chosen, below, inside, tuple(skipped), homes, _initials(chosen, inside))
 
@@ -118,7 +123,7 @@ def part_folders(paths: Sequence[str], where: str) -> dict[str, str]:
     alike = len({rest for part, rest in found.values() if rest}) == 1
     if plain or not alike or (len(compound) == 1 and not deep & set(compound)):
         _refuse_crossed(compound, where)
-        named = plain
+        named = plain | _likewise_divided(images, plain, compound)
     else:
         named = compound
     others = tops - set(named)
@@ -135,6 +140,20 @@ def part_folders(paths: Sequence[str], where: str) -> dict[str, str]:
             raise DataError("folders", where, cause, "Merge or rename one of the two.")
         by_part[part] = top
     return {part: by_part[part] for part in in_part_order(by_part)}
+
+
+def _likewise_divided(paths: Sequence[str], plain: dict[str, str], compound: dict[str, str]) -> dict[str, str]:
+    """Take validation-horse-or-human beside train for a part where it holds none but classes that train has."""
+    subs: dict[str, set[str]] = {}
+    for path in paths:
+        top, *inner = path.split("/")[:-1] or [""]
+        subs.setdefault(top, set()).update(inner[:1])
+    classes = set().union(*(subs.get(top, set()) for top, part in plain.items() if part == "train"))
+    return {
+        top: part
+        for top, part in compound.items()
+        if part not in plain.values() and subs.get(top) and subs[top] <= classes
+    }
 
 
 def _part_of(name: str) -> tuple[str, tuple[str, ...]] | None:
@@ -208,6 +227,18 @@ def _beside(paths: Sequence[str], outer: str, inside: str) -> Iterable[tuple[str
             yield path, f"it lies beside {inside.rstrip('/')}"
 
 
+def _copy_inside(paths: Sequence[str], inside: str) -> str:
+    """Name the folder, as a prefix, that holds no images itself but folders named as those beside it, once more."""
+    subs: dict[str, set[str]] = {}
+    for path in paths:
+        top, *inner = path[len(inside) :].split("/")[:-1] or [""]
+        subs.setdefault(top, set()).add(inner[0] if inner else "")
+    for top, names in subs.items():
+        if top and len(names) > 1 and names <= set(subs) - {"", top}:
+            return f"{inside}{top}/"
+    return ""
+
+
 def _initials(paths: Sequence[str], inside: str) -> bool:
     """Tell whether the outermost folders are the initials of those in them, as in a/airfield and b/bakery."""
     folders = [path[len(inside) :].split("/")[:-1] for path in paths]
@@ -225,6 +256,7 @@ def _refuse_nested_classes(paths: Sequence[str], inside: str, where: str) -> Non
             continue
         sub = rest.partition("/")[0] if "/" in rest else ""
         within.setdefault(top, Counter())[sub] += 1
+    _refuse_parts_in_classes(paths, inside, where)
     if len(within) < 2 or any("" in subs for subs in within.values()):
         return
     names = [set(subs) for subs in within.values()]
@@ -239,6 +271,21 @@ def _refuse_nested_classes(paths: Sequence[str], inside: str, where: str) -> Non
     inner, outer = r"([^/]+)/[^/]+$", rf"^{inside}([^/]+)/"
     remedy = f"Say which: --label '{outer}' for {tops[0]}, --label '{inner}' for {subs[0]}; or name one of the folders."
     raise DataError("folders", where, cause, remedy)
+
+
+def _refuse_parts_in_classes(paths: Sequence[str], inside: str, where: str) -> None:
+    """Refuse folders that would be classes but hold parts: the data are in one of them, or each class is divided."""
+    within: dict[str, list[str]] = {}
+    for path in paths:
+        top, _, rest = path[len(inside) :].partition("/")
+        if "/" in rest:
+            within.setdefault(top, []).append(rest)
+    for top in sorted(within):
+        divided = part_folders(within[top], where)
+        if len(divided) > 1:
+            cause = f"{top} would be a class, but holds the parts {' and '.join(divided.values())}"
+            remedy = f"Name {top} itself, or make a folder for each part around the classes."
+            raise DataError("folders", where, cause, remedy)
 
 
 def _some(names: Sequence[str]) -> str:
