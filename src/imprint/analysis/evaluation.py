@@ -113,38 +113,6 @@ class Comparison:
             return "no difference beyond noise"
         return "the first is better" if self.difference > 0 else "the second is better"
 
-    @property
-    def second_better(self) -> bool:
-        """Whether the second model is better, by more than noise.
-
-        Returns
-        -------
-        bool
-            True where the p-value is below 0.05 and the second model has the higher accuracy.
-
-        Examples
-        --------
-        >>> Comparison(100, (0.9, 0.9), 0.0, (-0.06, 0.06), 4, 4, 1.0).second_better
-        False
-        """
-        return self.p_value < SIGNIFICANT and self.difference < 0
-
-    @property
-    def second_no_worse(self) -> bool:
-        """Whether the second model is not worse, by more than noise; few images seldom show that one is.
-
-        Returns
-        -------
-        bool
-            False where the p-value is below 0.05 and the first model has the higher accuracy.
-
-        Examples
-        --------
-        >>> Comparison(100, (0.9, 0.9), 0.0, (-0.06, 0.06), 4, 4, 1.0).second_no_worse
-        True
-        """
-        return self.p_value >= SIGNIFICANT or self.difference <= 0
-
 
 def compare(first: Predictor, second: Predictor, images: LabelledImages | Data, part: str | None = None) -> Comparison:
     """Test whether one of two models is really better, on images that neither was trained on.

@@ -169,7 +169,8 @@ def compare(
         print_json(asdict(result) | {"verdict": result.verdict})
     else:
         print(comparison_table(str(first), str(second), result))
-    if strict and not (result.second_no_worse if no_worse else result.second_better):
+    passed = result.verdict != "the first is better" if no_worse else result.verdict == "the second is better"
+    if strict and not passed:
         raise typer.Exit(1)
 
 

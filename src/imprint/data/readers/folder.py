@@ -114,7 +114,7 @@ def find_table(
     """
     has_classes = found.labels is not None and len(set(found.labels)) > 1 and not _numbered(set(found.labels))
     wanted = [name for name in (choice.label, choice.group, choice.ids) if name is not None]
-    if has_classes and not wanted:
+    if not tables or (has_classes and not wanted):
         return None
     resolver = Resolver(found.paths)
     for home in found.homes:

@@ -144,6 +144,8 @@ def part_folders(paths: Sequence[str], where: str) -> dict[str, str]:
 
 def _likewise_divided(paths: Sequence[str], plain: dict[str, str], compound: dict[str, str]) -> dict[str, str]:
     """Take validation-horse-or-human beside train for a part where it holds none but classes that train has."""
+    if not compound or "train" not in plain.values():
+        return {}
     subs: dict[str, set[str]] = {}
     for path in paths:
         top, *inner = path.split("/")[:-1] or [""]
