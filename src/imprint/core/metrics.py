@@ -28,7 +28,7 @@ def wilson_interval(hits: float | int, count: float | int, z: float = Z_95) -> t
 def log_loss(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
     """Mean of -log of the true class's probability, in nats; probabilities are clipped at float32's epsilon."""
     true = np.take_along_axis(probabilities, labels[:, None], axis=1)
-    return float(-np.log(np.maximum(true, np.finfo(np.float32).eps), dtype=np.float64).mean())
+    return float(0.0 - np.log(np.maximum(true, np.finfo(np.float32).eps), dtype=np.float64).mean())  # never -0.0
 
 
 def brier_loss(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> float:
