@@ -336,3 +336,11 @@ def test_other_names_of_columns(pets):
     assert load(write(pets, f"subDirectory_filePath, expression\n{text}")).headers == ("", "expression")
     text = "".join(f"{i},a b/{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
     assert names(load(write(pets, f",filepath,label\n{text}"))) == ["dog", "cat"] * 5
+
+
+def test_a_name_that_several_files_have_is_told(pets):
+    (pets / "b").mkdir()
+    for i in range(10):
+        Image.new("RGB", (4, 4), (i, 1, 2)).save(pets / "b" / f"{i}.png")
+    with pytest.raises(DataError, match=r"image 0\.png at pets\.csv: 2 files have that name, such as "):
+        load(write(pets, "".join(["path,label\n", *(f"{i}.png,cat\n" for i in range(10))])))

@@ -90,7 +90,11 @@ def list_table(path: Path, choice: Choice = BY_NAME) -> ImageList:
     files: list[Path | str] = [_file(path.parent, name) for name in table.paths]
     if not all(Path(file).exists() for file in files[:: 1 + len(files) // 50]):
         below, _, _, _ = _walk(path.parent)
-        named = Resolver(below).find_all(table.paths, prefer=part_word(path.name))
+        resolver = Resolver(below)
+        named = resolver.find_all(table.paths, prefer=part_word(path.name))
+        if not any(named) and len(same := resolver.of_that_name(table.paths[0])) > 1:
+            cause = f"{len(same):,} files have that name, such as {same[0]} and {same[1]}"
+            raise DataError(f"image {table.paths[0]}", path.name, cause, "Write the folder before the name.")
         files = [
             file if found is None or Path(file).exists() else path.parent / found
             for file, found in zip(files, named, strict=True)

@@ -267,6 +267,10 @@ class Resolver:
             for cell, name in zip(cells, bare, strict=True)
         ]
 
+    def of_that_name(self, cell: str) -> list[str]:
+        """List the files with a cell's name, whatever their folders."""
+        return self._by_name.get(_plain_path(cell).lower().rpartition("/")[2], [])
+
     def _find(self, cell: str, home: str, prefer: str) -> str | None:
         """Find one file.
 
