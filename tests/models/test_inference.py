@@ -23,7 +23,7 @@ from imprint.preprocessing.prepare import prepare
 
 SPECS = {
     "digits": (InputSpec(1, (28, 28), (28, 28)), CPU_BATCH),
-    "photos": (InputSpec(3, (128, 170), (96, 128)), 14),
+    "photos": (InputSpec(3, (128, 170), (96, 128)), 28),
     "one photo": (InputSpec(3, (800, 800), (800, 800)), 1),
 }
 

@@ -23,7 +23,7 @@ READ_VERSIONS = (1, 2)  # 1 knew neither pixel_range nor background, which both 
 LOAD_FOR_MODEL = "Load them with spec=model.spec, or give the model their path."
 MAX_SIDE = 4096  # pixels; a file that claims more is not believed
 CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 256, which leaves the cache
-MAX_CPU_NUMBERS = 2**19  # in a batch, so that one of photos has fewer images
+MAX_CPU_NUMBERS = 2**20  # in a batch, so that one of photos has fewer images
 FITTED_AT_ONCE = 1024  # images that are looked at together
 PLAIN_MEAN, PLAIN_STD = (0.0,), (1.0,)  # pixels from 0 to 1 as they are
 

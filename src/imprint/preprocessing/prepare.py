@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from imprint.preprocessing.input_spec import PLAIN_MEAN, PLAIN_STD, InputSpec, scaling_weights
 
 RESIZED_AT_ONCE = 1024  # images, whose copies in float32 are four times as large
+BAND = 32  # rows or columns of a scaled image that one product gives; 16 to 64 are as fast, one for all a third
 
 
 def prepare(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> Float32[Tensor, "n c H W"]:
@@ -23,14 +27,27 @@ def scale(pixels: UInt8[Tensor, "n c h w"], spec: InputSpec) -> UInt8[Tensor, "n
     """
     if tuple(pixels.shape[2:]) == spec.input_size:
         return pixels
-    down, across = (
-        torch.from_numpy(scaling_weights(*sides)).to(pixels.device)
-        for sides in zip(spec.image_size, spec.input_size, strict=True)
-    )
-    parts = [
-        _rounded(down.T @ _rounded(part.float() @ across)).to(torch.uint8) for part in pixels.split(RESIZED_AT_ONCE)
-    ]
-    return torch.cat(parts)
+    (height, width), (scaled_height, scaled_width) = spec.image_size, spec.input_size
+    down, across = _bands(height, scaled_height, pixels.device), _bands(width, scaled_width, pixels.device)
+    scaled = []
+    for part in pixels.split(RESIZED_AT_ONCE):
+        wide = _rounded(torch.cat([part[..., seen].float() @ weights for seen, weights in across], dim=3))
+        high = _rounded(torch.cat([weights.T @ wide[:, :, seen] for seen, weights in down], dim=2))
+        scaled.append(high.to(torch.uint8))
+    return torch.cat(scaled)
+
+
+@lru_cache(maxsize=64)
+def _bands(given: int, wanted: int, device: torch.device) -> list[tuple[slice, Float32[Tensor, "seen band"]]]:
+    """Divide `scaling_weights` into bands of outputs, each with the inputs that it needs, which are few."""
+    whole = scaling_weights(given, wanted)
+    bands = []
+    for first in range(0, wanted, BAND):
+        band = whole[:, first : first + BAND]
+        needed = np.flatnonzero(band.any(axis=1))
+        seen = slice(int(needed[0]), int(needed[-1]) + 1)
+        bands.append((seen, torch.from_numpy(band[seen].copy()).to(device)))
+    return bands
 
 
 def normalise(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
