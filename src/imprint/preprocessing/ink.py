@@ -176,7 +176,7 @@ def resample(
 def _reduced(image: UInt8[ndarray, "h w c"], side: int) -> Float32[ndarray, "H W k"]:
     """Scale an image so that its longer side has about `side` pixels, with one channel if it is grey."""
     some = thinned(image, side)
-    if (some == some[..., :1]).all():
+    if all(np.array_equal(some[..., 0], some[..., channel]) for channel in range(1, some.shape[2])):
         some = some[..., :1]
     return resample(some.astype(np.float32), _scaled_shape(some, side))
 
