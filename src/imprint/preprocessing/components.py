@@ -129,9 +129,8 @@ def _groups(
 def _around(ink: Bool[ndarray, "h w"]) -> tuple[slice, slice]:
     """Find the part of the image that holds all ink and as much around it as the outline is measured on."""
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    return tuple(
-        slice(max(int(one[0]) - OUTLINE_REACH, 0), int(one[-1]) + 1 + OUTLINE_REACH) for one in (rows, columns)
-    )  # type: ignore[return-value]
+    top, left = (max(int(one[0]) - OUTLINE_REACH, 0) for one in (rows, columns))
+    return slice(top, int(rows[-1]) + 1 + OUTLINE_REACH), slice(left, int(columns[-1]) + 1 + OUTLINE_REACH)
 
 
 def _threshold(contrast: Float32[ndarray, "h w"]) -> float:
