@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis, Mistake
+from imprint.core.html import page_image
 from imprint.core.metrics import calibration_error, class_scores, log_loss
 from imprint.core.plot_style import shorten, to_svg
 from imprint.core.scores import LabelledPredictions
-from imprint.data.images import LabelledImages
+from imprint.data.images import LabelledImages, one_of_each
 from imprint.models.classifier import Classifier
 from imprint.preprocessing.input_spec import describe
 from imprint.recipes import RECIPES, Recipe
-from imprint.report.pages import page_image
-from imprint.report.plots import one_of_each, training_versions
+from imprint.report.plots import training_versions
 from imprint.report.score_plots import MOST_NUMBERED, confusion_plot, coverage_plot, reliability_plot
 from imprint.report.tables import field_text
 from imprint.runs.figures import CURVES, curve_plot
