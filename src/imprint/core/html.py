@@ -62,7 +62,7 @@ def _to_pillow(pixels: UInt8[ndarray, "c h w"]) -> Image:
 
 def text(value: object, most: int = MOST_LETTERS) -> str:
     """Escape a text, unprintable characters spelled out and the middle of a long one left out."""
-    return escape(shorten(spelled(str(value)), most))
+    return escape(shorten(spelled(str(value).replace("\u00a0", " ")), most))
 
 
 def block(title: str, summary: str, *parts: str) -> str:
@@ -92,10 +92,16 @@ def drawing(figure: Figure, description: str) -> str:
     return f'<div style="max-width:46rem;{tones}">{svg}</div>'
 
 
-def tile(pixels: UInt8[ndarray, "c h w"], title: str, note: str = "", hint: str = "", colour: str = "") -> str:
-    """Show an image above its title and a note; `hint` appears under the mouse, `colour` frames it."""
+def tiles(each: Sequence[str]) -> str:
+    """Lay tiles out in rows of six, fewer where the page is narrow."""
+    return f'<div style="max-width:{6 * (TILE + 20)}px">{"".join(each)}</div>'
+
+
+def tile(pixels: UInt8[ndarray, "c h w"], title: str, note: str = "", hint: str = "", warning: str = "") -> str:
+    """Show an image above its title and a note; `hint` appears under the mouse, a `warning` frames it too."""
     image = page_image(pixels, 2 * TILE)  # twice, for dense screens
-    frame = f"outline:2px solid {colour};" if colour else ""
+    frame = f"outline:2px solid {ORANGE};" if warning else ""
+    below = f'<div style="color:{ORANGE};font-weight:600">{text(warning, 60)}</div>' if warning else ""
     crisp = "image-rendering:pixelated;" if image["crisp"] else ""
     box = (
         f"display:inline-block;vertical-align:top;width:{TILE}px;margin:3px 12px 8px 3px;font-size:12px;line-height:1.3"
@@ -104,7 +110,7 @@ def tile(pixels: UInt8[ndarray, "c h w"], title: str, note: str = "", hint: str 
     return (
         f'<div style="{box}" title="{text(hint, 200)}"><img src="{image["src"]}" alt="{text(title)}" '
         f'style="{frame}{crisp}{size};background:#8883;border-radius:4px"><div style="font-weight:600">'
-        f'{text(title, 24)}</div><div style="{SOFT}">{text(note, 60)}</div></div>'
+        f'{text(title, 24)}</div><div style="{SOFT}">{text(note, 60)}</div>{below}</div>'
     )
 
 
@@ -121,7 +127,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], words: int = 
 
 def _table(head: str, rows: Sequence[str]) -> str:
     body = "".join(f'<tr style="background:none">{row}</tr>' for row in rows)
-    whole = "border-collapse:collapse;font-size:12px;margin:4px 0;border:0;line-height:1.3;table-layout:auto"
+    whole = "border-collapse:collapse;font-size:12px;margin:4px 0;border:0;line-height:1.3;overflow-wrap:break-word"
     return f'<table style="{whole}"><thead><tr style="background:none">{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -132,10 +138,10 @@ def count_bars(counts: Mapping[str, int]) -> str:
         by_count = sorted(order, key=lambda name: -counts[name])
         order = by_count[: MOST_BARS // 2] + by_count[-MOST_BARS // 2 :]
     most = max(counts.values(), default=0) or 1
+    bar = f"height:8px;border-radius:4px;background:{BLUE}"
     rows = [
-        f'<td style="{CELL}">{text(name, 30)}</td><td style="{NUMBER}">{counts[name]:,}</td>'
-        f'<td style="{CELL};width:160px"><div style="height:8px;min-width:1px;border-radius:4px;background:{BLUE};'
-        f'width:{100 * counts[name] / most:.1f}%"></div></td>'
+        f'<td style="{CELL}">{text(name, 30)}</td><td style="{NUMBER}">{counts[name]:,}</td><td style="{CELL};'
+        f'width:160px"><div style="{bar};width:{math.ceil(100 * counts[name] / most)}%"></div></td>'
         for name in order
     ]
     if len(order) < len(counts):

@@ -24,6 +24,7 @@ from imprint.core.metrics import (
     class_scores,
     confusion,
     log_loss,
+    percent,
     top_k_score,
     wilson_interval,
 )
@@ -144,16 +145,18 @@ class Score:
         """
         low, high = self.interval
         right = f"{round(self.accuracy * self.images):,} of {self.images:,} images right, {self.method}"
-        terms = f"{low:.2%} to {high:.2%} (95 % interval; {right}); always the commonest class: {self.baseline:.2%}"
-        return headline("too few to tell" if self.images < FEWEST_TO_TELL else f"{self.accuracy:.2%}") + line(terms)
+        shares = (self.accuracy, self.baseline, low, high)
+        accuracy, baseline, lowest, highest = (percent(share, self.images) for share in shares)
+        terms = f"{lowest} to {highest} (95 % interval; {right}); always the commonest class: {baseline}"
+        return headline("too few to tell" if self.images < FEWEST_TO_TELL else accuracy) + line(terms)
 
     def _figures(self) -> str:
         sure = self.unsure["accuracy_when_sure"]
-        rest = "" if sure is None else f", accuracy on the rest {sure:.2%}"
+        rest = "" if sure is None else f", accuracy on the rest {percent(sure, self.images)}"
         losses = f", log loss {self.log_loss:.4f}, calibration error {self.calibration_error:.4f}"
         losses = "" if math.isnan(self.log_loss) else losses
-        unsure = f"unsure of {self.unsure['share'] or 0:.1%}{rest}"
-        return f"balanced accuracy {self.balanced_accuracy:.2%}{losses}; {unsure}"
+        unsure = f"unsure of {percent(self.unsure['share'] or 0, self.images)}{rest}"
+        return f"balanced accuracy {percent(self.balanced_accuracy, self.images)}{losses}; {unsure}"
 
     def _hardest_table(self) -> str:
         met = [(name, one) for name, one in self.per_class.items() if one["images"]]

@@ -151,16 +151,16 @@ class LabelledImages:
         return brief(self, f"{_shortened(self.name)}: {self._summary()}")
 
     def _repr_html_(self) -> str:
-        from imprint.core.html import ORANGE, TILES, block, count_bars, line, tile
+        from imprint.core.html import ORANGE, TILES, block, count_bars, line, tile, tiles
 
         shown = some_of_each(self, TILES)
-        tiles = [
-            tile(np.asarray(image), title, hint=str(source))
-            for image, title, source in zip(shown.pixels, image_titles(shown), shown.sources, strict=True)
-        ]
+        names = image_titles(shown)
+        names = [name.rsplit("/", 1)[-1] for name in names] if self.labels is None else names
+        titled = zip(shown.pixels, names, shown.sources, strict=True)
+        each = [tile(np.asarray(image), title, hint=str(source)) for image, title, source in titled]
         left_out = [line(f"{len(self.unreadable):,} could not be read", ORANGE)] if self.unreadable else []
         counts = [] if self.labels is None else [count_bars(self.class_counts())]
-        return block(self.name, self._summary(), f"<div>{''.join(tiles)}</div>", *left_out, *counts)
+        return block(self.name, self._summary(), tiles(each), *left_out, *counts)
 
     def _summary(self) -> str:
         from imprint.preprocessing.input_spec import describe

@@ -131,7 +131,7 @@ class Findings:
         from imprint.core.html import block, line, table
 
         kinds = [(kind, self.of(kind)) for kind in KINDS if self.of(kind)]
-        rows = [(kind, f"{KINDS[kind]}, such as {found[0].message}", f"{len(found):,}") for kind, found in kinds]
+        rows = [(kind, f"{KINDS[kind]}: {found[0].message}", f"{len(found):,}") for kind, found in kinds]
         body = [table(("kind", "what", "findings"), rows, words=2)] if rows else []
         return block(self.name, self._summary(), *body, *map(line, self.notes))
 

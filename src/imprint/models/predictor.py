@@ -16,7 +16,8 @@ from numpy import ndarray
 
 from imprint.core.errors import brief
 from imprint.core.files import written_whole
-from imprint.core.html import ORANGE, TILES, block, line, table, tile
+from imprint.core.html import TILES, block, line, table, tile, tiles
+from imprint.core.metrics import percent
 from imprint.core.scores import LOW_CONFIDENCE, STRANGE, SURE
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
@@ -95,9 +96,9 @@ class Predictions:
             rows = [(one["source"], one["label"], one["why"], f"{one['confidence']:.4f}") for one in facts]
             body = table(("source", "label", "unsure", "confidence"), rows, words=3)
         else:
-            body = "".join(_tile(image, one) for image, one in zip(self.preview, facts, strict=False))
+            body = tiles([_tile(image, one) for image, one in zip(self.preview, facts, strict=False)])
         more = [line(f"and {len(self) - TILES:,} more")] if len(self) > TILES else []
-        return block("Predictions", self._summary(), f"<div>{body}</div>", *more)
+        return block("Predictions", self._summary(), body, *more)
 
     def _first(self, count: int) -> Predictions:
         first: dict[str, Any] = {key: getattr(self, key)[:count] for key in ("probabilities", "sources", "uncertainty")}
@@ -215,9 +216,8 @@ class Predictions:
 
 def _tile(image: UInt8[ndarray, "c h w"], fact: Mapping[str, Any]) -> str:
     """Show an image with what is said of it."""
-    confidence = f"{fact['confidence']:.1%}" if fact["confidence"] < 0.9995 else "> 99.9%"
-    doubt = f", unsure: {fact['why']}" if fact["unsure"] else ""
-    return tile(image, fact["label"], confidence + doubt, str(fact["source"]), ORANGE if fact["unsure"] else "")
+    doubt = f"unsure: {fact['why']}" if fact["unsure"] else ""
+    return tile(image, fact["label"], percent(fact["confidence"]), str(fact["source"]), doubt)
 
 
 class Predictor(ABC):

@@ -9,7 +9,7 @@ import numpy as np
 
 from imprint.analysis.error_analysis import ErrorAnalysis, analyse_errors
 from imprint.core.errors import ImprintError
-from imprint.core.metrics import calibration_error, wilson_interval
+from imprint.core.metrics import calibration_error, percent, wilson_interval
 from imprint.core.progress import say
 from imprint.core.scores import FEWEST_TO_TELL, LabelledPredictions
 from imprint.data.images import LabelledImages
@@ -19,7 +19,6 @@ from imprint.report.sections import (
     data_section,
     error_analysis_section,
     mistake_rows,
-    percent,
     recipe_section,
     repeat_section,
     score_section,
