@@ -1,4 +1,4 @@
-"""Progress messages through `logging`, progress bars through rich, both on stderr; a notebook draws bars itself.
+"""Progress messages through `logging`, progress bars through rich, both on stderr; in a notebook on its page.
 
 All messages go to the logger "imprint", which prints nothing by itself. `shown` prints them on stderr: the command
 line calls it for the whole process, `train` and `check` for one call unless they get ``verbose=False``. Where the host
@@ -40,7 +40,9 @@ class _StderrHandler(logging.Handler):
         if self.console is not None:
             self.console.print(record.getMessage(), markup=False, soft_wrap=True)
         else:
-            print(record.getMessage(), file=sys.stderr, flush=True)
+            # A notebook shows what stands on stderr as errors, in red.
+            plain = in_notebook() and record.levelno < logging.WARNING
+            print(record.getMessage(), file=sys.stdout if plain else sys.stderr, flush=True)
 
 
 _handler = _StderrHandler()

@@ -155,7 +155,7 @@ class Score:
         rest = "" if sure is None else f", accuracy on the rest {percent(sure, self.images)}"
         losses = f", log loss {self.log_loss:.4f}, calibration error {self.calibration_error:.4f}"
         losses = "" if math.isnan(self.log_loss) else losses
-        unsure = f"unsure of {percent(self.unsure['share'] or 0, self.images)}{rest}"
+        unsure = f"unsure of {percent(self.unsure['share'] or 0.0, self.images)}{rest}"
         return f"balanced accuracy {percent(self.balanced_accuracy, self.images)}{losses}; {unsure}"
 
     def _hardest_table(self) -> str:
