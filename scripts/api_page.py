@@ -34,6 +34,7 @@ ORDER = (
     "analyse_errors",
     "explain",
     "export",
+    "write_report",
     "Run",
     "Classifier",
     "OnnxClassifier",

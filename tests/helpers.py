@@ -4,7 +4,9 @@ import io
 import re
 import signal
 import sys
+from collections import Counter
 from dataclasses import replace
+from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +38,30 @@ def random_images(classes, count, shape=(1, 8, 8), name=BAD_NAME):
     pixels = random.integers(0, 256, (count, *shape), dtype=np.uint8)
     sources = np.array([f"/home/someone/{name}/{i}.png" for i in range(count)])
     return imprint.LabelledImages(pixels, np.arange(count) % classes, names, sources, name)
+
+
+class _Tags(HTMLParser):
+    """Counts tags, and refuses what could run a script or fetch something."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def handle_starttag(self, tag, attributes):
+        self.counts[tag] += 1
+        for name, value in attributes:
+            assert not name.startswith("on")
+            assert name not in ("src", "href", "xlink:href") or value.startswith(("data:image/", "#")), value
+            assert name != "style" or "url(" not in value.replace("url(#", "")
+
+
+def tags(html):
+    """Count the tags of HTML by name; it must be harmless."""
+    parser = _Tags()
+    parser.feed(html)
+    parser.close()
+    assert "script" not in parser.counts
+    return parser.counts
 
 
 def write_short_run(images, folder, validation, epochs=3):

@@ -1,9 +1,12 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from helpers import tags
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +42,43 @@ def test_grid_search(tmp_path):
     assert printed.count("'learning_rate'") == 5
     assert "on 60 digits not searched with" in printed
     assert (tmp_path / "digits.safetensors").is_file()
+
+
+EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+nbformat.write(notebook, sys.argv[2])
+"""
+
+
+def test_notebook(tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    written = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))
+    assert not [cell for cell in written["cells"] if cell.get("outputs")]
+    command = [sys.executable, "-c", EXECUTE, EXAMPLES / "notebook.ipynb", "out.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    executed = json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))
+    outputs = {cell["id"]: cell["outputs"] for cell in executed["cells"] if cell["cell_type"] == "code"}
+    results = {cell: outs[-1].get("data", {}) for cell, outs in outputs.items()}
+    for cell in ("load", "check", "train", "score", "predict", "again"):
+        assert tags("".join(results[cell]["text/html"]))["div"], cell
+    assert tags("".join(results["load"]["text/html"]))["img"] == 12
+    assert {"plot", "curves"} <= {cell for cell, data in results.items() if data.get("image/png")}
+    assert "report.html" in "".join(results["report"]["text/plain"])
+    # The bar was drawn in place, and is gone; what was printed holds no control characters.
+    bars = [one["data"] for one in outputs["train"] if one["output_type"] == "display_data"]
+    assert ["".join("".join(words) for words in bar.values()) for bar in bars] == [""]
+    printed = "".join(
+        "".join(one["text"]) for outs in outputs.values() for one in outs if one["output_type"] == "stream"
+    )
+    assert "training on 1,437 images" in printed
+    assert printed.replace("\n", "").isprintable()
 
 
 def test_onnx_without_imprint(onnx_file, model, digits, tmp_path):

@@ -24,6 +24,30 @@ def test_every_public_name_is_there():
         imprint.nonsense  # noqa: B018
 
 
+def test_every_object_is_told_in_one_short_line(digits, run, tmp_path):
+    names = tuple(f"<b>\n{i:04}" + 200 * "x" for i in range(2000))
+    many = imprint.LabelledImages(digits.pixels, digits.labels, names, digits.sources, 500 * "a\n")
+    first = imprint.Finding("duplicate", tuple(range(5000)), "the same image 5000 times", 1.0, tuple(range(5000)))
+    things = [
+        *(digits, many, digits.loaded_from, run, run.model, run.model.spec, run.model.ood_score, run.recipe),
+        *(run.validation, run.predictions, run.expected, imprint.evaluate(run.model, digits[:30])),
+        *(first, imprint.Findings("a", 5000, dict.fromkeys(names, 1), (first,) * 5000)),
+        *(imprint.compare(run.model, run.model, digits), imprint.explain(run.model, digits)),
+        imprint.analyse_errors(run.model, digits[900:], digits[:900]),
+        *(imprint.export(run.model, tmp_path / "a.onnx"), imprint.OnnxClassifier.load(tmp_path / "a.onnx")),
+        *(run.model.summary()[0], *imprint.RECIPES.values()),
+    ]
+    told = {type(thing).__name__ for thing in things}
+    errors = {"DataError", "ImprintError", "ModelFileError", "UsageError"}
+    others = {"GlyphForm", "Mistake", "Rounding", "Predictor", "ImageClassifier", "RECIPES"}  # small, or not Imprint's
+    classes = {name for name in imprint.__all__ if not callable(getattr(imprint, name)) or name[0].isupper()}
+    assert classes - errors - others <= told
+    for thing in things:
+        assert repr(thing).isprintable()
+        assert len(repr(thing)) < 300, repr(thing)
+        assert type(thing).__name__ in repr(thing)
+
+
 def test_functions_are_not_hidden_by_modules():
     script = (
         "import imprint, imprint.runs.run, imprint.analysis.evaluation, imprint.cli.app; assert callable(imprint.train)"

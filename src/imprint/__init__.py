@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from imprint.preprocessing.input_spec import InputSpec as InputSpec
     from imprint.recipes import RECIPES as RECIPES
     from imprint.recipes import Recipe as Recipe
+    from imprint.report.run_report import write_report as write_report
     from imprint.runs.estimator import ImageClassifier as ImageClassifier
     from imprint.runs.run import Run as Run
     from imprint.runs.training import train as train
@@ -84,6 +85,7 @@ _HOMES = {
     "load": "imprint.data.load",
     "register_network": "imprint.models.networks",
     "train": "imprint.runs.training",
+    "write_report": "imprint.report.run_report",
 }
 __all__ = [*_HOMES]
 

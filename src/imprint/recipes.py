@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from imprint.core.errors import UsageError, did_you_mean
+from imprint.core.errors import UsageError, brief, did_you_mean
 from imprint.core.files import similar_path
 
 CHOICES = {
@@ -203,6 +203,11 @@ class Recipe:
     precision: str = "auto"
     validation_seed: int = 7
     seed: int = 7
+
+    def __repr__(self) -> str:
+        epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'} of batches of {self.batch_size}"
+        how = "a linear head on frozen features" if self.is_probe else f"{epochs}, {self.optimiser}"
+        return brief(self, f"{self.name[:40]}: {'+'.join(self.networks)[:80]}, {how}")
 
     def __post_init__(self) -> None:
         for keys, holds, rule in self._rules():

@@ -74,6 +74,10 @@ def test_train_json_and_numbering(digits_csv, tmp_path):
         "interval",
         "baseline",
         "method",
+        "log_loss",
+        "calibration_error",
+        "brier",
+        "top_5",
     }
     assert contents[0]["validation"]["images"] == 120
     assert contents[0]["validation"] == contents[1]["validation"]

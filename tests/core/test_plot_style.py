@@ -49,3 +49,8 @@ def test_names_are_cut_in_the_middle():
 
 def test_heights_of_extreme_shapes_are_bounded():
     assert [image_height((1, height, 100), 1.6) for height in (1, 50, 1000)] == [0.4, 0.8, 2.4000000000000004]
+
+
+def test_a_figure_shows_itself_without_warning(figure):
+    figure.axes[0].set_title("日本")
+    assert figure._repr_png_()[:4] == b"\x89PNG"

@@ -7,8 +7,9 @@ from scipy.stats import binomtest
 from sklearn.dummy import DummyClassifier
 from sklearn.naive_bayes import GaussianNB
 
+from helpers import BAD_NAME, tags
 from imprint import DataError
-from imprint.core.scores import estimate_accuracy, label_predictions, read_labelled_predictions, score
+from imprint.core.scores import estimate_accuracy, label_predictions, read_labelled_predictions, restored_score, score
 
 NAMES = ("cat", "dog, or wolf", '"<script>"')
 
@@ -204,3 +205,31 @@ def test_no_single_figure_stands_in_front_of_a_score_from_nearly_nothing(count):
     for line in (str(found), str(estimate_accuracy(np.ones(count, dtype=bool)))):
         assert line.startswith("too few to tell: ") == (count < 20)
         assert line.split(" (")[0].count("1.0000") == (count == 20) + (not line.startswith("1.0000"))
+
+
+def test_a_score_is_restored_from_its_table(labelled, tmp_path):
+    probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.35, 0.25], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]], dtype=np.float32)
+    before = score(probabilities, labelled.labels, NAMES, labelled.why)
+    facts = dataclasses.asdict(before)
+    assert restored_score(labelled, facts) == before
+    older = restored_score(labelled, before.facts())
+    assert np.isnan([older.brier, older.log_loss, older.calibration_error]).all()
+    assert "nan" not in older._repr_html_()
+
+
+def test_a_notebook_shows_accuracy_with_interval_baseline_and_confusion(predictions):
+    probabilities, labels = predictions
+    result = score(probabilities, labels, ("a", "b", BAD_NAME, "d"), np.full(500, ""))
+    shown = result._repr_html_()
+    assert tags(shown)["td"] == 20
+    assert f"{result.interval[0]:.1%}".replace("%", " %") in shown
+    assert f"always the commonest class: {result.baseline:.1%}".replace("%", " %") in shown
+    assert "no better than guessing" in shown
+    assert "\n" not in repr(result)
+
+
+def test_a_notebook_claims_nothing_of_few_images_and_lists_the_hardest_of_many_classes():
+    few = score(np.eye(3, dtype=np.float32), np.arange(3), NAMES, np.full(3, ""))
+    assert "too few to tell" in few._repr_html_()
+    many = score(np.eye(40, dtype=np.float32), np.arange(40), tuple(map(str, range(40))), np.full(40, ""))
+    assert tags(many._repr_html_())["tr"] == 16

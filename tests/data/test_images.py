@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import imprint
+from helpers import BAD_NAME, random_images, tags
 from imprint import DataError, LabelledImages, UsageError
-from imprint.data.images import encode_labels, expect_images
+from imprint.data.images import encode_labels, expect_images, one_of_each
 from imprint.data.load import load_again
 
 
@@ -128,3 +129,47 @@ def test_a_class_that_is_not_there_is_not_selected(digits, names, words):
         digits.select(classes=names)
     with pytest.raises(DataError, match="there are no labels"):
         replace(digits, labels=None).select(["1"])
+
+
+def test_one_of_each_class_first():
+    assert one_of_each(np.array([1, 1, 0, 0, 2]), 4).tolist() == [2, 0, 4, 3]
+
+
+def test_a_notebook_shows_images_of_every_class_and_how_many_there_are(digits):
+    shown = digits._repr_html_()
+    assert tags(shown)["img"] == 12
+    assert "1,797 images of 8×8 grey, 10 classes" in shown
+    assert all(f">{count}</td>" in shown for count in digits.class_counts().values())
+    assert all(f'alt="{name}"' in shown for name in digits.class_names)
+
+
+def test_hostile_names_are_text_in_a_notebook():
+    images = random_images(30, 60, name=f"{BAD_NAME}\n'\"&\x1b[31m" + 500 * "x")
+    shown = replace(images, unreadable=((BAD_NAME, "cut short"),))._repr_html_()
+    assert tags(shown)["img"] == 12
+    assert "1 could not be read" in shown
+    assert "more classes between" in shown
+    assert len(repr(images)) < 200
+    assert repr(images).isprintable()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (70, 90)])
+def test_images_of_any_form_and_without_labels_are_shown(channels, size):
+    pixels = np.zeros((3, channels, *size), dtype=np.uint8)
+    shown = LabelledImages(pixels, None, (), np.array(["/x/a.png", "b", "c"]), "some")._repr_html_()
+    assert tags(shown)["img"] == 3
+    assert 'alt="a.png"' in shown
+    assert "no labels" in shown
+
+
+def test_plot_draws_some_of_each_class_without_pyplot(digits):
+    figure = digits.plot(count=12)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [*digits.class_names, "0", "1"]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert len(random_images(3, 5).plot().axes) == 5
+    with pytest.raises(UsageError, match="nothing to draw"):
+        digits.plot(count=0)
+    code = "import sys, imprint; imprint.load('digits').plot()._repr_png_(); print('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

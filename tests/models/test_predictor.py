@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import imprint
-from helpers import pixel_table
+from helpers import BAD_NAME, pixel_table, tags
 from imprint import Classifier, DataError, OnnxClassifier, Predictions, UsageError
 from imprint.cli.app import app
 
@@ -322,3 +322,29 @@ def drawn(layers):
     file = io.BytesIO()
     Image.fromarray(layers).resize((160, 160), Image.Resampling.BICUBIC).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_notebook_shows_the_images_with_label_confidence_and_doubt(model, digits):
+    found = model.predict(digits[:30])
+    assert np.array_equal(found.preview, digits.pixels[:12])
+    assert not np.shares_memory(found.preview, digits.pixels)  # else it would keep all of them
+    two = replace(predictions(["<b>", "b", "c"], ("cat", BAD_NAME)), preview=digits.pixels[:3])
+    shown = two._repr_html_()
+    assert tags(shown)["img"] == 3
+    assert shown.count("unsure: strange") == 1
+    assert shown.count("unsure: low confidence") == 1
+    assert "90.0 %" in shown
+    assert "and 18 more" in found._repr_html_()
+
+
+def test_without_images_it_shows_a_table(digits):
+    rows = predictions(["<b>", "b", "c"], ("cat", BAD_NAME))
+    assert tags(rows._repr_html_())["tr"] == 4
+    assert tags(replace(rows, ids=np.array(["x", BAD_NAME, "z"]))._repr_html_())["tr"] == 4
+    assert repr(rows) == "<Predictions 3 images, 2 classes, unsure of 66.7%>"
+
+
+def test_a_certain_figure_is_not_rounded_up_to_all():
+    almost = np.array([[0.99999, 0.00001]], dtype=np.float32)
+    one = Predictions(almost, ("a", "b"), np.array([1]), np.zeros(1, dtype=np.float32), 1.0)
+    assert "99.99 %" in replace(one, preview=np.zeros((1, 1, 2, 2), dtype=np.uint8))._repr_html_()

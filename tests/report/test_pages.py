@@ -6,7 +6,7 @@ import pytest
 
 from imprint import Findings
 from imprint.report import pages
-from imprint.report.pages import page_image, write_template
+from imprint.report.pages import write_template
 
 BASE = (Path(pages.__file__).parent / "templates" / "base.html").read_text()
 
@@ -27,17 +27,6 @@ def test_text_has_enough_contrast(scheme):
         for text in ("ink", "soft", "blue", "orange", "bad", "green"):
             bright, dark = max(tones[text], tones[ground]), min(tones[text], tones[ground])
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
-
-
-def test_small_images_stay_crisp_and_large_ones_become_small():
-    small = page_image(np.zeros((1, 8, 8), dtype=np.uint8))
-    assert small["crisp"]
-    assert small["src"].startswith("data:image/png;base64,")
-    photo = np.random.default_rng(0).integers(0, 256, (3, 900, 1200), dtype=np.uint8)
-    large = page_image(photo)
-    assert not large["crisp"]
-    assert large["src"].startswith("data:image/jpeg;base64,")
-    assert len(page_image(photo, 80)["src"]) < len(large["src"]) < 40_000
 
 
 def test_names_are_escaped(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from imprint import RECIPES, InputSpec
-from imprint.report.plots import one_of_each, save_samples, training_versions
+from imprint.report.plots import save_samples, training_versions
 
 
 def read_png(path):
@@ -52,7 +52,3 @@ def test_training_versions_are_the_same_at_every_call(digits):
     versions = training_versions(digits.pixels[:3], spec, RECIPES["quick"])
     assert versions.shape == (3, 5, 1, 28, 28)
     assert np.array_equal(versions, training_versions(digits.pixels[:3], spec, RECIPES["quick"]))
-
-
-def test_one_of_each_class_first():
-    assert one_of_each(np.array([1, 1, 0, 0, 2]), 4).tolist() == [2, 0, 4, 3]

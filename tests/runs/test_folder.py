@@ -146,6 +146,10 @@ def test_contents(run, run_folder):
         "interval",
         "baseline",
         "method",
+        "log_loss",
+        "calibration_error",
+        "brier",
+        "top_5",
     }
     assert find_recipe(str(run_folder / "recipe.json")) == run.recipe
     with open(run_folder / "history.csv") as file:

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, brief
 from imprint.core.scores import LabelledPredictions, label_predictions
 from imprint.data.duplicates import fingerprints
 from imprint.data.images import LabelledImages
@@ -101,6 +101,11 @@ class ErrorAnalysis:
     training: LabelledImages
     labelled: LabelledPredictions
     mistakes: tuple[Mistake, ...]
+
+    def __repr__(self) -> str:
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in self.counts().items() if count)
+        found = f"{len(self.mistakes):,} mistakes in {len(self.images):,} images"
+        return brief(self, found + (f": {causes}" if causes else ""))
 
     def of(self, cause: str) -> list[Mistake]:
         """Give the mistakes of one cause.

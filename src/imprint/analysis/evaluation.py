@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from imprint.analysis.orientation import POOR, find_better_orientation
-from imprint.core.errors import UsageError
+from imprint.core.errors import UsageError, brief
 from imprint.core.metrics import difference_interval, mcnemar
 from imprint.core.scores import Score, score
 from imprint.data.images import LabelledImages, kind_of
@@ -94,6 +94,11 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+
+    def __repr__(self) -> str:
+        first, second = self.accuracy
+        compared = f"{first:.4f} against {second:.4f} on {self.images:,} images"
+        return brief(self, f"{compared}: {self.verdict} (p = {self.p_value:.2g})")
 
     @property
     def verdict(self) -> str:

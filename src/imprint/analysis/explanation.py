@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import UsageError, brief
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data
 from imprint.models.classifier import Classifier
@@ -89,6 +89,10 @@ class Explanation:
     layers: tuple[LayerOutput, ...]
     looked: tuple[tuple[str, Float32[ndarray, "map_rows map_columns"]], ...]
     weighed: Float32[ndarray, "h w"]
+
+    def __repr__(self) -> str:
+        said = f"{self.prediction.names[0]} ({self.prediction.confidence[0]:.4f})"
+        return brief(self, f"{self.where}: {said}, {len(self.layers)} layers")
 
     def facts(self) -> dict[str, Any]:
         """Give the prediction, and what it was compared with, as plain JSON values.

@@ -8,6 +8,11 @@ def spelled(line: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
+def brief(thing: object, words: str) -> str:
+    """Make a repr of one line: the class, and what tells this object from others."""
+    return f"<{type(thing).__name__} {spelled(words)}>"
+
+
 def closest(word: str, choices: Iterable[str]) -> list[str]:
     """Give the choices that are spelt most like a word, in any case, the likeliest first."""
     from difflib import get_close_matches

@@ -139,3 +139,11 @@ def class_weights(labels: Int64[ndarray, " n"], classes: int, balance: float) ->
     counts = np.bincount(labels, minlength=classes).clip(1)
     weights = counts.astype(float) ** -balance
     return np.asarray(weights * (len(labels) / weights[labels].sum()))
+
+
+def percent(share: float, count: int = 0) -> str:
+    """Write a share as a percentage, with two decimals where it was measured on 1,000 images or more."""
+    text = f"{share * 100:.{2 if count >= 1000 else 1}f}"
+    if text.startswith("100") and share < 1:
+        text = "99.99"  # no rounding makes a mistake vanish
+    return f"{text}\u00a0%"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,10 +54,11 @@ def new_figure(
     Set `layout` to None where margins are set by hand: computing them takes longer than most drawings.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
+
+    from imprint.core.figure import NotebookFigure
 
     with rc_context(STYLE):
-        yield Figure(figsize=(width, height), layout=layout)
+        yield NotebookFigure(figsize=(width, height), layout=layout)
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -101,6 +103,26 @@ def draw_image(axes: Axes, image: UInt8[ndarray, "c h w"]) -> None:
         axes.imshow(channels_last[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
         axes.imshow(channels_last, interpolation="nearest")
+
+
+def draw_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str]) -> Figure:
+    """Draw images in rows of five, more than ten in rows of ten, each under its title."""
+    columns = 5 if len(pixels) <= 10 else 10
+    rows = math.ceil(len(pixels) / columns)
+    lines = max(title.count("\n") + 1 for title in titles)
+    side = 1.5 if columns == 5 else 0.95
+    longest = max(len(line) for title in titles for line in title.split("\n"))
+    size = 11 if columns == 5 and longest <= 15 else 9
+    height = image_height(pixels.shape[1:], side) + 0.24 * lines
+    with new_figure(columns * side + 0.2, rows * height) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, image, title in zip(grid, pixels, titles, strict=False):
+            draw_image(axes, image)
+            shown = shorten(title, 18 if columns == 5 else 11)
+            axes.set_title(shown, fontsize=size, fontweight="normal", loc="center", parse_math=False)
+    return figure
 
 
 def image_height(shape: tuple[int, int, int], width: float) -> float:

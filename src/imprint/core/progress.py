@@ -1,4 +1,4 @@
-"""Progress messages through `logging`, progress bars through rich, both on stderr.
+"""Progress messages through `logging`, progress bars through rich, both on stderr; in a notebook on its page.
 
 All messages go to the logger "imprint", which prints nothing by itself. `shown` prints them on stderr: the command
 line calls it for the whole process, `train` and `check` for one call unless they get ``verbose=False``. Where the host
@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from imprint.core.errors import spelled
+from imprint.core.notebook import in_notebook, notebook_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +40,9 @@ class _StderrHandler(logging.Handler):
         if self.console is not None:
             self.console.print(record.getMessage(), markup=False, soft_wrap=True)
         else:
-            print(record.getMessage(), file=sys.stderr, flush=True)
+            # A notebook shows what stands on stderr as errors, in red.
+            plain = in_notebook() and record.levelno < logging.WARNING
+            print(record.getMessage(), file=sys.stdout if plain else sys.stderr, flush=True)
 
 
 _handler = _StderrHandler()
@@ -103,6 +106,10 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         or _handler not in logger.handlers
         or _handler.console is not None
     )
+    if not quiet and in_notebook():
+        with notebook_bar(title, total) as advance:
+            yield advance
+        return
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda: None
         return

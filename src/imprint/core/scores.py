@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 from numpy import ndarray
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, brief
 from imprint.core.files import written_whole
+from imprint.core.html import MOST_CELLS, ORANGE, block, confusion_table, headline, line, table
 from imprint.core.metrics import (
     Z_95,
     brier_loss,
@@ -22,6 +24,7 @@ from imprint.core.metrics import (
     class_scores,
     confusion,
     log_loss,
+    percent,
     top_k_score,
     wilson_interval,
 )
@@ -112,6 +115,56 @@ class Score:
             f"always the commonest class: {self.baseline:.4f})"
         )
 
+    def __repr__(self) -> str:
+        return brief(self, str(self))
+
+    def _repr_html_(self) -> str:
+        parts = [line(note, ORANGE) for note in self.notes]
+        if self.images >= FEWEST_TO_TELL and not self.better_than_guessing:
+            parts.append(line("no better than guessing: always naming the commonest class scores as well", ORANGE))
+        if len(self.classes) <= MOST_CELLS:
+            parts.append(confusion_table(self.classes, self.confusion))
+        else:
+            parts += [line("classes, the hardest first"), self._hardest_table()]
+        return block("Accuracy", "", self.headline_html(), line(self._figures()), *parts)
+
+    def headline_html(self) -> str:
+        """Show the accuracy with its interval and baseline, as HTML.
+
+        Returns
+        -------
+        str
+            Two lines of a notebook's output.
+
+        Examples
+        --------
+        >>> from imprint.core.scores import score
+        >>> one = score(np.ones((1, 1), dtype=np.float32), np.array([0]), ("a",), np.array([""]))
+        >>> "too few to tell" in one.headline_html()
+        True
+        """
+        low, high = self.interval
+        right = f"{round(self.accuracy * self.images):,} of {self.images:,} images right, {self.method}"
+        shares = (self.accuracy, self.baseline, low, high)
+        accuracy, baseline, lowest, highest = (percent(share, self.images) for share in shares)
+        terms = f"{lowest} to {highest} (95 % interval; {right}); always the commonest class: {baseline}"
+        return headline("too few to tell" if self.images < FEWEST_TO_TELL else accuracy) + line(terms)
+
+    def _figures(self) -> str:
+        sure = self.unsure["accuracy_when_sure"]
+        rest = "" if sure is None else f", accuracy on the rest {percent(sure, self.images)}"
+        losses = f", log loss {self.log_loss:.4f}, calibration error {self.calibration_error:.4f}"
+        losses = "" if math.isnan(self.log_loss) else losses
+        unsure = f"unsure of {percent(self.unsure['share'] or 0.0, self.images)}{rest}"
+        return f"balanced accuracy {percent(self.balanced_accuracy, self.images)}{losses}; {unsure}"
+
+    def _hardest_table(self) -> str:
+        met = [(name, one) for name, one in self.per_class.items() if one["images"]]
+        hardest = sorted(met, key=lambda item: item[1]["f1"])[:MOST_CELLS]
+        keys = ("precision", "recall", "f1")
+        rows = [(name, *(f"{one[key]:.4f}" for key in keys), f"{one['images']:,}") for name, one in hardest]
+        return table(("class", *keys, "images"), rows)
+
     @property
     def better_than_guessing(self) -> bool:
         """Whether the accuracy is above that of always predicting the commonest class, by more than chance.
@@ -186,6 +239,35 @@ def score(
     )
 
 
+def restored_score(labelled: LabelledPredictions, facts: Mapping[str, Any]) -> Score:
+    """Rebuild a score from predictions read back, and from `facts` what these do not tell, as `Run.facts` has it.
+
+    What runs of older versions do not tell is nan or None. Raises what malformed facts happen to raise.
+    """
+    confused = labelled.confusion()
+    by_class = class_scores(confused)
+    shown = [one for one in by_class if one["images"]]
+    low, high = (float(bound) for bound in facts["interval"])
+    given = facts.get("top_5")
+    return Score(
+        images=len(labelled),
+        accuracy=float(facts["accuracy"]),
+        interval=(low, high),
+        baseline=float(facts["baseline"]),
+        log_loss=float(facts.get("log_loss", math.nan)),
+        calibration_error=float(facts.get("calibration_error", math.nan)),
+        brier=float(facts.get("brier", math.nan)),
+        macro={key: float(np.mean([one[key] for one in shown])) for key in ("precision", "recall", "f1")},
+        per_class=dict(zip(labelled.class_names, by_class, strict=True)),
+        top_5=None if given is None else float(given),
+        confusion=confused.tolist(),
+        classes=labelled.class_names,
+        unsure=unsure_facts(labelled.why, labelled.correct),
+        balanced_accuracy=float(np.mean([one["recall"] for one in shown])),
+        method=str(facts.get("method", "held-out")),
+    )
+
+
 def unsure_facts(why: Shaped[ndarray, " n"], correct: Bool[ndarray, " n"]) -> dict[str, float | None]:
     """Give the shares of predictions that are unsure, in all and for each cause, and the accuracy of the others."""
     sure = why == SURE
@@ -243,6 +325,9 @@ class AccuracyEstimate:
     tries: int
     method: str = "held-out"
 
+    def __repr__(self) -> str:
+        return brief(self, str(self))
+
     def __str__(self) -> str:
         low, high = self.interval
         how = "held out" if self.method == "held-out" else self.method
@@ -263,14 +348,15 @@ class AccuracyEstimate:
         Returns
         -------
         dict
-            `accuracy` and `interval`.
+            `accuracy`, `interval`, `effective` and `tries`.
 
         Examples
         --------
         >>> AccuracyEstimate(0.98, (0.94, 0.99), 144, 144.0, 1).facts()
-        {'accuracy': 0.98, 'interval': [0.94, 0.99]}
+        {'accuracy': 0.98, 'interval': [0.94, 0.99], 'effective': 144.0, 'tries': 1}
         """
-        return {"accuracy": self.accuracy, "interval": list(self.interval)}
+        known = {"accuracy": self.accuracy, "interval": list(self.interval)}
+        return known | {"effective": self.effective, "tries": self.tries}
 
 
 def estimate_accuracy(

@@ -7,16 +7,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, Shaped, UInt8
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from imprint.core.errors import DataError, UsageError, did_you_mean
+from imprint.core.errors import DataError, UsageError, brief, did_you_mean
 from imprint.core.memmap import in_chunks, select_rows
 from imprint.preprocessing.depth import Range
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HASH_CHUNK = 256  # images
 MAX_CLASSES_SHOWN = 30  # in a message
@@ -46,6 +49,10 @@ class LoadedFrom:
 
     path: str
     options: dict[str, Any]
+
+    def __repr__(self) -> str:
+        told = [f"{key}={value}" for key, value in self.options.items() if value is not None]
+        return brief(self, _shortened(", ".join([self.path, *told]), 200))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +146,27 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __repr__(self) -> str:
+        return brief(self, f"{_shortened(self.name)}: {self._summary()}")
+
+    def _repr_html_(self) -> str:
+        from imprint.core.html import ORANGE, TILES, block, count_bars, line, tile, tiles
+
+        shown = some_of_each(self, TILES)
+        names = image_titles(shown)
+        names = [name.rsplit("/", 1)[-1] for name in names] if self.labels is None else names
+        titled = zip(shown.pixels, names, shown.sources, strict=True)
+        each = [tile(np.asarray(image), title, hint=str(source)) for image, title, source in titled]
+        left_out = [line(f"{len(self.unreadable):,} could not be read", ORANGE)] if self.unreadable else []
+        counts = [] if self.labels is None else [count_bars(self.class_counts())]
+        return block(self.name, self._summary(), tiles(each), *left_out, *counts)
+
+    def _summary(self) -> str:
+        from imprint.preprocessing.input_spec import describe
+
+        classes = "no labels" if self.labels is None else _counted(len(self.class_names), "class", "classes")
+        return f"{_counted(len(self), 'image', 'images')} of {describe(self.shape)}, {classes}"
 
     def __getitem__(self, chosen: ArrayLike | slice | int) -> LabelledImages:
         """Select images, in the order given; the classes stay as they are."""
@@ -259,6 +287,37 @@ class LabelledImages:
             digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
+    def plot(self, count: int = 10) -> Figure:
+        """Draw images of as many classes as possible, each under its label, or its source where labels are unknown.
+
+        Parameters
+        ----------
+        count : int, default=10
+            How many to draw, at most.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``figure.savefig("images.png")`` writes it. pyplot does not keep it.
+
+        Raises
+        ------
+        UsageError
+            When `count` is below 1.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> len(imprint.load("digits").plot(count=5).axes)
+        5
+        """
+        from imprint.core.plot_style import draw_grid
+
+        if count < 1:
+            raise UsageError(f"count {count}", "plot", "there is nothing to draw", "Give 1 or more.")
+        shown = some_of_each(self, count)
+        return draw_grid(shown.pixels, image_titles(shown))
+
     def class_counts(self) -> dict[str, int]:
         """Count the images of each class.
 
@@ -324,9 +383,36 @@ class LabelledImages:
         return np.take(table, self.labels)
 
 
-def _shortened(name: str) -> str:
+def one_of_each(labels: Int64[ndarray, " n"], count: int) -> Int64[ndarray, " chosen"]:
+    """Choose the positions of images to show: the first of each class, then the second of each, and so on.
+
+    At most `count`, by class where one of each is enough.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    _, start = np.unique(labels[by_class], return_index=True)
+    turn = np.arange(len(labels)) - np.repeat(start, np.diff(np.append(start, len(labels))))
+    return np.asarray(by_class[np.argsort(turn, kind="stable")][:count])
+
+
+def some_of_each(images: LabelledImages, count: int) -> LabelledImages:
+    """Select images to show: of as many classes as possible, else the first."""
+    return images[:count] if images.labels is None else images[one_of_each(images.labels, count)]
+
+
+def image_titles(images: LabelledImages) -> list[str]:
+    """Name each image for people: by its label, else by where it came from."""
+    if images.labels is None:
+        return [f"{'row ' if images.from_pixel_table else ''}{source}" for source in images.sources]
+    return [images.class_names[label] for label in images.labels]
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def _shortened(name: str, most: int = MAX_NAME_SHOWN) -> str:
     """Cut a class name that is too long for a message."""
-    return name if len(name) <= MAX_NAME_SHOWN else f"{name[: MAX_NAME_SHOWN - 1]}…"
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def kind_of(value: object) -> str:

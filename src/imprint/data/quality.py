@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
+from imprint.core.errors import brief
 from imprint.core.memmap import in_chunks
 from imprint.data.images import WHOLE_NUMBER, LabelledImages
 
@@ -71,6 +72,10 @@ class Finding:
     images: tuple[int, ...] = ()
     suggested: str = ""
 
+    def __repr__(self) -> str:
+        places = [str(place) for place in self.where[:3]] + ["…"] * (len(self.where) > 3)
+        return brief(self, f"{self.kind}: {self.message} ({', '.join(places)})")
+
     def to_dict(self) -> dict[str, Any]:
         """Convert the finding to plain JSON values.
 
@@ -118,6 +123,22 @@ class Findings:
     classes: dict[str, int]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return brief(self, f"{self.name}: {self._summary()}")
+
+    def _repr_html_(self) -> str:
+        from imprint.core.html import block, line, table
+
+        kinds = [(kind, self.of(kind)) for kind in KINDS if self.of(kind)]
+        rows = [(kind, f"{KINDS[kind]}: {found[0].message}", f"{len(found):,}") for kind, found in kinds]
+        body = [table(("kind", "what", "findings"), rows, words=2)] if rows else []
+        return block(self.name, self._summary(), *body, *map(line, self.notes))
+
+    def _summary(self) -> str:
+        counts = [f"{len(self.of(kind)):,} {kind}" for kind in KINDS if self.of(kind)]
+        found = "nothing found" if not counts else f"found: {', '.join(counts)}"
+        return f"{self.images:,} images, {len(self.classes):,} classes; {found}"
 
     def of(self, kind: str) -> list[Finding]:
         """Select the findings of one kind.

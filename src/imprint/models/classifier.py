@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from imprint.core.errors import ModelFileError
+from imprint.core.errors import ModelFileError, brief
 from imprint.core.files import make_folder
 from imprint.core.metrics import tempered
 from imprint.models.hardware import choose_device
@@ -31,7 +31,7 @@ from imprint.models.networks import BUILT_IN, NETWORKS, build_networks, smallest
 from imprint.models.ood import MAX_RANK, WIDE, MahalanobisScore, count_embeddings, ood_detector_classes
 from imprint.models.predictor import Predictor
 from imprint.models.summary import Layer, summarise
-from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.input_spec import InputSpec, describe
 from imprint.recipes import Recipe
 
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
@@ -107,6 +107,11 @@ class Classifier(Predictor):
         self.network.eval()  # here and not when asked, since two threads may ask at once
         if self.ood_detector is not None:
             self.ood_detector.eval()
+
+    def __repr__(self) -> str:
+        numbers = sum(parameter.numel() for parameter in self.network.parameters())
+        form = describe((self.spec.channels, *self.spec.image_size))
+        return brief(self, f"{self.recipe.name}: {len(self.class_names):,} classes, {form}, {numbers:,} parameters")
 
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]

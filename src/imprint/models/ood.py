@@ -15,6 +15,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from imprint.core.errors import brief
 from imprint.models.layers import ConvNet, Dense, Ensemble, ReLU, Residual, dense
 from imprint.recipes import Recipe
 
@@ -111,6 +112,10 @@ class MahalanobisScore:
     whitening: Float32[Tensor, "shapes features rank"]
     precision: Float32[Tensor, " features"] | None = None
     power: Float32[Tensor, ""] | None = None
+
+    def __repr__(self) -> str:
+        classes, features = self.centres.shape
+        return brief(self, f"{classes:,} classes, {features:,} features")
 
     def distances(
         self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 from numpy import ndarray
 
+from imprint.core.errors import brief
 from imprint.core.files import written_whole
+from imprint.core.html import TILES, block, line, table, tile, tiles
+from imprint.core.metrics import percent
 from imprint.core.scores import LOW_CONFIDENCE, STRANGE, SURE
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
@@ -45,6 +49,8 @@ class Predictions:
         What a table calls the images, as in `LabelledImages`.
     headers : tuple of str, default=("", "label")
         The names of the columns of ids and of labels, as a table of predictions has them.
+    preview : ndarray of uint8, shape (m, channels, height, width), or None, default=None
+        The first images, at most twelve, for a notebook to show.
 
     Attributes
     ----------
@@ -76,9 +82,31 @@ class Predictions:
     unsure_below: float = 0.0
     ids: Shaped[ndarray, " n"] | None = None
     headers: tuple[str, str] = ("", "label")
+    preview: UInt8[ndarray, "m c h w"] | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+    def __repr__(self) -> str:
+        return brief(self, self._summary())
+
+    def _repr_html_(self) -> str:
+        facts = self._first(TILES).to_dicts()
+        if self.preview is None:
+            rows = [(one["source"], one["label"], one["why"], f"{one['confidence']:.4f}") for one in facts]
+            body = table(("source", "label", "unsure", "confidence"), rows, words=3)
+        else:
+            body = tiles([_tile(image, one) for image, one in zip(self.preview, facts, strict=False)])
+        more = [line(f"and {len(self) - TILES:,} more")] if len(self) > TILES else []
+        return block("Predictions", self._summary(), body, *more)
+
+    def _first(self, count: int) -> Predictions:
+        first: dict[str, Any] = {key: getattr(self, key)[:count] for key in ("probabilities", "sources", "uncertainty")}
+        return replace(self, **first, ids=None if self.ids is None else self.ids[:count])
+
+    def _summary(self) -> str:
+        unsure = f", unsure of {self.unsure.mean():.1%}" if len(self) else ""
+        return f"{len(self):,} image{'' if len(self) == 1 else 's'}, {len(self.class_names):,} classes{unsure}"
 
     @property
     def labels(self) -> Int64[ndarray, " n"]:
@@ -186,6 +214,12 @@ class Predictions:
             temporary.write_text(self.to_csv(), encoding="utf-8", newline="")
 
 
+def _tile(image: UInt8[ndarray, "c h w"], fact: Mapping[str, Any]) -> str:
+    """Show an image with what is said of it."""
+    doubt = f"unsure: {fact['why']}" if fact["unsure"] else ""
+    return tile(image, fact["label"], percent(fact["confidence"]), str(fact["source"]), doubt)
+
+
 class Predictor(ABC):
     """What `Classifier` and `OnnxClassifier` do with images; several threads may use one at once.
 
@@ -283,8 +317,9 @@ class Predictor(ABC):
         probabilities, uncertainty = self._compute(ready.pixels)
         headers = ready.headers[0], self.label_header
         limits = self.unsure_above, self.unsure_below
+        preview = np.array(ready.pixels[:TILES])  # a copy, which does not keep all images in memory
         return Predictions(
-            probabilities, self.class_names, ready.sources, uncertainty, *limits, ids=ready.ids, headers=headers
+            probabilities, self.class_names, ready.sources, uncertainty, *limits, ready.ids, headers, preview
         )
 
     def ready(

@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from imprint.core.errors import DataError
+from imprint.core.errors import DataError, brief
 from imprint.core.memmap import in_chunks
 from imprint.preprocessing.depth import Range
 from imprint.preprocessing.glyph import GlyphForm, fit_glyph, glyph_steps, which_hold
@@ -75,6 +75,12 @@ class InputSpec:
     pixel_range: Range | None = None
     background: int | None = None
     version: int = field(default=VERSION, init=False)
+
+    def __repr__(self) -> str:
+        height, width = self.input_size
+        kind = "" if self.glyph is None else " of glyphs"
+        form = describe((self.channels, *self.image_size))
+        return brief(self, f"images of {form}{kind}, for a network that takes {width}×{height}")
 
     def check(
         self,

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from imprint.core.html import page_image
 from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Finding, Findings
-from imprint.report.pages import page_image, write_template
+from imprint.report.pages import write_template
 
 MOST_LABEL_ERRORS = 120  # shown; they are to be looked at one by one
 MOST_FINDINGS = 24  # of each other kind

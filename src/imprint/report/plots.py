@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
 
-from imprint.core.plot_style import draw_image, image_height, new_figure, save_png, shorten
-from imprint.data.images import LabelledImages
+from imprint.core.plot_style import draw_grid, draw_image, image_height, new_figure, save_png, shorten
+from imprint.data.images import LabelledImages, image_titles, one_of_each, some_of_each
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe
-from imprint.runs.figures import save_grid
 
 VERSIONS = 5  # augmented versions of an image
 
@@ -21,15 +20,9 @@ VERSIONS = 5  # augmented versions of an image
 def save_samples(images: LabelledImages, path: Path, count: int = 5) -> None:
     """Draw the first images, each under its label; the first of each class where they are sorted by class."""
     labels = images.labels
-    if labels is not None and (np.diff(labels) >= 0).all():
-        first = images[one_of_each(labels, count)]
-    else:
-        first = images[:count]
-    if first.labels is None:
-        titles = [f"{'row ' if images.from_pixel_table else ''}{source}" for source in first.sources]
-    else:
-        titles = [images.class_names[label] for label in first.labels]
-    save_grid(first.pixels, titles, path)
+    by_class = labels is not None and bool((np.diff(labels) >= 0).all())
+    shown = some_of_each(images, count) if by_class else images[:count]
+    save_png(draw_grid(shown.pixels, image_titles(shown)), path)
 
 
 def training_versions(
@@ -50,17 +43,6 @@ def training_versions(
         augmented = augment(normalise(scale(repeated, spec)), recipe)
     as_bytes: UInt8[ndarray, "m c H W"] = (augmented * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     return as_bytes.reshape(len(pixels), versions, *as_bytes.shape[1:])
-
-
-def one_of_each(labels: Int64[ndarray, " n"], count: int) -> Int64[ndarray, " chosen"]:
-    """Choose the positions of images to show: the first of each class, then the second of each, and so on.
-
-    At most `count`, by class where one of each is enough.
-    """
-    by_class = np.argsort(labels, kind="stable")
-    _, start = np.unique(labels[by_class], return_index=True)
-    turn = np.arange(len(labels)) - np.repeat(start, np.diff(np.append(start, len(labels))))
-    return np.asarray(by_class[np.argsort(turn, kind="stable")][:count])
 
 
 def save_augmented(images: LabelledImages, spec: InputSpec, recipe: Recipe, path: Path, count: int = 5) -> None:

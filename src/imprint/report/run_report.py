@@ -9,7 +9,7 @@ import numpy as np
 
 from imprint.analysis.error_analysis import ErrorAnalysis, analyse_errors
 from imprint.core.errors import ImprintError
-from imprint.core.metrics import calibration_error, wilson_interval
+from imprint.core.metrics import calibration_error, percent, wilson_interval
 from imprint.core.progress import say
 from imprint.core.scores import FEWEST_TO_TELL, LabelledPredictions
 from imprint.data.images import LabelledImages
@@ -19,7 +19,6 @@ from imprint.report.sections import (
     data_section,
     error_analysis_section,
     mistake_rows,
-    percent,
     recipe_section,
     repeat_section,
     score_section,
@@ -38,11 +37,40 @@ TITLES = {
 }
 
 
-def write_report(folder: Path | str, path: Path | None = None, data: str | None = None) -> Path:
-    """Write a page about a run, by default report.html in its folder, and give its path.
+def write_report(folder: str | Path, path: str | Path | None = None, data: str | None = None) -> Path:
+    """Write a page about a run: score, confidence, mistakes with their images, curves and recipe.
 
-    The images are read again from where they were, or from `data`; where they cannot be, or have changed, the page
-    says so and does without. Raises `UsageError` for a folder that holds no whole run, `ModelFileError` for its model.
+    The images are read again; where they cannot be, or have changed, the page says so and does without.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run folder.
+    path : str, Path or None, default=None
+        The file to write; None is ``report.html`` in the run folder.
+    data : str or None, default=None
+        Where the training images are now, if they were moved.
+
+    Returns
+    -------
+    Path
+        The page, one file that needs no other.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds no whole run, or the page cannot be written.
+    ModelFileError
+        When its model is not whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import imprint
+    >>> folder = Path(tempfile.mkdtemp()) / "first"
+    >>> run = imprint.train("digits", "quick", epochs=1, min_steps=1, run=folder, verbose=False)
+    >>> write_report(folder).name
+    'report.html'
     """
     record = read_run(Path(folder))
     notes = list(record.notes)
@@ -57,7 +85,7 @@ def write_report(folder: Path | str, path: Path | None = None, data: str | None 
         notes.append(_interrupted_note(record))
     for note in notes:
         say(f"note: {note}")
-    path = Path(folder) / REPORT_NAME if path is None else path
+    path = Path(folder) / REPORT_NAME if path is None else Path(path)
     write_template("report.html", path, **_page(record, analysis, training, data, notes))
     return path
 

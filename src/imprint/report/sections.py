@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis, Mistake
-from imprint.core.metrics import calibration_error, class_scores, log_loss
+from imprint.core.html import page_image
+from imprint.core.metrics import calibration_error, class_scores, log_loss, percent
 from imprint.core.plot_style import shorten, to_svg
 from imprint.core.scores import LabelledPredictions
-from imprint.data.images import LabelledImages
+from imprint.data.images import LabelledImages, one_of_each
 from imprint.models.classifier import Classifier
 from imprint.preprocessing.input_spec import describe
 from imprint.recipes import RECIPES, Recipe
-from imprint.report.pages import page_image
-from imprint.report.plots import one_of_each, training_versions
+from imprint.report.plots import training_versions
 from imprint.report.score_plots import MOST_NUMBERED, confusion_plot, coverage_plot, reliability_plot
 from imprint.report.tables import field_text
 from imprint.runs.figures import CURVES, curve_plot
@@ -42,14 +42,6 @@ RULES = {
     "images that it classified correctly. A person may hesitate too.",
     "fault": "None of the other rules applies. More training images like these usually help.",
 }
-
-
-def percent(share: float, count: int = 0) -> str:
-    """Write a share as a percentage, with two decimals where it was measured on 1,000 images or more."""
-    text = f"{share * 100:.{2 if count >= 1000 else 1}f}"
-    if text.startswith("100") and share < 1:
-        text = "99.99"  # no rounding makes a mistake vanish
-    return f"{text}\u00a0%"
 
 
 def short_source(source: Any, root: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
 
-from imprint.core.plot_style import BLUE, GREY, ORANGE, draw_image, image_height, new_figure, save_png, shorten
+from imprint.core.plot_style import BLUE, GREY, ORANGE, draw_grid, new_figure, save_png, shorten
 from imprint.data.images import LabelledImages
 from imprint.models.predictor import Predictions
 
@@ -24,6 +21,11 @@ PREDICTIONS_SHOWN = 10  # test images in predictions.png
 
 
 def save_curves(history: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Draw the curves of a `Run.history` into a file."""
+    save_png(curves_plot(history), path)
+
+
+def curves_plot(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw loss, accuracy and learning rate over the epochs of a `Run.history`."""
     with new_figure(9, 3.4, layout=None) as figure:
         # Margins set by hand: the constrained layout takes longer than the rest of the drawing.
@@ -32,7 +34,7 @@ def save_curves(history: Mapping[str, Sequence[float]], path: Path) -> None:
         )
         for axes, what in zip(panels, CURVES, strict=True):
             _draw_curve(axes, history, what)
-    save_png(figure, path)
+    return figure
 
 
 def curve_plot(history: Mapping[str, Sequence[float]], what: str) -> Figure:
@@ -74,24 +76,4 @@ def save_predictions(images: LabelledImages, predictions: Predictions, path: Pat
     """Draw the images of a window in rows of five, each under its index, counted from 0, and its prediction."""
     names = predictions.names
     titles = [f"index {i}\npredicted {shorten(names[i], 8)}" for i in range(window.start, window.stop)]
-    save_grid(images.pixels[window], titles, path)
-
-
-def save_grid(pixels: UInt8[ndarray, "n c h w"], titles: Sequence[str], path: Path) -> None:
-    """Draw images in rows of five, more than ten in rows of ten, each under its title."""
-    columns = 5 if len(pixels) <= 10 else 10
-    rows = math.ceil(len(pixels) / columns)
-    lines = max(title.count("\n") + 1 for title in titles)
-    side = 1.5 if columns == 5 else 0.95
-    longest = max(len(line) for title in titles for line in title.split("\n"))
-    size = 11 if columns == 5 and longest <= 15 else 9
-    height = image_height(pixels.shape[1:], side) + 0.24 * lines
-    with new_figure(columns * side + 0.2, rows * height) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid:
-            axes.axis("off")
-        for axes, image, title in zip(grid, pixels, titles, strict=False):
-            draw_image(axes, image)
-            shown = shorten(title, 18 if columns == 5 else 11)
-            axes.set_title(shown, fontsize=size, fontweight="normal", loc="center", parse_math=False)
-    save_png(figure, path)
+    save_png(draw_grid(images.pixels[window], titles), path)

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +22,13 @@ from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.models.classifier import RESUME
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, check_model_file, find_model
 from imprint.runs.figures import random_window, save_curves, save_predictions
-from imprint.runs.listing import METRICS_NAME, RECIPE_NAME
+from imprint.runs.listing import HISTORY_NAME, METRICS_NAME, RECIPE_NAME, VALIDATION_NAME, resume_command
 from imprint.runs.provenance import command_line, provenance_of
 from imprint.runs.run import RESULT_NAME, Run
 from imprint.training.checkpoint import Checkpoint, ResumableRun
 from imprint.training.plan import Plan
 
-HISTORY_NAME = "history.csv"
-VALIDATION_NAME, CURVES_NAME, PREDICTIONS_NAME = "validation.csv", "curves.png", "predictions.png"
+CURVES_NAME, PREDICTIONS_NAME = "curves.png", "predictions.png"
 DATA = ("data", "validation", "test")  # options of a run that name images
 HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
 
@@ -152,11 +150,6 @@ def end_session(checkpoint: Checkpoint, interrupted: bool) -> None:
         say(f"{resume_command(checkpoint.path.parent)} goes on from epoch {checkpoint.epochs}")
     else:
         checkpoint.path.unlink()
-
-
-def resume_command(folder: Path) -> str:
-    """Tell the command that resumes a run."""
-    return f"imprint train --resume {shlex.quote(str(folder))}"
 
 
 def unfinished_note(path: Path) -> str:

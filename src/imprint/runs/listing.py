@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,9 +16,10 @@ from imprint.core.files import UNFINISHED, has_writer, similar_path
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME
 
 METRICS_NAME, RECIPE_NAME = "metrics.json", "recipe.json"
+HISTORY_NAME, VALIDATION_NAME = "history.csv", "validation.csv"
 # All that Imprint writes into a run folder; a folder that holds anything else is never deleted.
 WRITTEN = {
-    *(MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME, METRICS_NAME, RECIPE_NAME, "history.csv", "validation.csv"),
+    *(MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME, METRICS_NAME, RECIPE_NAME, HISTORY_NAME, VALIDATION_NAME),
     *("curves.png", "result.csv", "predictions.png", "report.html", "model.onnx"),
 }
 
@@ -64,6 +66,11 @@ def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run: a model beside its recipe, or a checkpoint."""
     whole = (folder / MODEL_NAME).is_file() and (folder / RECIPE_NAME).is_file()
     return whole or (folder / CHECKPOINT_NAME).is_file()
+
+
+def resume_command(folder: Path) -> str:
+    """Tell the command that resumes a run."""
+    return f"imprint train --resume {shlex.quote(str(folder))}"
 
 
 def run_facts(folder: Path) -> RunFacts:

@@ -13,13 +13,13 @@ import numpy as np
 
 from imprint.core.errors import DataError, ImprintError, UsageError
 from imprint.core.files import has_writer, similar_path
-from imprint.core.scores import LabelledPredictions, read_labelled_predictions
+from imprint.core.scores import AccuracyEstimate, LabelledPredictions, Score, read_labelled_predictions, restored_score
 from imprint.data.images import LabelledImages
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, find_model
-from imprint.runs.folder import HISTORY_NAME, VALIDATION_NAME, resume_command
-from imprint.runs.listing import METRICS_NAME
+from imprint.runs.listing import HISTORY_NAME, METRICS_NAME, VALIDATION_NAME, resume_command
 from imprint.runs.provenance import Provenance
+from imprint.training.calibration import ConfidenceLimit
 
 Part = TypeVar("Part")
 
@@ -41,6 +41,38 @@ class RunRecord:
         """Whether `labelled` are predictions of models that were trained on the other images of the training data."""
         score: dict[str, Any] = self.metrics.get("validation") or {}
         return bool(score.get("method", "held-out") != "held-out")
+
+    def score(self) -> Score | None:
+        """Rebuild the score on the validation images; raises `UsageError` where files do not fit together."""
+        labelled, facts = self.labelled, self.metrics.get("validation")
+        if labelled is None or facts is None:
+            return None
+        if facts["images"] != len(labelled):
+            raise _inconsistent(self.folder, f"{VALIDATION_NAME} has not as many images as it scored")
+        return _checked(self.folder, lambda: restored_score(labelled, facts))
+
+    def expected(self) -> AccuracyEstimate | None:
+        """Rebuild what to expect on new images, as `score` does the score."""
+        if self.metrics.get("expected") is None or self.metrics.get("validation") is None:
+            return None
+        facts = {"effective": self.metrics["validation"]["images"], "tries": 1} | self.metrics["expected"]
+        scored = self.metrics["validation"]
+        return _checked(
+            self.folder,
+            lambda: AccuracyEstimate(
+                float(facts["accuracy"]),
+                facts["interval"],
+                scored["images"],
+                float(facts["effective"]),
+                int(facts["tries"]),
+                str(scored.get("method", "held-out")),
+            ),
+        )
+
+    def limit(self) -> ConfidenceLimit | None:
+        """Rebuild the limit of confidence, as `score` does the score."""
+        facts = self.metrics.get("trust")
+        return None if facts is None else _checked(self.folder, lambda: ConfidenceLimit.from_facts(facts))
 
     def read_images(self, data: str | None = None) -> tuple[LabelledImages, LabelledImages | None]:
         """Read again the images that the run learnt from, and those held out in the order of `labelled`, if any.
@@ -120,6 +152,18 @@ def _part(path: Path, read: Callable[[Path], Part], notes: list[str], missing: s
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         cause = f"it is inconsistent ({error})"
         raise UsageError(path.name, str(path.parent), cause, "Take the file away to do without it.") from None
+
+
+def _checked(folder: Path, build: Callable[[], Part]) -> Part:
+    """Build a part from metrics.json; raises `UsageError` where a figure is missing or none."""
+    try:
+        return build()
+    except (ValueError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
+        raise _inconsistent(folder, str(error)) from None
+
+
+def _inconsistent(folder: Path, why: str) -> UsageError:
+    return UsageError(METRICS_NAME, str(folder), f"it is inconsistent ({why})", "Use a run folder as train left it.")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

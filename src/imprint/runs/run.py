@@ -1,19 +1,28 @@
-"""Run: what training gave."""
+"""Run: what training gave, in memory or read back from its folder."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from imprint.core.errors import UsageError, brief
+from imprint.core.html import ORANGE, block, drawing, headline, line
 from imprint.core.scores import FEWEST_TO_TELL, AccuracyEstimate, Score
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import MODEL_NAME
 from imprint.models.predictor import Predictions
 from imprint.recipes import Recipe
+from imprint.runs.figures import curves_plot
+from imprint.runs.read_run import read_run
 from imprint.training.calibration import ConfidenceLimit, coverage_statement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULT_NAME = "result.csv"
 UNEVEN = 0.8  # share of the commonest class from which accuracy tells little
@@ -75,6 +84,131 @@ class Run:
     no_score_because: str = ""
     limit: ConfidenceLimit | None = None
 
+    def __repr__(self) -> str:
+        scored = "no score" if self.validation is None else f"validation accuracy {self.validation}"
+        where = "" if self.folder is None else f", {self.folder}"
+        return brief(self, f"{self.recipe.name}: {scored}, trained in {self.seconds:.1f} s{where}")
+
+    def _repr_html_(self) -> str:
+        scored = headline("no score") if self.validation is None else self.validation.headline_html()
+        parts = [line(words, ORANGE if words == self.failure else "") for words in self.expectation.splitlines()]
+        if self.history.get("loss"):
+            parts.append(drawing(curves_plot(self.history), "loss, accuracy and learning rate over the epochs"))
+        if self.folder is not None:
+            names: list[str] = []
+            with contextlib.suppress(OSError):  # it may have been moved meanwhile
+                names = sorted(path.name for path in self.folder.iterdir())
+            parts.append(line(f"in {self.folder}: {', '.join(names) or 'nothing any more'}"))
+        return block(f"Run of recipe {self.recipe.name}", f"trained in {self.seconds:.1f} s", scored, *parts)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a run back from its folder.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The run folder, as `train` wrote it.
+
+        Returns
+        -------
+        Run
+            As it was, but that `predictions` and `result` are None: of these the folder holds tables, validation.csv
+            and result.csv. Figures that a run of an older version does not tell are nan or None.
+
+        Raises
+        ------
+        UsageError
+            When there is no such folder, the run has not ended, or a file in it is broken.
+        ModelFileError
+            When its model is not whole.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import imprint
+        >>> folder = Path(tempfile.mkdtemp()) / "first"
+        >>> run = imprint.train("digits", "quick", epochs=1, min_steps=1, run=folder, verbose=False)
+        >>> Run.load(folder).facts() == run.facts()
+        True
+        """
+        record = read_run(Path(folder))
+        metrics = record.metrics
+        return cls(
+            record.model,
+            record.model.recipe,
+            record.history or {"loss": []},
+            float(metrics.get("seconds") or 0.0),
+            bool(metrics.get("interrupted")),
+            validation=record.score(),
+            expected=record.expected(),
+            folder=record.folder,
+            no_score_because=str(metrics.get("no_score_because") or ""),
+            limit=record.limit(),
+        )
+
+    def plot(self) -> Figure:
+        """Draw loss, accuracy and learning rate over the epochs.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``figure.savefig("curves.png")`` writes it. pyplot does not keep it.
+
+        Raises
+        ------
+        UsageError
+            When the run had no epochs, as that of a linear head on frozen features.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> run = imprint.train("digits", "quick", epochs=2, min_steps=1, verbose=False)
+        >>> [axes.get_title(loc="left") for axes in run.plot().axes]
+        ['Loss', 'Accuracy', 'Learning rate']
+        """
+        if not self.history.get("loss"):
+            cause = "its history has no epochs"
+            raise UsageError("curves", f"recipe {self.recipe.name}", cause, "See run.validation for its score.")
+        return curves_plot(self.history)
+
+    def report(self, path: str | Path | None = None, data: str | None = None) -> Path:
+        """Write a page about the run: score, confidence, mistakes with their images, curves and recipe.
+
+        Parameters
+        ----------
+        path : str, Path or None, default=None
+            The file to write; None is ``report.html`` in the run folder.
+        data : str or None, default=None
+            Where the training images are now, if they were moved. Where they cannot be read, as images made in Python
+            cannot, the page says so and does without.
+
+        Returns
+        -------
+        Path
+            The page, one file that needs no other.
+
+        Raises
+        ------
+        UsageError
+            When the run has no folder, or the page cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import imprint
+        >>> folder = Path(tempfile.mkdtemp()) / "first"
+        >>> run = imprint.train("digits", "quick", epochs=1, min_steps=1, run=folder, verbose=False)
+        >>> run.report().name
+        'report.html'
+        """
+        import imprint  # the page is made on a floor above, so a run asks for it by its public name, as its user would
+
+        if self.folder is None:
+            cause = "it wrote no folder, which the page is made of"
+            raise UsageError("run", "report", cause, "Train with run=True, or name a folder: run='runs/first'.")
+        return imprint.write_report(self.folder, path, data)
+
     @property
     def expectation(self) -> str:
         """What to expect of the model on new images, in words."""
@@ -127,8 +261,8 @@ class Run:
         dict
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
             `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing),
-            `unsure` (shares of the validation images), `trust` (the limit of confidence), and `result` with test
-            images.
+            `unsure` (shares of the validation images), `trust` (the limit of confidence), `no_score_because`, and
+            `result` with test images.
 
         Examples
         --------
@@ -141,17 +275,25 @@ class Run:
         facts = paths | {
             "recipe": self.recipe.name,
             "seconds": round(self.seconds, 3),
-            "epochs": len(self.history["loss"]),
+            "epochs": len(self.history.get("loss", ())),
             "interrupted": self.interrupted,
-            "validation": None if self.validation is None else self.validation.facts(),
+            "validation": None if self.validation is None else self.validation.facts() | _losses(self.validation),
             "expected": None if self.expected is None else self.expected.facts(),
             "failure": self.failure,
             "unsure": None if self.validation is None else self.validation.unsure,
             "trust": None if self.limit is None else self.limit.facts(),
+            "no_score_because": self.no_score_because,
         }
         if self.folder is not None and self.result is not None:
             facts["result"] = str(self.folder / RESULT_NAME)
         return facts
+
+
+def _losses(score: Score) -> dict[str, float | None]:
+    """Give the figures that need every probability, which no other file of a run folder tells."""
+    keys = ("log_loss", "calibration_error", "brier", "top_5")
+    known = {key: getattr(score, key) for key in keys}
+    return {key: value for key, value in known.items() if value is None or not math.isnan(value)}
 
 
 def seeds_facts(runs: Sequence[Run]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from numpy import ndarray
 from torch import nn
 
+from imprint.core.html import TILES
 from imprint.core.memmap import in_chunks
 from imprint.core.metrics import fit_temperature, tempered
 from imprint.core.scores import STRANGE
@@ -107,7 +109,8 @@ def calibrate_probe(
     limit = normal_limit(uncertainty, MAX_FLAGGED) + ROUNDING_MARGIN
     names = images.class_names
     model = Classifier(network, names, plan.spec, recipe, found.temperature, ood_score, limit, 0.0)
-    return model, Predictions(probabilities, names, images.sources, uncertainty, limit), found
+    preview = np.array(images.pixels[:TILES])
+    return model, Predictions(probabilities, names, images.sources, uncertainty, limit, preview=preview), found
 
 
 def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
@@ -140,6 +143,9 @@ def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     return float(uncertainty.mean()) + float(stdtrit(count - 1, 1 - share)) * spread
 
 
+BASES = ("certified", "estimated", "unreached", "unknown", "off")  # what a limit of confidence rests on
+
+
 @dataclass(frozen=True)
 class ConfidenceLimit:
     """The confidence below which predictions are unsure, so that of the others a share of `trust` is right.
@@ -160,6 +166,15 @@ class ConfidenceLimit:
     def facts(self) -> dict[str, Any]:
         """Give it as plain JSON values, as metrics.json and model files hold it; `says` is it in words."""
         return asdict(self) | {"says": str(self)}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> ConfidenceLimit:
+        """Read it from plain JSON values; raises what a malformed one happens to raise."""
+        below, trust = float(facts["below"]), float(facts["trust"])
+        images, answered, right = (int(facts[key]) for key in ("images", "answered", "right"))
+        if facts["basis"] not in BASES or not (0 <= trust < 1 and 0 <= right <= answered <= images):
+            raise ValueError("trust")
+        return cls(below, trust, facts["basis"], images, answered, right, str(facts["method"]))
 
     def __str__(self) -> str:
         return f"unsure (low confidence): {self._words()}"

@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
+from imprint.core.errors import brief
 from imprint.core.memmap import release
+from imprint.core.plot_style import shorten
 from imprint.models.onnx.file import PIXELS, PROBABILITIES, UNCERTAINTY, broken, missing, read_onnx_file
 from imprint.models.predictor import Predictor
-from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
+from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size, describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,10 @@ class OnnxClassifier(Predictor):
     recipe: str
     label_header: str = "label"
     unsure_below: float = 0.0
+
+    def __repr__(self) -> str:
+        form = describe((self.spec.channels, *self.spec.image_size))
+        return brief(self, f"{shorten(self.recipe, 40)}: {len(self.class_names):,} classes, {form}")
 
     def _compute(
         self, pixels: UInt8[ndarray, "n c h w"]

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from imprint.core import __version__
-from imprint.core.errors import DataError, ImprintError, UsageError
+from imprint.core.errors import DataError, ImprintError, UsageError, brief
 from imprint.core.files import written_whole
 from imprint.core.metrics import difference_interval
 from imprint.data.images import LabelledImages
@@ -63,6 +63,9 @@ class Rounding:
         """Lost accuracy; below 0 where some was gained."""
         return self.before - self.accuracy
 
+    def __repr__(self) -> str:
+        return brief(self, str(self))
+
     def __str__(self) -> str:
         gain, lowest, highest = (0 - lost for lost in (self.loss, *reversed(self.interval)))
         return (
@@ -108,6 +111,9 @@ class Exported:
     difference: float
     flags: float
     rounding: Rounding | None
+
+    def __repr__(self) -> str:
+        return brief(self, f"{self.path}: {self}")
 
     def __str__(self) -> str:
         agreement = "all classes agree" if self.same == 1 else f"{self.same * 100:.2f} % of the classes agree"
