@@ -94,6 +94,8 @@ def split_further(
         if sizes[number] <= wanted:
             chosen.append(names[number])
             wanted -= int(sizes[number])
+    if not chosen and not out.any() and len(names) > 1:  # larger groups than the share, of which one is held out
+        chosen.append(names[sizes.argmin()])
     out = (out | np.isin(groups, chosen)) & (share > 0)
     return order[~out[order]], order[out[order]]
 

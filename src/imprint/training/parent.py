@@ -65,7 +65,7 @@ class ImageKeys:
         if images.loaded_from is not None and images.sources.dtype.kind == "U":
             for place, source in enumerate(images.sources.tolist()):
                 if source.lower().endswith(IMAGE_ENDINGS):
-                    name = str(Path(source).absolute()).encode("utf-8", "surrogateescape")
+                    name = str(Path(source).resolve()).encode("utf-8", "surrogateescape")
                     paths[place] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
         return cls(pixels, paths)
 
@@ -170,11 +170,12 @@ class Parent:
         shown = ", ".join(map(repr, missing[:MAX_CLASSES_NAMED]))
         shown += f" and {len(missing) - MAX_CLASSES_NAMED} more" if len(missing) > MAX_CLASSES_NAMED else ""
         what = f"{'class' if len(missing) == 1 else 'classes'} {shown}"
+        them = "it" if len(missing) == 1 else "them"
         if chosen:
-            return (f"{what}: the old model knows {'it' if len(missing) == 1 else 'them'}, the new one will not",)
+            return (f"{what}: the old model knows {them}, the new one will not",)
         meant = did_you_mean(missing[0], [name for name in counts if name not in self.class_names])
-        remedy = f"{meant}Give images of it too, or name all classes to learn: --classes A,B."
-        raise DataError(what, images.name, f"no images, and the model of --from {self.path} knows it", remedy)
+        remedy = f"{meant}Give images of {them} too, or name all classes to learn: --classes A,B."
+        raise DataError(what, images.name, f"no images, and the model of --from {self.path} knows {them}", remedy)
 
     def check_form(self, spec: InputSpec, images: LabelledImages) -> None:
         """Refuse another input contract than the model's."""
@@ -217,8 +218,19 @@ class Parent:
         """Give what tells it, as plain JSON values; `leak` is empty where the score does not flatter."""
         return {"model": self.path, "sha256": self.digest, "leak": leak}
 
-    def __str__(self) -> str:
-        return f"starting from {self.path} (SHA-256 {self.digest[:12]}…)"
+    def describe(self, images: ImageKeys) -> str:
+        """Say what a run starts from, and which of its images are new."""
+        text = f"starting from {self.path} (SHA-256 {self.digest[:12]}…)"
+        if self.recipe.is_probe:
+            return f"{text}: its frozen network, with a head fitted anew"
+        if self.seen is None:
+            return f"{text}; nothing tells which of the images it was trained on"
+        known, held_out = images.among(self.seen.trained_on), images.among(self.seen.held_out)
+        held_out &= ~known
+        new = len(known) - int(known.sum()) - int(held_out.sum())
+        return (
+            f"{text}: {known.sum():,} images that it was trained on, {held_out.sum():,} that it held out, {new:,} new"
+        )
 
 
 def read_parent(path: str | Path, named: str = "", seen_name: str = SEEN_NAME) -> Parent:

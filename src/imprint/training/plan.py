@@ -80,9 +80,9 @@ class Plan:
     """A training run that can begin: everything in it has been checked.
 
     `training` and `held_out` are positions: among `images`, and among what the validation images were taken from.
-    `reason` and `hflip_reason` say why the recipe and the mirroring were chosen, where nobody named them; `leak` why
-    the score is an upper estimate, where the parent was trained on images held out. `seen` tells which images the model
-    will have seen, None where that of the parent is not known.
+    `reason` and `hflip_reason` say why the recipe and the mirroring were chosen, where nobody named them; `start`
+    what a run with a `parent` starts from, `leak` why its score is an upper estimate, where the parent was trained on
+    images held out. `seen` tells which images the model will have seen, None where nothing tells the parent's.
     """
 
     images: LabelledImages
@@ -97,6 +97,7 @@ class Plan:
     groups: Int64[ndarray, " images"]
     warnings: tuple[str, ...] = ()
     parent: Parent | None = None
+    start: str = ""
     leak: str = ""
     seen: SeenImages | None = None
 
@@ -144,7 +145,7 @@ class Plan:
         mirrored = "mirrored" if self.recipe.hflip == "yes" else "not mirrored"
         line += f", {mirrored} ({self.hflip_reason}; --set hflip=yes or no)" if self.hflip_reason else ""
         line += f", seed {self.recipe.seed}, {self.device.type}{self._time_text()}"
-        return f"{line}; {self.parent}" if self.parent else line
+        return f"{line}; {self.start}" if self.start else line
 
     def _time_text(self) -> str:
         """Say how long a pretrained network will train, before it starts."""
@@ -233,6 +234,7 @@ def make_plan(
         groups,
         warnings,
         parent,
+        parent.describe(keys) if parent is not None else "",
         parent.leak(held_out_keys) if parent is not None and inherits else "",
         None if inherits and seen is None else keys[training].joined(seen, held_out_keys),
     )
