@@ -182,7 +182,6 @@ def test_a_weekly_run_starts_from_the_one_before(digits, digits_csv, tmp_path):
     assert "model was trained on images of 8×8 grey" in refused(
         "train", "wide.csv", "--from", "runs/week1", cwd=tmp_path
     )
-    assert "Leave --from out" in refused("train", "--resume", "runs/week1", "--from", "runs/week2", cwd=tmp_path)
 
 
 def test_some_classes_are_learnt_scored_and_checked(digits_csv, tmp_path):
