@@ -1,11 +1,15 @@
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import imprint
 from helpers import tags
 
 pytestmark = pytest.mark.slow
@@ -79,6 +83,45 @@ def test_notebook(tmp_path, monkeypatch):
     )
     assert "training on 1,437 images" in printed
     assert printed.replace("\n", "").isprintable()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script for bash")
+def test_retrain(digits, tmp_path):
+    def save(places, folder):
+        for place in places:
+            path = tmp_path / folder / digits.class_names[digits.labels[place]] / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.pixels[place, 0]).save(path)
+
+    def retrain(week, *options, status=0):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "WEEK": f"runs/{week}", "CHECK_OPTIONS": "--no-labels"}
+        command = ["bash", EXAMPLES / "retrain.sh", "images", "test", "served", *options]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8")
+        assert done.returncode == status, done.stderr
+        return done.stderr
+
+    served, some = tmp_path / "served", np.flatnonzero(digits.labels < 3)
+    save(some[:200], "images")
+    save(some[-200:], "test")
+    short = ["--recipe", "quick", "--epochs", "1", "--set", "min_steps=1"]
+    assert "week1 is in service" in retrain("week1", *short)
+    first = (served / "model.onnx").read_bytes()
+    save(some[200:300], "images")
+    said = retrain("week2", "--epochs", "3", "--set", "min_steps=10")
+    assert "starting from runs/week1" in said
+    assert "184 images that it was trained on, 16 that it held out, 100 new" in said
+    second = (served / "model.onnx").read_bytes()
+    assert second != first
+    assert (served / "run.txt").read_text() == "runs/week2\n"
+    wrong = digits.select(["0", "1", "2"])
+    wrong = replace(wrong, labels=(wrong.labels + 1) % 3)
+    imprint.train(wrong, "quick", epochs=3, min_steps=6, run=tmp_path / "runs/wrong", verbose=False)
+    said = retrain("wrong", status=1)
+    assert "the model in service stays" in said
+    assert (served / "model.onnx").read_bytes() == second
+    assert (served / "run.txt").read_text() == "runs/week2\n"
+    assert sorted(path.name for path in served.iterdir()) == ["model.onnx", "run.txt"]
 
 
 def test_onnx_without_imprint(onnx_file, model, digits, tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_the_run_folder(lesson, digits_csv):
     folder = digits_csv / "runs" / "0001-tutorial"
     names = (
         "curves.png history.csv metrics.json model.safetensors origin.json "
-        "predictions.png recipe.json result.csv validation.csv"
+        "predictions.png recipe.json result.csv seen.safetensors validation.csv"
     )
     assert sorted(path.name for path in folder.iterdir()) == names.split()
     for name in names.split():
@@ -161,6 +162,30 @@ def test_a_run_is_named_after_its_day(digits_csv, tmp_path):
     train = ["train", digits_csv / "train.csv", "--epochs", "1", "--set", "min_steps=1", "--run", "weekly-{date}"]
     run = json.loads(run_imprint(*train, "--json", cwd=tmp_path).stdout)["run"]
     assert run in {f"weekly-{day}" for day in (before, date.today())}
+
+
+def test_a_weekly_run_starts_from_the_one_before(digits, digits_csv, tmp_path):
+    old = ["train", digits_csv / "train.csv", "--recipe", "quick", *FAST, "--run", "runs/week1"]
+    run_imprint(*old, cwd=tmp_path)
+    (tmp_path / "more.csv").write_text(pixel_table(digits[:800]))
+    done = run_imprint("train", "more.csv", "--from", "runs/week1", "--run", "runs/week2", "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert "552 images that it was trained on, 48 that it held out, 200 new" in done.stderr
+    assert facts["validation"]["images"] == 48 + 16
+    assert facts["parent"]["model"] == "runs/week1"
+    assert facts["parent"]["leak"] == ""
+    listed = json.loads(run_imprint("runs", "--json", cwd=tmp_path).stdout)["runs"]
+    assert [one["parent"] for one in listed] == [None, f"runs/week1 ({facts['parent']['sha256'][:8]})"]
+    assert "started from" in run_imprint("runs", cwd=tmp_path).stdout.splitlines()[0]
+    (tmp_path / "runs/week1/seen.safetensors").unlink()
+    printed = run_imprint("train", "more.csv", "--from", "runs/week1", cwd=tmp_path).stdout
+    assert "(upper estimate)" in next(line for line in printed.splitlines() if line.startswith("validation accuracy"))
+    assert "the old model may have been trained on the 64 images held out" in printed
+    wide = replace(digits[:100], pixels=digits.pixels[:100].repeat(2, axis=3).repeat(2, axis=2))
+    (tmp_path / "wide.csv").write_text(pixel_table(wide))
+    assert "model was trained on images of 8×8 grey" in refused(
+        "train", "wide.csv", "--from", "runs/week1", cwd=tmp_path
+    )
 
 
 def test_some_classes_are_learnt_scored_and_checked(digits_csv, tmp_path):

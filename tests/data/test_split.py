@@ -6,7 +6,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from imprint import UsageError
-from imprint.data.split import held_out_groups, split
+from imprint.data.split import held_out_groups, split, split_further
 
 
 def sides(images, share, groups, seed=7):
@@ -65,6 +65,34 @@ def test_split_is_scikit_learns(digits, share, seed):
     assert np.array_equal(training.sources, digits.sources[expected[0]])
     assert np.array_equal(validation.sources, digits.sources[expected[1]])
     assert np.array_equal(validation.labels, digits.labels[expected[1]])
+
+
+def test_a_further_split_keeps_what_was_held_out_and_never_holds_out_what_was_learnt():
+    places = np.arange(1000)
+    learnt, before = places < 500, (places >= 500) & (places < 560)
+    training, held_out = split_further(0.1, 7, places, learnt, before)
+    assert sorted([*training, *held_out]) == places.tolist()
+    assert set(held_out) >= set(places[before])
+    assert not set(held_out) & set(places[learnt])
+    assert len(held_out) == 60 + 44  # a tenth of the 440 new ones
+    other = split_further(0.1, 8, places, learnt, before)[1]
+    assert len(set(held_out) & set(other)) < 80
+    assert len(split_further(0.0, 7, places, learnt, before)[1]) == 0
+    assert len(split_further(0.5, 7, places, places >= 0, before)[1]) == 0
+
+
+def test_a_further_split_keeps_groups_whole():
+    places = np.arange(1000)
+    learnt, before = places < 500, (places >= 500) & (places < 560)
+    groups = places // 20 * 20
+    training, held_out = split_further(0.1, 7, groups, learnt, before)
+    assert not set(groups[training]) & set(groups[held_out])
+    assert len(held_out) == 60 + 40
+    assert held_out.min() >= 500
+    wide = np.where(places >= 480, 480, places)  # all new ones belong to a group that was learnt
+    assert len(split_further(0.1, 7, wide, learnt, before)[1]) == 0
+    large = np.where(places < 560, places, places // 200 * 200 + 1000)  # groups above the share: the smallest
+    assert (split_further(0.1, 7, large, places < 560, before)[1] >= 560).all()
 
 
 def test_nothing_held_out(digits):

@@ -131,7 +131,7 @@ def test_python_writes_the_whole_folder_too(digits, tmp_path, monkeypatch):
     run = imprint.train(digits[:100], "quick", test=digits[:20], run=True, epochs=1, min_steps=1, verbose=False)
     assert str(run.folder) == "runs/0001-quick"
     names = "curves.png history.csv metrics.json model.safetensors origin.json predictions.png recipe.json result.csv"
-    assert sorted(path.name for path in run.folder.iterdir()) == [*names.split(), "validation.csv"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [*names.split(), "seen.safetensors", "validation.csv"]
     assert (run.folder / "result.csv").read_text() == run.result.to_csv()
 
 

@@ -37,7 +37,7 @@ def trained(images, recipe, *settings, **options):
     return imprint.train(images, recipe, device="cpu", verbose=False, **options, **parse_settings(settings))
 
 
-def killed_after(epochs, images, folder, recipe, *settings):
+def killed_after(epochs, images, folder, recipe, *settings, **options):
     """Train until killed within the next epoch; gives the run folder as the kill left it."""
     left, deal = [epochs], fit_module._batches
 
@@ -56,7 +56,7 @@ def killed_after(epochs, images, folder, recipe, *settings):
         patch.setattr("imprint.training.fit._batches", batches)
         patch.setattr(Checkpoint, "due", lambda self: True)
         with pytest.raises(Killed):
-            trained(images, recipe, *settings, run=folder / "run")
+            trained(images, recipe, *settings, run=folder / "run", **options)
     return folder / "killed"
 
 
@@ -78,6 +78,40 @@ def test_a_resumed_run_ends_to_the_bit_as_one_never_stopped(digits, tmp_path, ca
     whole.model.save(tmp_path / "whole.safetensors")
     assert (tmp_path / "whole.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert not (folder / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("case", ["muon, one-cycle, hard images first", "two networks"])
+def test_a_run_from_an_old_model_resumes_to_the_bit_without_that(digits, tmp_path, case):
+    old = trained(digits[:300], *RUNS[case], "seed=3", run=tmp_path / "old").folder
+    recipe, *settings = RUNS[case]
+    whole = trained(digits[:400], recipe, *settings, from_model=old)
+    folder = killed_after(3, digits[:400], tmp_path, recipe, *settings, from_model=old)
+    shutil.rmtree(old)
+    resumed = trained(digits[:400], None, resume=folder)
+    whole.model.save(tmp_path / "whole.safetensors")
+    assert (tmp_path / "whole.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert resumed.parent == whole.parent
+    assert not list(folder.glob("parent*"))
+
+
+def test_a_stopped_run_goes_on_from_the_very_model_that_it_began_with(digits, tmp_path):
+    old, other = (
+        trained(digits[:300], *SHORT, f"seed={seed}", run=tmp_path / f"{seed}", validation=0.2).folder
+        for seed in (1, 2)
+    )
+    folder = killed_after(1, digits[:400], tmp_path, *SHORT, from_model=old)
+    with pytest.raises(UsageError, match=r"--from .* at --resume: .* Leave --from out"):
+        trained(digits[:400], None, resume=folder, from_model=old)
+    with pytest.raises(ModelFileError, match=r"its training was stopped before its end. Resume it first"):
+        trained(digits[:400], "quick", from_model=folder)
+    shutil.copy(other / "model.safetensors", folder / "parent.safetensors")
+    with pytest.raises(ModelFileError, match="it is not what the run began from: its SHA-256 is"):
+        trained(digits[:400], None, resume=folder)
+    (folder / "parent.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"it kept a copy here, and that is gone. Put it back, or begin a new run"):
+        trained(digits[:400], None, resume=folder)
+    shutil.copy(old / "model.safetensors", folder / "parent.safetensors")
+    assert trained(digits[:400], None, resume=folder).parent["model"] == str(old)
 
 
 def test_the_best_score_is_remembered(digits, tmp_path):

@@ -11,12 +11,15 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import imprint
+from imprint import UsageError
 from imprint.data import cache
 from imprint.data.images import LabelledImages
 from imprint.models.inference import predict_with_embeddings
 from imprint.report.run_report import write_report
 from imprint.runs.read_run import read_run
 from imprint.training import probe
+from imprint.training.checkpoint import start_network
+from imprint.training.parent import read_parent
 from imprint.training.plan import make_plan
 from imprint.training.probe import cross_validate, fit_head, frozen_features, pretrained_network
 
@@ -211,6 +214,42 @@ def test_finetune_learns_and_ends_the_same_when_resumed(shapes, tmp_path):
     assert any(same)
     assert not all(same)
     assert "a score needs" in run.no_score_because
+
+
+def test_a_probe_starts_from_the_models_own_backbone_where_the_package_is_missing(run, shapes, monkeypatch, tmp_path):
+    monkeypatch.setattr("imprint.models.backbones.find_weights", lambda name: None)
+    monkeypatch.setenv("IMPRINT_CACHE", str(tmp_path / "empty"))
+    more = drawn(12, seed=1)
+    more = dataclasses.replace(
+        shapes,
+        **{key: np.concatenate([getattr(one, key) for one in (shapes, more)]) for key in ("pixels", "labels")},
+        sources=np.concatenate([shapes.sources, more.sources]),
+    )
+    again = imprint.train(more, from_model=run.folder, verbose=False)
+    expected, found = run.model.network.state_dict(), again.model.network.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected if not name.startswith("head."))
+    assert not torch.equal(found["head.weight"], expected["head.weight"])
+    assert again.validation.images == 54  # cross-validated: no head has seen the image that it judges
+    assert again.leak == ""
+
+
+def test_a_finetuned_network_starts_from_the_old_one_with_a_head_fitted_anew(shapes, tmp_path):
+    options = {"epochs": 1, "largest_side": 64, "smallest_side": 64, "frozen_blocks": 11}
+    run = imprint.train(shapes, "finetune", run=tmp_path / "run", validation=0.2, verbose=False, **options)
+    plan = make_plan(drawn(60, seed=2), parent=read_parent(run.folder))
+    assert plan.recipe == run.recipe
+    expected, found = run.model.network.state_dict(), start_network(plan).network.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected if not name.startswith("head."))
+    assert not torch.equal(found["head.weight"], expected["head.weight"])
+    named = make_plan(drawn(60, seed=2), "finetune", parent=read_parent(run.folder))
+    assert named.spec.input_size == run.model.spec.input_size
+
+
+def test_a_probe_and_a_finetuned_network_do_not_start_from_each_other(run, shapes):
+    with pytest.raises(UsageError, match="whose pretrained weights this recipe begins with by itself"):
+        make_plan(shapes, "finetune", parent=read_parent(run.folder))
+    with pytest.raises(UsageError, match=r"recipe probe, networks lite0 at --from .*: the model was trained by probe"):
+        make_plan(shapes, epochs=2, parent=read_parent(run.folder))
 
 
 def test_beside_a_network_from_random_weights_only_the_pretrained_one_moves_back(shapes):

@@ -71,6 +71,14 @@ def train(
     ids: Ids = None,
     allow_bad: AllowBad = None,
     classes: Classes = None,
+    from_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Start from this model or run, of the same recipe; what it held out stays so.",
+        ),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -90,6 +98,7 @@ def train(
     fields = joined_fields(parse_settings(settings or []), own)
     options: dict[str, Any] = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
     options |= {"device": device, "resume": resume, "test": test, "classes": class_list(classes)}
+    options |= {"from_model": from_model}
     validation_given, folder = share_or_data(validation), True if run is None else dated(run)
     if seeds == 1:
         runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])

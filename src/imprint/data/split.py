@@ -73,6 +73,33 @@ def split(
     return order[~out], order[out]
 
 
+def split_further(
+    share: float,
+    seed: int,
+    groups: Int64[ndarray, " n"],
+    trained_on: Bool[ndarray, " n"],
+    held_out: Bool[ndarray, " n"],
+) -> tuple[Int64[ndarray, " training"], Int64[ndarray, " held_out"]]:
+    """Hold out what an earlier run held out, and a share of the images new since then; never what it was trained on.
+
+    Groups stay together: one with an image that was trained on is trained on again. Gives positions as `split` does.
+    """
+    order = np.random.RandomState(seed).permutation(len(groups)).astype(np.int64)
+    learnt = np.isin(groups, groups[trained_on])
+    out = np.isin(groups, groups[held_out]) & ~learnt
+    new = order[~(learnt | out)[order]]
+    names, first, sizes = np.unique(groups[new], return_index=True, return_counts=True)
+    wanted, chosen = min(math.ceil(share * len(new)), len(new) - 1), []
+    for number in np.argsort(first):
+        if sizes[number] <= wanted:
+            chosen.append(names[number])
+            wanted -= int(sizes[number])
+    if not chosen and not out.any() and len(names) > 1:  # larger groups than the share, of which one is held out
+        chosen.append(names[sizes.argmin()])
+    out = (out | np.isin(groups, chosen)) & (share > 0)
+    return order[~out[order]], order[out[order]]
+
+
 def held_out_groups(
     labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], share: float, seed: int
 ) -> Bool[ndarray, " n"]:

@@ -80,6 +80,9 @@ class Classifier(Predictor):
     unsure_below : float, default=0
         Predictions with less confidence than this are flagged unsure too. Training sets it so that of those which are
         not flagged the share of the recipe's `trust` is right.
+    parent : dict of str to str, or None, default=None
+        Of a model whose training started from another one: `sha256`, the digest in that one's file, and `leak`, why
+        `score` is an upper estimate, empty where it is not.
 
     Examples
     --------
@@ -102,6 +105,7 @@ class Classifier(Predictor):
     notes: dict[str, Any] | None = None
     label_header: str = "label"
     unsure_below: float = 0.0
+    parent: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.network.eval()  # here and not when asked, since two threads may ask at once
@@ -197,6 +201,7 @@ class Classifier(Predictor):
             "score": self.score,
             "notes": self.notes,
             "label_header": self.label_header,
+            **({} if self.parent is None else {"parent": self.parent}),
         }
 
     @classmethod
@@ -356,7 +361,11 @@ def read_parts(path: Path) -> dict[str, Any]:
 
     All of it is checked against each other before anything is computed. Raises `ModelFileError` where it does not fit.
     """
-    tensors, facts = read_model_file(path)
+    return parts_of(*read_model_file(path), path)
+
+
+def parts_of(tensors: dict[str, Tensor], facts: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check the contents of a model file against each other; gives every field of a `Classifier`."""
     try:
         parts = _parts(facts, path)
         resumable = RESUME in facts
@@ -395,6 +404,8 @@ def _parts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError("classes")
     if not isinstance(score, dict | None) or not isinstance(notes, dict | None):
         raise ValueError("score or notes")
+    parent = facts.get("parent")
+    parent = None if parent is None else {key: str(parent[key]) for key in ("sha256", "leak")}
     recipe = Recipe.from_dict(facts["recipe"])
     for name in recipe.all_networks:
         if name not in NETWORKS:
@@ -409,7 +420,7 @@ def _parts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError("temperature or limits")
     header = str(facts.get("label_header", "label"))[:MAX_HEADER_LENGTH]
     known = {"class_names": tuple(names), "spec": spec, "recipe": recipe, "score": score, "notes": notes}
-    return {**known, "label_header": header, **limits}
+    return {**known, "label_header": header, "parent": parent, **limits}
 
 
 def _take_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

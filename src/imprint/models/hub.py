@@ -45,6 +45,7 @@ def write_card(
         recipe=facts["recipe"],
         score=facts["score"],
         unsure_below=facts["unsure_below"],
+        parent=facts.get("parent"),
         pretrained=[source for name in facts["recipe"]["networks"] if (source := weights_source(name))],
         form=describe((spec.channels, *spec.image_size)),
         scaled=None if spec.input_size == spec.image_size else f"{width}×{height}",

@@ -66,16 +66,21 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Raises `ModelFileError` where the file is missing, damaged, or not a model of Imprint's.
     """
+    facts, content = check_model_file(path)
+    tensors = parse_tensors(content, path)
+    del facts["format"], facts["sha256"]
+    return tensors, facts
+
+
+def parse_tensors(content: bytes, path: str | Path) -> dict[str, Tensor]:
+    """Parse the tensors of a file that `check_model_file` has read; raises `ModelFileError` where they are none."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    facts, content = check_model_file(path)
     try:
-        tensors = load(content)
+        return load(content)
     except (SafetensorError, LookupError, ValueError, TypeError, AssertionError, RuntimeError) as error:
         raise inconsistent(path, error) from None
-    del facts["format"], facts["sha256"]
-    return tensors, facts
 
 
 def check_model_file(path: str | Path) -> tuple[dict[str, Any], bytes]:

@@ -26,7 +26,7 @@ from imprint.models.layers import (
     glorot_uniform,
     he_normal,
 )
-from imprint.preprocessing.input_spec import PLAIN_MEAN, PLAIN_STD, check_normalisation
+from imprint.preprocessing.input_spec import PLAIN_MEAN, PLAIN_STD, InputSpec, check_normalisation
 
 # What everything after training asks of a network besides being called: timm's names.
 PROTOCOL = ("forward_features", "forward_head", "num_features")
@@ -361,6 +361,24 @@ def input_size(
 def build_network(name: str, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
     """Build a network with freshly drawn weights for images of `size` (height, width)."""
     return network_kind(name).build(channels, *size, classes)
+
+
+def class_axes(name: str, spec: InputSpec) -> dict[str, int]:
+    """Find which tensors of a network have a row for each class, and along which axis.
+
+    Raises `UsageError` where classes shape a registered network in another way.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        few, more = (build_network(name, spec.channels, spec.input_size, classes).state_dict() for classes in (2, 3))
+    axes: dict[str, int] = {}
+    for tensor in few.keys() | more.keys():
+        shapes = tuple(few[tensor].shape if tensor in few else ()), tuple(more[tensor].shape if tensor in more else ())
+        differing = [axis for axis, sides in enumerate(zip(*shapes, strict=False)) if sides[0] != sides[1]]
+        if len(shapes[0]) != len(shapes[1]) or any((shapes[0][axis], shapes[1][axis]) != (2, 3) for axis in differing):
+            cause = f"its tensor {tensor} has no rows for classes, but changes with them"
+            raise UsageError(f"network {name}", "--from", cause, "Train on the same classes, or without --from.")
+        axes |= dict.fromkeys([tensor] if differing else [], differing[0] if differing else 0)
+    return axes
 
 
 def build_networks(names: Sequence[str], channels: int, size: tuple[int, int], classes: int) -> nn.Module:

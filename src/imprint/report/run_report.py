@@ -169,7 +169,9 @@ def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalys
     if score is None:
         return "How good it is on new images is not known."
     low, high = (percent(bound, score["images"]) for bound in score["interval"])
+    leak = (record.provenance.parent or {}).get("leak") if record.provenance else ""
     unseen = ", each by a model that was trained on others" if record.cross_validated else " that it was not trained on"
+    unseen = " that were held out" if leak else unseen
     measured = "That is" if score["images"] >= FEWEST_TO_TELL else "It was"
     text = (
         f"{measured} measured on {score['images']:,} images{unseen}. Of other images like these, "
@@ -177,6 +179,8 @@ def _lead(record: RunRecord, score: dict[str, Any] | None, analysis: ErrorAnalys
     )
     if record.provenance and record.provenance.validation is None and record.provenance.training.options.get("group"):
         text += " Images of one group err together and so tell less; the interval takes that into account."
+    if leak:
+        text += f" But {leak}."
     if analysis and (suspected := len(analysis.of("mislabelled"))):
         wrong = "a wrong label" if suspected == 1 else "wrong labels"
         text += f" Of its {len(analysis.mistakes):,} mistakes, {suspected:,} may be {wrong}."

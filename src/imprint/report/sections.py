@@ -273,6 +273,8 @@ def repeat_section(folder: str, provenance: Provenance | None) -> dict[str, Any]
             ("versions", ", ".join(f"{name} {number}" for name, number in provenance.versions.items())),
             ("data", f"{training.name}, fingerprint {training.fingerprint}"),
         ]
+        if provenance.parent is not None:
+            rows.append(("started from", f"{provenance.parent['model']}, SHA-256 {provenance.parent['sha256']}"))
         if validation is not None:
             rows.append(("validation data", f"{validation.name}, fingerprint {validation.fingerprint}"))
     return {

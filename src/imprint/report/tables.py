@@ -169,7 +169,7 @@ def run_lines(run: Run) -> str:
     """Sum a run up: seconds, score, files, and what to expect on new images."""
     lines = [f"trained in {run.seconds:.1f} s"]
     if run.validation is not None:
-        lines.append(_score_line("validation accuracy", run.validation))
+        lines.append(_score_line("validation accuracy", run.validation) + (" (upper estimate)" if run.leak else ""))
     if run.folder is not None:
         lines += map(str, sorted(run.folder.iterdir()))
     return "\n".join([*lines, run.expectation])
@@ -189,16 +189,19 @@ def runs_table(runs: Sequence[RunFacts]) -> str:
     """List runs with state, recipe, score, data, time and size."""
     if not runs:
         return "no runs"
+    started = any(one.parent for one in runs)
     rows = [
         [
             *(one.run, one.state, one.recipe or "–"),
             "–" if one.accuracy is None else f"{one.accuracy:.4f}",
             *("–" if one.images is None else f"{one.images:,}", one.data or "–"),
             *("–" if one.seconds is None else f"{one.seconds:,.1f}", f"{one.size / 1e6:,.1f}", one.ended[:10]),
+            *([one.parent or "–"] if started else ()),
         ]
         for one in runs
     ]
-    return table(["run", "state", "recipe", "accuracy", "held out", "data", "seconds", "MB", "ended"], rows)
+    header = ["run", "state", "recipe", "accuracy", "held out", "data", "seconds", "MB", "ended"]
+    return table([*header, *(["started from"] if started else ())], rows)
 
 
 def cache_table(folder: str, limit: int, entries: Sequence[Entry]) -> str:

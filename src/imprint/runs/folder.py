@@ -26,6 +26,7 @@ from imprint.runs.listing import HISTORY_NAME, METRICS_NAME, RECIPE_NAME, VALIDA
 from imprint.runs.provenance import command_line, provenance_of
 from imprint.runs.run import RESULT_NAME, Run
 from imprint.training.checkpoint import Checkpoint, ResumableRun
+from imprint.training.parent import PARENT_NAME, PARENT_SEEN_NAME, SEEN_NAME
 from imprint.training.plan import Plan
 
 CURVES_NAME, PREDICTIONS_NAME = "curves.png", "predictions.png"
@@ -131,6 +132,8 @@ def run_session(
         checkpoint = Checkpoint(folder, plan, _storable(options))
         checkpoint.epochs = len(resumed.epochs) if resumed is not None else 0
         try:
+            if plan.parent is not None and resumed is None:
+                plan.parent.keep(folder)
             yield checkpoint
         except KeyboardInterrupt:
             if not checkpoint.epochs:
@@ -140,7 +143,7 @@ def run_session(
         finally:
             if not checkpoint.epochs:
                 with contextlib.suppress(OSError):
-                    checkpoint.path.unlink(missing_ok=True)
+                    _remove_checkpoint(checkpoint)
                     folder.rmdir()  # which works only where nothing else is in it
 
 
@@ -149,7 +152,13 @@ def end_session(checkpoint: Checkpoint, interrupted: bool) -> None:
     if interrupted:
         say(f"{resume_command(checkpoint.path.parent)} goes on from epoch {checkpoint.epochs}")
     else:
-        checkpoint.path.unlink()
+        _remove_checkpoint(checkpoint)
+
+
+def _remove_checkpoint(checkpoint: Checkpoint) -> None:
+    """Remove all that only a resumed run needs, the checkpoint first: without it nothing else is looked for."""
+    for name in (CHECKPOINT_NAME, PARENT_NAME, PARENT_SEEN_NAME):
+        checkpoint.path.with_name(name).unlink(missing_ok=True)
 
 
 def unfinished_note(path: Path) -> str:
@@ -177,6 +186,8 @@ def write_run(run: Run, plan: Plan, options: Mapping[str, Any], with_result: boo
     folder = run.folder
     assert folder is not None
     run.model.save(folder / MODEL_NAME)
+    if plan.seen is not None:
+        plan.seen.save(folder / SEEN_NAME, str(check_model_file(folder / MODEL_NAME)[0]["sha256"]))
     _write_history(run, folder / HISTORY_NAME)
     provenance = provenance_of(plan, str(options["command"]))
     for name, content in (

@@ -21,6 +21,7 @@ HISTORY_NAME, VALIDATION_NAME = "history.csv", "validation.csv"
 WRITTEN = {
     *(MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME, METRICS_NAME, RECIPE_NAME, HISTORY_NAME, VALIDATION_NAME),
     *("curves.png", "result.csv", "predictions.png", "report.html", "model.onnx"),
+    *("seen.safetensors", "parent.safetensors", "parent-seen.safetensors"),
 }
 
 
@@ -28,7 +29,8 @@ WRITTEN = {
 class RunFacts:
     """What a run folder tells of itself; None where it does not.
 
-    `state` is done, training or stopped; `images` were scored, `size` is in bytes, `ended` a time with its zone.
+    `state` is done, training or stopped; `images` were scored, `size` is in bytes, `ended` a time with its zone,
+    `parent` the model that it started from, with the first digits of its SHA-256.
     """
 
     run: str
@@ -40,6 +42,7 @@ class RunFacts:
     seconds: float | None
     size: int
     ended: str
+    parent: str | None = None
 
 
 SORT_KEYS = ("name", "score", "data", "time", "size", "ended")
@@ -90,7 +93,13 @@ def run_facts(folder: Path) -> RunFacts:
         seconds=_typed(metrics.get("seconds"), float),
         size=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         ended=datetime.fromtimestamp(ended).astimezone().isoformat(timespec="seconds"),
+        parent=_parent(origin.get("parent")),
     )
+
+
+def _parent(facts: Any) -> str | None:
+    known = isinstance(facts, dict) and all(isinstance(facts.get(key), str) for key in ("model", "sha256"))
+    return f"{facts['model']} ({facts['sha256'][:8]})" if known else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Provenance:
     """What a run came from.
 
     `settled` is the plan in words; `validation` is None where it is a share of `training`; `pretrained` tells where
-    weights came from that the run began with.
+    weights came from that the run began with, `parent` the model that it started from: its path, SHA-256 and `leak`.
     """
 
     command: str
@@ -93,6 +93,7 @@ class Provenance:
     training: DataProvenance
     validation: DataProvenance | None
     pretrained: tuple[str, ...] = ()
+    parent: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -103,13 +104,14 @@ class Provenance:
         """Read it from plain JSON values; raises what a malformed one happens to raise."""
         texts = {key: str(values[key]) for key in ("command", "made", "settled", "machine")}
         versions = {str(name): str(number) for name, number in values["versions"].items()}
-        validation = values["validation"]
+        validation, parent = values["validation"], values.get("parent")
         return cls(
             **texts,
             versions=versions,
             training=DataProvenance.from_dict(values["training"]),
             validation=None if validation is None else DataProvenance.from_dict(validation),
             pretrained=tuple(str(source) for source in values.get("pretrained", ())),
+            parent=None if parent is None else {key: str(parent[key]) for key in ("model", "sha256", "leak")},
         )
 
 
@@ -125,7 +127,10 @@ def provenance_of(plan: Plan, command: str) -> Provenance:
     training = DataProvenance.of(plan.images)
     names = dict.fromkeys(plan.recipe.networks)
     pretrained = tuple(source for name in names if (source := weights_source(name, plan.recipe.pretrained)))
-    return Provenance(_plain(command), made, _plain(str(plan)), versions, machine, training, validation, pretrained)
+    parent = None if plan.parent is None else plan.parent.facts(plan.leak)
+    parent = parent and {key: _plain(text) for key, text in parent.items()}
+    settled = _plain(str(plan))
+    return Provenance(_plain(command), made, settled, versions, machine, training, validation, pretrained, parent)
 
 
 def command_line() -> str:

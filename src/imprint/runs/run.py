@@ -62,6 +62,9 @@ class Run:
         Why there is no score, where photos are too few for one.
     limit : ConfidenceLimit or None, default=None
         Below which confidence the model is unsure, and what that rests on.
+    parent : dict of str to str, or None, default=None
+        The model that training started from: `model` (its path), `sha256`, and `leak`, why the score is an upper
+        estimate; empty where it is not.
 
     Examples
     --------
@@ -83,6 +86,12 @@ class Run:
     folder: Path | None = None
     no_score_because: str = ""
     limit: ConfidenceLimit | None = None
+    parent: dict[str, str] | None = None
+
+    @property
+    def leak(self) -> str:
+        """Why the score is an upper estimate, in words; empty where it is not."""
+        return "" if self.parent is None or self.validation is None else self.parent["leak"]
 
     def __repr__(self) -> str:
         scored = "no score" if self.validation is None else f"validation accuracy {self.validation}"
@@ -145,6 +154,7 @@ class Run:
             folder=record.folder,
             no_score_because=str(metrics.get("no_score_because") or ""),
             limit=record.limit(),
+            parent=metrics.get("parent"),
         )
 
     def plot(self) -> Figure:
@@ -218,7 +228,8 @@ class Run:
         coverage = coverage_statement(images, split_off)
         no_score = f"no score: {self.no_score_because}" if self.no_score_because else NOTHING_HELD_OUT
         low = "" if self.limit is None else f"\n{self.limit}"
-        return f"{failure}{self.expected or no_score}\n{coverage}{low}"
+        leak = f"{self.leak}\n" if self.leak else ""
+        return f"{failure}{leak}{self.expected or no_score}\n{coverage}{low}"
 
     @property
     def failure(self) -> str:
@@ -261,8 +272,8 @@ class Run:
         dict
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
             `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing),
-            `unsure` (shares of the validation images), `trust` (the limit of confidence), `no_score_because`, and
-            `result` with test images.
+            `unsure` (shares of the validation images), `trust` (the limit of confidence), `no_score_because`, `result`
+            with test images, and with `from_model` `parent` (`model`, `sha256`, `leak`).
 
         Examples
         --------
@@ -284,6 +295,8 @@ class Run:
             "trust": None if self.limit is None else self.limit.facts(),
             "no_score_because": self.no_score_because,
         }
+        if self.parent is not None:
+            facts["parent"] = self.parent
         if self.folder is not None and self.result is not None:
             facts["result"] = str(self.folder / RESULT_NAME)
         return facts

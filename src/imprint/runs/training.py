@@ -31,6 +31,7 @@ from imprint.training.calibration import calibrate, calibrate_probe, confidence_
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
+from imprint.training.parent import Parent, read_kept_parent, read_parent
 from imprint.training.plan import Plan, decoding_side, make_plan
 
 
@@ -41,6 +42,7 @@ def train(
     validation: float | int | LabelledImages | Data | None = None,
     test: LabelledImages | Data | None = None,
     run: str | Path | bool = False,
+    from_model: str | Path | None = None,
     resume: str | Path | None = None,
     label: str | None = None,
     group: str | None = None,
@@ -71,6 +73,11 @@ def train(
     run : str, Path or bool, default=False
         The folder to write model, history, scores, curves and predictions into; it must be new or empty. True numbers
         it: ``runs/0001-quick``. False writes nothing.
+    from_model : str, Path or None, default=None
+        A model file or run folder of the same recipe to start from: the weights, by name those of classes, begin as
+        they are in it. Image files are brought into its form. What it held out stays held out, and of the other images
+        only new ones are; where nothing tells which it was trained on, the score is called an upper estimate. Of
+        ``probe`` the frozen network is kept and the head fitted anew.
     resume : str, Path or None, default=None
         The folder of a run that was stopped; it goes on from its last checkpoint, and ends with the same bytes as an
         uninterrupted run. Whatever else is left out is taken as given when it began.
@@ -118,10 +125,11 @@ def train(
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
         _check_loading(images, loading)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
-        given = {"data": images, "validation": validation, "test": test}
+        given = {"data": images, "validation": validation, "test": test, "from_model": from_model}
         options = merge_options(given | loading | {"device": device}, resumed)
         base = resumed.recipe if resumed is not None and recipe is None else recipe
-        plan, _, test_images = _plan(options, base, fields)
+        parent = _read_parent(from_model, resumed)
+        plan, _, test_images = _plan(options, base, fields, parent)
         if resumed is not None:
             resumed.check(plan)
         folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
@@ -147,7 +155,8 @@ def train(
             except KeyboardInterrupt:
                 interrupted = True
                 _settle_interrupted(state)
-            trained = replace(_calibrate_and_score(state, detector, interrupted), folder=folder)
+            started_from = None if plan.parent is None else plan.parent.facts(plan.leak)
+            trained = replace(_calibrate_and_score(state, detector, interrupted), folder=folder, parent=started_from)
             if folder is not None:
                 write_run(trained, plan, options, test_images is not None)
             if test_images is not None:
@@ -171,6 +180,7 @@ def train_seeds(
     ids: str | None = None,
     allow_bad: float | None = None,
     classes: Sequence[str] | None = None,
+    from_model: str | Path | None = None,
     resume: str | Path | None = None,
     device: str | None = None,
     verbose: bool = True,
@@ -189,7 +199,8 @@ def train_seeds(
         _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
         options = merge_options(given | loading | {"device": device})
-        plan, validation_given, test_images = _plan(options, recipe, fields)
+        parent = _read_parent(from_model)
+        plan, validation_given, test_images = _plan(options, recipe, fields, parent)
         if plan.validation is None:
             cause = "without validation images there is nothing to compare"
             raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
@@ -199,7 +210,14 @@ def train_seeds(
             fields["seed"] = seed
             folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
             finished = train(
-                plan.images, recipe, validation=validation_given, test=test_images, run=folder, device=device, **fields
+                plan.images,
+                recipe,
+                validation=validation_given,
+                test=test_images,
+                run=folder,
+                from_model=from_model,
+                device=device,
+                **fields,
             )
             yield finished
             if finished.interrupted:
@@ -234,17 +252,28 @@ def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
     return read_resumable_run(folder)
 
 
+def _read_parent(from_model: str | Path | None, resumed: ResumableRun | None = None) -> Parent | None:
+    """Read the model to start from, of a resumed run the copy that it kept."""
+    if resumed is None:
+        return None if from_model is None else read_parent(from_model)
+    if from_model is not None:
+        cause = f"the run in {resumed.path.parent} goes on from where it was stopped"
+        raise UsageError(f"--from {from_model}", "--resume", cause, "Leave --from out.")
+    facts = resumed.facts.get("parent")
+    return None if facts is None else read_kept_parent(resumed.path.parent, facts)
+
+
 def _plan(
-    options: dict[str, Any], recipe: str | Recipe | None, fields: RecipeFields
+    options: dict[str, Any], recipe: str | Recipe | None, fields: RecipeFields, parent: Parent | None
 ) -> tuple[Plan, float | int | LabelledImages | None, LabelledImages | None]:
     """Read all data and settle the run; gives what validates, as it was given, and the test images too."""
-    images, validation = _read_data(options, recipe, fields)
-    plan = make_plan(images, recipe, validation=validation, device=options["device"], **fields)
+    images, validation = _read_data(options, recipe, fields, parent)
+    plan = make_plan(images, recipe, validation=validation, device=options["device"], parent=parent, **fields)
     return plan, validation, _read_test(options, plan)
 
 
 def _read_data(
-    options: dict[str, Any], recipe: str | Recipe | None, fields: RecipeFields
+    options: dict[str, Any], recipe: str | Recipe | None, fields: RecipeFields, parent: Parent | None
 ) -> tuple[LabelledImages, float | int | LabelledImages | None]:
     """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
     data, validation = options["data"], options.get("validation")
@@ -253,9 +282,9 @@ def _read_data(
     if isinstance(data, LabelledImages | LoadedFrom):
         images = _images(data)
     else:
-        side = decoding_side(recipe, **fields)
-        images = load(data, side=side, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **classes)
-    form = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
+        form = {"side": decoding_side(recipe, **fields)} if parent is None else {"spec": parent.form}
+        images = load(data, **form, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **classes)
+    spec = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
         divided = not undivided and "validation" in parts(data)
@@ -264,10 +293,10 @@ def _read_data(
             remedy = "Leave it out, or hold images of the training part out with --validation SHARE."
             raise UsageError(what, "train", cause, remedy)
         label = options.get("label")
-        return images, load(data, part="validation", spec=form, label=label, **classes) if divided else None
+        return images, load(data, part="validation", spec=spec, label=label, **classes) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
-    return images, _images(validation, spec=form, **classes)
+    return images, _images(validation, spec=spec, **classes)
 
 
 def _images(given: LabelledImages | LoadedFrom | Data, **options: Any) -> LabelledImages:
@@ -333,7 +362,8 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
         judged, method, folds = plan.images, found.method, found.folds
     else:
         model = calibrate(network, None if detector is None else detector.network, plan, recipe)
-    model = replace(model, label_header=plan.images.headers[1] or model.label_header)
+    parent = None if plan.parent is None else {"sha256": plan.parent.digest, "leak": plan.leak}
+    model = replace(model, label_header=plan.images.headers[1] or model.label_header, parent=parent)
     if judged is None or plan.no_score_because:
         limit = unknown_limit(recipe.trust, 0 if judged is None else len(judged), method)
         model, because = replace(model, unsure_below=limit.below), plan.no_score_because

@@ -102,9 +102,12 @@ def start_network(
     """Initialise the network that follows the `finished` ones, and set up what trains it."""
     name = plan.recipe.networks[len(finished)]
     network, compute = _init_network(name, plan)
+    if plan.parent is not None:
+        plan.parent.fill(network, len(finished), plan.images.class_names)
     if isinstance(network, EfficientNetLite):
         started = time.perf_counter()
-        load_weights(network, name, plan.recipe.pretrained)
+        if plan.parent is None:
+            load_weights(network, name, plan.recipe.pretrained)
         init_head(network, plan)
         seconds += time.perf_counter() - started
         network.freeze(plan.recipe.frozen_blocks)
@@ -146,6 +149,7 @@ class Checkpoint:
             "data": data_fingerprint(plan),
             "device": plan.device.type,
             "machine": machine_name(plan.device),
+            "parent": None if plan.parent is None else plan.parent.facts(plan.leak),
         }
 
     def due(self) -> bool:

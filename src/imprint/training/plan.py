@@ -20,7 +20,7 @@ from imprint.data.duplicates import burst_share, connect, fingerprints, first_co
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.readers.layout import label_in_names
-from imprint.data.split import split
+from imprint.data.split import split, split_further
 from imprint.models.backbones import find_weights
 from imprint.models.hardware import choose_device
 from imprint.models.networks import input_size, network_kind, normalisation
@@ -37,6 +37,7 @@ from imprint.recipes import (
     default_recipe,
     find_recipe,
 )
+from imprint.training.parent import ImageKeys, Parent, SeenImages
 
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
@@ -79,7 +80,9 @@ class Plan:
     """A training run that can begin: everything in it has been checked.
 
     `training` and `held_out` are positions: among `images`, and among what the validation images were taken from.
-    `reason` and `hflip_reason` say why the recipe and the mirroring were chosen, where nobody named them.
+    `reason` and `hflip_reason` say why the recipe and the mirroring were chosen, where nobody named them; `start`
+    what a run with a `parent` starts from, `leak` why its score is an upper estimate, where the parent was trained on
+    images held out. `seen` tells which images the model will have seen, None where nothing tells the parent's.
     """
 
     images: LabelledImages
@@ -93,6 +96,10 @@ class Plan:
     device: torch.device
     groups: Int64[ndarray, " images"]
     warnings: tuple[str, ...] = ()
+    parent: Parent | None = None
+    start: str = ""
+    leak: str = ""
+    seen: SeenImages | None = None
 
     @property
     def cross_validated(self) -> bool:
@@ -102,6 +109,9 @@ class Plan:
     @property
     def no_score_because(self) -> str:
         """Why no score can be claimed of photos as few as these; empty where one can."""
+        if self.parent is not None and self.validation is None and self.recipe.validation_fraction:
+            cause = "the old model was trained on these images, so that none of them can be held out"
+            return f"{cause}; measure on new ones with imprint evaluate"
         split_off = self.validation is None or self.recipe.validation_fraction > 0
         if not split_off or not set(self.recipe.networks) & {*PRETRAINED, "residual"}:
             return ""
@@ -134,7 +144,8 @@ class Plan:
         line += f" ({self.reason})" if self.reason else ""
         mirrored = "mirrored" if self.recipe.hflip == "yes" else "not mirrored"
         line += f", {mirrored} ({self.hflip_reason}; --set hflip=yes or no)" if self.hflip_reason else ""
-        return f"{line}, seed {self.recipe.seed}, {self.device.type}{self._time_text()}"
+        line += f", seed {self.recipe.seed}, {self.device.type}{self._time_text()}"
+        return f"{line}; {self.start}" if self.start else line
 
     def _time_text(self) -> str:
         """Say how long a pretrained network will train, before it starts."""
@@ -153,16 +164,23 @@ def make_plan(
     *,
     validation: float | int | LabelledImages | None = None,
     device: str = "auto",
+    parent: Parent | None = None,
     **fields: Unpack[RecipeFields],
 ) -> Plan:
-    """Settle a training run and check all of it; see `imprint.train` for what it takes.
+    """Settle a training run and check all of it; see `imprint.train` for what it takes. `parent` is what to start from.
 
     Raises `DataError` where labels are missing, name one class only, or validation images do not fit, `UsageError`
     where recipe, field or device makes no sense.
     """
     _check_arguments(images, validation)
+    chosen = images.loaded_from is None or "classes" in images.loaded_from.options
     images, empty = _without_empty_classes(images)
+    if parent is not None:
+        empty += parent.check_classes(images, chosen)
+        recipe, fields = recipe or parent.recipe, _sized_like(parent, fields)
     settled, reason = _settled_recipe(images, recipe, validation, fields)
+    if parent is not None:
+        parent.check_recipe(settled)
     settled, hflip_reason = _settled_hflip(images, settled)
     labels = _checked_labels(images)
     _refuse_one_colour(images)
@@ -174,11 +192,17 @@ def make_plan(
     glyph = learn_glyph_form(images.pixels) if images.sizes is None else None
     mean, std = normalisation(settled.all_networks, channels)
     spec = InputSpec(channels, (height, width), network_size, glyph, mean, std, images.pixel_range, images.background)
+    if parent is not None:
+        parent.check_form(spec, images)
+        background = images.background if parent.spec.background is None else parent.spec.background
+        spec = replace(spec, pixel_range=parent.spec.pixel_range, background=background)
     pixel_hashes = fingerprints(images.pixels)
     copies = first_copies(pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*empty, *_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
+    keys = ImageKeys.of(images, pixel_hashes)
+    seen = None if parent is None or settled.is_probe else parent.seen  # frozen features have learnt from no image
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name, validation.pixel_range, validation.background)
         validation.labels_among(images.class_names)
@@ -186,14 +210,40 @@ def make_plan(
         leaks = (f"{shared:,} validation images are training images too",) if shared else ()
         training, held_out, warnings = np.arange(len(images)), np.arange(len(validation)), (*warnings, *leaks)
     else:
-        training, held_out = split(images, settled.validation_fraction, settled.validation_seed, images.groups, copies)
+        share, split_seed = settled.validation_fraction, settled.validation_seed
+        if seen is None:
+            training, held_out = split(images, share, split_seed, images.groups, copies)
+        else:
+            known = keys.among(seen.trained_on), keys.among(seen.held_out)
+            training, held_out = split_further(share, split_seed, groups, *known)
         validation = images[held_out] if len(held_out) else None
     if len(np.unique(labels[training])) < 2:
         raise DataError("labels", images.name, "all images left to train on are of one class", "Use more images.")
-    chosen_device = choose_device(device)
+    held_out_keys = keys[held_out] if validation is None or settled.validation_fraction else ImageKeys.of(validation)
+    inherits = parent is not None and not settled.is_probe
     return Plan(
-        images, training, validation, held_out, settled, reason, hflip_reason, spec, chosen_device, groups, warnings
+        images,
+        training,
+        validation,
+        held_out,
+        settled,
+        reason,
+        hflip_reason,
+        spec,
+        choose_device(device),
+        groups,
+        warnings,
+        parent,
+        parent.describe(keys) if parent is not None else "",
+        parent.leak(held_out_keys) if parent is not None and inherits else "",
+        None if inherits and seen is None else keys[training].joined(seen, held_out_keys),
     )
+
+
+def _sized_like(parent: Parent, fields: RecipeFields) -> RecipeFields:
+    """Take images at the parent's size, whatever recipe is named and however many they are by now."""
+    sides: RecipeFields = {"largest_side": parent.recipe.largest_side, "smallest_side": parent.recipe.smallest_side}
+    return {**sides, **fields}
 
 
 def may_hflip(images: LabelledImages) -> tuple[bool, str]:
