@@ -128,12 +128,12 @@ def _is_configured() -> bool:
 class _Bar:
     """A bar that is open: how much of its total is done, and the amounts between which inner bars fill it."""
 
-    total: float
+    total: float | int
     draw: Callable[[float], object]
-    done: float = 0.0
+    done: float | int = 0.0
     stage: tuple[float, float] | None = None
 
-    def fill(self, done: float) -> None:
+    def fill(self, done: float | int) -> None:
         """Draw that so much is done; it never becomes less."""
         self.done = min(max(self.done, done), self.total)
         self.draw(self.done)
@@ -143,7 +143,7 @@ _bar: ContextVar[_Bar | None] = ContextVar("_bar", default=None)
 
 
 @contextmanager
-def progress_bar(title: str, total: float) -> Iterator[Callable[[], None]]:
+def progress_bar(title: str, total: float | int) -> Iterator[Callable[[], None]]:
     """Show a bar with the time left, if messages are shown; yields what advances it by one of `total`.
 
     Where stderr is no terminal, a line tells how far it is after each `LONGEST_SILENCE`. Within the `stage` of another
@@ -168,7 +168,7 @@ def progress_bar(title: str, total: float) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def stage(amount: float) -> Iterator[None]:
+def stage(amount: float | int) -> Iterator[None]:
     """Let a bar that is opened in this block fill `amount` of the one around it; at the end so much is done."""
     bar = _bar.get()
     if bar is None:
@@ -183,7 +183,7 @@ def stage(amount: float) -> Iterator[None]:
         bar.stage = before
 
 
-def _filling(outer: _Bar, total: float) -> Callable[[], None]:
+def _filling(outer: _Bar, total: float | int) -> Callable[[], None]:
     """Give what advances the stage of an outer bar by one of `total`."""
     if outer.stage is None:
         return lambda: None
@@ -193,7 +193,7 @@ def _filling(outer: _Bar, total: float) -> Callable[[], None]:
 
 
 @contextmanager
-def _drawn_bar(title: str, total: float) -> Iterator[_Bar]:
+def _drawn_bar(title: str, total: float | int) -> Iterator[_Bar]:
     """Draw a bar on the terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -210,7 +210,7 @@ def _drawn_bar(title: str, total: float) -> Iterator[_Bar]:
 
 
 @contextmanager
-def _told_bar(title: str, total: float) -> Iterator[_Bar]:
+def _told_bar(title: str, total: float | int) -> Iterator[_Bar]:
     """Tell by lines how far it is; a thread of its own does, since a single step may take long."""
     bar, started, ended = _Bar(total, draw=lambda done: None), time.monotonic(), threading.Event()
 
@@ -230,7 +230,7 @@ def _told_bar(title: str, total: float) -> Iterator[_Bar]:
         teller.join()
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Say roughly how long something takes: two digits, in seconds, minutes or hours."""
     rounded = float(f"{seconds:.2g}")
     if rounded < 120:

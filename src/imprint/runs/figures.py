@@ -77,8 +77,8 @@ def _draw_curves(axes: Axes, parts: Sequence[tuple[str, History]], what: str) ->
             axes.plot([], [], color=GREY, linestyle=TRAINING_DASHES, linewidth=1, label="training")
         # Above the axes, since a curve may lie anywhere within them.
         columns = LEGEND_COLUMNS if parts[0][0] else 2
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
-        axes.legend(**place, fontsize=9, handlelength=1.2, columnspacing=0.8)
+        style = {"fontsize": 9, "handlelength": 1.2 if parts[0][0] else 1, "columnspacing": 0.8}
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **style)
     axes.set_title(CURVES[what], pad=24 + 14 * (_legend_rows(parts) - 1))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
