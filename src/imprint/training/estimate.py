@@ -27,7 +27,11 @@ from imprint.training.probe import CHOOSING_FOLDS, count_folds, missing_features
 
 # Steps are timed for so long, in so many rounds; a round has at most as many as `fit` augments at once of 28×28 digits.
 # After the longest no further round begins.
-TIMED_SECONDS, ROUNDS, MOST_STEPS, LONGEST = 0.3, 3, 8, 0.5
+TIMED_SECONDS, ROUNDS, MOST_STEPS, LONGEST = 0.3, 3, 8, 0.4
+LONGEST_STEP, PASSES = (
+    0.25,
+    3,
+)  # seconds of a step that is timed whole; a step is about so many predictions of its images
 WORTH_TIMING = 1.0  # second; the first step, which is slow, tells enough of a network that takes less
 PREDICTED = 64  # images at most, for the time that a prediction takes
 VIEWS = {"none": 0, "hflip": 2, "shifts": 9}  # versions of an image in test-time augmentation
@@ -111,7 +115,7 @@ def _time_network(name: str, plan: Plan) -> _Timing:
         network.freeze(plan.recipe.frozen_blocks)
     if plan.recipe.is_probe:
         return _Timing(0.0, prediction, features)
-    return _Timing(_time_step(state_before_training(network, compute, plan)), prediction, features)
+    return _Timing(_time_step(state_before_training(network, compute, plan), prediction), prediction, features)
 
 
 def _time_detector(plan: Plan) -> _Timing:
@@ -120,7 +124,7 @@ def _time_detector(plan: Plan) -> _Timing:
     planned = detector_plan(plan, make_synthetic_ood(plan.images, some, plan.recipe))
     network, compute = init_network(planned.recipe.networks[0], planned)
     prediction = _time_prediction(network, planned)
-    return _Timing(_time_step(state_before_training(network, compute, planned)), prediction, plan=planned)
+    return _Timing(_time_step(state_before_training(network, compute, planned), prediction), prediction, plan=planned)
 
 
 def _time_prediction(network: nn.Module, plan: Plan) -> float:
@@ -144,21 +148,26 @@ def _quickest(seconds: Callable[[], float]) -> float:
     return min(timed)
 
 
-def _time_step(state: TrainingState) -> float:
-    """Time a step: the first, and where that makes the training long, some more."""
+def _time_step(state: TrainingState, prediction: float) -> float:
+    """Time a step: the first, and where that makes the training long, some more.
+
+    Of a step that takes long by the seconds of a `prediction`, a part of its images is timed.
+    """
     plan = state.plan
     count = min(plan.recipe.batch_size, len(plan.training))
-    images = plan.images[np.sort(plan.training[: MOST_STEPS * count])]
-    first = _time_steps(state, images, 1)
+    timed = min(count, max(2, int(LONGEST_STEP / (PASSES * prediction))))
+    images = plan.images[np.sort(plan.training[: MOST_STEPS * timed])]
+    first = _time_steps(state, images, 1, timed) * count / timed
     if first * sum(plan.recipe.epoch_steps(len(plan.training))) < WORTH_TIMING:
         return first
-    steps = max(1, min(MOST_STEPS, int(TIMED_SECONDS / ROUNDS / first)))
-    return _quickest(lambda: _time_steps(state, images, steps))
+    steps = max(1, min(MOST_STEPS, int(TIMED_SECONDS / ROUNDS / (first * timed / count))))
+    return _quickest(lambda: _time_steps(state, images, steps, timed)) * count / timed
 
 
-def _time_steps(state: TrainingState, images: LabelledImages, steps: int) -> float:
+def _time_steps(state: TrainingState, images: LabelledImages, steps: int, batch_size: int) -> float:
     """Train for some steps of one epoch; gives the seconds of a step."""
-    recipe = replace(state.plan.recipe, epochs=1, steps_per_epoch=steps, min_steps=0, class_balance=0.0)
+    short = replace(state.plan.recipe, epochs=1, steps_per_epoch=steps, min_steps=0)
+    recipe = replace(short, batch_size=batch_size, class_balance=0.0)
     plan = replace(state.plan, images=images, training=np.arange(len(images)), validation=None, recipe=recipe)
     losses = torch.full((len(images),), torch.inf, device=plan.device)
     pixels, labels = (
