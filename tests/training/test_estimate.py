@@ -55,7 +55,7 @@ def test_every_recipe_has_an_estimate_and_random_numbers_stay(digits, recipe):
     torch.manual_seed(3)
     before, random = torch.get_rng_state(), np.random.get_state()[1].tolist()
     found = estimate_seconds(plan)
-    assert 0 < found.seconds < 1000
+    assert found.seconds > 0
     assert min(found.networks) > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == random

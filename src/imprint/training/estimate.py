@@ -151,11 +151,13 @@ def _quickest(seconds: Callable[[], float]) -> float:
 def _time_step(state: TrainingState, prediction: float) -> float:
     """Time a step: the first, and where that makes the training long, some more.
 
-    Of a step that takes long by the seconds of a `prediction`, a part of its images is timed.
+    Of a pretrained network, whose step takes long by the seconds of a `prediction`, a part of the images is timed.
     """
     plan = state.plan
     count = min(plan.recipe.batch_size, len(plan.training))
-    timed = min(count, max(2, int(LONGEST_STEP / (PASSES * prediction))))
+    timed = count  # of small networks, a smaller step would mostly be overhead
+    if isinstance(state.network, EfficientNetLite):
+        timed = min(count, max(FEWEST_TIMED, int(LONGEST_STEP / (PASSES * prediction))))
     images = plan.images[np.sort(plan.training[: MOST_STEPS * timed])]
     first = _time_steps(state, images, 1, timed) * count / timed
     if first * sum(plan.recipe.epoch_steps(len(plan.training))) < WORTH_TIMING:
