@@ -28,7 +28,7 @@ from imprint.training.probe import CHOOSING_FOLDS, count_folds, missing_features
 # Steps are timed for so long, in so many rounds; a round has at most as many as `fit` augments at once of 28×28 digits.
 # After the longest no further round begins.
 TIMED_SECONDS, ROUNDS, MOST_STEPS, LONGEST = 0.3, 3, 8, 0.4
-# Seconds of a pretrained step that is timed whole; a step is about so many predictions of its images; images timed at least.
+# Seconds of a pretrained step timed whole; about so many predictions of its images it is; images timed at least.
 LONGEST_STEP, PASSES, FEWEST_TIMED = 0.25, 3, 4
 WORTH_TIMING = 1.0  # second; the first step, which is slow, tells enough of a network that takes less
 PREDICTED = 64  # images at most, for the time that a prediction takes
