@@ -47,7 +47,7 @@ def seconds_to_first_step(train_csv):
             text=True,
         ) as process:
             for line in process.stderr:
-                if line.startswith("training on"):
+                if line.startswith("1 epoch of tutorial"):
                     seconds = time.perf_counter() - started
             process.wait()
     return seconds

@@ -597,8 +597,8 @@ PHOTOS = Recipe(
 )
 
 # The default on all other images that are few, where the weights are installed. Evidence: at least scikit-learn's
-# regression on the same features in nine of nine settings, by 0.005 to 0.075, five splits each. Weighing classes of 10:1
-# and 30:1 by the root of their size: balanced accuracy +0.011, accuracy +0.002 in the mean of seven (docs/log/photos.md).
+# regression on the same features in nine of nine settings, by 0.005 to 0.075, five splits each. Classes of 10:1 to 30:1
+# weighed by the root of their size: balanced accuracy +0.011, accuracy +0.002, the mean of seven (docs/log/photos.md).
 PROBE = Recipe(
     name="probe",
     networks=("lite0",),

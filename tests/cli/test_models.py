@@ -127,6 +127,30 @@ def test_explain(lesson, digits_csv, digits, tmp_path):
         refused(*explain, *wrong, cwd=tmp_path)
 
 
+def test_explain_makes_a_page_of_several_images(lesson, digits_csv, digits, tmp_path):
+    explain = ["explain", digits_csv / "runs/0001-tutorial"]
+    done = run_imprint(*explain, digits_csv / "test.csv", "--limit", "3", "--json", cwd=tmp_path)
+    content = json.loads(done.stdout)
+    assert content["files"] == ["test-explained.html"]
+    assert content["images"] == 100
+    assert [one["source"] for one in content["explained"]] == [1, 2, 3]
+    assert "the first 3 of 100 images; --limit shows more" in done.stderr
+    assert "--limit 30" in (tmp_path / "test-explained.html").read_text(encoding="utf-8")
+    (tmp_path / "holiday").mkdir()
+    for place in (0, 1):
+        Image.fromarray(digits.pixels[place, 0]).resize((90, 90)).save(tmp_path / "holiday" / f"{place}.png")
+    assert run_imprint(*explain, "holiday", cwd=tmp_path).stdout == "holiday-explained.html\n"
+    text = (tmp_path / "holiday-explained.html").read_text(encoding="utf-8")
+    assert text.count('class="answer"') == 2
+    assert "<small>0.png</small>" in text
+    run_imprint(*explain, "holiday/0.png", "-o", "one.html", cwd=tmp_path)
+    assert (tmp_path / "one.html").read_text(encoding="utf-8").count('class="answer"') == 1
+    drawn = run_imprint(*explain, "holiday", "-o", "first.png", cwd=tmp_path)
+    assert "drawing the first of 2 images; -o FILE.html makes a page of them" in drawn.stderr
+    for wrong in (["holiday", "--index", "0", "-o", "a.html"], ["holiday/0.png", "--limit", "3"]):
+        refused(*explain, *wrong, cwd=tmp_path)
+
+
 def test_compare(lesson, digits_csv):
     both = ["compare", "runs/0001-tutorial", "runs/0001-tutorial", "labelled.csv"]
     content = json.loads(run_imprint(*both, "--json", cwd=digits_csv).stdout)

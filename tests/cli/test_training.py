@@ -30,8 +30,38 @@ def test_the_run_folder(lesson, digits_csv):
         "predictions.png recipe.json result.csv seen.safetensors validation.csv"
     )
     assert sorted(path.name for path in folder.iterdir()) == names.split()
-    for name in names.split():
-        assert f"runs/0001-tutorial/{name}" in lesson.stdout.splitlines()
+    lines = lesson.stdout.splitlines()  # the score first, the folder last
+    assert lines[0].startswith("validation accuracy ")
+    assert lines[1].startswith("expect ")
+    assert re.fullmatch(r"runs/0001-tutorial: model, scores and curves; trained in \d+\.\d s", lines[-1])
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--dry-run", "--test", digits_csv / "test.csv", *FAST]
+    done = run_imprint(*arguments, cwd=tmp_path)
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["recipe"] == "quick, the default for small grey images"
+    assert rows["training"] == "552 images of 8×8 grey"
+    assert rows["validation"] == "48"
+    assert rows["test"] == "100 images"
+    assert rows["work"] == "3 epochs of quick at 28×28, seed 7, cpu"
+    assert rows["time"].startswith("about ")
+    facts = json.loads(run_imprint(*arguments, "--json", cwd=tmp_path).stdout)
+    assert (facts["dry_run"], facts["recipe"], facts["epochs"], facts["networks"]) == (True, "quick", 3, ["quick"])
+    assert facts["images"] == {"training": 552, "validation": 48, "test": 100}
+    assert sum(facts["classes"].values()) == 600
+    assert facts["estimate"]["seconds"] > 0
+    assert not list(tmp_path.iterdir())
+    assert "it already holds something" in refused(*arguments, "--run", digits_csv, cwd=tmp_path)
+
+
+def test_details_stand_behind_verbose(digits_csv, tmp_path):
+    arguments = ["train", digits_csv / "train.csv", "--epochs", "1", "--set", "min_steps=1"]
+    told = run_imprint(*arguments, cwd=tmp_path).stderr
+    assert "self-check" not in told
+    assert max(map(len, told.splitlines()[:3])) <= 100
+    assert "self-check" in run_imprint(*arguments, "--verbose", cwd=tmp_path).stderr
+    assert "self-check" not in run_imprint(*arguments, "--verbose", "--quiet", cwd=tmp_path).stderr
 
 
 def test_epoch_lines_are_kerass(lesson):

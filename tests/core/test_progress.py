@@ -1,10 +1,25 @@
 import io
 import logging
+import re
 import sys
+import threading
 
 import pytest
 
-from imprint.core.progress import logger, progress_bar, say, shown, track, warn
+from imprint.core import progress
+from imprint.core.progress import (
+    detail,
+    details_too,
+    duration,
+    logger,
+    progress_bar,
+    say,
+    shown,
+    stage,
+    track,
+    warn,
+    warnings_only,
+)
 
 # Pytest's caplog listens at the root logger, so that it gets what propagates; `caplog.set_level(…, logger="imprint")`
 # makes a test a host program that has configured the logger.
@@ -152,6 +167,75 @@ def test_no_bar_without_a_terminal(capsys):
     with shown():
         assert list(track(iter("ab"), "reading", 2)) == ["a", "b"]
     assert capsys.readouterr().err == ""
+
+
+def test_details_are_shown_only_where_asked_for_and_never_against_quiet(capsys):
+    with shown():
+        detail("kept back")
+        with details_too():
+            detail("told")
+        with warnings_only(), details_too():
+            detail("kept back")
+            say("kept back")
+    assert capsys.readouterr().err == "told\n"
+
+
+def test_without_a_terminal_a_line_tells_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LONGEST_SILENCE", 0.01)
+    with shown(), progress_bar("training", 4) as advance:
+        advance()
+        lines = ""
+        while "25 %" not in lines:
+            lines += capsys.readouterr().err
+    assert re.fullmatch(r"training: 25 %, about \d+ s left", lines.splitlines()[-1])
+    told = threading.active_count()
+    with shown(), progress_bar("training", 4):
+        assert threading.active_count() == told + 1
+    assert threading.active_count() == told
+
+
+def test_a_line_of_ones_own_breaks_the_silence(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LONGEST_SILENCE", 1e6)
+    with shown(), progress_bar("training", 4) as advance:
+        say("epoch 1")
+        advance()
+    assert capsys.readouterr().err == "epoch 1\n"
+
+
+def test_bars_within_a_stage_fill_it(monkeypatch):
+    terminal = open_terminal(monkeypatch)
+    filled = []
+    monkeypatch.setattr(
+        progress._Bar,
+        "fill",
+        lambda bar, done, fill=progress._Bar.fill: (fill(bar, done), filled.append((bar.total, bar.done))),
+    )
+    with shown(), progress_bar("whole", 100.0):
+        with stage(20.0), progress_bar("first", 4) as advance:
+            advance()
+            with progress_bar("within the first", 1) as advance_inner:
+                advance_inner()  # is of no stage, so it moves nothing
+        with stage(60.0):
+            assert list(track("ab", "second", 2)) == ["a", "b"]
+        with progress_bar("of no stage", 1) as advance:
+            advance()
+    whole = [done for total, done in filled if total == 100.0]
+    assert whole == [5.0, 20.0, 50.0, 80.0, 80.0]
+    assert "whole" in terminal.getvalue()
+    assert "first" not in terminal.getvalue()
+
+
+def test_a_stage_without_a_bar_changes_nothing(capsys):
+    with shown(), stage(3.0):
+        say("said")
+    assert capsys.readouterr().err == "said\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (7.4, "7 s"), (94, "94 s"), (145, "2 min"), (1260, "21 min"), (9000, "2.5 h")]
+)
+def test_durations_have_two_digits(seconds, words):
+    assert duration(seconds) == f"about {words}"
 
 
 def test_a_process_without_stderr_says_nothing(monkeypatch):

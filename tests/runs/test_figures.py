@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from imprint.runs.figures import curve_plot, random_window, save_curves, save_predictions
+from imprint.recipes import RECIPES
+from imprint.runs.figures import by_network, curve_plot, random_window, save_curves, save_predictions
 
 
 def read_png(path):
@@ -51,6 +54,21 @@ def test_curves(run, tmp_path):
     assert pixels.shape[1] > 2 * pixels.shape[0]
     blue = (np.abs(pixels.astype(int) - [0, 0x72, 0xB2]).sum(2) < 30).mean()
     assert blue > 0.0005  # the validation curve
+
+
+def test_each_network_of_several_has_its_curve():
+    history = {key: np.geomspace(2, 0.1, 12).tolist() for key in ("loss", "acc", "val_loss", "val_acc", "lr")}
+    recipe = replace(RECIPES["best"], networks=("deep", "broad", "deep"), epochs=5)
+    parts = by_network(history, recipe)
+    assert [(name, len(part["loss"])) for name, part in parts] == [("deep", 5), ("broad", 5), ("deep", 2)]
+    assert [value for _, part in parts for value in part["loss"]] == history["loss"]
+    axes = curve_plot(history, "loss", recipe).axes[0]
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    assert [len(line.get_xdata()) for line in drawn] == [5, 5, 5, 5, 2, 2]
+    assert max(line.get_xdata()[-1] for line in drawn) == 5  # each network begins at epoch 1
+    assert len({line.get_color() for line in drawn}) == 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["deep (2)", "broad", "training"]
+    assert by_network(history, RECIPES["quick"]) == by_network(history, None) == [("", history)]
 
 
 def test_one_epoch_without_validation(tmp_path):

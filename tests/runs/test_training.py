@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,12 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import imprint
 from imprint import DataError, LabelledImages, UsageError
 from imprint.core.metrics import tempered
+from imprint.core.progress import details_too, shown
 from imprint.data.split import split
 from imprint.models.hardware import choose_compute_config
 from imprint.models.inference import predict_probabilities
 from imprint.models.networks import NETWORKS
 from imprint.recipes import parse_settings
 from imprint.runs.read_run import read_run
+from imprint.runs.training import dry_run
 from imprint.training.fit import _batches as fit_batches
 from imprint.training.fit import epoch_order
 from imprint.training.optimisers import AdamW
@@ -355,11 +358,40 @@ def test_words_go_to_stderr(digits, capsys):
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert not out
-    assert lines[0].startswith("training on 1,653 images of 8×8 grey, scaled to 28×28 for the quick network")
-    assert "recipe quick (the default for small grey images), not mirrored (grey images may be signs; " in lines[0]
-    assert "(self-check: " in lines[0]
-    assert lines[1].startswith("Epoch 1/2 - ")
-    assert " - val_acc: 0." in lines[2]
+    assert lines[0] == "training on 1,653 images of 8×8 grey, 10 classes, 144 held out"
+    assert lines[1] == "recipe quick: the default for small grey images"
+    assert re.fullmatch(r"2 epochs of quick at 28×28, seed \d+, cpu: about \d+ (s|min)", lines[2])
+    assert lines[3].startswith("Epoch 1/2 - ")
+    assert " - val_acc: 0." in lines[4]
+    assert max(map(len, lines[:3])) <= 80
+
+
+def test_details_tell_all_that_was_decided(digits, capsys):
+    with shown(), details_too():
+        imprint.train(digits, **parse_settings(FAST))
+    detail = next(line for line in capsys.readouterr().err.splitlines() if "(self-check: " in line)
+    assert "scaled to 28×28 for the quick network" in detail
+    assert "recipe quick (the default for small grey images), not mirrored (grey images may be signs; " in detail
+
+
+def test_a_dry_run_refuses_what_training_would(digits, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for wrong, words in (
+        ({"run": tmp_path / "full"}, "it already holds something"),
+        ({"run": tmp_path / "full" / "file"}, "it is a file"),
+        ({"resume": tmp_path}, "planned already"),
+        ({"seeds": 2, "validation": 0.0}, "nothing to compare"),
+        ({"epochs": 0}, "epochs"),
+        ({"device": "nowhere"}, "torch can use"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            dry_run(digits, "quick", **wrong)
+    planned = dry_run(digits, "quick", run=tmp_path / "new", test=digits[:7], seeds=3, epochs=1, min_steps=1)
+    assert not (tmp_path / "new").exists()
+    facts = planned.facts()
+    assert facts["images"] == {"training": 1653, "validation": 144, "test": 7}
+    assert facts["estimate"]["seconds"] == pytest.approx(3 * planned.estimate.seconds, abs=0.01)
 
 
 def test_photos_are_learnt():

@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError, brief
+from imprint.core.progress import track
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data
 from imprint.models.classifier import Classifier
@@ -161,8 +162,7 @@ def explain(model: Classifier, images: LabelledImages | Data, index: int = 0, ne
     >>> explanation.where, explanation.truth, explanation.filters.shape
     ('digits#4', '3', (32, 1, 5, 5))
     """
-    networks = list(model.network.members) if isinstance(model.network, Ensemble) else [model.network]
-    _require(f"network {network}", 1 <= network <= len(networks), "the model", f"it has {len(networks)}", "1")
+    networks = _networks(model, network)
     ready = model.ready(images)
     _require(f"index {index}", 0 <= index < len(ready), ready.name, f"it holds {len(ready):,} images", "0")
     one, chosen = ready[index : index + 1], networks[network - 1]
@@ -191,6 +191,42 @@ def explain(model: Classifier, images: LabelledImages | Data, index: int = 0, ne
         ),
         weighed=attributions[0].cpu().numpy(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class BriefExplanation:
+    """What a model says of one of several images: `prediction` as facts, its label if known, and where it looked.
+
+    `image` is the image as the network gets it, `evidence` the Grad-CAM map of the predicted class, None for a network
+    without feature maps.
+    """
+
+    image: UInt8[ndarray, "c h w"]
+    prediction: dict[str, Any]
+    truth: str | None
+    evidence: Float32[ndarray, "map_rows map_columns"] | None
+
+
+def explain_briefly(model: Classifier, images: LabelledImages, network: int = 1) -> list[BriefExplanation]:
+    """Explain a model's prediction for each image; raises `UsageError` where there is no such network."""
+    chosen = _networks(model, network)[network - 1]
+    predictions = model.predict(images)
+    facts, device = predictions.to_dicts(), next(chosen.parameters()).device
+    explained = []
+    for place, label in enumerate(track(predictions.labels.tolist(), "explaining", total=len(images))):
+        pixels = torch.from_numpy(images.pixels[place : place + 1])
+        cam = grad_cam(chosen, prepare(pixels, model.spec).to(device), label)
+        truth = None if images.labels is None else images.class_names[images.labels[place]]
+        evidence = None if cam is None else cam[0].cpu().numpy()
+        explained.append(BriefExplanation(scale(pixels, model.spec)[0].numpy(), facts[place], truth, evidence))
+    return explained
+
+
+def _networks(model: Classifier, network: int) -> list[nn.Module]:
+    """Give the networks of a model; raises `UsageError` where there is none of that number."""
+    networks = list(model.network.members) if isinstance(model.network, Ensemble) else [model.network]
+    _require(f"network {network}", 1 <= network <= len(networks), "the model", f"it has {len(networks)}", "1")
+    return networks
 
 
 def _compared_classes(prediction: Predictions, truth: str | None) -> list[int]:

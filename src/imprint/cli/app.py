@@ -23,6 +23,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     train: (
         "train photos",
         "train train.csv --test test.csv",
+        "train photos --dry-run",
         "train photos --recipe finetune --epochs 5 --run runs/pets",
         "train --resume runs/0001-quick",
     ),
@@ -32,7 +33,11 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "predict runs/pets cat.jpg dog.jpg",
         "predict model.onnx holiday --json",
     ),
-    explain: ("explain runs/pets cat.jpg", "explain runs/0001-quick test.csv --index 7 -o seven.png"),
+    explain: (
+        "explain runs/pets cat.jpg",
+        "explain runs/pets holiday --limit 300 -o holiday.html",
+        "explain runs/0001-quick test.csv --index 7 -o seven.png",
+    ),
     compare: (
         "compare runs/0001-quick runs/0002-best labelled.csv",
         "compare deployed.onnx runs/pets photos/test --strict --no-worse",

@@ -26,7 +26,11 @@ from imprint.cli.options import (
     unused,
     writable,
 )
+from imprint.core.errors import UsageError
 from imprint.core.progress import say
+
+PAGES = (".html", ".htm")
+MOST_EXPLAINED = 100  # images on the page of explain, some 40 kB each
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
 
@@ -116,23 +120,58 @@ def predict(
 
 def explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or run folder.")],
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or data of which --index picks one.")],
+    data: Annotated[str, typer.Argument(metavar="IMAGE|DATA", help="An image, or a folder or other data of several.")],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE.png", callback=writable, help="Draw here. Left out, a name is made up."
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=writable,
+            help="A .png of one image or a .html page of several. Left out, a name is made up.",
         ),
     ] = None,
-    index: Annotated[int, typer.Option(help="Which image of the data, counted from 0 as in predictions.png.")] = 0,
+    index: Annotated[
+        int | None, typer.Option(help="Draw this image of the data, counted from 0 as in predictions.png.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help=f"Images on a page at most; {MOST_EXPLAINED} if left out.")
+    ] = None,
     network: Annotated[int, typer.Option(help="Which network of a model of several, counted from 1.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Draw where a network looked in an image, its first filters, and what each layer makes of the image."""
+    """Draw where a network looked in an image, its filters and layers; of several images, make a page."""
     from imprint.analysis.explanation import explain as run_explanation
+    from imprint.analysis.explanation import explain_briefly
+    from imprint.report.explanation_page import write_explanations
     from imprint.report.explanation_plots import save_explanation
 
-    explanation = run_explanation(load_classifier(model), image, index, network)
-    output = output or Path(f"{Path(image).stem}{f'-{index}' if index else ''}-explained.png")
+    kind = "" if output is None else output.suffix.lower()
+    if index is not None and kind in PAGES:
+        remedy = "Name a .png, or leave --index out."
+        raise UsageError(f"--output {output}", "--index", "a single image is drawn, not put on a page", remedy)
+    classifier = load_classifier(model)
+    part = part_to_predict(data) if index is None else None
+    images = classifier.ready(data, part)
+    if index is None and (kind in PAGES or (len(images) > 1 and not kind)):
+        shown = images[: limit or MOST_EXPLAINED]
+        explained = explain_briefly(classifier, shown, network)
+        output = output or Path(f"{Path(data).name.split('.')[0] or 'images'}-explained.html")
+        write_explanations(explained, images.name, len(images), output, data.rstrip("/"))
+        if len(shown) < len(images):
+            say(f"the first {len(shown):,} of {len(images):,} images; --limit shows more")
+        if as_json:
+            listed = [one.prediction | {"truth": one.truth} for one in explained]
+            print_json({"images": len(images), "explained": listed, "files": [str(output)]})
+        else:
+            print(output)
+        return
+    if limit is not None:
+        raise unused("--limit", "where one image is drawn")
+    if index is None and len(images) > 1:
+        say(f"drawing the first of {len(images):,} images; -o FILE.html makes a page of them")
+    explanation = run_explanation(classifier, images, index or 0, network)
+    output = output or Path(f"{Path(data).stem}{f'-{index}' if index else ''}-explained.png")
     save_explanation(explanation, output)
     if as_json:
         print_json(explanation.facts() | {"files": [str(output)]})
@@ -249,7 +288,7 @@ def summary(
     """List a network's layers, as Keras does, and the fields of its recipe with their meaning."""
     from dataclasses import asdict
 
-    from imprint.core.errors import UsageError, did_you_mean
+    from imprint.core.errors import did_you_mean
     from imprint.core.files import similar_path
     from imprint.models.summary import summarise_recipe
     from imprint.recipes import RECIPES

@@ -85,12 +85,21 @@ def train(
             metavar="RUN", help="Go on with a run that was stopped; the result is that of an uninterrupted run."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be trained and how long it takes; nothing is written.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Tell on stderr all that was decided, and how this machine computes."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a network; writes a new run folder with model, history, scores and curves."""
+    from imprint.core.progress import details_too
     from imprint.recipes import parse_settings
-    from imprint.report.tables import run_lines, seeds_table
+    from imprint.report.tables import plan_lines, run_lines, seeds_table
     from imprint.runs.run import seeds_facts
+    from imprint.runs.training import dry_run as plan_run
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
 
@@ -100,15 +109,24 @@ def train(
     options |= {"device": device, "resume": resume, "test": test, "classes": class_list(classes)}
     options |= {"from_model": from_model}
     validation_given, folder = share_or_data(validation), True if run is None else dated(run)
-    if seeds == 1:
-        runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])
-    else:
-        runs = train_seeds(data, recipe, seeds=seeds, validation=validation_given, run=folder, **options, **fields)
+    options |= {"validation": validation_given, "run": folder}
+    if dry_run:
+        planned = plan_run(data, recipe, seeds=seeds, **options, **fields)
+        if as_json:
+            print_json(planned.facts())
+        else:
+            print(plan_lines(planned))
+        return
     finished = []
-    for finished_run in runs:
-        finished.append(finished_run)
-        if not as_json:
-            print(run_lines(finished_run), flush=True)
+    with details_too(verbose):
+        if seeds == 1:
+            runs = iter([train_run(data, recipe, **options, **fields)])
+        else:
+            runs = train_seeds(data, recipe, seeds=seeds, **options, **fields)
+        for finished_run in runs:
+            finished.append(finished_run)
+            if not as_json:
+                print(run_lines(finished_run), flush=True)
     facts = finished[0].facts() if seeds == 1 else seeds_facts(finished)
     if as_json:
         print_json(facts)

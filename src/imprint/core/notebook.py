@@ -19,32 +19,31 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def notebook_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with the time left, gone at the end; yields what advances it by one of `total`."""
+def notebook_bar(title: str, total: float | int) -> Iterator[Callable[[float | int], None]]:
+    """Show a bar with the time left, gone at the end; yields what draws how much of `total` is done."""
     from IPython.display import display
 
     start = shown = time.monotonic()
-    done = 0
     handle = display(_bar(title, 0, total, 0.0), raw=True, display_id=True)
 
-    def advance() -> None:
-        nonlocal done, shown
-        done, now = done + 1, time.monotonic()
+    def draw(done: float | int) -> None:
+        nonlocal shown
+        now = time.monotonic()
         if now - shown >= REFRESH:
             shown = now
             handle.update(_bar(title, done, total, now - start), raw=True)
 
     try:
-        yield advance
+        yield draw
     finally:
         handle.update({"text/html": "", "text/plain": ""}, raw=True)
 
 
-def _bar(title: str, done: int, total: int, seconds: float) -> dict[str, str]:
+def _bar(title: str, done: float | int, total: float | int, seconds: float) -> dict[str, str]:
     """Draw the bar as HTML, and in words where that is not shown."""
     left = f", {seconds / done * (total - done):,.0f} s left" if done else ""
-    words = f"{100 * done / max(total, 1):.0f} %{left}"
-    bar = f'<progress max="{max(total, 1)}" value="{done}" style="width:16em;vertical-align:middle"></progress>'
+    words = f"{100 * done / (total or 1):.0f} %{left}"
+    bar = f'<progress max="{total or 1:g}" value="{done:g}" style="width:16em;vertical-align:middle"></progress>'
     style = "font:13px/1.5 system-ui,sans-serif"
     return {
         "text/html": f'<div style="{style}">{escape(title)} {bar} {words}</div>',

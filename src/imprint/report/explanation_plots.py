@@ -1,4 +1,4 @@
-"""Plot of an explanation in bands: prediction and Grad-CAM, first filters, and the output of every layer."""
+"""Plot of an explanation in bands: the answer and where the network looked, first filters, and every layer's output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from imprint.analysis.explanation import Explanation, LayerOutput
-from imprint.core.plot_style import BLUE, EDGE, GREY, ORANGE, draw_image, new_figure, save_png, shorten
+from imprint.core.plot_style import BLUE, EDGE, GREY, ORANGE, draw_image, image_height, new_figure, save_png, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,14 +24,15 @@ LAYER_LABEL = 1.35  # inches on the left for a layer's name
 MOST_TILES = 12  # channels drawn of a layer: those that vary most
 TILE, GAP = 80, 9  # pixels of a drawn map's side and of the space to its right
 TITLE, FILTER_ROW = 0.75, 0.74  # inches of a band's title and of a row of filters
-PANEL = 1.68  # inches of the side of a drawn image
+PANEL, LARGE = 1.9, 3.0  # inches of the side of a drawn image: small, and of the two that come first
+HEADLINE, PANEL_ROOM = 1.12, 0.42  # inches of the first band's text, and of a row of panels beside the images
 MOST_BARS = 10  # classes
 
 
 def save_explanation(explanation: Explanation, path: Path, bands: Sequence[str] = BANDS) -> None:
     """Draw bands of an explanation, from top to bottom."""
     heights = {
-        "prediction": 2.75,
+        "prediction": HEADLINE + 2 * PANEL_ROOM + _height(explanation, LARGE) + _height(explanation, PANEL),
         "filters": TITLE + FILTER_ROW * len(_rows_of_filters(explanation)),
         "layers": TITLE + sum(map(_layer_height, explanation.layers)),
     }
@@ -63,29 +64,53 @@ def _title(figure: Figure, top: float, title: str, note: str) -> None:
 
 
 def _draw_prediction(figure: Figure, explanation: Explanation, top: float) -> None:
-    """Draw the image, Grad-CAM for two classes, integrated gradients, and the probabilities."""
-    prediction = explanation.prediction
-    predicted, unsure = prediction.names[0], f", but is unsure ({prediction.why[0]})" if prediction.unsure[0] else ""
-    label = "" if explanation.truth in (None, predicted) else f"; it is {shorten(str(explanation.truth), 20)}"
-    where = explanation.where if len(explanation.where) <= 40 else f"…{explanation.where[-39:]}"
-    title = f"{where}: the model says {shorten(predicted, 20)}{unsure}{label}"
-    note = "Orange glow: where it found most evidence (Grad-CAM). Pixels: orange spoke for that class, blue against it."
-    _title(figure, top, title, note)
-    left, top = 0.15, top - 0.62
-    draw_image(_panel(figure, left, top, "what it sees"), explanation.image)
-    for name, evidence in explanation.looked:
-        left += PANEL + 0.1
-        overlay = _overlay(explanation.image, evidence / (float(evidence.max()) or 1.0))
-        _panel(figure, left, top, f"evidence for {shorten(name, 10)}").imshow(overlay, interpolation="nearest")
-    left += PANEL + 0.1
-    _draw_attributions(_panel(figure, left, top, "pixels for and against"), explanation.weighed)
-    _draw_bars(figure, explanation, left + PANEL + 0.1, top)
+    """Draw the answer, large what the network saw and where it looked, then what speaks for and against."""
+    _draw_headline(figure, explanation, top)
+    left, top = 0.15, top - HEADLINE
+    large, small = _height(explanation, LARGE), _height(explanation, PANEL)
+    draw_image(_panel(figure, left, top, "what it sees", LARGE, large), explanation.image)
+    left += LARGE + 0.15
+    looked, rivals = explanation.looked[:1], explanation.looked[1:]
+    for name, evidence in looked:
+        title = f"where it looked for {shorten(name, 20)}"
+        shown = overlay(explanation.image, evidence)
+        _panel(figure, left, top, title, LARGE, large).imshow(shown, interpolation="nearest")
+        left += LARGE + 0.15
+    _draw_bars(figure, explanation, left, top, large)
+    left, top = 0.15, top - large - PANEL_ROOM
+    for name, evidence in rivals:
+        shown = overlay(explanation.image, evidence)
+        axes = _panel(figure, left, top, f"where, for {shorten(name, 16)}", PANEL, small)
+        axes.imshow(shown, interpolation="nearest")
+        left += PANEL + 0.15
+    _draw_attributions(_panel(figure, left, top, "pixels for and against", PANEL, small), explanation.weighed)
+    notes = "Orange glow: where the network found\nmost evidence for a class (Grad-CAM).\n\n"
+    notes += "Pixels: orange ones spoke for its answer,\nblue ones against it (integrated gradients)."
+    _write(figure, left + PANEL + 0.25, top - 0.3, notes, fontsize=9.5, color=GREY, linespacing=1.35)
 
 
-def _panel(figure: Figure, left: float, top: float, title: str) -> Axes:
-    """Add square axes under a small title."""
-    _write(figure, left, top, title, fontsize=9.5)
-    return _add_axes(figure, left, top - 0.22, PANEL, PANEL)
+def _draw_headline(figure: Figure, explanation: Explanation, top: float) -> None:
+    """Write the answer large, under it confidence, doubts, and which image it is."""
+    prediction, truth = explanation.prediction, explanation.truth
+    predicted, confidence = prediction.names[0], float(prediction.confidence[0])
+    known = "" if truth is None else "; so its label" if truth == predicted else f"; its label is {shorten(truth, 24)}"
+    unsure = f", unsure: {prediction.why[0]}" if prediction.unsure[0] else ""
+    where = explanation.where if len(explanation.where) <= 80 else f"…{explanation.where[-79:]}"
+    share = "over 99" if confidence >= 0.995 else f"{100 * confidence:.0f}"
+    _write(figure, 0.15, top - 0.15, f"The model says {shorten(predicted, 30)}", fontsize=20, fontweight="bold")
+    _write(figure, 0.15, top - 0.55, f"confidence {share} %{unsure}{known}", fontsize=12)
+    _write(figure, 0.15, top - 0.8, where, fontsize=9, color=GREY)
+
+
+def _height(explanation: Explanation, width: float) -> float:
+    """Give the height of the image's panel, so wide; no panel is higher than wide."""
+    return min(image_height(explanation.image.shape, width), width)
+
+
+def _panel(figure: Figure, left: float, top: float, title: str, width: float, height: float) -> Axes:
+    """Add axes under a small title."""
+    _write(figure, left, top, title, fontsize=10)
+    return _add_axes(figure, left, top - 0.24, width, height)
 
 
 def _draw_attributions(axes: Axes, attributions: Float32[ndarray, "h w"]) -> None:
@@ -96,21 +121,21 @@ def _draw_attributions(axes: Axes, attributions: Float32[ndarray, "h w"]) -> Non
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=EDGE, linewidth=1.5))
 
 
-def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float) -> None:
+def _draw_bars(figure: Figure, explanation: Explanation, left: float, top: float, height: float) -> None:
     """Draw the probabilities of the likeliest classes as bars."""
     prediction = explanation.prediction
     order = prediction.probabilities[0].argsort()[::-1][:MOST_BARS]
     names = [shorten(prediction.class_names[label], 10) for label in order]
     room = 0.09 * max(map(len, names)) + 0.12
-    _write(figure, left, top, "confidence", fontsize=9.5)
-    axes = _add_axes(figure, left + room, top - 0.22, WIDTH - left - room - 0.5, PANEL)
+    _write(figure, left, top, "confidence", fontsize=10)
+    axes = _add_axes(figure, left + room, top - 0.24, WIDTH - left - room - 0.5, height)
     values = prediction.probabilities[0][order]
     axes.barh(range(len(order)), values, color=[ORANGE, *[GREY] * (len(order) - 1)], height=0.72)
     axes.set_xlim(0, 1)
-    axes.set_ylim(max(len(order), 4) - 0.5, -0.5)
+    axes.set_ylim(max(len(order), round(height / 0.3)) - 0.5, -0.5)
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
         axes.text(-0.06, place, name, ha="right", va="center", fontsize=9, parse_math=False)
-        axes.text(value + 0.05, place, f"{value:.2f}", va="center", fontsize=8, color=GREY)
+        axes.text(value + 0.05, place, f"{value:.2f}", va="center", fontsize=8, color=GREY, parse_math=False)
 
 
 def _draw_filters(figure: Figure, explanation: Explanation, top: float) -> None:
@@ -240,14 +265,15 @@ def _tile(map_: Float[ndarray, "h w *colour"]) -> Float[ndarray, "side side colo
     return tile
 
 
-def _overlay(image: UInt8[ndarray, "c h w"], strength: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
-    """Lay an orange glow over a darkened image, as strong as `strength` says, 0 to 1."""
+def overlay(image: UInt8[ndarray, "c h w"], evidence: Float32[ndarray, "rows columns"]) -> Float[ndarray, "h w 3"]:
+    """Lay an orange glow over a darkened image, strongest where there is most evidence."""
     height, width = image.shape[1:]
-    enlarged = Image.fromarray(strength.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    strength = (evidence / (float(evidence.max()) or 1.0)).astype(np.float32)
+    enlarged = np.asarray(Image.fromarray(strength).resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
     grey = image.astype(np.float64).mean(axis=0)[..., None] / 255
     glow = np.array([0.835, 0.369, 0.0])  # ORANGE
     dark, bright = 0.8 * grey.repeat(3, axis=2), glow + (1 - glow) * grey * 0.6
-    return np.asarray(dark + 0.75 * np.asarray(enlarged).clip(0, 1)[..., None] * (bright - dark))
+    return np.asarray(dark + 0.75 * enlarged[..., None] * (bright - dark)).clip(0, 1)
 
 
 def _signed_colours() -> Any:

@@ -113,7 +113,7 @@ def _page(
         "score": score_section(labelled, record.cross_validated, _limit_text(record)) if labelled else None,
         "error_analysis": error_analysis_section(analysis, root) if analysis else None,
         "mistakes": mistake_rows(labelled, root) if labelled else [],
-        "curves": curves_section(record.history, seconds) if record.history else None,
+        "curves": curves_section(record.history, seconds, record.model.recipe) if record.history else None,
         "recipe": recipe_section(record.model, provenance.settled if provenance else ""),
         "repeat": repeat_section(str(record.folder), provenance),
     }

@@ -211,8 +211,10 @@ def mistake_rows(labelled: LabelledPredictions, root: str) -> list[dict[str, str
     ]
 
 
-def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None) -> dict[str, Any]:
-    """Draw a `Run.history`, and list its epochs; `seconds` are those of the whole loop."""
+def curves_section(
+    history: Mapping[str, Sequence[float]], seconds: float | None, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """Draw a `Run.history`, and list its epochs; `seconds` are those of the whole loop, `recipe` tells its networks."""
     epochs = len(history["loss"])
     about = f"{epochs:,} epoch{'s' if epochs > 1 else ''}" + (f" in {seconds:,.1f} seconds." if seconds else ".")
     if "val_acc" in history:
@@ -226,10 +228,12 @@ def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None
     columns = [key for key in ("loss", "acc", "val_loss", "val_acc", "lr", "seconds") if key in history]
     shown = np.unique(np.linspace(0, epochs - 1, min(epochs, MOST_EPOCHS)).round().astype(int))
     step = -(-epochs // MOST_POINTS)
-    drawn = {key: values[::step] for key, values in history.items()}
+    drawn = {key: values[::step] for key, values in history.items()} if step > 1 else history
     return {
         "about": about,
-        "plots": [to_svg(curve_plot(drawn, what), what, descriptions[what]) for what in CURVES],
+        "plots": [
+            to_svg(curve_plot(drawn, what, recipe if step == 1 else None), what, descriptions[what]) for what in CURVES
+        ],
         "header": ["epoch", *columns],
         "rows": [[f"{i + 1:,}", *(f"{history[key][i]:.4g}" for key in columns)] for i in shown],
         "whole": epochs <= MOST_EPOCHS,

@@ -13,6 +13,7 @@ import numpy as np
 from imprint.analysis.evaluation import Comparison
 from imprint.core.errors import spelled
 from imprint.core.plot_style import shorten
+from imprint.core.progress import duration
 from imprint.core.scores import FEWEST_TO_TELL, Score, causes_text
 from imprint.data.cache import Entry
 from imprint.data.images import LabelledImages
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # these need torch, and scores of exported models do not
     from imprint.analysis.error_analysis import ErrorAnalysis
     from imprint.models.summary import Layer
     from imprint.runs.run import Run
+    from imprint.runs.training import PlannedRun
 
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
@@ -165,14 +167,43 @@ def comparison_table(first: str, second: str, result: Comparison) -> str:
     )
 
 
+def plan_lines(planned: PlannedRun) -> str:
+    """Lay out a run that was planned but not begun: images of each part, recipe and why, work and its time."""
+    plan, recipe, estimate = planned.plan, planned.plan.recipe, planned.estimate
+    held_out = "none held out" if plan.validation is None else f"{len(plan.validation):,}"
+    parts = {"features and head": sum(estimate.features), "epochs": sum(estimate.networks)}
+    parts |= {"OOD detector": estimate.ood_detector, "calibration and score": estimate.calibration}
+    shares = ", ".join(
+        f"{name} {seconds:,.{int(seconds < 10)}f} s" for name, seconds in parts.items() if seconds >= 0.05
+    )
+    each = (
+        "" if planned.seeds == 1 else f" each, {duration(planned.seeds * estimate.seconds)} for {planned.seeds} seeds"
+    )
+    rows = [
+        ["recipe", recipe.name + (f", {plan.reason}" if plan.reason else "")],
+        *([["start", plan.start]] if plan.start else []),
+        ["classes", str(len(plan.images.class_names))],
+        ["training", f"{len(plan.training):,} images of {describe(plan.images.shape)}"],
+        ["validation", "cross-validated" if plan.cross_validated else held_out],
+        *([] if planned.test_images is None else [["test", f"{planned.test_images:,} images"]]),
+        ["work", plan.work_line],
+        ["steps", f"{sum(recipe.epoch_steps(len(plan.training))):,} of {recipe.batch_size} images, of each network"],
+        ["mirroring", plan.hflip_line],
+        ["computing", str(planned.compute)],
+        ["time", f"{duration(estimate.seconds)}{each}" + (f": {shares}" if shares else "")],
+    ]
+    rows = [row for row in rows if not (recipe.is_probe and row[0] in ("steps", "mirroring"))]
+    lines = [f"{name:<10}  {text}" for name, text in rows]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings)])
+
+
 def run_lines(run: Run) -> str:
-    """Sum a run up: seconds, score, files, and what to expect on new images."""
-    lines = [f"trained in {run.seconds:.1f} s"]
-    if run.validation is not None:
-        lines.append(_score_line("validation accuracy", run.validation) + (" (upper estimate)" if run.leak else ""))
-    if run.folder is not None:
-        lines += map(str, sorted(run.folder.iterdir()))
-    return "\n".join([*lines, run.expectation])
+    """Sum a run up: score, what to expect on new images, then the folder and the seconds."""
+    leak = " (upper estimate)" if run.leak else ""
+    lines = [] if run.validation is None else [_score_line("validation accuracy", run.validation) + leak]
+    lines.append(run.expectation)
+    trained = f"trained in {run.seconds:.1f} s"
+    return "\n".join([*lines, trained if run.folder is None else f"{run.folder}: model, scores and curves; {trained}"])
 
 
 def seeds_table(facts: Mapping[str, Any]) -> str:

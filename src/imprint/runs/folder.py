@@ -46,13 +46,21 @@ def new_run_folder(name: str, run: str | Path | bool, parent: Path | None = None
             return _numbered(name, parent or Path("runs"))
         folder = Path(run)
         folder.mkdir(parents=True, exist_ok=True)
-        if not [entry for entry in folder.iterdir() if not entry.name.endswith(UNFINISHED)]:
-            return folder
+        check_run_folder(folder)
+        return folder
     except OSError as error:
         where = str(parent or "runs") if run is True else str(run)
         cause = f"it cannot be made ({error.strerror or error})"
         raise UsageError("run folder", where, cause, "Choose another with --run DIR.") from None
-    raise UsageError("run folder", str(folder), "it already holds something", "Choose a new one with --run DIR.")
+
+
+def check_run_folder(run: str | Path | bool) -> None:
+    """Refuse a folder that holds something; makes none."""
+    if isinstance(run, bool) or not Path(run).exists():
+        return
+    if not Path(run).is_dir() or [entry for entry in Path(run).iterdir() if not entry.name.endswith(UNFINISHED)]:
+        cause = "it already holds something" if Path(run).is_dir() else "it is a file"
+        raise UsageError("run folder", str(run), cause, "Choose a new one with --run DIR.")
 
 
 def _numbered(name: str, parent: Path) -> Path:
@@ -200,7 +208,7 @@ def write_run(run: Run, plan: Plan, options: Mapping[str, Any], with_result: boo
     if run.predictions is not None:
         _write_validation(run, plan, folder / VALIDATION_NAME)
     if run.history["loss"]:  # a linear head on frozen features has no epochs
-        save_curves(run.history, folder / CURVES_NAME)
+        save_curves(run.history, folder / CURVES_NAME, plan.recipe)
 
 
 def write_result(run: Run, test_images: LabelledImages) -> None:

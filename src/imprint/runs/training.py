@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -15,20 +15,35 @@ import torch
 
 from imprint.core.errors import UsageError
 from imprint.core.malloc import tune_malloc
-from imprint.core.progress import say, shown, warn
+from imprint.core.progress import detail, duration, is_heard, progress_bar, say, shown, stage, warn
 from imprint.core.scores import estimate_accuracy, score
 from imprint.data.images import LabelledImages, LoadedFrom, kind_of
 from imprint.data.load import Data, load, load_again, parts
 from imprint.models.backbones import EfficientNetLite
-from imprint.models.hardware import ROWS, choose_compute_config, compute_settings, own_compute_configs
+from imprint.models.hardware import (
+    ROWS,
+    ComputeConfig,
+    choose_compute_config,
+    compute_settings,
+    own_compute_configs,
+)
 from imprint.models.inference import network_compute_config
 from imprint.models.networks import combine
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
-from imprint.runs.folder import end_session, merge_options, new_run_folder, run_session, write_result, write_run
+from imprint.runs.folder import (
+    check_run_folder,
+    end_session,
+    merge_options,
+    new_run_folder,
+    run_session,
+    write_result,
+    write_run,
+)
 from imprint.runs.run import Run
 from imprint.training.calibration import calibrate, calibrate_probe, confidence_limit, unknown_limit
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
+from imprint.training.estimate import Estimate, estimate_seconds, no_estimate
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
 from imprint.training.parent import Parent, read_kept_parent, read_parent
@@ -133,8 +148,14 @@ def train(
         if resumed is not None:
             resumed.check(plan)
         folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
-        with run_session(folder, plan, options, resumed) as checkpoint, _training_context(plan):
-            state = start_network(plan) if resumed is None else resumed.restore(plan)
+        with (
+            run_session(folder, plan, options, resumed) as checkpoint,
+            _training_context(plan, resumed) as estimate,
+            progress_bar("training", total=estimate.seconds),
+        ):
+            first = 0 if resumed is None else resumed.facts["networks"]
+            with stage(sum(estimate.features[: first + 1])):
+                state = start_network(plan) if resumed is None else resumed.restore(plan)
             if resumed is not None:
                 say(f"resumed after epoch {len(state.epochs)}")
             if checkpoint is not None:
@@ -145,18 +166,24 @@ def train(
             try:
                 for index, name in enumerate(members[done:], start=done):
                     if index > done:  # the first was started above, or taken from the checkpoint
-                        state = start_network(plan, state.finished, state.epochs, state.seconds)
+                        with stage(estimate.features[index]):
+                            state = start_network(plan, state.finished, state.epochs, state.seconds)
                     if len(members) > 1:
                         say(f"network {index + 1} of {len(members)}: {name}")
-                    fit(state, pixels, labels, checkpoint)
+                    with stage(estimate.networks[index]):
+                        fit(state, pixels, labels, checkpoint)
                     state.finished.append(state.network)
                 if plan.recipe.ood_detector:
-                    detector = fit_ood_detector(plan)
+                    with stage(estimate.ood_detector):
+                        detector = fit_ood_detector(plan)
             except KeyboardInterrupt:
                 interrupted = True
                 _settle_interrupted(state)
             started_from = None if plan.parent is None else plan.parent.facts(plan.leak)
-            trained = replace(_calibrate_and_score(state, detector, interrupted), folder=folder, parent=started_from)
+            with stage(estimate.calibration):
+                trained = replace(
+                    _calibrate_and_score(state, detector, interrupted), folder=folder, parent=started_from
+                )
             if folder is not None:
                 write_run(trained, plan, options, test_images is not None)
             if test_images is not None:
@@ -199,14 +226,9 @@ def train_seeds(
         _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
         options = merge_options(given | loading | {"device": device})
-        parent = _read_parent(from_model)
-        plan, validation_given, test_images = _plan(options, recipe, fields, parent)
-        if plan.validation is None:
-            cause = "without validation images there is nothing to compare"
-            raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
-        last = plan.recipe.seed + seeds - 1
-        plan.recipe.with_fields({"seed": last}, "--seeds")  # a seed too large is refused before the first run
-        for seed in range(plan.recipe.seed, last + 1):
+        plan, validation_given, test_images = _plan(options, recipe, fields, _read_parent(from_model))
+        _check_seeds(plan, seeds)
+        for seed in range(plan.recipe.seed, plan.recipe.seed + seeds):
             fields["seed"] = seed
             folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
             finished = train(
@@ -222,6 +244,94 @@ def train_seeds(
             yield finished
             if finished.interrupted:
                 break
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """What `dry_run` gives: a run that could begin, how it would compute, and how long it would take."""
+
+    plan: Plan
+    compute: ComputeConfig
+    estimate: Estimate
+    test_images: int | None = None
+    seeds: int = 1
+
+    def facts(self) -> dict[str, Any]:
+        """Give it as plain JSON values; `estimate` is in seconds."""
+        plan, recipe = self.plan, self.plan.recipe
+        validation = None if plan.validation is None else len(plan.validation)
+        return {
+            "dry_run": True,
+            "recipe": recipe.name,
+            "reason": plan.reason,
+            "images": {"training": len(plan.training), "validation": validation, "test": self.test_images},
+            "classes": plan.images.class_counts(),
+            "channels": plan.spec.channels,
+            "image_size": list(plan.spec.image_size),
+            "input_size": list(plan.spec.input_size),
+            "networks": list(recipe.networks),
+            "ood_detector": recipe.ood_detector,
+            "epochs": recipe.epochs,
+            "steps": sum(recipe.epoch_steps(len(plan.training))),
+            "batch_size": recipe.batch_size,
+            "frozen_blocks": recipe.frozen_blocks,
+            "hflip": recipe.hflip,
+            "hflip_reason": plan.hflip_reason,
+            "seed": recipe.seed,
+            "seeds": self.seeds,
+            "device": plan.device.type,
+            "compute": str(self.compute),
+            "warnings": list(plan.warnings),
+            "estimate": self.estimate.facts() | {"seconds": round(self.seeds * self.estimate.seconds, 2)},
+        }
+
+
+def dry_run(
+    images: LabelledImages | Data | None,
+    recipe: str | Recipe | None = None,
+    *,
+    seeds: int = 1,
+    validation: float | int | LabelledImages | Data | None = None,
+    test: LabelledImages | Data | None = None,
+    run: str | Path | bool = False,
+    label: str | None = None,
+    group: str | None = None,
+    ids: str | None = None,
+    allow_bad: float | None = None,
+    classes: Sequence[str] | None = None,
+    from_model: str | Path | None = None,
+    resume: str | Path | None = None,
+    device: str | None = None,
+    **fields: Unpack[RecipeFields],
+) -> PlannedRun:
+    """Plan a run of `train`, or of so many seeds, without training and without writing a run folder.
+
+    Refuses all that `train` would refuse before it begins.
+    """
+    if resume is not None:
+        raise UsageError("--dry-run", "--resume", "a run that was begun is planned already", "Leave --dry-run out.")
+    with shown():
+        _check_folders(run)
+        loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        _check_loading(images, loading)
+        given = {"data": images, "validation": validation, "test": test}
+        plan, _, test_images = _plan(
+            merge_options(given | loading | {"device": device}), recipe, fields, _read_parent(from_model)
+        )
+        if seeds > 1:
+            _check_seeds(plan, seeds)
+        check_run_folder(run)
+        with _compute_context(plan) as compute:
+            estimate = estimate_seconds(plan)
+        return PlannedRun(plan, compute, estimate, None if test_images is None else len(test_images), seeds)
+
+
+def _check_seeds(plan: Plan, seeds: int) -> None:
+    """Refuse a series of runs that could not be compared, or whose last seed is too large."""
+    if plan.validation is None:
+        cause = "without validation images there is nothing to compare"
+        raise UsageError(f"{seeds} seeds", "--seeds", cause, "Hold some out, such as --validation 0.08.")
+    plan.recipe.with_fields({"seed": plan.recipe.seed + seeds - 1}, "--seeds")
 
 
 def _check_folders(run: object, resume: object = None) -> None:
@@ -317,21 +427,39 @@ def _read_test(options: dict[str, Any], plan: Plan) -> LabelledImages | None:
 
 
 @contextmanager
-def _training_context(plan: Plan) -> Iterator[None]:
-    """Compute as this machine is fastest, with random numbers that the recipe's seed decides, meanwhile."""
-    compute = choose_compute_config(plan.device, plan.recipe.precision)
-    choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
-    say(f"{plan}; {compute}")
-    for warning in plan.warnings:
-        warn(warning)
-    devices = [plan.device] if plan.device.type == "cuda" else []
-    with compute_settings(compute.threads), torch.random.fork_rng(devices):
+def _training_context(plan: Plan, resumed: ResumableRun | None = None) -> Iterator[Estimate]:
+    """Compute as this machine is fastest, with random numbers that the recipe's seed decides, meanwhile.
+
+    Says what will be done, and how long it will take.
+    """
+    say(plan.data_line)
+    say(plan.recipe_line)
+    if plan.start:
+        say(plan.start)
+    with _compute_context(plan) as compute:
+        detail(f"{plan}; {compute}")
+        estimate = no_estimate(plan)
+        if is_heard():
+            estimate = estimate_seconds(plan, 0 if resumed is None else len(resumed.epochs))
+            say(f"{plan.work_line}: {duration(estimate.seconds)}")
+        for warning in plan.warnings:
+            warn(warning)
         torch.default_generator.manual_seed(plan.recipe.seed)  # torch.manual_seed would reseed every GPU for good
         if plan.device.type == "cuda":
             torch.cuda.default_generators[plan.device.index or 0].manual_seed(plan.recipe.seed)
         if plan.device.type == "mps":
             torch.mps.manual_seed(plan.recipe.seed)
-        yield
+        yield estimate
+
+
+@contextmanager
+def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
+    """Compute as this machine is fastest meanwhile; torch's random numbers are as before afterwards."""
+    compute = choose_compute_config(plan.device, plan.recipe.precision)
+    choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
+    devices = [plan.device] if plan.device.type == "cuda" else []
+    with compute_settings(compute.threads), torch.random.fork_rng(devices):
+        yield compute
 
 
 def _settle_interrupted(state: TrainingState) -> None:

@@ -101,24 +101,27 @@ def start_network(
 ) -> TrainingState:
     """Initialise the network that follows the `finished` ones, and set up what trains it."""
     name = plan.recipe.networks[len(finished)]
-    network, compute = _init_network(name, plan)
-    if plan.parent is not None:
-        plan.parent.fill(network, len(finished), plan.images.class_names)
+    network, compute = init_network(name, plan)
+    load_start(network, len(finished), plan)
     if isinstance(network, EfficientNetLite):
         started = time.perf_counter()
-        if plan.parent is None:
-            load_weights(network, name, plan.recipe.pretrained)
         init_head(network, plan)
         seconds += time.perf_counter() - started
         network.freeze(plan.recipe.frozen_blocks)
-    optimisers = build_optimisers(plan.recipe, network)
-    schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))
-    losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
-    state = TrainingState(plan, compute, network, optimisers, schedule, losses, seconds=seconds)
+    state = state_before_training(network, compute, plan)
+    state.seconds = seconds
     state.finished, state.epochs = list(finished), list(epochs)
     if plan.recipe.kept_share and isinstance(network, EfficientNetLite):
         state.initial = copy_weights(network)
     return state
+
+
+def state_before_training(network: nn.Module, compute: ComputeConfig, plan: Plan) -> TrainingState:
+    """Set up what trains a network."""
+    optimisers = build_optimisers(plan.recipe, network)
+    schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))
+    losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
+    return TrainingState(plan, compute, network, optimisers, schedule, losses)
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -126,7 +129,7 @@ def copy_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def _init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
+def init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
     """Initialise a network, laid out in memory as training wants it, and choose how to compute it."""
     classes = len(plan.images.class_names)
     network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device)
@@ -134,6 +137,14 @@ def _init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
     if compute.layout == CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, compute
+
+
+def load_start(network: nn.Module, member: int, plan: Plan) -> None:
+    """Load what training starts from, if anything: weights of the plan's parent, or pretrained ones."""
+    if plan.parent is not None:
+        plan.parent.fill(network, member, plan.images.class_names)
+    elif isinstance(network, EfficientNetLite):
+        load_weights(network, plan.recipe.networks[member], plan.recipe.pretrained)
 
 
 class Checkpoint:
@@ -224,7 +235,7 @@ class ResumableRun:
     def restore(self, plan: Plan) -> TrainingState:
         """Give the state where the checkpoint stands, and torch its random numbers of then."""
         try:
-            finished = [_init_network(name, plan)[0] for name in plan.recipe.networks[: self.facts["networks"]]]
+            finished = [init_network(name, plan)[0] for name in plan.recipe.networks[: self.facts["networks"]]]
             state = start_network(plan, finished, self.epochs)
             if not 0 <= state.epoch <= plan.recipe.epochs:
                 raise ValueError("epochs")

@@ -68,14 +68,19 @@ def ood_detector_recipe(recipe: Recipe) -> Recipe:
     return replace(QUICK, name="ood_detector", networks=(recipe.ood_detector,), validation_fraction=0.0, **taken)
 
 
+def detector_plan(plan: Plan, made: LabelledImages) -> Plan:
+    """Plan how a model's OOD detector is trained on images and synthetic OOD images, none of them held out."""
+    recipe, all_of_them = ood_detector_recipe(plan.recipe), np.arange(len(made))
+    return replace(plan, images=made, training=all_of_them, validation=None, recipe=recipe)
+
+
 def fit_ood_detector(plan: Plan) -> TrainingState | None:
     """Train a network to tell the training images from synthetic ones made of them; None where that diverges."""
     made = make_synthetic_ood(plan.images, plan.training, plan.recipe)
     transforms = ", ".join(transforms_for(plan.recipe, plan.spec.image_size))
     how = f"{transforms} or joined of two" if transforms else "joined of two"
     say(f"OOD detector: {plan.recipe.ood_detector}, learns to tell these images from such {how}")
-    recipe, all_of_them = ood_detector_recipe(plan.recipe), np.arange(len(made))
-    state = start_network(replace(plan, images=made, training=all_of_them, validation=None, recipe=recipe))
+    state = start_network(detector_plan(plan, made))
     pixels, labels = (
         torch.from_numpy(values).to(plan.device) for values in (made.pixels, made.labels_among(made.class_names))
     )

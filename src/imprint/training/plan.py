@@ -133,6 +133,43 @@ class Plan:
         alone = (label for label in np.unique(labels) if len(np.unique(self.groups[labels == label])) < 2)
         return next((names[label] for label in alone), "")
 
+    @property
+    def data_line(self) -> str:
+        """How many images of which kind there are, and how many are held out; 100 columns hold it."""
+        held_out = "none" if self.validation is None else f"{len(self.validation):,}"
+        held_out = "cross-validated" if self.cross_validated else f"{held_out} held out"
+        kind = describe(self.images.shape)
+        return (
+            f"training on {len(self.training):,} images of {kind}, {len(self.images.class_names)} classes, {held_out}"
+        )
+
+    @property
+    def recipe_line(self) -> str:
+        """The recipe, and why it was chosen where nobody named it."""
+        return f"recipe {self.recipe.name}" + (f": {self.reason}" if self.reason else "")
+
+    @property
+    def work_line(self) -> str:
+        """What will be computed: epochs, networks and the size of the images that they see."""
+        recipe, names = self.recipe, list(dict.fromkeys(self.recipe.networks))
+        height, width = self.spec.input_size
+        several = len(recipe.networks) > len(names)
+        networks = f"{len(recipe.networks)} networks, {', '.join(names)}," if several else "+".join(names)
+        networks += f" at {width}×{height}"
+        if recipe.is_probe:
+            work = f"a linear head on features of {networks}"
+        else:
+            work = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of {networks}"
+        work += f", {recipe.frozen_blocks} blocks frozen" if recipe.frozen_blocks else ""
+        work += ", then an OOD detector" if recipe.ood_detector else ""
+        return f"{work}{', mirrored' if recipe.hflip == 'yes' else ''}, seed {recipe.seed}, {self.device.type}"
+
+    @property
+    def hflip_line(self) -> str:
+        """Whether images are mirrored, and why."""
+        reason = f", {self.hflip_reason}; --set hflip=yes or no" if self.hflip_reason else ""
+        return f"{'yes' if self.recipe.hflip == 'yes' else 'no'}{reason}"
+
     def __str__(self) -> str:
         line = f"training on {len(self.training):,} images of {describe(self.images.shape)}"
         if self.spec.input_size != self.spec.image_size:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy import ndarray
 from torch import Tensor
 
 from imprint.core.metrics import class_weights, fit_temperature, log_loss, tempered
-from imprint.core.progress import say
+from imprint.core.progress import say, track
 from imprint.data import cache
 from imprint.data.duplicates import fingerprints
 from imprint.data.images import LabelledImages
@@ -24,7 +24,7 @@ from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.hardware import machine_name
 from imprint.models.inference import predict_with_embeddings
 from imprint.models.ood import fit_mahalanobis
-from imprint.preprocessing.input_spec import InputSpec
+from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 from imprint.training.plan import Plan
 
 MIN_CACHED = 32  # images; the features of fewer are computed at once
@@ -41,6 +41,47 @@ def frozen_features(
     network: EfficientNetLite, images: LabelledImages, spec: InputSpec
 ) -> Float32[Tensor, "n features"]:
     """Compute the embeddings of images as they are, or find them in the cache, also where only some images are new."""
+    found = _find_features(network, images, spec)
+    places = np.flatnonzero(found.missing)
+    at_once = cpu_batch_size(spec) if network.head.weight.device.type == "cpu" else max(1, len(places))
+    parts = [places[start : start + at_once] for start in range(0, len(places), at_once)]
+    for part in track(parts, "computing features", total=len(parts)):
+        found.features[part] = predict_with_embeddings(network, images.pixels, spec, part)[1].cpu().numpy()
+    if len(images) >= MIN_CACHED and not found.whole:
+        try:
+            with cache.writing(found.key) as writer:
+                writer.add(found.features)
+                writer.facts = {
+                    "name": f"features of {images.name}",
+                    "shape": found.features.shape,
+                    "dtype": "float32",
+                    "network": found.network,
+                    "images": found.prints.tobytes().hex(),
+                }
+        except OSError:
+            pass  # the next run computes them again
+    return torch.from_numpy(found.features)
+
+
+def missing_features(network: EfficientNetLite, images: LabelledImages, spec: InputSpec) -> int:
+    """Count the images whose embeddings are not in the cache."""
+    return int(_find_features(network, images, spec).missing.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class _FoundFeatures:
+    """What the cache holds of the features of images: `whole` under the `key` of all, or some of other collections."""
+
+    features: Float32[ndarray, "n features"]
+    missing: Bool[ndarray, " n"]
+    whole: bool
+    key: str
+    network: str
+    prints: ndarray
+
+
+def _find_features(network: EfficientNetLite, images: LabelledImages, spec: InputSpec) -> _FoundFeatures:
+    """Look features up in the cache."""
     device = network.head.weight.device
     known = hashlib.sha256(f"{FEATURES_VERSION} {spec.input_size} {images.shape} {machine_name(device)}".encode())
     for name, tensor in network.state_dict().items():
@@ -49,7 +90,7 @@ def frozen_features(
     of_network, prints = known.hexdigest()[:40], fingerprints(images.pixels)
     key = hashlib.sha256(of_network.encode() + prints.tobytes()).hexdigest()[:40]
     if (found := cache.lookup(key)) is not None:
-        return torch.from_numpy(np.array(found[0]))
+        return _FoundFeatures(np.array(found[0]), np.zeros(len(images), dtype=bool), True, key, of_network, prints)
     features = np.empty((len(images), network.num_features), dtype=np.float32)
     missing = np.ones(len(images), dtype=bool)
     for rows, facts in cache.matching(network=of_network):
@@ -58,18 +99,7 @@ def frozen_features(
         places = order[np.searchsorted(earlier, prints, sorter=order).clip(max=len(earlier) - 1)]
         same = missing & (earlier[places] == prints)
         features[same], missing[same] = rows[places[same]], False
-    if missing.any():
-        _, computed = predict_with_embeddings(network, images.pixels, spec, np.flatnonzero(missing))
-        features[missing] = computed.cpu().numpy()
-    if len(images) >= MIN_CACHED:
-        try:
-            with cache.writing(key) as writer:
-                writer.add(features)
-                writer.facts = {"name": f"features of {images.name}", "shape": features.shape, "dtype": "float32"}
-                writer.facts |= {"network": of_network, "images": prints.tobytes().hex()}
-        except OSError:
-            pass  # the next run computes them again
-    return torch.from_numpy(features)
+    return _FoundFeatures(features, missing, False, key, of_network, prints)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,11 +256,17 @@ def init_head(network: EfficientNetLite, plan: Plan) -> None:
 
 def _deal(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int) -> Int64[ndarray, " n"]:
     """Deal images into folds: each group alone where they are few, else ten, five or three folds with even classes."""
-    names, number = np.unique(groups, return_inverse=True)
     if len(labels) < LEAVE_ONE_OUT_BELOW:
-        return np.asarray(number, dtype=np.int64)
-    folds = 10 if len(labels) <= 500 else 5 if len(labels) <= 2000 else 3
-    return deal_folds(labels, groups, min(folds, len(names)), seed)
+        return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
+    return deal_folds(labels, groups, count_folds(groups), seed)
+
+
+def count_folds(groups: Shaped[ndarray, " n"]) -> int:
+    """Count the folds that images are dealt into for cross-validation."""
+    images, names = len(groups), len(np.unique(groups))
+    if images < LEAVE_ONE_OUT_BELOW:
+        return names
+    return min(10 if images <= 500 else 5 if images <= 2000 else 3, names)
 
 
 def _choose_kind(
