@@ -14,6 +14,7 @@ from imprint.cli.options import (
     Group,
     Ids,
     Label,
+    Labels,
     class_list,
     dated,
     joined_fields,
@@ -71,6 +72,7 @@ def train(
     ids: Ids = None,
     allow_bad: AllowBad = None,
     classes: Classes = None,
+    labels: Labels = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +91,7 @@ def train(
     own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "trust": trust}
     fields = joined_fields(parse_settings(settings or []), own)
     options: dict[str, Any] = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
-    options |= {"device": device, "resume": resume, "test": test, "classes": class_list(classes)}
+    options |= {"labels": labels, "device": device, "resume": resume, "test": test, "classes": class_list(classes)}
     validation_given, folder = share_or_data(validation), True if run is None else dated(run)
     if seeds == 1:
         runs = iter([train_run(data, recipe, validation=validation_given, run=folder, **options, **fields)])

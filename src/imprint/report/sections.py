@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
 
 from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis, Mistake
 from imprint.core.metrics import calibration_error, class_scores, log_loss
@@ -28,9 +30,9 @@ from imprint.runs.provenance import DataProvenance, Provenance
 AUGMENTED = 6  # images shown beside augmented versions
 AUGMENTED_SIDE = 96  # pixels
 NEAREST_SIDE = 80  # pixels
-MOST_CARDS = 12  # mistakes of one cause
-MOST_LISTED = 20  # mistakes without images
-MOST_EPOCHS = 40  # rows of the table of epochs
+MOST_CARDS = 12  # mistakes of one cause shown at once, the others unfolded
+MOST_DRAWN = 600  # mistakes with images, 4 each; the others are listed
+MOST_LISTED = 20  # mistakes without images, likewise
 MOST_POINTS = 1000  # of a curve; more cannot be told apart
 DATA_FIELDS = {"hflip", "tta", "validation_fraction"}  # fields that the data may decide
 RULES = {
@@ -171,17 +173,26 @@ def error_analysis_section(analysis: ErrorAnalysis, root: str) -> dict[str, Any]
     """Sort the mistakes by cause, each with its image and the nearest training images."""
     count = len(analysis.mistakes)
     about = f"It erred on {count:,} of {len(analysis.images):,} images. Each stands under the first rule that applies."
-    groups = [
-        {
-            "cause": cause,
-            "title": title[0].upper() + title[1:],
-            "rule": RULES[cause],
-            "count": len(found),
-            "cards": [_mistake_card(mistake, analysis, root) for mistake in found[:MOST_CARDS]],
-        }
-        for cause, title in CAUSES.items()
-        if (found := analysis.of(cause))
-    ]
+    groups, drawn = list[dict[str, Any]](), 0
+    for cause, title in CAUSES.items():
+        if not (found := analysis.of(cause)):
+            continue
+        pictured = found[: max(MOST_DRAWN - drawn, 0)]
+        drawn += len(pictured)
+        cards = [_mistake_card(mistake, analysis, root) for mistake in pictured]
+        listed = np.array([mistake.image for mistake in found[len(pictured) :]], dtype=np.int64)
+        title = title[0].upper() + title[1:]
+        groups.append(
+            {
+                "cause": cause,
+                "title": title,
+                "rule": RULES[cause],
+                "count": len(found),
+                "cards": cards[:MOST_CARDS],
+                "others": cards[MOST_CARDS:],
+                "listed": _listed(analysis.labelled, listed, root),
+            }
+        )
     return {"about": about if count else "It made none.", "groups": groups}
 
 
@@ -205,8 +216,13 @@ def _mistake_card(mistake: Mistake, analysis: ErrorAnalysis, root: str) -> dict[
     }
 
 
-def mistake_rows(labelled: LabelledPredictions, root: str) -> list[dict[str, str]]:
-    """List the mistakes with the highest confidence, without images."""
+def mistake_rows(labelled: LabelledPredictions, root: str) -> dict[str, list[dict[str, str]]]:
+    """List the mistakes without images, the most confident first: `first` to be shown, and the `others`."""
+    rows = _listed(labelled, labelled.worst(), root)
+    return {"first": rows[:MOST_LISTED], "others": rows[MOST_LISTED:]}
+
+
+def _listed(labelled: LabelledPredictions, chosen: Int64[ndarray, " m"], root: str) -> list[dict[str, str]]:
     names = labelled.class_names
     return [
         {
@@ -215,7 +231,7 @@ def mistake_rows(labelled: LabelledPredictions, root: str) -> list[dict[str, str
             "predicted": names[labelled.predicted[i]],
             "confidence": percent(float(labelled.confidence[i])),
         }
-        for i in labelled.worst()[:MOST_LISTED]
+        for i in chosen
     ]
 
 
@@ -232,15 +248,13 @@ def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None
         for what in CURVES
     }
     columns = [key for key in ("loss", "acc", "val_loss", "val_acc", "lr", "seconds") if key in history]
-    shown = np.unique(np.linspace(0, epochs - 1, min(epochs, MOST_EPOCHS)).round().astype(int))
     step = -(-epochs // MOST_POINTS)
     drawn = {key: values[::step] for key, values in history.items()}
     return {
         "about": about,
         "plots": [to_svg(curve_plot(drawn, what), what, descriptions[what]) for what in CURVES],
         "header": ["epoch", *columns],
-        "rows": [[f"{i + 1:,}", *(f"{history[key][i]:.4g}" for key in columns)] for i in shown],
-        "whole": epochs <= MOST_EPOCHS,
+        "rows": [[f"{i + 1:,}", *(f"{history[key][i]:.4g}" for key in columns)] for i in range(epochs)],
     }
 
 
