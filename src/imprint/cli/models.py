@@ -108,6 +108,7 @@ def evaluate(
 
         for path in save_score_plots(labelled, images, pictures):
             say(f"wrote {path}")
+        say("of classes and mistakes the worst are drawn; --per-class and --mistakes write all")
     if output is not None:
         labelled.write_evaluated(output, causes)
         say(f"wrote {len(labelled):,} images to {output}")

@@ -15,6 +15,7 @@ from imprint.report.pages import page_image, write_template
 MOST_LABEL_ERRORS = 120  # shown at once, the others unfolded; they are to be looked at one by one
 MOST_FINDINGS = 24  # of each other kind
 MOST_IMAGES = 6  # drawn of one finding
+MOST_LISTED = 10_000  # of each kind
 MOST_DRAWN = 2_000  # images of a page, about 10 MB; what is beyond is listed by its sources
 REMEDIES = {
     "orientation": "Turn all images as the model has learnt them, or train one on these.",
@@ -60,10 +61,10 @@ class _Budget:
 
 
 def _section(kind: str, found: list[Finding], collections: Sequence[LabelledImages], budget: _Budget) -> dict[str, Any]:
-    cards = [_card(finding, collections, budget) for finding in found]
+    cards = [_card(finding, collections, budget) for finding in found[:MOST_LISTED]]
     shown = MOST_LABEL_ERRORS if kind == "label" else MOST_FINDINGS
     facts = {"kind": kind, "title": KINDS[kind], "remedy": REMEDIES[kind], "count": len(found)}
-    return facts | {"cards": cards[:shown], "others": cards[shown:]}
+    return facts | {"cards": cards[:shown], "others": cards[shown:], "left": len(found) - len(cards)}
 
 
 def _card(finding: Finding, collections: Sequence[LabelledImages], budget: _Budget) -> dict[str, Any]:

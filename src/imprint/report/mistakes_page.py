@@ -15,6 +15,7 @@ from imprint.data.readers.corrections import GIVEN, full_sources, write_correcti
 from imprint.report.pages import page_image, write_template
 
 KEYS = "1234567890abcdefghijklmnopqrstuvwxyz"
+MOST_ON_PAGE = 5_000  # about 12 MB
 SIDES = ((300, 160), (2000, 96))  # so many mistakes are shown with so many pixels a side
 SMALLEST_SIDE = 64  # of more
 
@@ -43,6 +44,8 @@ def _write_page(
     data: str,
     path: Path,
 ) -> None:
+    left = len(rows) - MOST_ON_PAGE
+    rows, places = rows[:MOST_ON_PAGE], places[:MOST_ON_PAGE]
     side = next((side for most, side in SIDES if len(rows) <= most), SMALLEST_SIDE)
     cards = [
         {"row": row, "image": page_image(np.asarray(images.pixels[place]), side)}
@@ -59,6 +62,7 @@ def _write_page(
         title=images.name,
         scored=len(images),
         cards=cards,
+        left=max(left, 0),
         classes=class_names,
         keys=class_keys(class_names),
         columns=[*EVALUATED, GIVEN],

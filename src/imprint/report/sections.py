@@ -33,6 +33,8 @@ NEAREST_SIDE = 80  # pixels
 MOST_CARDS = 12  # mistakes of one cause shown at once, the others unfolded
 MOST_DRAWN = 600  # mistakes with images, 4 each; the others are listed
 MOST_LISTED = 20  # mistakes without images, likewise
+MOST_UNFOLDED = 10_000  # mistakes of a page without images, 2 MB; the run's validation.csv holds more
+MOST_EPOCHS = 1_000  # rows of the table of epochs; history.csv holds more
 MOST_POINTS = 1000  # of a curve; more cannot be told apart
 DATA_FIELDS = {"hflip", "tta", "validation_fraction"}  # fields that the data may decide
 RULES = {
@@ -190,7 +192,8 @@ def error_analysis_section(analysis: ErrorAnalysis, root: str) -> dict[str, Any]
                 "count": len(found),
                 "cards": cards[:MOST_CARDS],
                 "others": cards[MOST_CARDS:],
-                "listed": _listed(analysis.labelled, listed, root),
+                "listed": _listed(analysis.labelled, listed[:MOST_UNFOLDED], root),
+                "left": max(len(listed) - MOST_UNFOLDED, 0),
             }
         )
     return {"about": about if count else "It made none.", "groups": groups}
@@ -216,10 +219,11 @@ def _mistake_card(mistake: Mistake, analysis: ErrorAnalysis, root: str) -> dict[
     }
 
 
-def mistake_rows(labelled: LabelledPredictions, root: str) -> dict[str, list[dict[str, str]]]:
-    """List the mistakes without images, the most confident first: `first` to be shown, and the `others`."""
-    rows = _listed(labelled, labelled.worst(), root)
-    return {"first": rows[:MOST_LISTED], "others": rows[MOST_LISTED:]}
+def mistake_rows(labelled: LabelledPredictions, root: str) -> dict[str, Any]:
+    """List the mistakes without images, the worst first: `first` to be shown, `others`, and how many are `left`."""
+    wrong = int((~labelled.correct).sum())
+    rows = _listed(labelled, labelled.worst()[:MOST_UNFOLDED], root)
+    return {"first": rows[:MOST_LISTED], "others": rows[MOST_LISTED:], "left": max(wrong - MOST_UNFOLDED, 0)}
 
 
 def _listed(labelled: LabelledPredictions, chosen: Int64[ndarray, " m"], root: str) -> list[dict[str, str]]:
@@ -248,13 +252,15 @@ def curves_section(history: Mapping[str, Sequence[float]], seconds: float | None
         for what in CURVES
     }
     columns = [key for key in ("loss", "acc", "val_loss", "val_acc", "lr", "seconds") if key in history]
+    shown = np.unique(np.linspace(0, epochs - 1, min(epochs, MOST_EPOCHS)).round().astype(int))
     step = -(-epochs // MOST_POINTS)
     drawn = {key: values[::step] for key, values in history.items()}
     return {
         "about": about,
         "plots": [to_svg(curve_plot(drawn, what), what, descriptions[what]) for what in CURVES],
         "header": ["epoch", *columns],
-        "rows": [[f"{i + 1:,}", *(f"{history[key][i]:.4g}" for key in columns)] for i in range(epochs)],
+        "rows": [[f"{i + 1:,}", *(f"{history[key][i]:.4g}" for key in columns)] for i in shown],
+        "whole": epochs <= MOST_EPOCHS,
     }
 
 
