@@ -133,9 +133,9 @@ def test_evaluate_writes_what_it_says_of_every_image_and_class(lesson, digits_cs
     assert "then imprint train labelled.csv --labels" in done.stderr
 
 
-def test_evaluate_of_an_exported_model_leaves_causes_out_and_says_so(onnx_file, digits_csv, tmp_path):
+def test_evaluate_of_an_exported_model_leaves_causes_out_and_says_so(onnx_file, tmp_path):
     options = ["-o", "all.csv", "--mistakes", "m.html", "--per-class", "c.csv"]
-    done = run_imprint("evaluate", onnx_file, digits_csv / "labelled.csv", *options, cwd=tmp_path)
+    done = run_imprint("evaluate", onnx_file, "digits", *options, cwd=tmp_path)
     assert "without the causes of mistakes: " in done.stderr
     assert "the causes of mistakes" not in run_imprint("evaluate", onnx_file, "digits", cwd=tmp_path).stderr
     assert all(line.endswith(",") for line in (tmp_path / "all.csv").read_text().splitlines()[1:])
@@ -149,6 +149,7 @@ def test_labels_are_corrected_before_they_are_scored(model_file, digits_csv, tmp
     run_imprint("evaluate", model_file, "digits", "--mistakes", "m.csv", cwd=tmp_path)
     with open(tmp_path / "m.csv", newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
+    assert rows
     (tmp_path / "m.csv").write_text("\n".join([",".join(header), *(",".join([r[0], r[2], *r[2:]]) for r in rows)]))
     done = run_imprint("evaluate", model_file, "digits", "--labels", "m.csv", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["accuracy"] == 1

@@ -119,7 +119,8 @@ def evaluate(
         from imprint.report.mistakes_page import save_mistakes
 
         count = save_mistakes(labelled, images, causes, data, mistakes)
-        say(f"wrote {count:,} mistakes to {mistakes}: correct their labels, then {_training_command(data, mistakes)}")
+        then = f": correct their labels, then {_training_command(data, mistakes)}" if count else ""
+        say(f"wrote {count:,} mistakes to {mistakes}{then}")
     if as_json:
         print_json(facts)
     else:
