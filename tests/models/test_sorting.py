@@ -75,6 +75,15 @@ def test_nothing_that_exists_is_replaced(folder, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_file_that_another_process_makes_meanwhile_stays(folder, tmp_path, monkeypatch):
+    (tmp_path / "out/cat").mkdir(parents=True)
+    (tmp_path / "out/cat/1.png").write_text("former")
+    monkeypatch.setattr("os.path.lexists", lambda path: False)
+    sorted_folder(tmp_path / "out")
+    assert (tmp_path / "out/cat/1.png").read_text() == "former"
+    assert (tmp_path / "out/cat/1 (2).png").read_bytes() == (folder / "x/1.png").read_bytes()
+
+
 def test_links_lead_to_the_originals(folder, tmp_path):
     sorted_folder(tmp_path / "out", link=True)
     assert (tmp_path / "out/unsure/2.png").readlink() == folder / "x/2.png"

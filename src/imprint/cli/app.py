@@ -24,7 +24,6 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "train photos",
         "train train.csv --test test.csv",
         "train photos --recipe finetune --epochs 5 --run runs/pets",
-        "train photos --labels mistakes.csv",
         "train --resume runs/0001-quick",
     ),
     evaluate: (

@@ -32,7 +32,6 @@ from imprint.core.errors import UsageError
 from imprint.core.progress import say
 
 if TYPE_CHECKING:
-    from imprint.analysis.error_analysis import ErrorAnalysis
     from imprint.data.images import LabelledImages
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -93,16 +92,22 @@ def evaluate(
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
-    diagnosed = _diagnose(model, images, training, clinic) if clinic or output or mistakes else None
-    if clinic and diagnosed is not None:
+    causes = dict[int, str]()
+    if clinic:
+        from imprint.analysis.error_analysis import analyse_errors
         from imprint.report.tables import mistakes_table
+        from imprint.runs.read_run import read_run
 
+        learnt = training or read_run(model).read_images()[0]
+        diagnosed = analyse_errors(load_classifier(model), images, learnt)
+        causes = {one.image: one.cause for one in diagnosed.mistakes}
         facts |= {"mistakes": diagnosed.to_dicts()}
         text += f"\n\n{mistakes_table(diagnosed)}"
+    elif output or mistakes:
+        causes = _causes(model, images, training)
     if pictures or output or mistakes:
         said, truth = classifier.predict(images), images.labels_among(classifier.class_names)
         labelled = label_predictions(said.probabilities, truth, said.class_names, said.why, said.sources)
-        causes = {} if diagnosed is None else {one.image: one.cause for one in diagnosed.mistakes}
     if pictures is not None:
         from imprint.report.score_plots import save_score_plots
 
@@ -129,23 +134,23 @@ def evaluate(
         say(note)
 
 
-def _diagnose(model: Path, images: LabelledImages, training: str | None, needed: bool) -> ErrorAnalysis | None:
-    """Find why a model erred; unless that was asked for, None where it cannot be found, which is said."""
+def _causes(model: Path, images: LabelledImages, training: str | None) -> dict[int, str]:
+    """Find why a model erred, by position; where that cannot be found, say why, unless training data were named."""
     from imprint.core.errors import ImprintError
 
     try:
-        if model.suffix.lower() == ".onnx" and not needed:
+        if model.suffix.lower() == ".onnx":
             raise UsageError(str(model), "MODEL", "an exported model does not tell", "Name the model file or the run.")
-        from imprint.analysis.error_analysis import analyse_errors
+        from imprint.analysis.error_analysis import causes_of_unseen
         from imprint.runs.read_run import read_run
 
         learnt = training or read_run(model).read_images()[0]
-        return analyse_errors(load_classifier(model), images, learnt)
+        return causes_of_unseen(load_classifier(model), images, learnt)
     except ImprintError as error:
-        if needed or training is not None:
+        if training is not None:
             raise
         say(f"without the causes of mistakes: {error}")
-        return None
+        return {}
 
 
 def _training_command(data: str, mistakes: Path) -> str:

@@ -45,9 +45,8 @@ def sort_into(
 ) -> dict[str, int]:
     """Copy or link each image into ``folder/CLASS``, unsure ones into ``folder/unsure``; gives how many went where.
 
-    `originals` are the images before they were decoded; of arrays, PNG files are written. Nothing that exists is
-    replaced: another image of the same name gets a number, and one that is there already is left. Raises `UsageError`
-    where a file cannot be written, or links are asked for of what is no file.
+    `originals` are the images before they were decoded; arrays become PNG files. Another image of the same name gets a
+    number, one that is there already stays. Raises `UsageError` where that fails, or links are asked for of no files.
     """
     if link and not _all_files(originals):
         cause = "its images are no files of their own"
