@@ -248,7 +248,7 @@ class Predictions:
         try:
             import pandas
         except ModuleNotFoundError:
-            remedy = "Install it: pip install pandas; or use to_polars, which needs nothing more."
+            remedy = "Use to_polars, or install it: pip install pandas."
             raise UsageError("package pandas", "this Python", "it is missing, and to_pandas needs it", remedy) from None
         return pandas.DataFrame(self._columns(probabilities))
 

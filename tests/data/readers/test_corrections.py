@@ -127,3 +127,13 @@ def test_rows_are_corrected_only_in_the_table_that_the_list_names(tmp_path, tabl
 def test_labels_that_were_corrected_in_the_data_since_are_taken(photos, table):
     path = table("source,label,given\nphotos/cat/1.png,cat,dog\n")
     assert labels_of(imprint.load(photos, labels=path))[0] == "cat"
+
+
+def test_names_that_spreadsheets_change_are_recognised(tmp_path, table, digits):
+    names = ("007", " cat", "nan", *digits.class_names[3:])
+    numpy_file = tmp_path / "x.npz"
+    np.savez(numpy_file, images=digits.pixels[:6], labels=np.array(names)[digits.labels[:6]])
+    assert labels_of(imprint.load(numpy_file))[:3] == list(names[:3])
+    path = table("source,label,given\nx.npz#1,cat,7\nx.npz#2,7.0,cat\nx.npz#4,nan,3\nx.npz#5,NaN,4\n")
+    images = imprint.load(numpy_file, labels=path)
+    assert labels_of(images) == [" cat", "007", "nan", "nan", "5"]

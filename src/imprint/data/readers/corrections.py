@@ -70,10 +70,7 @@ def read_corrections(path: Path) -> list[Correction]:
         raise DataError("columns", path.name, cause, remedy)
     given, found = find_column(header, GIVEN), dict[str, Correction]()
     for row in rows:
-        cells = [row[at].strip() for at in (source, label)]
-        one = Correction(
-            cells[0], "" if cells[1].lower() in MISSING else cells[1], None if given is None else row[given]
-        )
+        one = Correction(row[source].strip(), row[label].strip(), None if given is None else row[given].strip())
         if found.setdefault(one.source, one).label != one.label:
             cause = f"it is there twice, as {found[one.source].label!r} and {one.label!r}"
             raise DataError(f"source {one.source}", path.name, cause, "Leave one of the two rows.")
@@ -106,7 +103,7 @@ def with_corrections(
     for one, own in zip(corrections, places, strict=True):
         wanted = _known_label(one, names, path, images.name) if own else ""
         for at in own:
-            if one.given is not None and before[at] not in (one.given, one.given.strip(), wanted):
+            if one.given is not None and before[at] != wanted and not _same_class(before[at], one.given):
                 cause = f"the list says that its label was {one.given!r}, and it is {before[at]!r}"
                 raise DataError(f"source {one.source}", path.name, cause, "Give the data that the list is about.")
             labels[at] = wanted
@@ -148,13 +145,18 @@ def _by_name(sources: Sequence[str]) -> dict[str, list[int]]:
 
 def _known_label(one: Correction, names: Sequence[str], path: Path, data: str) -> str:
     """Give the class that a label means: of its name, else the same whole number; empty stays empty."""
-    if not one.label or one.label in names:
+    if one.label in names:
         return one.label
-    number = WHOLE_NUMBER.fullmatch(one.label)
-    for name in names:
-        same = number and (match := WHOLE_NUMBER.fullmatch(name)) and int(match[1]) == int(number[1])
-        if name.strip() == one.label or same:
-            return name
+    if one.label.lower() in MISSING:
+        return ""
+    if same := next((name for name in names if _same_class(name, one.label)), None):
+        return same
     cause = f"{data} has no such class, and a misspelling would make one"
     remedy = f"{did_you_mean(one.label, names)}Write one of its classes, or nothing to leave the image out."
     raise DataError(f"label {one.label!r} of {one.source}", path.name, cause, remedy)
+
+
+def _same_class(name: str, written: str) -> bool:
+    """Tell whether a class is meant by what a spreadsheet may have made of its name."""
+    first, second = WHOLE_NUMBER.fullmatch(name), WHOLE_NUMBER.fullmatch(written)
+    return name.strip() == written or bool(first and second and int(first[1]) == int(second[1]))
