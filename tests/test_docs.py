@@ -44,6 +44,7 @@ def folder(digits, tmp_path_factory):
         Image.new("RGB", (30, 20), (9 * i, 90, 200)).save(root / name)
     (root / "photos/cat/page.jpg").write_text("<html>")
     (root / "pets.csv").write_text(re.search(r"^path,label.*?(?=```)", PAGE, re.MULTILINE | re.DOTALL)[0])
+    (root / "wrong.csv").write_text(re.search(r"^source,label,pred.*?(?=```)", PAGE, re.MULTILINE | re.DOTALL)[0])
     (root / "breeds/labels.csv").write_text(
         "id,breed\n" + "".join(f"0a{i}b,{'pug' if i % 2 else 'dingo'}\n" for i in range(6))
     )

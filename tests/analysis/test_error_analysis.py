@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 import imprint
 from imprint import DataError, LabelledImages
-from imprint.analysis.error_analysis import CAUSES, analyse_errors
+from imprint.analysis.error_analysis import CAUSES, analyse_errors, causes_of_unseen
 from imprint.report.tables import mistakes_table
 
 
@@ -121,3 +121,14 @@ def test_no_mistake_one_and_nothing_right(good, parts):
     one = analyse_errors(good, wrong[:1], training)
     assert mistakes_table(one).startswith("mistakes: 1 of 1; 1 ")
     assert set(one.counts()) == set(CAUSES)
+
+
+def test_causes_are_found_for_images_that_were_not_learnt_from_alone(model, digits, caplog):
+    caplog.set_level("INFO", "imprint")
+    noise = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
+    mixed = dataclasses.replace(digits[:48], pixels=np.concatenate([digits.pixels[:40], noise]), loaded_from=None)
+    alone = analyse_errors(model, mixed[40:], digits)
+    assert causes_of_unseen(model, mixed, digits) == {one.image + 40: one.cause for one in alone.mistakes} != {}
+    assert "found for the 8 images that the model has not learnt from" in caplog.text
+    with pytest.raises(DataError, match="the model has learnt from each of them"):
+        causes_of_unseen(model, digits[:9], digits)

@@ -1,10 +1,13 @@
 """The commands that use a model or a run: predict, evaluate, explain, compare, report, summary."""
 
+import csv
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import imprint
@@ -106,6 +109,72 @@ def test_evaluate_with_the_clinic_and_images(lesson, digits_csv, tmp_path):
     assert all(len(mistake["nearest"]) == 3 for mistake in content["mistakes"])
     names = ["classes.png", "confusion.png", "coverage.png", "mistakes.png", "reliability.png"]
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == names
+
+
+def test_evaluate_writes_what_it_says_of_every_image_and_class(lesson, digits_csv, tmp_path):
+    files = {option: tmp_path / f"{option}.csv" for option in ("output", "per-class", "mistakes")}
+    arguments = [text for option, path in files.items() for text in (f"--{option}", path)]
+    done = run_imprint("evaluate", "runs/0001-tutorial", "labelled.csv", *arguments, "--json", cwd=digits_csv)
+    content = json.loads(done.stdout)
+    assert "mistakes" not in content
+    tables = {}
+    for option, path in files.items():
+        with open(path, newline="", encoding="utf-8") as file:
+            tables[option] = list(csv.DictReader(file))
+    whole, wrong = tables["output"], [row for row in tables["output"] if row["label"] != row["prediction"]]
+    assert list(whole[0]) == ["source", "label", "prediction", "confidence", "unsure", "cause"]
+    assert [row["source"] for row in whole] == [str(row) for row in range(1, 101)]
+    assert len(wrong) == len(tables["mistakes"]) == round((1 - content["accuracy"]) * 100)
+    assert {row["cause"] for row in wrong} <= {"unlike", "mislabelled", "ambiguous", "fault"}
+    assert all((row in wrong) == bool(row["cause"]) for row in whole)
+    named = {f"labelled.csv row {row['source']}": (row["label"], row["cause"]) for row in wrong}
+    assert {row["source"]: (row["label"], row["cause"]) for row in tables["mistakes"]} == named
+    assert [row["class"] for row in tables["per-class"]] == list(content["classes"])
+    assert "then imprint train labelled.csv --labels" in done.stderr
+
+
+def test_evaluate_of_an_exported_model_leaves_causes_out_and_says_so(onnx_file, tmp_path):
+    options = ["-o", "all.csv", "--mistakes", "m.html", "--per-class", "c.csv"]
+    done = run_imprint("evaluate", onnx_file, "digits", *options, cwd=tmp_path)
+    assert "without the causes of mistakes: " in done.stderr
+    assert "the causes of mistakes" not in run_imprint("evaluate", onnx_file, "digits", cwd=tmp_path).stderr
+    assert all(line.endswith(",") for line in (tmp_path / "all.csv").read_text().splitlines()[1:])
+    assert "imprint train" in (tmp_path / "m.html").read_text()
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 11
+    refused("evaluate", onnx_file, "digits", "-o", "no/such/folder.csv", cwd=tmp_path)
+    refused("evaluate", onnx_file, "digits", "-o", "x.csv", "--training", "nowhere", cwd=tmp_path)
+
+
+def test_labels_are_corrected_before_they_are_scored(model_file, digits_csv, tmp_path):
+    run_imprint("evaluate", model_file, "digits", "--mistakes", "m.csv", cwd=tmp_path)
+    with open(tmp_path / "m.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert rows
+    (tmp_path / "m.csv").write_text("\n".join([",".join(header), *(",".join([r[0], r[2], *r[2:]]) for r in rows)]))
+    done = run_imprint("evaluate", model_file, "digits", "--labels", "m.csv", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["accuracy"] == 1
+    assert f"labels of m.csv: {len(rows)} of 1,797 changed" in done.stderr
+
+
+def test_predict_sorts_and_gives_probabilities(model_file, onnx_file, run_folder, divided):
+    before = {path: path.read_bytes() for path in divided.glob("images/**/*.png")}
+    for number, one in enumerate((model_file, onnx_file, run_folder)):
+        done = run_imprint(
+            "predict", one, "images/test", "--sort-into", f"s{number}", "--probabilities", "--json", cwd=divided
+        )
+        content = json.loads(done.stdout)
+        said = content["predictions"]
+        assert all(sum(fact["probabilities"].values()) == pytest.approx(1, abs=1e-5) for fact in said)
+        placed = {path.name: path.parent.name for path in (divided / f"s{number}").glob("*/*.png")}
+        expected = {Path(fact["source"]).name: "unsure" if fact["unsure"] else fact["label"] for fact in said}
+        assert placed == expected
+        assert sum(content["sorted"].values()) == len(said)
+    done = run_imprint("predict", model_file, "images/test", "--sort-into", "s0", "--probabilities", cwd=divided)
+    assert "images were in s0 already" in done.stderr
+    assert done.stdout.startswith("source,label,confidence,unsure,why,0,1,2,")
+    assert {path: path.read_bytes() for path in divided.glob("images/**/*.png")} == before
+    assert "--link at imprint: it changes nothing without" in refused("predict", one, "images", "--link", cwd=divided)
+    assert "hold each image twice" in refused("predict", one, "images", "--sort-into", "images/x", cwd=divided)
 
 
 def test_explain(lesson, digits_csv, digits, tmp_path):

@@ -64,6 +64,28 @@ def test_details_stand_behind_verbose(digits_csv, tmp_path):
     assert "self-check" not in run_imprint(*arguments, "--verbose", "--quiet", cwd=tmp_path).stderr
 
 
+def test_corrected_labels_are_learnt(divided):
+    wrong = next(divided.glob("images/train/0/*.png")).relative_to(divided)
+    held_out = next(divided.glob("images/val/1/*.png")).relative_to(divided)
+    (divided / "list.csv").write_text(f"source,label,given\n{wrong},1,0\n{held_out},,1\n")
+    arguments = ["train", "images", "--recipe", "quick", *FAST, "--run", "run"]
+    done = run_imprint(*arguments, "--labels", "list.csv", cwd=divided)
+    assert re.search(r"labels of list\.csv: 1 of \d+ changed\n", done.stderr)
+    assert re.search(r"labels of list\.csv: 0 of \d+ changed, 1 image without a label left out\n", done.stderr)
+    origin = json.loads((divided / "run/origin.json").read_text())
+    counts = [origin[part]["classes"] for part in ("training", "validation")]
+    files = [
+        {name: len(list((divided / "images" / part / name).iterdir())) for name in "01"} for part in ("train", "val")
+    ]
+    assert counts[0] == {"0": files[0]["0"] - 1, "1": files[0]["1"] + 1}
+    assert counts[1] == {"0": files[1]["0"], "1": files[1]["1"] - 1}
+    assert "images cannot be shown" not in run_imprint("report", "run", cwd=divided).stderr
+    (divided / "other.csv").write_text("source,label\nimages/nowhere.png,1\n")
+    line = refused("train", "images", "--recipe", "quick", "--labels", "other.csv", "--run", "none", cwd=divided)
+    assert line.startswith("error: source images/nowhere.png at other.csv: images has no such image.")
+    assert not (divided / "none").exists()
+
+
 def test_epoch_lines_are_kerass(lesson):
     epochs = [line for line in lesson.stderr.splitlines() if line.startswith("Epoch")]
     number = r"\d+\.\d{4}"

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from helpers import BAD_NAME, tags
 from imprint import DataError
+from imprint.core.metrics import wilson_interval
 from imprint.core.scores import estimate_accuracy, label_predictions, read_labelled_predictions, restored_score, score
 
 NAMES = ("cat", "dog, or wolf", '"<script>"')
@@ -233,3 +235,21 @@ def test_a_notebook_claims_nothing_of_few_images_and_lists_the_hardest_of_many_c
     assert "too few to tell" in few._repr_html_()
     many = score(np.eye(40, dtype=np.float32), np.arange(40), tuple(map(str, range(40))), np.full(40, ""))
     assert tags(many._repr_html_())["tr"] == 16
+
+
+def test_scores_of_every_class_as_csv(tmp_path):
+    names, probabilities = ("a,b", "c", "never met", "never said"), np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
+    result = score(probabilities, np.array([0, 0, 1, 3]), names, np.full(4, ""))
+    result.write_per_class(tmp_path / "classes.csv")
+    with open(tmp_path / "classes.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(names)
+    low, high = wilson_interval(2, 2)
+    first = {"images": "2", "precision": "0.6667", "recall": "1.0000", "f1": "0.8000"}
+    assert rows[0] == {"class": "a,b", **first, "recall_low": f"{low:.4f}", "recall_high": f"{high:.4f}"}
+    assert {value for key, value in rows[2].items() if key not in ("class", "images")} == {""}
+    assert (rows[3]["precision"], rows[3]["recall"], rows[3]["f1"]) == ("", "0.0000", "0.0000")
+    for row, one in zip(rows, result.per_class.values(), strict=True):
+        assert [float(row[key] or 0) for key in ("precision", "recall", "f1")] == [
+            round(one[key], 4) for key in ("precision", "recall", "f1")
+        ]

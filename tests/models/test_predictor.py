@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import imprint
 from helpers import BAD_NAME, pixel_table, tags
 from imprint import Classifier, DataError, OnnxClassifier, Predictions, UsageError
 from imprint.cli.app import app
+from imprint.models.predictor import COLUMNS
 
 
 def predictions(sources, names=("cat", "dog, big")):
@@ -40,6 +42,54 @@ def test_other_data_get_all_facts():
     }
     assert [row["unsure"] for row in rows] == ["no", "yes", "yes"]
     assert [row["why"] for row in rows] == ["", "strange", "low confidence"]
+
+
+def test_probabilities_come_after_the_other_columns():
+    two = np.array([[0.25, 0.75], [0.9, 0.1]], dtype=np.float32)
+    zero = np.zeros(2, dtype=np.float32)
+    tables = {
+        "source,label,confidence,unsure,why,cat,dog": {"sources": np.array(["a.png", "b.png"])},
+        "id,species,cat,dog": {"ids": np.array(["x", "y"]), "headers": ("id", "species"), "sources": np.array([1, 2])},
+        "ImageId,Label,cat,dog": {"sources": np.array([5, 7])},
+    }
+    for header, given in tables.items():
+        predictions = Predictions(two, ("cat", "dog"), uncertainty=zero, unsure_above=1.0, **given)
+        first, *rows = predictions.to_csv(probabilities=True).splitlines()
+        assert first == header
+        assert [row.split(",")[-2:] for row in rows] == [["0.25", "0.75"], ["0.9", "0.1"]]
+        plain = predictions.to_csv().splitlines()
+        assert [row.rsplit(",", 2)[0] for row in (first, *rows)] == plain
+        assert predictions.to_dicts(probabilities=True)[0]["probabilities"] == {"cat": 0.25, "dog": 0.75}
+        assert "probabilities" not in predictions.to_dicts()[0]
+
+
+def test_a_class_that_is_called_as_a_column_gets_another_name(tmp_path):
+    names = ("label", "probability of label", "a,b", "why")
+    predictions = Predictions(
+        np.eye(4, dtype=np.float32), names, np.array([*"abcd"]), np.zeros(4, dtype=np.float32), 1.0
+    )
+    predictions.write_csv(tmp_path / "p.csv", probabilities=True)
+    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[5:] == ["probability of probability of label", "probability of label", "a,b", "probability of why"]
+    assert [row[5:] for row in rows] == np.eye(4, dtype=int).astype(str).tolist()
+
+
+def test_data_frames(monkeypatch):
+    two = np.array([[0.25, 0.75], [0.9, 0.1]], dtype=np.float32)
+    predictions = Predictions(
+        two, ("why", "dog"), np.array([1, 2]), np.zeros(2, dtype=np.float32), 1.0, unsure_below=0.8
+    )
+    for frame in (predictions.to_polars(probabilities=True), predictions.to_pandas(probabilities=True)):
+        assert list(frame.columns) == ["source", "label", "confidence", "unsure", "why", "probability of why", "dog"]
+        assert list(frame["source"]) == [1, 2]
+        assert list(frame["label"]) == ["dog", "why"]
+        assert list(frame["unsure"]) == [True, False]
+        assert list(frame["dog"]) == two[:, 1].tolist()
+    assert list(predictions.to_pandas().columns) == list(COLUMNS)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"package pandas at this Python: it is missing.* pip install pandas"):
+        predictions.to_pandas()
 
 
 def test_an_answer_is_unsure_of_a_strange_image_or_for_its_confidence():

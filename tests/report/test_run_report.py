@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+import imprint
 from helpers import random_images, write_short_run
 from imprint import UsageError
+from imprint.report import sections
 from imprint.report.run_report import write_report
 from imprint.report.sections import curves_section, data_section, percent, recipe_section, repeat_section, short_source
 from imprint.runs.folder import write_run
@@ -146,9 +148,32 @@ def test_a_hundred_classes_and_thirty_thousand_images_stay_light(tmp_path):
     head, *rows = (tmp_path / "validation.csv").read_text().splitlines()
     (tmp_path / "validation.csv").write_text("\n".join([head, *(rows * 50), ""]))
     path = write_report(tmp_path)
-    assert path.stat().st_size < 1_500_000
+    assert path.stat().st_size < 4_000_000
     assert (tmp_path / "validation.csv").stat().st_size < 6_000_000
-    assert "Of 30,000 images" in read(path)
+    page = read(path)
+    assert "Of 30,000 images" in page
+    assert "<code>validation.csv</code> in the run folder lists every image" in page
+    assert "history.csv in the run holds all" in page
+
+
+def test_every_mistake_is_on_the_page(tmp_path, digits, monkeypatch):
+    write_short_run(digits[:300], tmp_path / "unread", 0.5, epochs=200)
+    page = read(write_report(tmp_path / "unread"))  # made in Python: the images cannot be read again
+    wrong = [row for row in (tmp_path / "unread/validation.csv").read_text().splitlines()[1:] if mistaken(row)]
+    assert len(wrong) > 40
+    assert all(f">{row.split(',')[1]}</th>" in page for row in wrong)
+    assert all(f'<td class="number">{epoch}</td>' in page for epoch in range(1, 201))
+    monkeypatch.setattr(sections, "MOST_DRAWN", 20)
+    write_short_run(imprint.load("digits"), tmp_path / "read", 0.05)
+    page = read(write_report(tmp_path / "read"))
+    wrong = [row for row in (tmp_path / "read/validation.csv").read_text().splitlines()[1:] if mistaken(row)]
+    assert page.count('<li class="mistake">') == 20 < len(wrong)
+    assert all(f"{row.split(',')[1]}<" in page for row in wrong)
+
+
+def mistaken(row):
+    _, _, label, prediction, *_ = row.split(",")
+    return label != prediction
 
 
 def test_two_validation_images(tmp_path, digits):

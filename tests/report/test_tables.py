@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 
 import imprint
-from imprint import RECIPES, Comparison
+from helpers import random_images
+from imprint import RECIPES, Comparison, Finding, Findings
 from imprint.core.scores import label_predictions, score
 from imprint.data.cache import Entry
 from imprint.models.networks import tutorial
@@ -14,6 +15,7 @@ from imprint.report.tables import (
     cache_table,
     comparison_table,
     fields_table,
+    findings_table,
     preview,
     run_lines,
     score_table,
@@ -124,3 +126,21 @@ def test_scores_from_nearly_nothing_are_told_first(digits):
     rows = [{"seed": 7, "accuracy": 1.0, "run": "runs/1"}]
     facts = {"seeds": rows, "mean": 1.0, "sd": None, "validation": {"images": 8}}
     assert seeds_table(facts).splitlines()[-1].startswith("too few to tell: 8 held out; mean 1.0000")
+
+
+def test_what_is_cut_says_where_all_of_it_is():
+    names = tuple(f"class {i}" for i in range(40))
+    perfect, labels = np.eye(40, dtype=np.float32), np.arange(40)
+    text = score_table(score(perfect, labels, names, np.full(40, "")))
+    assert "… and 10 easier classes; imprint evaluate --per-class FILE.csv writes all" in text
+    assert "confusions of 40 classes: imprint evaluate --json lists them, --pictures DIR draws them" in text
+    few = score_table(score(perfect[:20, :20], labels[:20], names[:20], np.full(20, "")))
+    assert "writes all" not in few
+    assert "lists them" not in few
+    assert "… and 10 more classes; imprint show DATA --json lists all" in preview(random_images(40, 80))
+    flaws = tuple(Finding("constant", (i,), "flaw", 1.0) for i in range(9))
+    whole = "imprint check --save REPORT.html or --json gives the whole list"
+    assert findings_table(Findings("x", 9, {}, flaws)).endswith(f"… and 4 more\n\n{whole}")
+    copies = Finding("duplicate", tuple(range(9)), "copies", 1.0)
+    assert findings_table(Findings("x", 9, {}, (copies,))).endswith(whole)
+    assert whole not in findings_table(Findings("x", 9, {}, flaws[:5]))

@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from imprint.core.errors import DataError, brief
+from imprint.core.progress import say
 from imprint.core.scores import LabelledPredictions, label_predictions
 from imprint.data.duplicates import fingerprints
 from imprint.data.images import LabelledImages
@@ -247,6 +248,22 @@ def analyse_errors(
     labelled = label_predictions(said.probabilities, labels, model.class_names, said.why, said.sources)
     mistakes = _find_mistakes(model, images, training, training_labels, labelled, said.probabilities)
     return ErrorAnalysis(images, training, labelled, tuple(mistakes))
+
+
+def causes_of_unseen(model: Classifier, images: LabelledImages, training: LabelledImages | Data) -> dict[int, str]:
+    """Name the causes of the mistakes on those images that are not among the training images, by position.
+
+    Raises `DataError` as `analyse_errors` does, and where all are among them.
+    """
+    training = model.ready(training, None)
+    unseen = np.flatnonzero(~np.isin(fingerprints(images.pixels), fingerprints(training.pixels)))
+    if not len(unseen):
+        remedy = "Evaluate images that were held out."
+        raise DataError("images", images.name, "the model has learnt from each of them", remedy)
+    if len(unseen) < len(images):
+        say(f"causes of mistakes are found for the {len(unseen):,} images that the model has not learnt from")
+    analysis = analyse_errors(model, images[unseen], training)
+    return {int(unseen[one.image]): one.cause for one in analysis.mistakes}
 
 
 def _find_mistakes(

@@ -27,10 +27,16 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "train photos --recipe finetune --epochs 5 --run runs/pets",
         "train --resume runs/0001-quick",
     ),
-    evaluate: ("evaluate runs/0001-quick labelled.csv", "evaluate model.onnx photos/test --json"),
+    evaluate: (
+        "evaluate runs/0001-quick labelled.csv",
+        "evaluate runs/pets photos/test -o all.csv --per-class classes.csv",
+        "evaluate runs/pets photos/test --mistakes mistakes.html",
+        "evaluate model.onnx photos/test --json",
+    ),
     predict: (
         "predict runs/0001-quick test.csv -o result.csv",
         "predict runs/pets cat.jpg dog.jpg",
+        "predict runs/pets holiday --sort-into sorted --probabilities -o result.csv",
         "predict model.onnx holiday --json",
     ),
     explain: (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from imprint.cli.options import (
     Data,
     Ids,
     Label,
+    Labels,
     Model,
     class_list,
     load_classifier,
@@ -28,6 +30,9 @@ from imprint.cli.options import (
 )
 from imprint.core.errors import UsageError
 from imprint.core.progress import say
+
+if TYPE_CHECKING:
+    from imprint.data.images import LabelledImages
 
 PAGES = (".html", ".htm")
 MOST_EXPLAINED = 100  # images on the page of explain, some 40 kB each
@@ -46,8 +51,30 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw confusions, confidence, classes and mistakes into here.")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.csv",
+            callback=writable,
+            help="Write what it says of every image, and why it erred.",
+        ),
+    ] = None,
+    per_class: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", callback=writable, help="Write the scores of every class.")
+    ] = None,
+    mistakes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html|FILE.csv",
+            callback=writable,
+            help="Write the mistakes, to correct labels in: a page, or the CSV that it saves, for train --labels.",
+        ),
+    ] = None,
     label: Label = None,
     classes: Classes = None,
+    labels: Labels = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
@@ -55,18 +82,20 @@ def evaluate(
 
     from imprint.analysis.evaluation import evaluate as run_evaluation
     from imprint.core.files import make_folder
+    from imprint.core.scores import label_predictions
     from imprint.report.tables import score_table
 
-    if training is not None and not clinic:
+    if training is not None and not (clinic or output or mistakes):
         raise unused("--training", "without --clinic")
     if pictures is not None:
         make_folder(pictures)
     classifier = read_model(model, data)
-    images = classifier.ready(data, part_to_score(data), label)
+    images = classifier.ready(data, part_to_score(data), label, labels=labels)
     images = images if classes is None else images.select(class_list(classes) or [])
     say_if_learnt(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
+    causes = dict[int, str]()
     if clinic:
         from imprint.analysis.error_analysis import analyse_errors
         from imprint.report.tables import mistakes_table
@@ -74,22 +103,61 @@ def evaluate(
 
         learnt = training or read_run(model).read_images()[0]
         diagnosed = analyse_errors(load_classifier(model), images, learnt)
+        causes = {one.image: one.cause for one in diagnosed.mistakes}
         facts |= {"mistakes": diagnosed.to_dicts()}
         text += f"\n\n{mistakes_table(diagnosed)}"
+    elif output or mistakes:
+        causes = _causes(model, images, training)
+    if pictures or output or mistakes:
+        said, truth = classifier.predict(images), images.labels_among(classifier.class_names)
+        labelled = label_predictions(said.probabilities, truth, said.class_names, said.why, said.sources)
     if pictures is not None:
-        from imprint.core.scores import label_predictions
         from imprint.report.score_plots import save_score_plots
 
-        said, labels = classifier.predict(images), images.labels_among(classifier.class_names)
-        labelled = label_predictions(said.probabilities, labels, said.class_names, said.why, said.sources)
         for path in save_score_plots(labelled, images, pictures):
             say(f"wrote {path}")
+        say("of classes and mistakes the worst are drawn; --per-class and --mistakes write all")
+    if output is not None:
+        labelled.write_evaluated(output, causes)
+        say(f"wrote {len(labelled):,} images to {output}")
+    if per_class is not None:
+        result.write_per_class(per_class)
+        say(f"wrote {len(result.classes):,} classes to {per_class}")
+    if mistakes is not None:
+        from imprint.report.mistakes_page import save_mistakes
+
+        count = save_mistakes(labelled, images, causes, data, mistakes)
+        then = f": correct their labels, then {_training_command(data, mistakes)}" if count else ""
+        say(f"wrote {count:,} mistakes to {mistakes}{then}")
     if as_json:
         print_json(facts)
     else:
         print(text)
     for note in result.notes:
         say(note)
+
+
+def _causes(model: Path, images: LabelledImages, training: str | None) -> dict[int, str]:
+    """Find why a model erred, by position; where that cannot be found, say why, unless training data were named."""
+    from imprint.core.errors import ImprintError
+
+    try:
+        if model.suffix.lower() == ".onnx":
+            raise UsageError(str(model), "MODEL", "an exported model does not tell", "Name the model file or the run.")
+        from imprint.analysis.error_analysis import causes_of_unseen
+        from imprint.runs.read_run import read_run
+
+        learnt = training or read_run(model).read_images()[0]
+        return causes_of_unseen(load_classifier(model), images, learnt)
+    except ImprintError as error:
+        if training is not None:
+            raise
+        say(f"without the causes of mistakes: {error}")
+        return {}
+
+
+def _training_command(data: str, mistakes: Path) -> str:
+    return f"imprint train {shlex.quote(data)} --labels {shlex.quote(str(mistakes.with_suffix('.csv')))}"
 
 
 def predict(
@@ -99,23 +167,46 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
     ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add a column for each class: its probability.")
+    ] = False,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Copy each image into DIR/CLASS, unsure ones into DIR/unsure."),
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="For --sort-into: links to the images, no copies.")] = False,
     ids: Ids = None,
     as_json: AsJson = False,
 ) -> None:
     """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure, why."""
+    if link and sort_into is None:
+        raise unused("--link", "without --sort-into")
     classifier = read_model(model, data[0])
     chosen = one_or_files(data)
+    if sort_into is not None:
+        from imprint.models.sorting import check_sorting
+
+        check_sorting(chosen, sort_into)
     part = part_to_predict(chosen) if isinstance(chosen, str) else None
     predictions = classifier.predict(classifier.ready(chosen, part, ids=ids))
     if classifier.unsure_below > 1:
         say("every answer is unsure: not even the surest were right often enough on the images that settled it")
     if output is not None:
-        predictions.write_csv(output)
+        predictions.write_csv(output, probabilities)
         say(f"wrote {len(predictions):,} predictions to {output}")
+    facts: dict[str, Any] = {"predictions": predictions.to_dicts(probabilities)} if as_json else {}
+    if sort_into is not None:
+        from imprint.data.load import find_originals
+        from imprint.models.sorting import sort_into as sort
+
+        counts = sort(predictions, find_originals(chosen, part, ids), sort_into, link)
+        facts["sorted"] = counts
+        listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        say(f"sorted {len(predictions):,} images into {sort_into}: {listed}")
     if as_json:
-        print_json({"predictions": predictions.to_dicts()})
+        print_json(facts)
     elif output is None:
-        print(predictions.to_csv(), end="")
+        print(predictions.to_csv(probabilities), end="")
 
 
 def explain(

@@ -35,6 +35,12 @@ Label = Annotated[
     str | None,
     typer.Option(metavar="COLUMN|REGEX", help="The column of labels, or what matches the label in an image's path."),
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv", help="A list of source,label, as evaluate --mistakes writes it: its labels replace DATA's."
+    ),
+]
 Ids = Annotated[
     str | None, typer.Option("--id", metavar="COLUMN", help="The column of ids, which predictions are written under.")
 ]

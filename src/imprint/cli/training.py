@@ -14,6 +14,7 @@ from imprint.cli.options import (
     Group,
     Ids,
     Label,
+    Labels,
     class_list,
     dated,
     joined_fields,
@@ -79,6 +80,7 @@ def train(
             help="Start from this model or run, of the same recipe; what it held out stays so.",
         ),
     ] = None,
+    labels: Labels = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +108,7 @@ def train(
     own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "trust": trust}
     fields = joined_fields(parse_settings(settings or []), own)
     options: dict[str, Any] = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
-    options |= {"device": device, "resume": resume, "test": test, "classes": class_list(classes)}
+    options |= {"labels": labels, "device": device, "resume": resume, "test": test, "classes": class_list(classes)}
     options |= {"from_model": from_model}
     validation_given, folder = share_or_data(validation), True if run is None else dated(run)
     options |= {"validation": validation_given, "run": folder}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -31,6 +31,7 @@ from imprint.core.metrics import (
 
 FEWEST_TO_TELL = 20  # images, for an accuracy to be claimed
 COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure", "why")  # of validation.csv, after where
+EVALUATED = ("source", "label", "prediction", "confidence", "unsure", "cause")  # columns of a table for people
 SURE, STRANGE, LOW_CONFIDENCE = "", "strange", "low confidence"  # why a prediction is unsure, or is not
 
 
@@ -200,6 +201,44 @@ class Score:
         """
         keys = ("images", "accuracy", "balanced_accuracy", "interval", "baseline", "method")
         return {key: getattr(self, key) for key in keys} | {"macro_f1": self.macro["f1"]}
+
+    def write_per_class(self, path: str | Path) -> None:
+        """Write the scores of every class as CSV, in the order of `classes`; the file appears once it is whole.
+
+        Its columns are ``class``, ``images``, ``precision``, ``recall``, ``recall_low`` and ``recall_high`` (the 95 %
+        Wilson interval of the recall) and ``f1``. What is undefined stays empty: the recall of a class without images,
+        and the precision of one that was never predicted.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; an older one is replaced.
+
+        Raises
+        ------
+        UsageError
+            When the file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from imprint.core.scores import score
+        >>> path = Path(tempfile.mkdtemp()) / "classes.csv"
+        >>> perfect, sure = np.eye(2, dtype=np.float32), np.array(["", ""])
+        >>> score(perfect, np.array([0, 1]), ("cat", "dog"), sure).write_per_class(path)
+        >>> print(path.read_text().splitlines()[1])
+        cat,1,1.0000,1.0000,0.2065,1.0000,1.0000
+        """
+        counts = np.array(self.confusion, dtype=np.int64)
+        rows = [["class", "images", "precision", "recall", "recall_low", "recall_high", "f1"]]
+        for name, hits, images, said in zip(
+            self.classes, counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0), strict=True
+        ):
+            low, high = wilson_interval(int(hits), int(images)) if images else (0, 0)
+            recall = [f"{share:.4f}" if images else "" for share in (hits / max(images, 1), low, high)]
+            precision, f1 = (f"{hits / of:.4f}" if of else "" for of in (said, (said + images) / 2))
+            rows.append([name, str(images), precision, *recall, f1])
+        _write_rows(rows, Path(path))
 
 
 def score(
@@ -459,11 +498,33 @@ class LabelledPredictions:
             self.why.tolist(),
             strict=True,
         )
-        with (
-            written_whole(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        _write_rows([header, *map(list, rows)], path)
+
+    def evaluated(self, chosen: Int64[ndarray, " m"], causes: Mapping[int, str]) -> list[list[str]]:
+        """Give a row of `EVALUATED` for each chosen position; `causes` names those of mistakes, by position."""
+        return [
+            [
+                str(self.sources[i]),
+                self.class_names[self.labels[i]],
+                self.class_names[self.predicted[i]],
+                f"{self.confidence[i]:.4f}",
+                "yes" if self.why[i] != SURE else "no",
+                causes.get(i, ""),
+            ]
+            for i in chosen.tolist()
+        ]
+
+    def write_evaluated(self, path: Path, causes: Mapping[int, str]) -> None:
+        """Write a table of all images for people; raises `UsageError` when the file cannot be written."""
+        _write_rows([list(EVALUATED), *self.evaluated(np.arange(len(self)), causes)], path)
+
+
+def _write_rows(rows: Iterable[list[Any]], path: Path) -> None:
+    with (
+        written_whole(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def label_predictions(

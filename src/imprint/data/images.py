@@ -36,9 +36,9 @@ class LoadedFrom:
     path : str
         Absolute, but for bundled sets.
     options : dict
-        What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, `classes`, and as `form` the
-        channels, height and width that the images were brought into, with `pixel_range` and `background` where these
-        were given.
+        What `load` was told: `part`, `side`, `label`, `group`, `ids`, `allow_bad`, `classes`, `labels`, and as `form`
+        the channels, height and width that the images were brought into, with `pixel_range` and `background` where
+        these were given.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.files import similar_path
+from imprint.core.progress import shown
 from imprint.data.decoding.formats import PEEK, name_format, split_step
-from imprint.data.images import LabelledImages, LoadedFrom
+from imprint.data.images import LabelledImages, LoadedFrom, kind_of
 from imprint.data.readers.columns import Choice
 from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
@@ -43,6 +44,7 @@ def load(
     ids: str | None = None,
     allow_bad: float = 0.2,
     classes: Sequence[str] | None = None,
+    labels: str | PathLike[str] | None = None,
 ) -> LabelledImages:
     """Read labelled images from a file or folder, or a set that comes with Imprint.
 
@@ -76,6 +78,10 @@ def load(
         Fraction of the images that may be unreadable, from 0 to 1.
     classes : sequence of str or None, default=None
         The classes to keep, see `LabelledImages.select`; None keeps all.
+    labels : str, path or None, default=None
+        A list of corrected labels, as ``imprint evaluate --mistakes`` writes it: a table of ``source,label``. Its
+        labels replace those of the data, by source; images without a label there are left out. A list for divided data
+        may name images of any part.
 
     Returns
     -------
@@ -99,8 +105,14 @@ def load(
         raise UsageError(f"side={side}", "load", "images have one pixel at least", "Give a whole number such as 128.")
     if not 0 <= allow_bad <= 1:
         raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
+    corrections = labels_path(labels)
     try:
-        images = _read(data, part, spec, side, Choice(label, group, ids), allow_bad)
+        choice = Choice(label, group, ids)
+        images = _read(data, part, spec, side, choice, allow_bad)
+        if corrections is not None:
+            from imprint.data.readers.corrections import with_corrections
+
+            images = with_corrections(images, Path(corrections), _other_parts(data, part, choice))
     except OSError as error:
         name = fspath(data) if isinstance(data, str | PathLike) else "the list"
         cause = f"it cannot be read ({error.strerror or error})"
@@ -109,6 +121,7 @@ def load(
     if not isinstance(data, str | PathLike):
         return images if classes is None else images.select(classes)
     given = {"part": part, "side": side, "label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
+    given["labels"] = corrections
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec is not None:
         options["form"] = [spec.channels, *spec.image_size]
@@ -135,6 +148,32 @@ def _read(
         cause = "there is no such column, and no path to search"
         raise UsageError(f"group {group!r}", found.name, cause, "Leave --group out, or give images as files.")
     return found if spec is None else _fitted(found, spec)
+
+
+def labels_path(labels: object) -> str | None:
+    """Give the absolute path of a list of corrected labels; raises `UsageError` for anything else, such as an array."""
+    if labels is None or isinstance(labels, str | PathLike):
+        return None if labels is None else str(Path(labels).absolute())
+    cause = f"{kind_of(labels)} is no path of a list of corrected labels"
+    raise UsageError("labels", "load", cause, "For arrays with their labels use imprint.ImageClassifier.")
+
+
+def find_originals(data: Data, part: str | None = None, ids: str | None = None) -> ImageList | LabelledImages:
+    """Find the images that `load` gives as they are before they are decoded or fitted, unreadable ones too."""
+    with shown(False):  # what was left out has been said
+        return _find(data, part, Choice(ids=ids), None)
+
+
+def _other_parts(data: Data, part: str | None, choice: Choice) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """Give sources and labels of the parts of divided data that are not being read, without decoding images."""
+    for other in parts(data):
+        if other != (part or "train"):
+            found = _find(data, other, choice, None)
+            if isinstance(found, LabelledImages):
+                names = [] if found.labels is None else list(found.class_counts())
+                yield list(map(str, found.sources.tolist())), names
+            else:
+                yield found.sources, found.labels or []
 
 
 def load_again(loaded: LoadedFrom, path: str | None = None) -> LabelledImages:

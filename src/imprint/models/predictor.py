@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 from numpy import ndarray
 
-from imprint.core.errors import brief
+from imprint.core.errors import UsageError, brief
 from imprint.core.files import written_whole
 from imprint.core.html import TILES, block, line, table, tile, tiles
 from imprint.core.metrics import percent
@@ -22,6 +22,10 @@ from imprint.core.scores import LOW_CONFIDENCE, STRANGE, SURE
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data, load
 from imprint.preprocessing.input_spec import InputSpec
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
 
 COLUMNS = ("source", "label", "confidence", "unsure", "why")
 
@@ -134,13 +138,19 @@ class Predictions:
         low = np.where(self.confidence < self.unsure_below, LOW_CONFIDENCE, SURE)
         return np.where(self.uncertainty > self.unsure_above, STRANGE, low)
 
-    def to_dicts(self) -> list[dict[str, Any]]:
+    def to_dicts(self, probabilities: bool = False) -> list[dict[str, Any]]:
         """Convert each prediction to plain JSON values.
+
+        Parameters
+        ----------
+        probabilities : bool, default=False
+            Whether to give the probability of every class too.
 
         Returns
         -------
         list of dict
-            With `source`, which is the id where there is one, `label`, `confidence`, `unsure` and `why`.
+            With `source`, which is the id where there is one, `label`, `confidence`, `unsure` and `why`, and where
+            asked for `probabilities`, a dict from the names of the classes.
 
         Examples
         --------
@@ -151,10 +161,20 @@ class Predictions:
         sources = self.sources if self.ids is None else self.ids
         arrays = (array.tolist() for array in (self.confidence, self.unsure, self.why))
         facts = zip(sources.tolist(), self.names, *arrays, strict=True)
-        return [dict(zip(COLUMNS, values, strict=True)) for values in facts]
+        dicts: list[dict[str, Any]] = [dict(zip(COLUMNS, values, strict=True)) for values in facts]
+        if probabilities:
+            for fact, row in zip(dicts, self.probabilities.tolist(), strict=True):
+                fact["probabilities"] = dict(zip(self.class_names, row, strict=True))
+        return dicts
 
-    def to_csv(self) -> str:
+    def to_csv(self, probabilities: bool = False) -> str:
         """Format as CSV: ids under their own header, `ImageId,Label` for CSVs of pixels without, else all five facts.
+
+        Parameters
+        ----------
+        probabilities : bool, default=False
+            Whether to add a column for each class, with its name, after the others. A class that is called as one of
+            these gets ``probability of`` before its name.
 
         Returns
         -------
@@ -172,29 +192,110 @@ class Predictions:
         source,label,confidence,unsure,why
         a.png,cat,1.0000,no,
         """
+        header, rows = self._table()
+        if probabilities:
+            header = [*header, *self._probability_columns(header)]
+            shares = ([f"{share:.6g}" for share in row] for row in self.probabilities)
+            rows = ([*row, *more] for row, more in zip(rows, shares, strict=True))
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if self.ids is not None:
-            writer.writerow(self.headers)
-            writer.writerows(zip(self.ids.tolist(), self.names, strict=True))
-            return text.getvalue()
-        if self.sources.dtype.kind == "i":
-            writer.writerow(["ImageId", "Label"])
-            writer.writerows(enumerate(self.names, start=1))
-            return text.getvalue()
-        writer.writerow(COLUMNS)
-        for fact in self.to_dicts():
-            confidence, unsure = f"{fact['confidence']:.4f}", "yes" if fact["unsure"] else "no"
-            writer.writerow([fact["source"], fact["label"], confidence, unsure, fact["why"]])
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
         return text.getvalue()
 
-    def write_csv(self, path: str | Path) -> None:
+    def _table(self) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        """Give the header and the rows of `to_csv`, without probabilities."""
+        if self.ids is not None:
+            return self.headers, zip(self.ids.tolist(), self.names, strict=True)
+        if self.sources.dtype.kind == "i":
+            return ("ImageId", "Label"), enumerate(self.names, start=1)
+        confidence = (f"{share:.4f}" for share in self.confidence)
+        unsure = ("yes" if flagged else "no" for flagged in self.unsure)
+        return COLUMNS, zip(self.sources.tolist(), self.names, confidence, unsure, self.why.tolist(), strict=True)
+
+    def _probability_columns(self, others: Sequence[str]) -> list[str]:
+        """Name a column after each class; none is called as another, nor as one of `others`."""
+        taken, columns = {*others, *self.class_names}, list[str]()
+        for name in self.class_names:
+            column = name
+            while column in others or (column != name and column in taken):
+                column = f"probability of {column}"
+            taken.add(column)
+            columns.append(column)
+        return columns
+
+    def to_polars(self, probabilities: bool = False) -> polars.DataFrame:
+        """Convert to a data frame of polars, one row an image.
+
+        Parameters
+        ----------
+        probabilities : bool, default=False
+            Whether to add a column for each class, named as `to_csv` names it.
+
+        Returns
+        -------
+        polars.DataFrame
+            With the columns of `to_dicts`: source, label, confidence, unsure and why.
+
+        Examples
+        --------
+        >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
+        >>> predictions = Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5)
+        >>> predictions.to_polars(probabilities=True).columns
+        ['source', 'label', 'confidence', 'unsure', 'why', 'cat', 'dog']
+        """
+        import polars
+
+        return polars.DataFrame(self._columns(probabilities))
+
+    def to_pandas(self, probabilities: bool = False) -> pandas.DataFrame:
+        """Convert to a data frame of pandas, one row an image; pandas is to be installed for it.
+
+        Parameters
+        ----------
+        probabilities : bool, default=False
+            Whether to add a column for each class, named as `to_csv` names it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns of `to_dicts`: source, label, confidence, unsure and why.
+
+        Raises
+        ------
+        UsageError
+            When pandas is not installed.
+
+        Examples
+        --------
+        >>> one = np.array([[1.0, 0.0]], dtype=np.float32)
+        >>> predictions = Predictions(one, ("cat", "dog"), np.array(["a.png"]), np.zeros(1, dtype=np.float32), 0.5)
+        >>> predictions.to_pandas()["label"].tolist()
+        ['cat']
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            remedy = "Use to_polars, or install it: pip install pandas."
+            raise UsageError("package pandas", "this Python", "it is missing, and to_pandas needs it", remedy) from None
+        return pandas.DataFrame(self._columns(probabilities))
+
+    def _columns(self, probabilities: bool) -> dict[str, Any]:
+        """Give the columns of a data frame by name."""
+        sources = (self.sources if self.ids is None else self.ids).tolist()
+        values = (sources, self.names, self.confidence, self.unsure, self.why.tolist())
+        columns: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
+        if probabilities:
+            columns |= dict(zip(self._probability_columns(COLUMNS), self.probabilities.T, strict=True))
+        return columns
+
+    def write_csv(self, path: str | Path, probabilities: bool = False) -> None:
         r"""Write the predictions to a file that appears once it is whole; see `to_csv` for its form.
 
         Parameters
         ----------
         path : str or Path
             The file; an older one is replaced.
+        probabilities : bool, default=False
+            Whether to add a column for each class, as `to_csv` does.
 
         Raises
         ------
@@ -211,7 +312,7 @@ class Predictions:
         'ImageId,Label\n1,cat\n'
         """
         with written_whole(path) as temporary:
-            temporary.write_text(self.to_csv(), encoding="utf-8", newline="")
+            temporary.write_text(self.to_csv(probabilities), encoding="utf-8", newline="")
 
 
 def _tile(image: UInt8[ndarray, "c h w"], fact: Mapping[str, Any]) -> str:
@@ -328,6 +429,7 @@ class Predictor(ABC):
         part: str | None = None,
         label: str | None = None,
         ids: str | None = None,
+        labels: str | Path | None = None,
     ) -> LabelledImages:
         """Read data in the form that the model was trained on.
 
@@ -341,6 +443,8 @@ class Predictor(ABC):
             The column of labels, or a regular expression for paths, as `load` takes it.
         ids : str or None, default=None
             The column of ids.
+        labels : str, Path or None, default=None
+            A list of corrected labels, as `load` takes it.
 
         Returns
         -------
@@ -360,6 +464,6 @@ class Predictor(ABC):
         (1, 8, 8)
         """
         if not isinstance(data, LabelledImages):
-            data = load(data, part=part, spec=self.spec, label=label, ids=ids, allow_bad=1.0)
+            data = load(data, part=part, spec=self.spec, label=label, ids=ids, allow_bad=1.0, labels=labels)
         self.spec.check(data.shape, data.name, data.pixel_range, data.background)
         return data

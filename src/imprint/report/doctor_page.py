@@ -13,9 +13,11 @@ from imprint.data.images import LabelledImages
 from imprint.data.quality import KINDS, Finding, Findings
 from imprint.report.pages import write_template
 
-MOST_LABEL_ERRORS = 120  # shown; they are to be looked at one by one
+MOST_LABEL_ERRORS = 120  # shown at once, the others unfolded; they are to be looked at one by one
 MOST_FINDINGS = 24  # of each other kind
-MOST_IMAGES = 6  # of one finding
+MOST_IMAGES = 6  # drawn of one finding
+MOST_LISTED = 10_000  # of each kind
+MOST_DRAWN = 2_000  # images of a page, about 10 MB; what is beyond is listed by its sources
 REMEDIES = {
     "orientation": "Turn all images as the model has learnt them, or train one on these.",
     "unreadable": "Training leaves them out. Repair or replace them; each line says how where that is known.",
@@ -37,27 +39,43 @@ def write_page(findings: Findings, collections: Sequence[LabelledImages], path: 
     """
     kinds = [kind for kind in ("label", *(k for k in KINDS if k != "label")) if findings.of(kind)]
     most = max(findings.classes.values(), default=1)
+    left = _Budget(MOST_DRAWN)
     write_template(
         "findings.html",
         path,
         findings=findings,
-        sections=[_section(kind, findings.of(kind), collections) for kind in kinds],
+        sections=[_section(kind, findings.of(kind), collections, left) for kind in kinds],
         bars=[(name, count, 100 * count / most) for name, count in findings.classes.items()],
     )
 
 
-def _section(kind: str, found: list[Finding], collections: Sequence[LabelledImages]) -> dict[str, Any]:
-    shown = found[: MOST_LABEL_ERRORS if kind == "label" else MOST_FINDINGS]
-    cards = [
-        {
-            "images": [_image(position, collections) for position in finding.images[:MOST_IMAGES]],
-            "hidden": max(len(finding.images) - MOST_IMAGES, 0),
-            "sources": [str(source) for source in finding.where[:MOST_IMAGES]],
-            "finding": finding,
-        }
-        for finding in shown
-    ]
-    return {"kind": kind, "title": KINDS[kind], "remedy": REMEDIES[kind], "count": len(found), "cards": cards}
+class _Budget:
+    """How many images may still be drawn on a page."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, wanted: int) -> int:
+        taken = min(wanted, self.left)
+        self.left -= taken
+        return taken
+
+
+def _section(kind: str, found: list[Finding], collections: Sequence[LabelledImages], budget: _Budget) -> dict[str, Any]:
+    cards = [_card(finding, collections, budget) for finding in found[:MOST_LISTED]]
+    shown = MOST_LABEL_ERRORS if kind == "label" else MOST_FINDINGS
+    facts = {"kind": kind, "title": KINDS[kind], "remedy": REMEDIES[kind], "count": len(found)}
+    return facts | {"cards": cards[:shown], "others": cards[shown:], "left": len(found) - len(cards)}
+
+
+def _card(finding: Finding, collections: Sequence[LabelledImages], budget: _Budget) -> dict[str, Any]:
+    """Draw the first images of a finding, and name the others."""
+    drawn = budget.take(min(len(finding.images), MOST_IMAGES))
+    return {
+        "images": [_image(position, collections) for position in finding.images[:drawn]],
+        "sources": [str(source) for source in finding.where[drawn:]],
+        "finding": finding,
+    }
 
 
 def _image(position: int, collections: Sequence[LabelledImages]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _page(
         "data": data_section(provenance.training, training, record.model) if provenance else None,
         "score": score_section(labelled, record.cross_validated, _limit_text(record)) if labelled else None,
         "error_analysis": error_analysis_section(analysis, root) if analysis else None,
-        "mistakes": mistake_rows(labelled, root) if labelled else [],
+        "mistakes": mistake_rows(labelled, root) if labelled and not labelled.correct.all() else None,
         "curves": curves_section(record.history, seconds, record.model.recipe) if record.history else None,
         "recipe": recipe_section(record.model, provenance.settled if provenance else ""),
         "repeat": repeat_section(str(record.folder), provenance),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
 
 from imprint.analysis.error_analysis import CAUSES, ErrorAnalysis, Mistake
 from imprint.core.html import page_image
@@ -28,9 +30,11 @@ from imprint.runs.provenance import DataProvenance, Provenance
 AUGMENTED = 6  # images shown beside augmented versions
 AUGMENTED_SIDE = 96  # pixels
 NEAREST_SIDE = 80  # pixels
-MOST_CARDS = 12  # mistakes of one cause
-MOST_LISTED = 20  # mistakes without images
-MOST_EPOCHS = 40  # rows of the table of epochs
+MOST_CARDS = 12  # mistakes of one cause shown at once, the others unfolded
+MOST_DRAWN = 600  # mistakes with images, 4 each; the others are listed
+MOST_LISTED = 20  # mistakes without images, likewise
+MOST_UNFOLDED = 10_000  # mistakes of a page without images, 2 MB; the run's validation.csv holds more
+MOST_EPOCHS = 1_000  # rows of the table of epochs; history.csv holds more
 MOST_POINTS = 1000  # of a curve; more cannot be told apart
 DATA_FIELDS = {"hflip", "tta", "validation_fraction"}  # fields that the data may decide
 RULES = {
@@ -163,17 +167,27 @@ def error_analysis_section(analysis: ErrorAnalysis, root: str) -> dict[str, Any]
     """Sort the mistakes by cause, each with its image and the nearest training images."""
     count = len(analysis.mistakes)
     about = f"It erred on {count:,} of {len(analysis.images):,} images. Each stands under the first rule that applies."
-    groups = [
-        {
-            "cause": cause,
-            "title": title[0].upper() + title[1:],
-            "rule": RULES[cause],
-            "count": len(found),
-            "cards": [_mistake_card(mistake, analysis, root) for mistake in found[:MOST_CARDS]],
-        }
-        for cause, title in CAUSES.items()
-        if (found := analysis.of(cause))
-    ]
+    groups, drawn = list[dict[str, Any]](), 0
+    for cause, title in CAUSES.items():
+        if not (found := analysis.of(cause)):
+            continue
+        pictured = found[: max(MOST_DRAWN - drawn, 0)]
+        drawn += len(pictured)
+        cards = [_mistake_card(mistake, analysis, root) for mistake in pictured]
+        listed = np.array([mistake.image for mistake in found[len(pictured) :]], dtype=np.int64)
+        title = title[0].upper() + title[1:]
+        groups.append(
+            {
+                "cause": cause,
+                "title": title,
+                "rule": RULES[cause],
+                "count": len(found),
+                "cards": cards[:MOST_CARDS],
+                "others": cards[MOST_CARDS:],
+                "listed": _listed(analysis.labelled, listed[:MOST_UNFOLDED], root),
+                "left": max(len(listed) - MOST_UNFOLDED, 0),
+            }
+        )
     return {"about": about if count else "It made none.", "groups": groups}
 
 
@@ -197,8 +211,14 @@ def _mistake_card(mistake: Mistake, analysis: ErrorAnalysis, root: str) -> dict[
     }
 
 
-def mistake_rows(labelled: LabelledPredictions, root: str) -> list[dict[str, str]]:
-    """List the mistakes with the highest confidence, without images."""
+def mistake_rows(labelled: LabelledPredictions, root: str) -> dict[str, Any]:
+    """List the mistakes without images, the worst first: `first` to be shown, `others`, and how many are `left`."""
+    wrong = int((~labelled.correct).sum())
+    rows = _listed(labelled, labelled.worst()[:MOST_UNFOLDED], root)
+    return {"first": rows[:MOST_LISTED], "others": rows[MOST_LISTED:], "left": max(wrong - MOST_UNFOLDED, 0)}
+
+
+def _listed(labelled: LabelledPredictions, chosen: Int64[ndarray, " m"], root: str) -> list[dict[str, str]]:
     names = labelled.class_names
     return [
         {
@@ -207,7 +227,7 @@ def mistake_rows(labelled: LabelledPredictions, root: str) -> list[dict[str, str
             "predicted": names[labelled.predicted[i]],
             "confidence": percent(float(labelled.confidence[i])),
         }
-        for i in labelled.worst()[:MOST_LISTED]
+        for i in chosen
     ]
 
 

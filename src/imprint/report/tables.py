@@ -54,7 +54,7 @@ def preview(images: LabelledImages) -> str:
         rows = [[name, f"{count:,}", f"{count / len(images):.1%}"] for name, count in shown]
         lines += ["", table(["class", "images", "share"], rows)]
         if len(counts) > len(shown):
-            lines.append(f"… and {len(counts) - len(shown)} more classes")
+            lines.append(f"… and {len(counts) - len(shown):,} more classes; imprint show DATA --json lists all")
     return "\n".join([*lines, "", _first_rows(images)])
 
 
@@ -121,6 +121,8 @@ def score_table(result: Score) -> str:
     if not result.better_than_guessing and result.images >= FEWEST_TO_TELL:
         lines.append("no better than guessing: always naming the commonest class scores as well, but for chance")
     lines += ["", "classes, the hardest first", _class_table(result)]
+    if (met := sum(1 for one in result.per_class.values() if one["images"])) > MOST_CLASSES:
+        lines.append(f"… and {met - MOST_CLASSES:,} easier classes; imprint evaluate --per-class FILE.csv writes all")
     if len(result.classes) <= MOST_CLASSES:
         rows = [
             [name, *(str(count) if count else "·" for count in counts)]
@@ -128,6 +130,9 @@ def score_table(result: Score) -> str:
         ]
         header = ["", *(shorten(name, 10) for name in result.classes)]
         lines += ["", "rows: true class, columns: predicted", table(header, rows)]
+    else:
+        classes = f"confusions of {len(result.classes):,} classes"
+        lines += ["", f"{classes}: imprint evaluate --json lists them, --pictures DIR draws them"]
     return "\n".join(lines)
 
 
@@ -302,6 +307,10 @@ def findings_table(findings: Findings) -> str:
             lines += ["", f"{kind}: {len(of_kind):,} {words}", *(f"  {line}" for line in body)]
             if len(of_kind) > SHOWN_FINDINGS:
                 lines.append(f"  … and {len(of_kind) - SHOWN_FINDINGS:,} more")
+    if any(len(findings.of(kind)) > SHOWN_FINDINGS for kind in KINDS) or any(
+        len(finding.where) > SHOWN_SOURCES for finding in findings.findings
+    ):
+        lines += ["", "imprint check --save REPORT.html or --json gives the whole list"]
     return "\n".join(lines)
 
 
@@ -332,7 +341,7 @@ def mistakes_table(analysis: ErrorAnalysis) -> str:
             rows = [_mistake_row(fact) for fact in found[:SHOWN_MISTAKES]]
             lines += ["", words, table(header, rows)]
             if len(found) > SHOWN_MISTAKES:
-                lines.append(f"… and {len(found) - SHOWN_MISTAKES:,} more")
+                lines.append(f"… and {len(found) - SHOWN_MISTAKES:,} more; imprint evaluate --mistakes FILE writes all")
     return "\n".join(lines)
 
 

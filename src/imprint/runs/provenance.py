@@ -23,7 +23,7 @@ from imprint.training.plan import Plan
 
 PACKAGES = ("torch", "numpy", "pillow", "polars")
 LOAD_OPTIONS = (
-    *("part", "side", "label", "group", "ids", "allow_bad", "classes"),
+    *("part", "side", "label", "group", "ids", "allow_bad", "classes", "labels"),
     *("form", "pixel_range", "background"),
 )
 

@@ -18,7 +18,7 @@ from imprint.core.malloc import tune_malloc
 from imprint.core.progress import detail, duration, is_heard, progress_bar, say, shown, stage, warn
 from imprint.core.scores import estimate_accuracy, score
 from imprint.data.images import LabelledImages, LoadedFrom, kind_of
-from imprint.data.load import Data, load, load_again, parts
+from imprint.data.load import Data, labels_path, load, load_again, parts
 from imprint.models.backbones import EfficientNetLite
 from imprint.models.hardware import (
     ROWS,
@@ -64,6 +64,7 @@ def train(
     ids: str | None = None,
     allow_bad: float | None = None,
     classes: Sequence[str] | None = None,
+    labels: str | Path | None = None,
     device: str | None = None,
     verbose: bool = True,
     **fields: Unpack[RecipeFields],
@@ -106,6 +107,9 @@ def train(
         Share of the images that may be unreadable; None is 0.2.
     classes : sequence of str or None, default=None
         The classes to learn, of the training and validation images; None takes all that have images.
+    labels : str, Path or None, default=None
+        A list of corrected labels, which replace those of the training images and of the data's own validation part;
+        see `load`.
     device : {"auto", "cpu", "cuda", "mps"} or None, default=None
         Where to compute; None is ``"auto"``.
     verbose : bool, default=True
@@ -138,6 +142,7 @@ def train(
         tune_malloc()
         _check_folders(run, resume)
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        loading["labels"] = labels_path(labels)
         _check_loading(images, loading)
         resumed = None if resume is None else _read_resumed(Path(resume), run)
         given = {"data": images, "validation": validation, "test": test, "from_model": from_model}
@@ -161,7 +166,7 @@ def train(
             if checkpoint is not None:
                 checkpoint.write(state)  # a folder that cannot be written to is noticed now
             pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
-            labels = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
+            targets = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
             members, done, detector, interrupted = plan.recipe.networks, len(state.finished), None, False
             try:
                 for index, name in enumerate(members[done:], start=done):
@@ -171,7 +176,7 @@ def train(
                     if len(members) > 1:
                         say(f"network {index + 1} of {len(members)}: {name}")
                     with stage(estimate.networks[index]):
-                        fit(state, pixels, labels, checkpoint)
+                        fit(state, pixels, targets, checkpoint)
                     state.finished.append(state.network)
                 if plan.recipe.ood_detector:
                     with stage(estimate.ood_detector):
@@ -208,6 +213,7 @@ def train_seeds(
     allow_bad: float | None = None,
     classes: Sequence[str] | None = None,
     from_model: str | Path | None = None,
+    labels: str | Path | None = None,
     resume: str | Path | None = None,
     device: str | None = None,
     verbose: bool = True,
@@ -223,6 +229,7 @@ def train_seeds(
     with shown(verbose):
         _check_folders(run)
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        loading["labels"] = labels_path(labels)
         _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
         options = merge_options(given | loading | {"device": device})
@@ -300,6 +307,7 @@ def dry_run(
     allow_bad: float | None = None,
     classes: Sequence[str] | None = None,
     from_model: str | Path | None = None,
+    labels: str | Path | None = None,
     resume: str | Path | None = None,
     device: str | None = None,
     **fields: Unpack[RecipeFields],
@@ -313,6 +321,7 @@ def dry_run(
     with shown():
         _check_folders(run)
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
+        loading["labels"] = labels_path(labels)
         _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
         plan, _, test_images = _plan(
@@ -387,13 +396,14 @@ def _read_data(
 ) -> tuple[LabelledImages, float | int | LabelledImages | None]:
     """Read the images to learn from, and settle what validates: a share, other images, or the data's own part."""
     data, validation = options["data"], options.get("validation")
-    classes = {"classes": json.loads(options["classes"])} if "classes" in options else {}
+    classes: dict[str, Any] = {"classes": json.loads(options["classes"])} if "classes" in options else {}
+    own = classes | ({"labels": options["labels"]} if "labels" in options else {})
     columns = {key: options[key] for key in ("label", "group") if options.get(key) is not None}
     if isinstance(data, LabelledImages | LoadedFrom):
         images = _images(data)
     else:
         form = {"side": decoding_side(recipe, **fields)} if parent is None else {"spec": parent.form}
-        images = load(data, **form, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **classes)
+        images = load(data, **form, **columns, ids=options.get("ids"), allow_bad=options["allow_bad"], **own)
     spec = InputSpec.from_shape(images.shape, images.pixel_range, images.background)
     if validation is None:
         undivided = isinstance(data, LabelledImages | LoadedFrom) or options.get("ignore_parts", False)
@@ -403,7 +413,7 @@ def _read_data(
             remedy = "Leave it out, or hold images of the training part out with --validation SHARE."
             raise UsageError(what, "train", cause, remedy)
         label = options.get("label")
-        return images, load(data, part="validation", spec=spec, label=label, **classes) if divided else None
+        return images, load(data, part="validation", spec=spec, label=label, **own) if divided else None
     if isinstance(validation, Real):
         return images, float(validation)
     return images, _images(validation, spec=spec, **classes)

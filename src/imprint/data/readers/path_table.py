@@ -72,7 +72,7 @@ def is_path_table(start: bytes, name: str) -> bool:
             return b'"labels"' in start and b'"annotations"' not in start
         lines = text.splitlines()
         whole = lines[:-1] if len(start) >= 2**16 else lines  # the last may be cut
-        header, rows, _ = _parse("\n".join(whole[:SAMPLE_ROWS]), name, strict=False)
+        header, rows, _ = parse_table("\n".join(whole[:SAMPLE_ROWS]), name, strict=False)
     except (zlib.error, csv.Error, DataError, RecursionError):  # the reader of pixels says what is wrong
         return False
     pixels = [name for name in header if re.fullmatch(r"(pixel)?[ _-]?\d+|\d+x\d+", name.strip(), re.IGNORECASE)]
@@ -89,7 +89,7 @@ def read_path_table(content: bytes, where: str, choice: Choice = BY_NAME) -> Pat
         text = to_utf8(gunzip(content, where)).decode("utf-8").lstrip("\r\n")
     except UnicodeDecodeError:
         raise DataError("text", where, "it is not UTF-8", SAVE_AS_CSV) from None
-    header, rows, named = _parse(text, where, strict=True)
+    header, rows, named = parse_table(text, where, strict=True)
     path = _path_column(header, rows)
     if path is None:
         raise DataError("columns", where, "none holds the paths of images", "Call it path.")
@@ -123,7 +123,7 @@ def read_path_table(content: bytes, where: str, choice: Choice = BY_NAME) -> Pat
 
 def read_path_names(content: bytes, where: str) -> tuple[list[str], list[str]]:
     """Read the names of the columns and the paths of what `is_path_table` found to be a table of paths."""
-    header, rows, _ = _parse(
+    header, rows, _ = parse_table(
         to_utf8(gunzip(content, where)).decode("utf-8", "replace").lstrip("\r\n"), where, strict=False
     )
     at = _path_column(header, rows)
@@ -162,7 +162,7 @@ def _repeats(values: list[str]) -> bool:
     return len(set(values)) < MANY_VALUES * len(values)
 
 
-def _parse(text: str, where: str, *, strict: bool) -> tuple[list[str], list[list[str]], bool]:
+def parse_table(text: str, where: str, *, strict: bool) -> tuple[list[str], list[list[str]], bool]:
     """Split text into column names and rows; the last value tells whether the names stood there.
 
     A list without a header, whose first line names an image, gets the names path, label and so on.
