@@ -37,7 +37,7 @@ from imprint.training.probe import CrossValidated, cross_validate, frozen_featur
 
 MAX_FLAGGED = 0.01  # share of in-distribution images that may be flagged unsure
 OOD_IMAGES = 8192  # training images that the OOD score is fitted on; four times as many changed nothing
-# The same of a pretrained network that was trained, in all and a class: 1,000 found as much as 2,100 (docs/log/photos.md).
+# The same where a pretrained network was trained, in all and a class; 2,100 found no more (docs/log/photos.md).
 OOD_PHOTOS, OOD_PHOTOS_PER_CLASS = 1000, 20
 CALIBRATION_IMAGES = 2000  # training images that stand for validation images where there are none
 # Of uncertainty, by which another machine may differ: the image that sets the limit is flagged on none.
