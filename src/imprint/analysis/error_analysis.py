@@ -21,7 +21,7 @@ from imprint.models.inference import features, nearest
 
 CAUSES = {
     "unlike": "unlike the training data",
-    "mislabelled": "probably mislabelled",
+    "mislabelled": "label doubtful",
     "ambiguous": "ambiguous",
     "fault": "the model's fault",
 }
@@ -200,8 +200,8 @@ def analyse_errors(
 
     - *unlike the training data*: the three nearest training images are farther away on average than those of 199 in
       200 correctly predicted images. A prediction for such an image means little.
-    - *probably mislabelled*: the label has a probability below 1 %, and the three nearest training images all have
-      the predicted class as label. Even good data have about one wrong label in a hundred.
+    - *label doubtful*: the label has a probability below 1 %, and the three nearest training images all have the
+      predicted class as label. Look at the image before changing it: of good data most such labels are right.
     - *ambiguous*: the label comes second with a probability of 20 % or more, and the prediction leads by no more than
       it does for 1 in 20 correctly predicted images: a model that often hesitates says little about an image.
     - *the model's fault*: everything else.

@@ -138,7 +138,11 @@ def score_table(result: Score) -> str:
 
 def _score_line(name: str, result: Score) -> str:
     """Give a score by its name; where it says nothing, that comes first."""
-    return f"{name} {result}" if result.images >= FEWEST_TO_TELL else f"{result}, {name}"
+    return (
+        f"{name} {result}"
+        if result.images >= FEWEST_TO_TELL
+        else str(result).replace("interval", f"interval of the {name}", 1)
+    )
 
 
 def _class_table(result: Score) -> str:
@@ -208,7 +212,9 @@ def run_lines(run: Run) -> str:
     lines = [] if run.validation is None else [_score_line("validation accuracy", run.validation) + leak]
     lines.append(run.expectation)
     trained = f"trained in {run.seconds:.1f} s"
-    return "\n".join([*lines, trained if run.folder is None else f"{run.folder}: model, scores and curves; {trained}"])
+    result = "" if run.result is None else "; predictions in result.csv, ten of them in predictions.png"
+    written = f"{run.folder}: model, scores and curves{result}; {trained}"
+    return "\n".join([*lines, trained if run.folder is None else written])
 
 
 def seeds_table(facts: Mapping[str, Any]) -> str:

@@ -117,7 +117,15 @@ def random_window(count: int, seed: int) -> slice:
 
 
 def save_predictions(images: LabelledImages, predictions: Predictions, path: Path, window: slice) -> None:
-    """Draw the images of a window in rows of five, each under its index, counted from 0, and its prediction."""
-    names = predictions.names
-    titles = [f"index {i}\npredicted {shorten(names[i], 8)}" for i in range(window.start, window.stop)]
+    """Draw the images of a window in rows of five, each under its name in result.csv and its prediction."""
+    names, places = predictions.names, range(window.start, window.stop)
+    titles = [f"{_name_in_result(predictions, i)}\npredicted {shorten(names[i], 8)}" for i in places]
     save_png(draw_grid(images.pixels[window], titles), path)
+
+
+def _name_in_result(predictions: Predictions, place: int) -> str:
+    """Name an image as `Predictions.to_csv` does, with the header of ids before it."""
+    if predictions.ids is not None:
+        return shorten(f"{predictions.headers[0]} {predictions.ids[place]}", 18)
+    source = predictions.sources[place]
+    return f"ImageId {place + 1}" if isinstance(source, np.integer) else shorten(Path(str(source)).name, 18)

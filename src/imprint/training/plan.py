@@ -39,6 +39,7 @@ from imprint.recipes import (
 )
 from imprint.training.parent import ImageKeys, Parent, SeenImages
 
+MANY_IMAGES = 20  # of the median class, beside which a class of one image is probably a mistake
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
     "left",
@@ -238,6 +239,7 @@ def make_plan(
     groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*empty, *_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
+    warnings += _lone_class_warnings(images)
     keys = ImageKeys.of(images, pixel_hashes)
     seen = None if parent is None or settled.is_probe else parent.seen  # frozen features have learnt from no image
     if isinstance(validation, LabelledImages):
@@ -497,10 +499,18 @@ def _burst_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str, ...]:
         return ()
     shown = ", ".join(bursts[:5]) + (f" and {len(bursts) - 5} more" if len(bursts) > 5 else "")
     kinds = "class" if len(bursts) == 1 else "classes"
-    advice = (
-        "scores will be too good: add photos of other things, places and light, or keep a series together: --groups"
-    )
+    advice = "scores will be too good: add photos of other things, places and light, or keep a series together: --group"
     return (f"{kinds} {shown}: nearly the same view, as in one burst; {advice}",)
+
+
+def _lone_class_warnings(images: LabelledImages) -> tuple[str, ...]:
+    """Warn of classes of one image where others have many: mostly a label mistyped."""
+    counts = images.class_counts()
+    lone = [name for name, count in counts.items() if count == 1]
+    if not lone or np.median(list(counts.values())) < MANY_IMAGES:
+        return ()
+    shown = ", ".join(map(repr, lone[:5])) + (f" and {len(lone) - 5} more" if len(lone) > 5 else "")
+    return (f"class{'es' if len(lone) > 1 else ''} {shown}: one image only, where others have many; mistyped?",)
 
 
 def _similar_class_warnings(images: LabelledImages) -> tuple[str, ...]:
