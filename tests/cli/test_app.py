@@ -174,7 +174,7 @@ def test_quiet_leaves_warnings_alone(digits_csv, tmp_path):
 def test_runs_are_listed_and_deleted_once_somebody_agrees(run_folder, tmp_path, monkeypatch):
     shutil.copytree(run_folder, tmp_path / "runs/0001-quick")
     listed = json.loads(run_imprint("runs", "--json", cwd=tmp_path).stdout)["runs"]
-    keys = "run state recipe accuracy images data seconds size ended"
+    keys = "run state recipe accuracy images data seconds size ended parent"
     assert [set(one) for one in listed] == [set(keys.split())]
     assert run_imprint("runs", cwd=tmp_path).stdout.splitlines()[1].split()[:3] == ["runs/0001-quick", "done", "quick"]
     for answer in ("", "n\n", "what\n"):

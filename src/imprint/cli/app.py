@@ -23,8 +23,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     train: (
         "train photos",
         "train train.csv --test test.csv",
-        "train photos --dry-run",
-        "train photos --recipe finetune --epochs 5 --run runs/pets",
+        "train photos --recipe finetune --epochs 5 --dry-run",
         "train --resume runs/0001-quick",
     ),
     evaluate: (

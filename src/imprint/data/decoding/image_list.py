@@ -10,7 +10,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,8 @@ def _cached_or_decoded(listed: ImageList, spec: InputSpec | None, side: int) -> 
     key = ""
     if len(listed.sources) >= MIN_CACHED and listed.files:
         decoders = f"{DECODER_VERSION} {PIL.__version__}{' heic' * can_read_heic()}"
-        wanted = f"{decoders} {spec or side} {len(listed.sources)}"
+        form = side if spec is None else asdict(spec)  # whole, where its repr is short
+        wanted = f"{decoders} {form} {len(listed.sources)}"
         key = cache.key(listed.files, wanted)
         if (found := cache.lookup(key)) is not None:
             return found
