@@ -24,7 +24,16 @@ const context = {
     for (const callback of listeners) callback(context);
     return context;
   },
-  go: (name) => (location.hash = name),
+  /** Undo the last change of the project, or do it again. */
+  async undo(path = "/api/undo") {
+    try {
+      await api.post(path);
+      await context.refresh();
+      announce(t(path === "/api/undo" ? "undone" : "redone"));
+    } catch (problem) {
+      fail(problem);
+    }
+  },
 };
 
 async function optional(path) {
@@ -33,17 +42,6 @@ async function optional(path) {
   } catch (problem) {
     if ([401, 403, 0].includes(problem.status)) throw problem;
     return null;
-  }
-}
-
-/** `Undo` for everything: the place's own first (a stroke), else the project's journal. */
-export async function undo(path = "/api/undo") {
-  try {
-    await api.post(path);
-    await context.refresh();
-    announce(t(path === "/api/undo" ? "undone" : "redone"));
-  } catch (problem) {
-    fail(problem);
   }
 }
 
@@ -87,8 +85,8 @@ addEventListener("keydown", (event) => {
   const writing = event.target.closest?.("input:not([type=radio]), textarea, select, dialog");
   if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || writing || event.defaultPrevented) return;
   event.preventDefault();
-  if (!event.shiftKey && place?.undo?.()) return;
-  if (context.project?.[event.shiftKey ? "can_redo" : "can_undo"]) undo(event.shiftKey ? "/api/redo" : "/api/undo");
+  if (!event.shiftKey && place?.undo?.()) return; // a stroke, say
+  if (context.project?.[event.shiftKey ? "can_redo" : "can_undo"]) context.undo(event.shiftKey ? "/api/redo" : "/api/undo");
   else toast(t("undo.nothing"));
 });
 // A file dropped beside a place must not replace the page.

@@ -2,7 +2,6 @@
 
 import { answerBars, percent, sentence } from "./answers.js";
 import { api } from "./api.js";
-import { undo } from "./app.js";
 import { cameraPossible, openCamera } from "./camera.js";
 import { announce, button, download, fail, h, icon, mount, picture, sheet, t, toast } from "./dom.js";
 import { drawingPad } from "./draw.js";
@@ -20,8 +19,7 @@ export const leave = () => {
   here?.stop();
   here = null;
 };
-export const undoHere = () => here?.pad?.();
-export { undoHere as undo };
+export const undo = () => here?.pad?.();
 
 export function enter(root, context) {
   here = { end() {}, stop() {}, pad: null };
@@ -328,7 +326,7 @@ function correct(context, { blob, prediction }) {
     dialog.close();
     try {
       await api.upload("/api/corrections", [{ blob, path: "picture" }], { class: each.id });
-      toast(t("corrected", { label: each.name }), { action: t("undo"), onaction: () => undo() });
+      toast(t("corrected", { label: each.name }), { action: t("undo"), onaction: () => context.undo() });
       context.refresh();
     } catch (problem) {
       fail(problem);
