@@ -19,7 +19,9 @@ export function sentence(prediction) {
 
 /** Show predictions in an element, one after the other. */
 export function answerBars(element) {
-  const [name, words, list, more] = [h("p", { class: "answer" }), h("p", { class: "words" }), h("ol", { class: "bars" }), h("p", { class: "soft" })];
+  const [name, words, more] = ["answer", "words", "soft"].map((each) => h("p", { class: each }));
+  const list = h("ol", { class: "bars" });
+  const head = h("div", { class: "head" }, name, words);
   const rows = new Map();
 
   function row(label) {
@@ -36,16 +38,16 @@ export function answerBars(element) {
     element.classList.toggle("unsure", prediction.unsure);
     name.textContent = prediction.unsure ? `${prediction.label}?` : prediction.label;
     name.classList.toggle("long", prediction.label.length > 6);
-    words.textContent = sentence(prediction);
+    words.textContent = prediction.unsure ? sentence(prediction) : t("answer.share", { share: percent(prediction.confidence) });
     mount(list, ...shown.map(([label, share]) => {
       const { item, fill, number } = rows.get(label) ?? row(label);
       item.classList.toggle("first", label === prediction.label);
-      fill.style.width = `${share * 100}%`;
+      fill.style.width = share < 0.01 ? 0 : `${share * 100}%`;
       number.textContent = percent(share);
       return item;
     }));
     more.textContent = all.length > shown.length ? t("answer.others", { n: all.length - shown.length }) : "";
-    if (!name.isConnected) mount(element, name, words, list, more);
+    if (!head.isConnected) mount(element, head, list, more);
   }
 
   return {

@@ -77,7 +77,7 @@ function header() {
     onclick: async () => (await import("./gear.js")).openGear(context),
   }, icon("gear"));
   mount(document.getElementById("top"),
-    h("a", { class: "brand", href: "#try" }, h("img", { src: "static/icon.svg", alt: "", width: 28, height: 28 }), h("span", {}, "Imprint")),
+    h("a", { class: "brand", href: "#try", "aria-label": "Imprint" }, h("img", { src: "static/icon.svg", alt: "", width: 28, height: 28 }), h("span", {}, "Imprint")),
     h("nav", { "aria-label": t("places") }, ...links), saved, engineers);
 }
 

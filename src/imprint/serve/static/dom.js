@@ -83,7 +83,7 @@ export const fail = (problem) => toast([problem.title, problem.detail].filter(Bo
 export function sheet(title, ...children) {
   const close = h("button", { type: "button", class: "round", "aria-label": t("close"), onclick: () => dialog.close() }, icon("close"));
   const dialog = h("dialog", { class: "sheet", "aria-labelledby": "sheet-title" },
-    h("header", {}, h("h2", { id: "sheet-title" }, title), close), ...children);
+    h("div", { class: "sheet-top" }, h("h2", { id: "sheet-title" }, title), close), ...children);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);

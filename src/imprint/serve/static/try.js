@@ -38,8 +38,8 @@ export function enter(root, context) {
   const tabs = Object.entries(SOURCES).map(([each, shape]) => h("label", {},
     h("input", { type: "radio", name: "source", value: each, checked: each === source, onchange: () => start(each) }),
     h("span", {}, icon(shape), t(`try.${each}`))));
-  mount(root, h("h1", {}, t("try.title")), intro,
-    h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("try.how")), ...tabs), body);
+  mount(root, h("div", { class: "title" }, h("h1", {}, t("try.title")), intro,
+    h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("try.how")), ...tabs)), body);
   const given = (files) => (files.length === 1 ? one(files[0]) : many(files));
   here.stop = onFiles(document.body, given);
   start(source);
@@ -65,10 +65,10 @@ export function enter(root, context) {
     ];
     two([h("div", { class: "square paper" }, canvas, h("p", { class: "ghost", "aria-hidden": "true" }, icon("pen"), t("try.draw.here"))),
       h("div", { class: "row" }, ...buttons)], answer.card);
-    const pad = drawingPad(canvas, async () => {
+    const pad = drawingPad(canvas, () => {
       for (const each of buttons) each.disabled = pad.empty;
       if (pad.empty) answer.clear();
-      else answer.ask(await pad.blob(), "drawing.png");
+      else answer.ask(pad.blob, "drawing.png");
     });
     here.pad = () => !pad.empty && (pad.undo(), true);
     here.end = answer.clear;
@@ -118,7 +118,7 @@ export function enter(root, context) {
       row.querySelector("button").focus();
       const look = async () => {
         const mine = opened;
-        if (!document.querySelector("dialog")) await answer.ask(await mine.capture(), "camera.jpg");
+        if (!document.querySelector("dialog")) await answer.ask(mine.capture, "camera.jpg");
         if (opened === mine) timer = setTimeout(look, 150);
       };
       look();
@@ -155,7 +155,7 @@ export function enter(root, context) {
     answer.card);
     here.end = answer.clear;
     if (known) answer.show(known, file.blob, file.path);
-    else answer.ask(file.blob, file.path, true);
+    else answer.ask(() => file, file.path);
     body.querySelector("button").focus({ preventScroll: true });
   }
 
@@ -291,29 +291,30 @@ function answerCard(context, hint) {
     timer = setTimeout(() => announce(sentence(prediction)), 700); // once it has settled
   }
 
-  async function ask(blob, name, alone = false) {
-    if (busy) {
-      next = [blob, name];
-      return;
-    }
+  /** Answer what `capture` gives; of what is asked meanwhile, the last is answered next. */
+  async function ask(capture, name) {
+    next = [capture, name];
+    if (busy) return;
     busy = true;
-    const mine = generation;
-    try {
-      const prediction = await api.predict(blob);
-      if (mine === generation) show(prediction, blob, name);
-    } catch (problem) {
-      if (mine === generation) {
-        clear();
-        mount(place, h("div", { class: "trouble", role: "alert" }, h("p", { class: "words" }, problem.title), h("p", {}, problem.detail),
-          alone ? null : button(t("retry"), () => ask(blob, name), { shape: "retry" })));
+    while (next) {
+      const [[take, called], mine] = [next, generation];
+      next = null;
+      try {
+        const taken = await take();
+        const prediction = await api.predict(taken);
+        if (mine === generation) show(prediction, taken.blob ?? taken, called);
+      } catch (problem) {
+        if (mine === generation) trouble(problem, take, called);
       }
     }
     busy = false;
-    if (next) {
-      const [later, called] = next;
-      next = null;
-      await ask(later, called);
-    }
+  }
+
+  function trouble(problem, capture, name) {
+    clear();
+    mount(place, h("div", { class: "trouble", role: "alert" },
+      h("p", { class: "words" }, problem.title), problem.detail && h("p", {}, problem.detail),
+      [0, 503].includes(problem.status) && button(t("retry"), () => ask(capture, name), { shape: "retry" })));
   }
   clear();
   return { card, ask, show, clear };
