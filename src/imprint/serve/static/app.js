@@ -8,17 +8,21 @@ const main = document.getElementById("main");
 const saved = h("p", { class: "saved" });
 let place = null; // the module of the place that is shown
 let listeners = [];
+let turn = 0;
 
 /** What every place is given. `project` and `model` are null where there is none. */
 const context = {
   project: null,
   model: null,
+  preparing: false, // the server is still getting its model ready
   current: null, // the picture answered last, {blob, name}: the gear shows how to send it
   /** Call back after each change of project or model, until the place is left. */
   onProject: (callback) => listeners.push(callback),
   /** Read project and model again, and tell the place. */
   async refresh() {
+    context.preparing = false;
     [context.project, context.model] = await Promise.all([optional("/api/project"), optional("/v1/model")]);
+    if (context.preparing) setTimeout(() => context.refresh().catch(fail), 1000);
     const where = context.project?.place;
     mount(saved, ...(where ? [h("span", { class: "dot", "aria-hidden": "true" }), h("span", {}, where)] : []));
     for (const callback of listeners) callback(context);
@@ -41,20 +45,24 @@ async function optional(path) {
     return await api.get(path);
   } catch (problem) {
     if ([401, 403, 0].includes(problem.status)) throw problem;
+    context.preparing ||= problem.status === 503;
     return null;
   }
 }
 
 async function show() {
   const asked = location.hash.slice(1).split("/")[0];
-  const name = PLACES.includes(asked) ? asked : context.model || !context.project ? "try" : "teach";
+  const name = PLACES.includes(asked) ? asked : context.model || context.preparing || !context.project ? "try" : "teach";
+  const mine = ++turn;
+  const module = await import(`./${name}.js`);
+  if (mine !== turn) return;
   const first = place === null;
   place?.leave();
   listeners = [];
+  place = module;
   for (const link of document.querySelectorAll("nav a"))
     link.toggleAttribute("aria-current", link.hash === `#${name}`);
   document.title = `${t(`place.${name}`)} · Imprint`;
-  place = await import(`./${name}.js`);
   const root = h("div", { class: `place ${name}` });
   mount(main, root);
   place.enter(root, context);

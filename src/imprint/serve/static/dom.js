@@ -77,7 +77,7 @@ export function toast(text, { action, onaction, error = false } = {}) {
   return close;
 }
 
-export const fail = (problem) => toast([problem.title, problem.detail].filter(Boolean).join(" "), { error: true });
+export const fail = (problem) => toast([problem.title ?? t("problem.other"), problem.detail].filter(Boolean).join(" "), { error: true });
 
 /** A dialog: in the middle of a wide screen, a sheet from below on a phone. Returns it; `close()` ends it. */
 export function sheet(title, ...children) {

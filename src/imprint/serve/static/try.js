@@ -333,12 +333,14 @@ function correct(context, { blob, prediction }) {
       fail(problem);
     }
   };
+  const short = classes.every((each) => each.name.length === 1); // a digit's key is the digit
+  const keys = classes.map((each, i) => (short ? each.name : i < 9 && `${i + 1}`));
   const chips = classes.map((each, i) => h("button", { type: "button", class: "chip choice", onclick: () => give(each) },
-    i < 9 && h("kbd", {}, `${i + 1}`), each.name));
+    !short && keys[i] && h("kbd", {}, keys[i]), each.name));
   const dialog = sheet(t("wrong.title"), h("div", { class: "square small" }, picture(blob, "")),
     h("p", { class: "soft" }, t(prediction.unsure ? "wrong.unsure" : "wrong.said", { label: prediction.label })),
     h("div", { class: "chips" }, ...chips), h("a", { class: "button", href: "#teach", onclick: () => dialog.close() }, t("wrong.new")));
-  dialog.addEventListener("keydown", (event) => /^[1-9]$/.test(event.key) && chips[event.key - 1]?.click());
+  dialog.addEventListener("keydown", (event) => chips[keys.indexOf(event.key)]?.click());
 }
 
 /** «Why?»: where in the picture the network looked. */
@@ -356,7 +358,16 @@ async function explain({ blob, prediction }) {
 
 /** No model yet, or one that is being prepared. */
 function empty(root, context) {
-  mount(root, h("div", { class: "card empty" }, h("h1", {}, t("try.empty")), h("p", { class: "words" }, t("try.empty.text")),
-    h("a", { class: "button button-primary", href: "#teach" }, t("try.empty.go"))));
-  context.onProject(() => context.model && here && (here.stop(), enter(root, context)));
+  const show = () => mount(root, context.preparing
+    ? h("div", { class: "card empty", role: "status" }, h("h1", {}, t("try.preparing")), h("progress", { "aria-label": t("try.preparing") }))
+    : h("div", { class: "card empty" }, h("h1", {}, t("try.empty")), h("p", { class: "words" }, t("try.empty.text")),
+      h("a", { class: "button button-primary", href: "#teach" }, t("try.empty.go"))));
+  show();
+  let waiting = true;
+  context.onProject(() => {
+    if (!waiting) return;
+    waiting = !context.model;
+    if (waiting) show();
+    else enter(root, context);
+  });
 }
