@@ -5,7 +5,8 @@ import { h, mount, t } from "./dom.js";
 const ALL = 12; // up to so many classes keep their places; of more, the likeliest five are shown
 
 /** 0.998 → "99 %": rounded down, so that nothing ever claims to be certain. */
-export const percent = (share) => (share < 0.01 ? t("percent.less") : t("percent", { n: Math.min(Math.floor(share * 100), 99) }));
+export const percent = (share) =>
+  share < 0.01 ? t("percent.less") : t("percent", { n: Math.min(Math.floor(share * 100), 99) });
 
 const ranked = (prediction) => Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
 
@@ -27,7 +28,13 @@ export function answerBars(element) {
   function row(label) {
     const fill = h("span", { class: "fill" });
     const number = h("span", { class: "number" });
-    const item = h("li", {}, h("span", { class: "name" }, label), h("span", { class: "bar", "aria-hidden": "true" }, fill), number);
+    const item = h(
+      "li",
+      {},
+      h("span", { class: "name" }, label),
+      h("span", { class: "bar", "aria-hidden": "true" }, fill),
+      number,
+    );
     rows.set(label, { item, fill, number });
     return rows.get(label);
   }
@@ -38,14 +45,19 @@ export function answerBars(element) {
     element.classList.toggle("unsure", prediction.unsure);
     name.textContent = prediction.unsure ? `${prediction.label}?` : prediction.label;
     name.classList.toggle("long", prediction.label.length > 6);
-    words.textContent = prediction.unsure ? sentence(prediction) : t("answer.share", { share: percent(prediction.confidence) });
-    mount(list, ...shown.map(([label, share]) => {
-      const { item, fill, number } = rows.get(label) ?? row(label);
-      item.classList.toggle("first", label === prediction.label);
-      fill.style.width = share < 0.01 ? 0 : `${share * 100}%`;
-      number.textContent = percent(share);
-      return item;
-    }));
+    words.textContent = prediction.unsure
+      ? sentence(prediction)
+      : t("answer.share", { share: percent(prediction.confidence) });
+    mount(
+      list,
+      ...shown.map(([label, share]) => {
+        const { item, fill, number } = rows.get(label) ?? row(label);
+        item.classList.toggle("first", label === prediction.label);
+        fill.style.width = share < 0.01 ? 0 : `${share * 100}%`;
+        number.textContent = percent(share);
+        return item;
+      }),
+    );
     more.textContent = all.length > shown.length ? t("answer.others", { n: all.length - shown.length }) : "";
     if (!head.isConnected) mount(element, head, list, more);
   }

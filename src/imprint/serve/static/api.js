@@ -44,11 +44,12 @@ export const api = {
   /** One picture of the page as the body itself. */
   send: (path, blob, options) =>
     request("POST", path, { body: blob, headers: { "Content-Type": blob.type || "image/png" }, ...options }),
-  /** The answer to a blob or a {blob, path}: {label, confidence, unsure, why, probabilities}. Waits for a busy server. */
+  /** {label, confidence, unsure, why, probabilities} of a blob or a {blob, path}. Waits for a busy server. */
   async predict(picture, options) {
     for (let tries = 0; ; tries++) {
       try {
-        const { model, predictions } = await (picture.path ? api.upload("/v1/predict", [picture], {}, options)
+        const { model, predictions } = await (picture.path
+          ? api.upload("/v1/predict", [picture], {}, options)
           : api.send("/v1/predict", picture, options));
         if (!predictions[0].probabilities) throw new Problem(422, predictions[0]);
         return { model, ...predictions[0] };

@@ -52,7 +52,11 @@ async function optional(path) {
 
 async function show() {
   const asked = location.hash.slice(1).split("/")[0];
-  const name = PLACES.includes(asked) ? asked : context.model || context.preparing || !context.project ? "try" : "teach";
+  const name = PLACES.includes(asked)
+    ? asked
+    : context.model || context.preparing || !context.project
+      ? "try"
+      : "teach";
   const mine = ++turn;
   const module = await import(`./${name}.js`);
   if (mine !== turn) return;
@@ -60,8 +64,7 @@ async function show() {
   place?.leave();
   listeners = [];
   place = module;
-  for (const link of document.querySelectorAll("nav a"))
-    link.toggleAttribute("aria-current", link.hash === `#${name}`);
+  for (const link of document.querySelectorAll("nav a")) link.toggleAttribute("aria-current", link.hash === `#${name}`);
   document.title = `${t(`place.${name}`)} · Imprint`;
   const root = h("div", { class: `place ${name}` });
   mount(main, root);
@@ -72,21 +75,43 @@ async function show() {
 
 function locked(problem) {
   const offline = problem.status === 0;
-  mount(main, h("div", { class: "card empty" },
-    h("h1", {}, offline ? problem.title : t("locked")),
-    h("p", {}, offline ? problem.detail : t("locked.remedy")),
-    button(t("retry"), () => location.reload(), { kind: "button-primary", shape: "retry" })));
+  mount(
+    main,
+    h(
+      "div",
+      { class: "card empty" },
+      h("h1", {}, offline ? problem.title : t("locked")),
+      h("p", {}, offline ? problem.detail : t("locked.remedy")),
+      button(t("retry"), () => location.reload(), { kind: "button-primary", shape: "retry" }),
+    ),
+  );
 }
 
 function header() {
   const links = PLACES.map((name) => h("a", { href: `#${name}` }, t(`place.${name}`)));
-  const engineers = h("button", {
-    type: "button", class: "round", "aria-label": t("gear"), title: t("gear"),
-    onclick: async () => (await import("./gear.js")).openGear(context),
-  }, icon("gear"));
-  mount(document.getElementById("top"),
-    h("a", { class: "brand", href: "#try", "aria-label": "Imprint" }, h("img", { src: "static/icon.svg", alt: "", width: 28, height: 28 }), h("span", {}, "Imprint")),
-    h("nav", { "aria-label": t("places") }, ...links), saved, engineers);
+  const engineers = h(
+    "button",
+    {
+      type: "button",
+      class: "round",
+      "aria-label": t("gear"),
+      title: t("gear"),
+      onclick: async () => (await import("./gear.js")).openGear(context),
+    },
+    icon("gear"),
+  );
+  mount(
+    document.getElementById("top"),
+    h(
+      "a",
+      { class: "brand", href: "#try", "aria-label": "Imprint" },
+      h("img", { src: "static/icon.svg", alt: "", width: 28, height: 28 }),
+      h("span", {}, "Imprint"),
+    ),
+    h("nav", { "aria-label": t("places") }, ...links),
+    saved,
+    engineers,
+  );
 }
 
 addEventListener("keydown", (event) => {
@@ -94,7 +119,8 @@ addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || writing || event.defaultPrevented) return;
   event.preventDefault();
   if (!event.shiftKey && place?.undo?.()) return; // a stroke, say
-  if (context.project?.[event.shiftKey ? "can_redo" : "can_undo"]) context.undo(event.shiftKey ? "/api/redo" : "/api/undo");
+  if (context.project?.[event.shiftKey ? "can_redo" : "can_undo"])
+    context.undo(event.shiftKey ? "/api/redo" : "/api/undo");
   else toast(t("undo.nothing"));
 });
 // A file dropped beside a place must not replace the page.

@@ -1,9 +1,12 @@
 // The camera: off until asked for, square, and its tracks stopped when the page is left.
 
 const REASONS = {
-  NotAllowedError: "denied", SecurityError: "denied",
-  NotReadableError: "in-use", AbortError: "in-use",
-  NotFoundError: "none", OverconstrainedError: "none",
+  NotAllowedError: "denied",
+  SecurityError: "denied",
+  NotReadableError: "in-use",
+  AbortError: "in-use",
+  NotFoundError: "none",
+  OverconstrainedError: "none",
 };
 
 export class CameraError extends Error {
@@ -25,7 +28,9 @@ export async function openCamera(video, { deviceId, onend } = {}) {
   const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "environment" };
   let stream;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { ...which, width: { ideal: 640 }, height: { ideal: 480 } } });
+    stream = await navigator.mediaDevices.getUserMedia({
+      video: { ...which, width: { ideal: 640 }, height: { ideal: 480 } },
+    });
   } catch (error) {
     throw new CameraError(REASONS[error.name] ?? "none");
   }

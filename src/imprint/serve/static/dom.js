@@ -68,22 +68,36 @@ export function announce(text) {
 
 /** A line at the bottom for some seconds, with at most one action (as Undo); errors stay until closed. */
 export function toast(text, { action, onaction, error = false } = {}) {
-  const box = h("div", { class: error ? "toast error" : "toast", role: error ? "alert" : "status" }, h("span", {}, text));
+  const box = h(
+    "div",
+    { class: error ? "toast error" : "toast", role: error ? "alert" : "status" },
+    h("span", {}, text),
+  );
   const close = () => box.remove();
   if (action) box.append(button(action, () => (close(), onaction())));
-  if (error || action) box.append(h("button", { class: "round", "aria-label": t("close"), onclick: close }, icon("close")));
+  if (error || action)
+    box.append(h("button", { class: "round", "aria-label": t("close"), onclick: close }, icon("close")));
   document.getElementById("toasts").replaceChildren(box);
   if (!error) setTimeout(close, action ? 12000 : 5000);
   return close;
 }
 
-export const fail = (problem) => toast([problem.title ?? t("problem.other"), problem.detail].filter(Boolean).join(" "), { error: true });
+export const fail = (problem) =>
+  toast([problem.title ?? t("problem.other"), problem.detail].filter(Boolean).join(" "), { error: true });
 
 /** A dialog: in the middle of a wide screen, a sheet from below on a phone. Returns it; `close()` ends it. */
 export function sheet(title, ...children) {
-  const close = h("button", { type: "button", class: "round", "aria-label": t("close"), onclick: () => dialog.close() }, icon("close"));
-  const dialog = h("dialog", { class: "sheet", "aria-labelledby": "sheet-title" },
-    h("div", { class: "sheet-top" }, h("h2", { id: "sheet-title" }, title), close), ...children);
+  const close = h(
+    "button",
+    { type: "button", class: "round", "aria-label": t("close"), onclick: () => dialog.close() },
+    icon("close"),
+  );
+  const dialog = h(
+    "dialog",
+    { class: "sheet", "aria-labelledby": "sheet-title" },
+    h("div", { class: "sheet-top" }, h("h2", { id: "sheet-title" }, title), close),
+    ...children,
+  );
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
@@ -95,7 +109,12 @@ export function sheet(title, ...children) {
 export function picture(blob, alt, props = {}) {
   const src = URL.createObjectURL(blob);
   const done = () => URL.revokeObjectURL(src);
-  const image = h("img", { alt, ...props, onload: done, onerror: () => (done(), image.replaceWith(h("span", { class: "no-picture" }, icon("picture")))) });
+  const image = h("img", {
+    alt,
+    ...props,
+    onload: done,
+    onerror: () => (done(), image.replaceWith(h("span", { class: "no-picture" }, icon("picture")))),
+  });
   image.src = src;
   return image;
 }

@@ -9,7 +9,8 @@ async function entries(entry, path) {
   for (;;) {
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 a time
     if (!some.length) return found;
-    for (const each of some) if (!each.name.startsWith(".")) found.push(...(await entries(each, `${path}/${each.name}`)));
+    for (const each of some)
+      if (!each.name.startsWith(".")) found.push(...(await entries(each, `${path}/${each.name}`)));
   }
 }
 
@@ -17,7 +18,11 @@ async function entries(entry, path) {
 export async function transferred(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const roots = items.map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile()); // all before the first await
-  const found = await Promise.all(roots.filter(Boolean).map((root) => (root instanceof File ? [{ blob: root, path: root.name }] : entries(root, root.name))));
+  const found = await Promise.all(
+    roots
+      .filter(Boolean)
+      .map((root) => (root instanceof File ? [{ blob: root, path: root.name }] : entries(root, root.name))),
+  );
   return found.flat();
 }
 

@@ -6,7 +6,8 @@ const INLINE = 16000; // bytes of a picture up to which the command holds it who
 
 const LOCAL = /^(localhost|127\.0\.0\.1|\[::1\])$/; // where answers need no token
 
-const base64 = async (blob) => btoa(Array.from(new Uint8Array(await blob.arrayBuffer()), (byte) => String.fromCharCode(byte)).join(""));
+const base64 = async (blob) =>
+  btoa(Array.from(new Uint8Array(await blob.arrayBuffer()), (byte) => String.fromCharCode(byte)).join(""));
 
 /** A command for this very picture: it holds a small one whole, and names the file of a larger one. */
 async function command({ blob, name }) {
@@ -35,12 +36,43 @@ export async function openGear(context) {
   const { current, model } = context;
   const part = (key, ...children) => h("section", {}, h("h3", {}, t(`gear.${key}`)), ...children);
   const link = (href, key, props) => h("a", { class: "button", href, ...props }, t(key));
-  sheet(t("gear"),
-    part("curl", ...(current
-      ? [code(await command(current), t("gear.curl")), current.blob.size > INLINE && button(t("gear.save"), () => download(current.blob, current.name.split("/").at(-1)), { shape: "down" })]
-      : [h("p", { class: "soft" }, t("gear.curl.none"))])),
+  sheet(
+    t("gear"),
+    part(
+      "curl",
+      ...(current
+        ? [
+            code(await command(current), t("gear.curl")),
+            current.blob.size > INLINE &&
+              button(t("gear.save"), () => download(current.blob, current.name.split("/").at(-1)), { shape: "down" }),
+          ]
+        : [h("p", { class: "soft" }, t("gear.curl.none"))]),
+    ),
     part("token", h("p", {}, t("gear.token.text"))),
-    part("api", h("p", { class: "row" }, link("/docs", "gear.docs", { target: "_blank" }), link("/openapi.json", "gear.openapi", { target: "_blank" }), link("/metrics", "gear.metrics", { target: "_blank" }))),
-    model && part("export", h("p", { class: "soft digest" }, t("gear.digest"), " ", h("code", {}, model.digest ?? model.model ?? "")),
-      h("p", { class: "row" }, h("a", { class: "button", href: "/api/export/model.onnx", download: "model.onnx" }, icon("down"), t("gear.onnx")))));
+    part(
+      "api",
+      h(
+        "p",
+        { class: "row" },
+        link("/docs", "gear.docs", { target: "_blank" }),
+        link("/openapi.json", "gear.openapi", { target: "_blank" }),
+        link("/metrics", "gear.metrics", { target: "_blank" }),
+      ),
+    ),
+    model &&
+      part(
+        "export",
+        h("p", { class: "soft digest" }, t("gear.digest"), " ", h("code", {}, model.digest ?? model.model ?? "")),
+        h(
+          "p",
+          { class: "row" },
+          h(
+            "a",
+            { class: "button", href: "/api/export/model.onnx", download: "model.onnx" },
+            icon("down"),
+            t("gear.onnx"),
+          ),
+        ),
+      ),
+  );
 }
