@@ -45,7 +45,7 @@ export function answerCard(context, hint) {
   async function ask(capture, name) {
     next = [capture, name];
     if (busy) return;
-    busy = true;
+    busy = place.ariaBusy = true;
     while (next) {
       const [[take, called], mine] = [next, generation];
       next = null;
@@ -57,7 +57,7 @@ export function answerCard(context, hint) {
         if (mine === generation) trouble(problem, take, called);
       }
     }
-    busy = false;
+    busy = place.ariaBusy = false;
   }
 
   function trouble(problem, capture, name) {

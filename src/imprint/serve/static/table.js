@@ -127,7 +127,7 @@ function row(answer, open) {
 }
 
 /** The file that `imprint predict` writes: in the order of the files, four decimals, ties to even. */
-function csv(results) {
+export function csv(results) {
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
   const decimals = (share) => {
     const tie = (share * 32) % 1 === 0 && Math.floor(share * 1e4) % 2 === 0; // only multiples of 1/32 end in a 5
