@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from imprint.core.errors import ImprintError
+from imprint.recipes import RECIPES
 from imprint.serve import hints
 from imprint.serve.problems import Problem
 from imprint.serve.project import Project, refused_by_disk
@@ -18,7 +19,6 @@ from imprint.serve.state import Take
 from imprint.serve.training_process import Trainer
 
 CHECKED_IMAGES = 4  # on which a new export is tried before it answers
-RECIPES = ("probe", "quick", "finetune", "photos", "best")
 Facts = dict[str, Any]
 
 
@@ -65,6 +65,7 @@ class Teacher:
 
     def start(self, recipe: str | None = None, seed: int | None = None, held_out: float | None = None) -> Facts:
         """Begin a training; raises `Problem` where another is under way, or the samples do not allow one."""
+        _check_options(recipe, seed, held_out)
         with self._lock:
             if self._status["state"] in ("training", "warming"):
                 detail = "One thing at a time: wait until it is done, or cancel it."
@@ -239,6 +240,15 @@ class Teacher:
         finally:
             for each in (path, path.with_name(".explanation.part")):
                 each.unlink(missing_ok=True)
+
+
+def _check_options(recipe: str | None, seed: int | None, held_out: float | None) -> None:
+    if recipe is not None and recipe not in RECIPES:  # never a path, as the command line takes it
+        raise Problem(422, "No such recipe", f"Choose one of {', '.join(RECIPES)}.")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise Problem(422, "No seed", "A seed is a whole number from 0 to 4294967295.")
+    if held_out is not None and not 0 <= held_out <= 0.5:
+        raise Problem(422, "No share", "The held-out share is a number from 0 to 0.5.")
 
 
 def _words(error: Any) -> str:
