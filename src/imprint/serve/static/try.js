@@ -22,8 +22,7 @@ export const undo = () => here?.pad?.();
 export function enter(root, context) {
   here = { end() {}, stop() {}, pad: null };
   if (!context.model) return empty(root, context);
-  const glyph = context.model.input_spec?.glyph;
-  source ??= glyph ? "draw" : cameraPossible() ? "camera" : "files";
+  source ??= context.model.reads_glyphs ? "draw" : cameraPossible() ? "camera" : "files";
   const body = h("div", { class: "try-body" });
   const intro = h("p", { class: "intro" });
   const name = (classes) => {
@@ -35,8 +34,8 @@ export function enter(root, context) {
       classes.length > 12 && h("span", { class: "soft" }, t("try.more", { n: classes.length - 12 })),
     );
   };
-  name(context.model.class_names);
-  context.onProject(() => context.model && name(context.model.class_names));
+  name(context.model.classes);
+  context.onProject(() => context.model && name(context.model.classes));
   const tabs = Object.entries(SOURCES).map(([each, shape]) =>
     h(
       "label",
