@@ -79,25 +79,27 @@ export function answerCard(context, hint) {
 
 /** «Wrong?»: one tap on the right class, or its key 1 to 9. */
 function correct(context, { blob, prediction }) {
-  const classes = context.project.classes;
-  const give = async (each) => {
+  const known = new Map(context.project.classes.map((each) => [each.name, each.id]));
+  const classes = [...known.keys(), ...context.model.classes.filter((each) => !known.has(each))];
+  const give = async (label) => {
     dialog.close();
     try {
-      await api.upload("/api/corrections", [{ blob, path: "picture" }], { class: each.id });
-      toast(t("corrected", { label: each.name }), { action: t("undo"), onaction: () => context.undo() });
+      const id = known.get(label) ?? (await api.post("/api/classes", { name: label })).id;
+      await api.upload("/api/corrections", [{ blob, path: "picture" }], { class: id });
+      toast(t("corrected", { label }), { action: t("undo"), onaction: () => context.undo() });
       context.refresh();
     } catch (problem) {
       fail(problem);
     }
   };
-  const short = classes.every((each) => each.name.length === 1); // a digit's key is the digit
-  const keys = classes.map((each, i) => (short ? each.name : i < 9 && `${i + 1}`));
+  const short = classes.every((each) => each.length === 1); // a digit's key is the digit
+  const keys = classes.map((each, i) => (short ? each : i < 9 && `${i + 1}`));
   const chips = classes.map((each, i) =>
     h(
       "button",
       { type: "button", class: "chip choice", onclick: () => give(each) },
       !short && keys[i] && h("kbd", {}, keys[i]),
-      each.name,
+      each,
     ),
   );
   const dialog = sheet(
