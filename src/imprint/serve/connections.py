@@ -1,0 +1,107 @@
+"""Connections: how many, and how long a request may take to come, so that slow clients hold up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_CONNECTIONS = 256
+PATIENCE = 10.0  # seconds for a whole request
+BYTES_A_SECOND = 2**20  # each megabyte of it adds a second
+MAX_HEAD = 2**15  # bytes of a request's line and headers
+CUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it; a request that has not come whole in time is cut.
+
+    When all connections are taken, the one that has kept the server waiting longest makes room for a new one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._head = 0  # bytes of a head that is still coming
+        self._paid = 0  # bytes of the body for which time was added
+        self.waiting_since: float | None = None  # for the client; None while it waits for the server
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, and let go of another where there are too many."""
+        if len(self.connections) >= MAX_CONNECTIONS:
+            waiting = [one for one in self.connections if getattr(one, "waiting_since", None) is not None]
+            if not waiting:
+                transport.abort()
+            else:
+                longest: Any = min(waiting, key=lambda one: one.waiting_since)  # type: ignore[union-attr]
+                longest.transport.abort()
+                self.connections.discard(longest)
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._settle()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request."""
+        if self.waiting_since is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait()
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > MAX_HEAD and not self.transport.is_closing():
+            self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """Begin the answer; the body may still be coming."""
+        self._head = -(2**62)  # what follows is the body, until the next request begins
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._head = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, which earns it time."""
+        self._paid += len(body)
+        if self._paid >= BYTES_A_SECOND and self._deadline is not None:
+            seconds, self._paid = divmod(self._paid, BYTES_A_SECOND)
+            when = self._deadline.when() + seconds
+            self._deadline.cancel()
+            self._deadline = self.loop.call_at(when, self._cut)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the request has come whole."""
+        self._settle()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Note that the client may ask anew, which makes it the first to go where others have no room."""
+        super().on_response_complete()
+        if not self.pipeline and not self.transport.is_closing():
+            self.waiting_since = self.loop.time()
+
+    def _wait(self) -> None:
+        self.waiting_since = self.loop.time()
+        self._paid = 0
+        self._deadline = self.loop.call_later(PATIENCE, self._cut)
+
+    def _settle(self) -> None:
+        self.waiting_since = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _cut(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or not self.cycle.response_started:
+            self.transport.write(CUT)
+        self.transport.close()
+        self.loop.call_later(1.0, self.transport.abort)  # where the client does not read either
