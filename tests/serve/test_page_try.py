@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import subprocess
 from importlib.resources import files
 
@@ -231,11 +232,11 @@ def test_what_is_no_image_is_told(page, tmp_path):
 
 
 def test_many_pictures_give_a_table_and_the_file_of_imprint_predict(page, pictures, exported, tmp_path):
-    (pictures / "broken.png").write_text("no image")
+    mine = shutil.copytree(pictures, tmp_path / "mine")
+    (mine / "broken.png").write_text("no image")
     page.press("Pictures")
-    page.find("input[webkitdirectory]").send_keys(str(pictures))
+    page.find("input[webkitdirectory]").send_keys(str(mine))
     page.find("table")
-    (pictures / "broken.png").unlink()
     rows = page.run("return [...document.querySelectorAll('tbody tr')].map(row => row.textContent)")
     assert len(rows) == 12
     assert "broken.png" in rows[0]
@@ -244,13 +245,12 @@ def test_many_pictures_give_a_table_and_the_file_of_imprint_predict(page, pictur
     page.run("HTMLAnchorElement.prototype.click = () => {}")
     page.press("Download CSV")
     written = page.driver.execute_async_script("window.saved.then(arguments[0])")
-    run_imprint("predict", exported, pictures, "-o", tmp_path / "x.csv", cwd=pictures.parent)
-    expected = (tmp_path / "x.csv").read_text().replace(f"{pictures.parent}/", "")
-    assert written == expected
+    run_imprint("predict", exported, "mine", "-o", "x.csv", cwd=tmp_path)
+    assert written == (tmp_path / "x.csv").read_text()
     unsure = [line["unsure"] == "yes" for line in csv.DictReader(io.StringIO(written))]
     flags = page.run("return [...document.querySelectorAll('tbody tr')].map(row => row.className)")
     assert flags == ["bad", *["unsure"] * sum(unsure), *[""] * (len(unsure) - sum(unsure))]
-    page.press(f"{pictures.name}/digit-4.png")
+    page.press("mine/digit-4.png")
     assert settled(page) == "4"
     page.press("Back to the table")
     page.find("table")
@@ -289,7 +289,8 @@ def test_names_are_text(page):
 def test_wrong_teaches_the_right_class_once(page):
     draw(page, ROUND["3"])
     settled(page)
-    samples = "return fetch('/api/project').then(r => r.json()).then(p => Object.fromEntries(p.classes.map(c => [c.name, c.samples])))"
+    samples = """return fetch("/api/project").then(answer => answer.json())
+      .then(project => Object.fromEntries(project.classes.map(each => [each.name, each.samples])))"""
     page.press("Wrong?")
     page.find("dialog").send_keys("8")  # a digit's key is the digit
     page.find(".toast")

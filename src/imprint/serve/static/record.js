@@ -6,7 +6,7 @@ import { announce, button, h, icon, mount, t, toast } from "./dom.js";
 import { drawingPad } from "./draw.js";
 import { chosen } from "./drop.js";
 import { addFiles, newTake, told } from "./takes.js";
-import { answerCard } from "./try.js";
+import { answerCard } from "./result.js";
 
 const EVERY = 120; // ms between two pictures of a burst
 const MOST = 300; // pictures of one burst

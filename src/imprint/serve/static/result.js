@@ -32,6 +32,7 @@ export function answerCard(context, hint) {
     bars.show(prediction);
     actions.hidden = false;
     wrong.hidden = !context.project;
+    why.hidden = !context.project?.model.version; // only what was taught here can be explained
     wrong.textContent = prediction.unsure ? t("teach.this") : t("wrong");
     wrong.classList.toggle("button-primary", prediction.unsure);
     const words = sentence(prediction).replace(/\d+ %/, "");
@@ -85,7 +86,7 @@ function correct(context, { blob, prediction }) {
     dialog.close();
     try {
       const id = known.get(label) ?? (await api.post("/api/classes", { name: label })).id;
-      await api.upload("/api/corrections", [{ blob, path: "picture" }], { class: id });
+      await api.upload(`/api/corrections?class=${id}`, [{ blob, path: "picture" }]);
       toast(t("corrected", { label }), { action: t("undo"), onaction: () => context.undo() });
       context.refresh();
     } catch (problem) {
