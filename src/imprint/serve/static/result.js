@@ -93,6 +93,8 @@ function correct(context, { blob, prediction }) {
       fail(problem);
     }
   };
+  const likely = (label) => prediction.probabilities[label] ?? 0;
+  if (classes.length > 12) classes.sort((a, b) => likely(b) - likely(a));
   const short = classes.every((each) => each.length === 1); // a digit's key is the digit
   const keys = classes.map((each, i) => (short ? each : i < 9 && `${i + 1}`));
   const chips = classes.map((each, i) =>
@@ -107,10 +109,25 @@ function correct(context, { blob, prediction }) {
     t("wrong.title"),
     h("div", { class: "square small" }, picture(blob, "")),
     h("p", { class: "soft" }, t(prediction.unsure ? "wrong.unsure" : "wrong.said", { label: prediction.label })),
+    classes.length > 24 &&
+      h("input", {
+        class: "find",
+        type: "search",
+        placeholder: t("wrong.find"),
+        "aria-label": t("wrong.find"),
+        oninput: find,
+      }),
     h("div", { class: "chips" }, ...chips),
     h("a", { class: "button", href: "#teach", onclick: () => dialog.close() }, t("wrong.new")),
   );
-  dialog.addEventListener("keydown", (event) => chips[keys.indexOf(event.key)]?.click());
+  dialog.addEventListener(
+    "keydown",
+    (event) => event.target.type === "search" || chips[keys.indexOf(event.key)]?.click(),
+  );
+  function find(event) {
+    const wanted = event.target.value.trim().toLowerCase();
+    chips.forEach((chip, i) => (chip.hidden = !classes[i].toLowerCase().includes(wanted)));
+  }
 }
 
 /** «Why?»: where in the picture the network looked. */

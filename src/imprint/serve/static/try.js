@@ -26,12 +26,13 @@ export function enter(root, context) {
   const body = h("div", { class: "try-body" });
   const intro = h("p", { class: "intro" });
   const name = (classes) => {
-    const shown = classes.slice(0, 12).map((each) => h("span", { class: "chip" }, each));
+    let room = 70; // letters
+    const shown = classes.slice(0, 12).filter((each) => (room -= each.length + 4) > 0);
     mount(
       intro,
       h("span", {}, t("try.knows", { n: classes.length })),
-      ...shown,
-      classes.length > 12 && h("span", { class: "soft" }, t("try.more", { n: classes.length - 12 })),
+      ...shown.map((each) => h("span", { class: "chip" }, each)),
+      classes.length > shown.length && h("span", {}, t("try.more", { n: classes.length - shown.length })),
     );
   };
   name(context.model.classes);
