@@ -25,7 +25,8 @@ from helpers import pixel_table  # noqa: E402
 
 # Fixtures that train a network, write much, or start a browser: the tests that use one stay together on one worker.
 COSTLY = (
-    "browser built checked detecting fitted followed foreign good lesson mapped mnist prepared stopped_folder trained"
+    "browser built checked detecting fitted followed foreign good lesson mapped mnist page prepared stopped_folder "
+    "trained"
 )
 # What `make test-fast` leaves out: files that take more than ten seconds, and single tests that take more than five.
 SLOW_FILES = (
