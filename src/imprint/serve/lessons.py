@@ -67,9 +67,9 @@ def warm() -> None:
     """Do once what the first training would wait for: imports, and what this machine is fastest with."""
     import onnxruntime  # noqa: F401
     import sklearn.linear_model  # noqa: F401
+    import torch.onnx
 
-    import imprint.models.onnx.graph
-    import torch.onnx  # noqa: F401
+    import imprint.models.onnx.graph  # noqa: F401
     from imprint.models.hardware import choose_compute_config
 
     for precision in (PROBE.precision, "float32"):
