@@ -65,8 +65,8 @@ class Trainer:
                 assert process.stdin is not None
                 process.stdin.write(json.dumps({"id": number, **task}).encode() + b"\n")
                 process.stdin.flush()
-            except OSError:
-                pass  # it has just died, which its reader tells
+            except (OSError, ValueError):  # it has just died, which its reader tells
+                pass
             return future
 
     def cancel(self) -> bool:
@@ -125,6 +125,8 @@ class Trainer:
             heard(told)
             return
         with self._lock:
+            if self._task is None or self._task[1] is not future:  # cancelled meanwhile
+                return
             self._task = None
         if told["event"] == "done":
             future.set_result(told["result"])
