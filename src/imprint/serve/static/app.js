@@ -21,7 +21,9 @@ const context = {
   /** Read project and model again, and tell the place. */
   async refresh() {
     context.preparing = false;
-    [context.project, context.model] = await Promise.all([optional("/api/project"), optional("/v1/model")]);
+    context.project = await optional("/api/project");
+    const { model, needs_images: bare } = context.project ?? {};
+    context.model = !model || model.digest || bare ? await optional("/v1/model") : null; // which is 503 where there is none
     if (context.preparing) setTimeout(() => context.refresh().catch(fail), 1000);
     const where = context.project?.place;
     mount(saved, ...(where ? [h("span", { class: "dot", "aria-hidden": "true" }), h("span", {}, where)] : []));
