@@ -13,6 +13,7 @@ from imprint.serve.state import State, Take
 
 DARK = 60  # of 255: where not even the brightest hundredth of an image is brighter, it is too dark
 ALIKE_BITS = 4  # of 64 in which near copies differ at most
+TELLING_BITS = 12  # of 64 that are set where there is enough in a photo to tell it from others
 UNEVEN = 5  # times as many images as another class
 
 
@@ -68,20 +69,18 @@ def _conflicts(state: State) -> list[dict[str, Any]]:
 
 
 def _copies_in_exam(state: State) -> list[dict[str, Any]]:
-    """Find pictures that train and are in the exam too: exact copies, or of photos those with the same print."""
-    exam: dict[str | int, str] = {}
+    """Find photos that train and look the same as one of the exam; the one that trains comes first."""
+    exam: dict[int, str] = {}
     for sha, take in state.samples():
-        if take.exam:
-            exam[sha] = sha
+        if take.exam and take.kind != "drawing":
             exam.setdefault(state.looks[sha]["print"], sha)
     found = []
-    for sha, take in state.samples():
-        if not take.exam:
-            look = state.looks[sha]
-            copy = exam.get(sha) or (exam.get(look["print"]) if take.kind != "drawing" and look["print"] else None)
-            if copy is not None:
-                message = "Also in the exam, so the exam would be too easy."
-                found.append(finding("exam", list(dict.fromkeys((sha, copy))), message, take.class_id))
+    for sha, take in state.samples() if exam else ():
+        seen = int(state.looks[sha]["print"])
+        copy = exam.get(seen) if seen.bit_count() >= TELLING_BITS else None
+        if copy not in (None, sha) and not take.exam and take.kind != "drawing":
+            message = "Looks the same as a picture of the exam, so the exam would be too easy."
+            found.append(finding("exam", [sha, str(copy)], message, take.class_id))
     return found
 
 

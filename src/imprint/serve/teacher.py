@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,9 +148,9 @@ class Teacher:
 
     def _end(self, ended: Any, made: Facts) -> None:
         """Note how a training ended."""
-        with contextlib.suppress(Exception):
-            result = ended.result()
-            if made["version"] is not None:
+        if made["version"] is not None:
+            result = ended.result() if ended.exception() is None else {"why_no_score": "It was not scored: cancelled."}
+            with contextlib.suppress(OSError, ImprintError):  # a full disk: the score is told until the server ends
                 self.project.versions.update(made["version"], result)
         seconds = round(time.monotonic() - self._started, 1)
         error = made.get("error") or ended.exception()
@@ -173,17 +173,8 @@ class Teacher:
         """Let a version answer."""
         if version not in self.project.versions.listed:
             raise Problem(404, "No such version", "Choose one of the list.")
-        training, _ = self.project.training_sets()
-        state = self.project.state
-        chosen = [sha for sha, _ in training[:: max(1, len(training) // CHECKED_IMAGES)]][:CHECKED_IMAGES]
-        images = [self.project.store.read(sha, state.looks[sha]["kind"]) for sha in chosen]
-        self.served.swap(self.project.versions.exported(version), images)
+        answer_by(self.project, self.served, version)
         self.project.use(version)
-
-    def resume(self) -> None:
-        """Let the version answer that did when the server ended; nothing where there is none."""
-        if (version := self.project.used) is not None:
-            self.use(version)
 
     def versions(self) -> list[Facts]:
         """List all versions, the latest first."""
@@ -225,7 +216,7 @@ class Teacher:
         if len({take.class_id for _, take in training}) < 2:
             raise Problem(409, "Too few classes", "Show me two kinds of things first.")
 
-    def explain(self, content: bytes, write: Callable[[Path], None] | None = None) -> bytes:
+    def explain(self, content: bytes) -> bytes:
         """Give a PNG that shows where the version that answers looks in an image."""
         if self.project.used is None:
             detail = "Only what was taught here can be explained. Train first."
@@ -240,6 +231,17 @@ class Teacher:
         finally:
             for each in (path, path.with_name(".explanation.part")):
                 each.unlink(missing_ok=True)
+
+
+def answer_by(project: Project, served: Serving, version: int | None) -> None:
+    """Load a version, try it on stored samples, and let it answer; nothing for None, as of a project without one."""
+    if version is None:
+        return
+    training, _ = project.training_sets()
+    looks = project.state.looks
+    chosen = [sha for sha, _ in training[:: max(1, len(training) // CHECKED_IMAGES)]][:CHECKED_IMAGES]
+    images = [project.store.read(sha, looks[sha]["kind"]) for sha in chosen]
+    served.swap(project.versions.exported(version), images)
 
 
 def _check_options(recipe: str | None, seed: int | None, held_out: float | None) -> None:

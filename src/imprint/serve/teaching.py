@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from imprint.core.errors import ImprintError
 from imprint.serve import archive
-from imprint.serve.bodies import read_uploads
+from imprint.serve.bodies import is_multipart, parse_json, read_body, read_form, read_uploads
 from imprint.serve.problems import Problem
 from imprint.serve.project import Given, Project
 from imprint.serve.samples import MAX_PIXELS
@@ -22,15 +22,17 @@ from imprint.serve.teacher import Serving, Teacher
 from imprint.serve.training_process import Trainer
 
 MAX_FILES = 64  # of one request
-MAX_JSON, MAX_LISTED = 2**20, 10_000
+MAX_LISTED = 10_000
 POLL, KEEP_ALIVE = 0.2, 15.0  # seconds
 PNG, JPEG = "image/png", "image/jpeg"
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 
-def routes(project: Project, trainer: Trainer, served: Serving, settings: Any = None) -> list[Route]:
-    """Give all routes of a project."""
-    return Teaching(Teacher(project, trainer, served), getattr(settings, "max_pixels", None) or MAX_PIXELS).routes()
+def routes(project: Project, trainer: Trainer | None, served: Serving, settings: Any = None) -> list[Route]:
+    """Give all routes of a project; the child that trains ends with this process."""
+    return Teaching(
+        Teacher(project, trainer or Trainer(), served), getattr(settings, "max_pixels", None) or MAX_PIXELS
+    ).routes()
 
 
 class Teaching:
@@ -141,7 +143,8 @@ class Teaching:
     async def _move_samples(self, request: Request) -> Response:
         given = await _json(request, {"samples": list, "class": str})
         shas = _shas(given["samples"])
-        return JSONResponse({"moved": await run_in_threadpool(self.project.move_samples, shas, given["class"])})
+        moved = await run_in_threadpool(self.project.move_samples, shas, given["class"])
+        return JSONResponse({"moved": moved})
 
     async def _show_sample(self, request: Request) -> Response:
         content, kind = await run_in_threadpool(self.project.sample, request.path_params["sha"])
@@ -207,10 +210,12 @@ class Teaching:
         return JSONResponse(await run_in_threadpool(self.teacher.check))
 
     async def _correct(self, request: Request) -> Response:
-        if request.headers.get("content-type", "").startswith("multipart/"):
-            key = request.query_params.get("class") or await _form_text(request, "class")
-            uploads = await read_uploads(request, MAX_FILES)
-            given = [Given(each.name, each.content) for each in uploads]
+        if is_multipart(request.headers.get("content-type", "")):
+            form = await read_form(request, MAX_FILES)
+            key = form.fields.get("class") or request.query_params.get("class", "")
+            if not form.uploads:
+                raise Problem(422, "No file", "The form holds no file.")
+            given = [Given(each.name, each.content) for each in form.uploads]
             added = [await run_in_threadpool(self.project.correct, key, None, each) for each in given]
         else:
             body = await _json(request, {"image": (str, list), "class": str})
@@ -277,42 +282,19 @@ def _in_words(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
 async def _json(request: Request, wanted: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
     """Read a JSON object with certain members of certain types; what is optional and missing is None."""
     optional = optional or {}
-    body = await request.body()
-    if len(body) > MAX_JSON:
-        raise Problem(413, "Too large", "The JSON is larger than 1 MB.")
-    try:
-        given = json.loads(body or b"{}", object_pairs_hook=_unique, parse_constant=_no_number) if body else {}
-    except (ValueError, RecursionError):
-        raise Problem(400, "Not JSON", "The body is no JSON object, or names a member twice.") from None
+    body = await read_body(request)
+    given = parse_json(body) if body or wanted else {}
     if not isinstance(given, dict):
         raise Problem(422, "Not an object", "The body is no JSON object.")
     for key, kind in (wanted | optional).items():
         value = given.get(key)
         if value is None and key in optional:
             continue
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise Problem(422, f"Member {key}", f"The member {key!r} is missing or has the wrong type.")
     if unknown := set(given) - {*wanted, *optional}:
         raise Problem(422, "Unknown member", f"There is no member {min(unknown)[:40]!r}.")
     return {key: given.get(key) for key in (*wanted, *optional)}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a doubled key")
-    return dict(pairs)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(text)
-
-
-async def _form_text(request: Request, name: str) -> str:
-    form = await request.form(max_files=MAX_FILES, max_fields=16)
-    value = form.get(name)
-    if not isinstance(value, str):
-        raise Problem(422, f"Field {name}", f"The field {name!r} is missing.")
-    return value
 
 
 def _number(request: Request, name: str, default: int, most: int) -> int:

@@ -125,6 +125,8 @@ class Trainer:
             heard(told)
             return
         with self._lock:
+            if self._task is None or self._task[1] is not future:  # cancelled meanwhile
+                return
             self._task = None
         if told["event"] == "done":
             future.set_result(told["result"])

@@ -57,10 +57,9 @@ class Versions:
 
     def update(self, number: int, facts: dict[str, Any]) -> None:
         """Add to what is known of a version."""
-        known = self.listed[number] | facts
+        known = self.listed[number] = self.listed[number] | facts
         with written_whole(self.folder / str(number) / FACTS_NAME) as temporary:
             temporary.write_text(json.dumps(known), encoding="utf-8")
-        self.listed[number] = known
 
     def trained(self) -> set[str]:
         """Name every sample that any version has trained on."""
