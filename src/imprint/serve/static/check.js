@@ -2,7 +2,7 @@
 
 import { percent } from "./answers.js";
 import { api } from "./api.js";
-import { note } from "./classes.js";
+import { note, openPictures, together } from "./classes.js";
 import { announce, button, fail, h, icon, language, mount, sheet, t, toast } from "./dom.js";
 import { pictureGrid } from "./grid.js";
 import { changed, running, scoreLine } from "./training.js";
@@ -92,7 +92,7 @@ export function enter(root, context) {
   function look(name, shas) {
     const text = t(`check.${name}`, { n: shas.length });
     return h("div", { class: "row look" }, h("span", {}, text),
-      shas.length > 0 && button(t("check.look"), () => sheet(text, h("div", { class: "pictures" }, ...shas.map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" })))), { kind: "small-button" }));
+      shas.length > 0 && button(t("check.look"), () => openPictures(text, shas), { kind: "small-button" }));
   }
 
   function choice(latest, old) {
@@ -233,7 +233,7 @@ export function enter(root, context) {
     });
     const found = report.findings ?? [];
     mount(findings, h("div", { class: "row spread" }, title("findings"), ask),
-      found.length ? h("div", { class: "found" }, ...found.map((each) => note(context, each))) : h("p", {}, t("check.found.none")));
+      found.length ? h("div", { class: "found" }, ...together(found).map((each) => note(context, each))) : h("p", {}, t("check.found.none")));
   }
 
   // Versions

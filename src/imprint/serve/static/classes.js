@@ -57,7 +57,7 @@ export function classCard(context, stage, teach) {
         mount(strip, ...given.thumbnails.slice(0, SHOWN).map((sha) => h("img", { src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy", decoding: "async" })));
         strip.hidden = !held;
       }
-      mount(hints, ...given.hints.map(tip), ...(project.findings ?? []).filter((each) => concerns(each, given.id)).map((each) => note(context, each)));
+      mount(hints, ...given.hints.map(tip), ...together(project.findings).filter((each) => each.class === given.id && each.kind !== "dark").map((each) => note(context, each)));
     },
     /** Show a picture before the server has it. */
     pending(blob) {
@@ -117,31 +117,49 @@ export function classCard(context, stage, teach) {
   }
 }
 
-const concerns = (finding, id) => finding.kind !== "dark" && (finding.class === id || finding.classes?.includes(id));
-
 /** A hint of the doctor, with what to do about it. */
 function tip(text) {
   const about = ["dark", "alike"].find((each) => text.includes(each));
   return h("p", { class: "note" }, h("strong", {}, text), about && ` ${t(`teach.tip.${about}`)}`);
 }
 
-/** A finding with its pictures and what may be done about it. */
-export function note(context, { kind, where, message, classes, blocks }) {
-  const act = async (path, body, text) => {
+/** Findings of the same kind about the same classes as one: where each is about a picture, `each` holds them all. */
+export function together(findings) {
+  const groups = new Map();
+  for (const finding of findings ?? []) {
+    const key = ["conflict", "exam"].includes(finding.kind) ? JSON.stringify([finding.kind, finding.class, finding.classes]) : groups.size;
+    if (!groups.has(key)) groups.set(key, { ...finding, each: [] });
+    groups.get(key).each.push(finding);
+  }
+  return [...groups.values()];
+}
+
+/** A finding, or several together, with the pictures and what may be done about them. */
+export function note(context, { kind, message, class: id, classes = [], blocks, each }) {
+  const named = (key) => context.project.classes.find((one) => one.id === key)?.name ?? key;
+  const shown = each.flatMap(({ where }) => (kind === "exam" ? where.slice(0, 1) : where)); // of two copies, that which trains
+  const act = async (path, body, words, name) => {
     try {
-      await api.post(path, body);
+      await api.post(path, { samples: shown, ...body });
       await context.refresh();
-      toast(text, { action: t("undo"), onaction: () => context.undo() });
+      toast(t(words, { n: shown.length, name }), { action: t("undo"), onaction: () => context.undo() });
     } catch (problem) {
       fail(problem);
     }
   };
-  const named = (id) => context.project.classes.find((each) => each.id === id)?.name ?? id;
+  const text = each.length > 1 ? t(`teach.finding.${kind}`, { n: each.length, name: named(id), names: classes.map(named).join(" + ") }) : message;
   const actions = kind === "conflict"
-    ? (classes ?? []).map((id) => button(named(id), () => act("/api/samples/move", { samples: where, class: id }, t("teach.moved", { n: where.length, name: named(id) })), { kind: "small-button" }))
-    : where.length && ["exam", "dark"].includes(kind) ? [button(t("teach.delete.n", { n: kind === "exam" ? 1 : where.length }), () => act("/api/samples/delete", { samples: kind === "exam" ? where.slice(0, 1) : where }, t("teach.deleted", { n: kind === "exam" ? 1 : where.length })), { kind: "small-button", shape: "trash" })] : [];
-  return h("div", { class: blocks ? "note blocks" : "note" }, h("p", {}, message),
-    (where.length > 0 || actions.length > 0) && h("div", { class: "row" }, ...where.slice(0, 4).map((sha) => h("img", { class: "tiny", src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy" })), ...actions));
+    ? classes.map((key) => button(named(key), () => act("/api/samples/move", { class: key }, "teach.moved", named(key)), { kind: "small-button" }))
+    : shown.length && ["exam", "dark"].includes(kind) ? [button(t("teach.delete.n", { n: shown.length }), () => act("/api/samples/delete", { class: id }, "teach.deleted"), { kind: "small-button", shape: "trash" })] : [];
+  return h("div", { class: blocks ? "note blocks" : "note" }, h("p", {}, text),
+    (shown.length > 0 || actions.length > 0) && h("div", { class: "row" },
+      ...shown.slice(0, 3).map((sha) => h("img", { class: "tiny", src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy" })),
+      shown.length > 3 && button(t("teach.look.n", { n: shown.length }), () => openPictures(text, shown), { kind: "small-button" }), ...actions));
+}
+
+/** Some pictures, large. */
+export function openPictures(title, shas) {
+  return sheet(title, h("div", { class: "pictures" }, ...shas.map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" }))));
 }
 
 /** All pictures of a class: choose some, delete them or move them to another class. */

@@ -13,19 +13,22 @@ const MOST = 300; // pictures of one burst
 const LOOK = 150; // ms between two live answers
 const PHOTOS = 60000; // ms within which single photos of a class are one take
 
-/** The stage for the classes of `teach`: `active()` gives the card that is recorded, `changed()` is told of modes. */
-export function createStage(context, teach) {
+/** The stage for the classes of `teach`: `active()` gives the card that is recorded; `chips` choose it on a phone. */
+export function createStage(context, teach, chips) {
   const box = h("div", { class: "square" });
   const controls = h("div", { class: "row stage-controls" });
   const thumb = h("button", { type: "button", class: "button button-primary thumb" });
   const answer = answerCard(context, t("teach.answer.none"));
+  // On a phone the answer is a sheet from below, of which a line is shown until it is opened.
+  const handle = h("button", { type: "button", class: "handle", "aria-expanded": "false", "aria-label": t("teach.sheet"), onclick: () => handle.setAttribute("aria-expanded", String(below.classList.toggle("open"))) });
+  const below = h("div", { class: "answer-sheet" }, handle, answer.card);
   const modes = ["camera", "draw"].map((each) => h("label", {},
     h("input", { type: "radio", name: "stage", value: each, checked: each === "camera", onchange: () => setMode(each) }),
     h("span", {}, icon(each === "draw" ? "pen" : "camera"), t(`try.${each}`))));
   const element = h("section", { class: "card stage", "aria-labelledby": "stage-title" },
     h("div", { class: "stage-head" }, h("h2", { id: "stage-title", tabindex: -1 }, t("teach.stage")),
       h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("teach.stage.how")), ...modes)),
-    box, controls, thumb, answer.card);
+    box, controls, chips, thumb, below);
   let mode = "camera";
   let [opened, opening, held, taking, pad, timer] = [null, null, false, false, null, 0];
   let photos = null; // the take that single photos join, {card, take, when}
@@ -61,10 +64,11 @@ export function createStage(context, teach) {
     answer.clear();
     const possible = cameraPossible();
     const trouble = reason ?? (possible ? null : "needs-https");
-    mount(box, h("div", { class: "still" }, icon("camera"), h("p", { role: trouble && "alert" }, t(`camera.${trouble ?? "off"}`))));
-    mount(controls, possible && button(t(trouble ? "retry" : "try.camera.start"), () => open(), { kind: "start", shape: "camera" }),
+    mount(controls);
+    mount(box, h("div", { class: "still" }, icon("camera"), h("p", { role: trouble && "alert" }, t(`camera.${trouble ?? "off"}`)),
+      possible && button(t(trouble ? "retry" : "try.camera.start"), () => open(), { shape: "camera" }),
       trouble && h("label", { class: "button" }, icon("camera"), t("try.photo"),
-        h("input", { class: "unseen", type: "file", accept: "image/*", capture: "environment", onchange: (event) => photo(event.target) })));
+        h("input", { class: "unseen", type: "file", accept: "image/*", capture: "environment", onchange: (event) => photo(event.target) }))));
     label();
   }
 
@@ -99,8 +103,8 @@ export function createStage(context, teach) {
     }
     element.classList.add("live");
     const { devices } = opened;
-    mount(controls, button(t("try.camera.stop"), () => showOff(), { shape: "stop" }),
-      devices.length > 1 && h("select", { "aria-label": t("try.camera.choose"), onchange: (event) => open(event.target.value) },
+    mount(box, video, light, h("button", { type: "button", class: "round stop", "aria-label": t("teach.camera.stop"), title: t("teach.camera.stop"), onclick: () => showOff() }, icon("close")));
+    mount(controls, devices.length > 1 && h("select", { "aria-label": t("try.camera.choose"), onchange: (event) => open(event.target.value) },
         ...devices.map((device, i) => h("option", { value: device.deviceId, selected: device.deviceId === opened.deviceId },
           device.label || t("try.camera.number", { n: i + 1 })))));
     label();

@@ -66,6 +66,7 @@ export function newTake(ensureClass, kind) {
   }
 
   return {
+    kind,
     add(files) {
       waiting.push(...files);
       count(files.length);
@@ -86,11 +87,11 @@ export async function addFiles(context, card, files, kind) {
   await told(context, card.name, take);
 }
 
-/** Wait for a take, and say what was added and what was not. */
+/** Wait for a take, and say what could not be added; of a recording, only where nothing could. */
 export async function told(context, name, take) {
   try {
     const { added, problems } = await take.done();
-    if (problems.length) toast(added.length ? t("teach.added.some", { n: added.length, name, first: problems[0].detail }) : problems[0].detail);
+    if (problems.length && !(added.length && take.kind === "camera")) toast(added.length ? t("teach.added.some", { n: added.length, name, first: problems[0].detail }) : problems[0].detail);
     return added.length;
   } catch (problem) {
     fail(problem);

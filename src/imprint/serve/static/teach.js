@@ -35,7 +35,7 @@ export function enter(root, context) {
   let seen = stamp(context.project);
   // Another tab, or another browser, may change the project too.
   const tabs = new BroadcastChannel("imprint");
-  const stage = createStage(context, teach);
+  const stage = createStage(context, teach, chips);
   const training = createTraining(context, { blocked, onstate: guide });
   const add = button(t("teach.class.add"), () => more(), { kind: "add-class", shape: "plus" });
   const [back, again] = ["undo", "redo"].map((name) => h("button", { type: "button", class: "round", "aria-label": t(name), title: t(name), onclick: () => context.undo(`/api/${name}`) }, icon(name)));
@@ -43,7 +43,7 @@ export function enter(root, context) {
     h("div", { class: "teach-head" }, h("div", { class: "next" }, title, hint), h("div", { class: "row tools" }, back, again, button(t("teach.project"), () => openProject(context)))),
     waiting,
     h("div", { class: "columns" },
-      h("section", { class: "classes", "aria-labelledby": "classes-title" }, h("h2", { id: "classes-title", class: "unseen" }, t("teach.classes")), chips, list,
+      h("section", { class: "classes", "aria-labelledby": "classes-title" }, h("h2", { id: "classes-title", class: "unseen" }, t("teach.classes")), list,
         h("div", { class: "row adding" }, add, folderButton())),
       training.element, stage.element));
 

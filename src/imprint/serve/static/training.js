@@ -96,12 +96,12 @@ export function createTraining(context, { blocked, onstate }) {
   function learning() {
     const last = state.curve?.at(-1);
     const left = state.seconds_left;
-    const time = left == null ? t("teach.time", { n: Math.round(state.seconds) }) : t("teach.left", { n: Math.max(Math.ceil(left), 1) });
     mount(live, h("p", { class: "learning-words" }, state.state === "warming" ? t("teach.warming") : state.message || t("teach.learning")),
       last ? h("div", { class: "chart" }, curve(state.curve), h("p", { class: "accuracy" }, last.accuracy.toFixed(2), h("span", { class: "soft" }, t("teach.accuracy"))))
-        : h("progress", { "aria-label": t("teach.learning"), ...(left == null ? {} : { max: state.seconds + left, value: state.seconds }) }),
-      h("p", { class: "soft time" }, time));
+        : h("progress", { "aria-label": t("teach.learning"), ...(left == null ? {} : { max: state.seconds + left, value: state.seconds }) }));
   }
+
+  const time = () => (state.seconds_left == null ? t("teach.time", { n: Math.round(state.seconds) }) : t("teach.left", { n: Math.max(Math.ceil(state.seconds_left), 1) }));
 
   async function ended() {
     mount(live);
@@ -125,10 +125,11 @@ export function createTraining(context, { blocked, onstate }) {
     const { project } = context;
     if (state.seconds && state.state === "done") lasted = state.seconds;
     const reason = blocked();
-    mount(train, icon(busy ? "stop" : "spark"), busy ? t("cancel") : t(project.model?.version ? "teach.train.again" : "teach.train"));
+    mount(train, icon(busy ? "stop" : "spark"), busy ? t("cancel") : t(project.model?.version ? "teach.train.again" : "teach.train"),
+      !busy && h("span", { class: "train-count", "aria-hidden": "true" }, `· ${project.classes.reduce((sum, each) => sum + each.samples, 0)}`));
     train.classList.toggle("button-primary", !busy && !reason && (!project.model?.version || changed(project)));
     train.setAttribute("aria-disabled", String(!busy && Boolean(reason)));
-    note.textContent = busy ? "" : reason || (lasted ? t("teach.seconds", { n: Math.max(Math.round(lasted), 1) }) : t("teach.some.seconds"));
+    note.textContent = busy ? time() : reason || (lasted ? t("teach.seconds", { n: Math.max(Math.round(lasted), 1) }) : t("teach.some.seconds"));
     element.classList.toggle("busy", busy);
     result.hidden = busy;
     const { score, why_no_score: none } = project;
