@@ -25,7 +25,7 @@ import uvicorn
 from imprint.core.errors import ImprintError, UsageError
 from imprint.core.progress import say, warn
 from imprint.models.model_file import check_model_file, find_model
-from imprint.serve.app import create_app
+from imprint.serve.app import create_app, refuser
 from imprint.serve.connections import PatientProtocol
 from imprint.serve.engine import Served
 from imprint.serve.exporting import export_in_child, is_exported, kept_export
@@ -278,7 +278,7 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
             app,
-            http=PatientProtocol,
+            http=type("Protocol", (PatientProtocol,), {"overload": staticmethod(refuser(app))}),
             ws="none",
             lifespan="on",
             log_config=None,
