@@ -82,7 +82,8 @@ class Teaching:
 
     def _summary(self) -> dict[str, Any]:
         engine, facts = self.teacher.served.current, self.teacher.current()
-        model = {"version": self.project.used, "digest": getattr(engine, "digest", None)}
+        status = getattr(self.teacher.served, "status", "none")  # the page need not ask for a model that is not there
+        model = {"version": self.project.used, "digest": getattr(engine, "digest", None), "status": status}
         known = {"score": facts.get("score"), "why_no_score": facts.get("why_no_score")}
         return {**self.project.summary(), "model": model, "training": self.teacher.status(), **known}
 
