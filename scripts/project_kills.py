@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,12 @@ class Client:
             self.generator.choice([self.add, self.add, self.move, self.delete])()
 
 
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
 def start(folder, port):
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(port)])
     for _ in range(600):
@@ -129,7 +136,7 @@ def start(folder, port):
 def main(kills, seed):
     generator, counts = random.Random(seed), collections.Counter()
     with tempfile.TemporaryDirectory(prefix="imprint-kills-") as home:
-        folder, port = Path(home) / "project", generator.randint(20_000, 60_000)
+        folder, port = Path(home) / "project", free_port()
         server = start(folder, port)
         client = Client(port, generator)
         client.classes = [client.ask("POST", "/api/classes", {"name": name})["id"] for name in ("Rock", "Paper")]
