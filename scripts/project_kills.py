@@ -139,23 +139,25 @@ def main(kills, seed):
         folder, port = Path(home) / "project", free_port()
         server = start(folder, port)
         client = Client(port, generator)
-        client.classes = [client.ask("POST", "/api/classes", {"name": name})["id"] for name in ("Rock", "Paper")]
-        for _ in range(kills):
-            killer = threading.Timer(generator.uniform(0.02, 0.6), os.kill, (server.pid, signal.SIGKILL))
-            killer.start()
-            try:
-                client.go_on()
-            except (OSError, http.client.HTTPException) as error:
-                counts[type(error).__name__] += 1
-            killer.join()
+        try:
+            client.classes = [client.ask("POST", "/api/classes", {"name": name})["id"] for name in ("Rock", "Paper")]
+            for _ in range(kills):
+                killer = threading.Timer(generator.uniform(0.02, 0.6), os.kill, (server.pid, signal.SIGKILL))
+                killer.start()
+                try:
+                    client.go_on()
+                except (OSError, http.client.HTTPException) as error:
+                    counts[type(error).__name__] += 1
+                killer.join()
+                server.wait()
+                server = start(folder, port)
+                client.check()
+                client.unsure = set()
+                stray = [path.name for path in (folder / "samples").iterdir() if path.name.startswith(".")]
+                assert not stray, stray
+        finally:
+            server.kill()
             server.wait()
-            server = start(folder, port)
-            client.check()
-            client.unsure = set()
-            stray = [path.name for path in (folder / "samples").iterdir() if path.name.startswith(".")]
-            assert not stray, stray
-        server.kill()
-        server.wait()
     print(f"{kills} kills, {len(client.samples)} samples: every accepted one is there")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.core.errors import ImprintError
-from imprint.core.progress import warn
+from imprint.core.progress import say, warn
 from imprint.recipes import RECIPES
 from imprint.serve import hints
 from imprint.serve.engine import Served
@@ -254,6 +254,7 @@ def begin(project: Project, trainer: Trainer, served: Served, model: Path | None
         project.of_model = model is not None and not project.versions.listed
         if project.used is not None:
             answer_by(project, served, project.used)
+            say(f"version {project.used} of the project answers")
     except (Problem, ImprintError, OSError) as error:
         warn(f"the project cannot go on where it ended: {_words(error)}")
 
