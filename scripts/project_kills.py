@@ -98,8 +98,11 @@ class Client:
         """Compare what the server has with what it acknowledged."""
         found = {}
         for key in self.classes:
-            page = self.ask("GET", f"/api/classes/{key}/samples?limit=1000")
-            found |= {sample["sha"]: key for sample in page["samples"]}
+            offset, total = 0, 1
+            while offset < total:
+                page = self.ask("GET", f"/api/classes/{key}/samples?offset={offset}&limit=1000")
+                found |= {sample["sha"]: key for sample in page["samples"]}
+                offset, total = offset + 1000, page["total"]
         lost = {sha for sha, key in self.samples.items() if found.get(sha) != key} - self.unsure
         assert not lost, f"{len(lost)} accepted samples lost"
         for sha in self.generator.sample(sorted(found), min(5, len(found))):
