@@ -30,11 +30,6 @@ JOURNAL_NAME, SAMPLES_NAME, VERSIONS_NAME = "journal.jsonl", "samples", "version
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def open_project(folder: Path | None = None, model: Path | None = None) -> Project:
-    """Open the project that `--project` names, else that of the model, else the user's; made where it is missing."""
-    return Project(folder or (default_folder() if model is None else folder_for(model)))
-
-
 @dataclass(frozen=True)
 class Given:
     """An image that is to be added: its name in messages, and its bytes."""
