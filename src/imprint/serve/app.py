@@ -10,9 +10,9 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from secrets import token_hex
 from urllib.parse import parse_qs
-from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,17 +25,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imprint.core import __version__
 from imprint.core.errors import ImprintError, spelled
 from imprint.serve import metrics as prometheus
-from imprint.serve import pages
+from imprint.serve import pages, teaching
 from imprint.serve.batching import Batcher, Job
 from imprint.serve.bodies import Counted, Held, parse_images, read_body
 from imprint.serve.engine import Engine, Served
 from imprint.serve.metrics import Metrics
 from imprint.serve.openapi import interface
 from imprint.serve.problems import Problem, http_problem
+from imprint.serve.project import Project
 from imprint.serve.security import HEADERS, PREFLIGHT, Door, Sessions, Settings, header_map
-
-if TYPE_CHECKING:
-    from imprint.serve.project import Project
+from imprint.serve.training_process import Trainer
 
 logger = logging.getLogger("imprint")
 
@@ -48,7 +47,7 @@ def create_app(
     settings: Settings,
     project: Project | None = None,
     sessions: Sessions | None = None,
-    trainer: Any = None,
+    trainer: Trainer | None = None,
 ) -> Starlette:
     """Make the application that answers with the served model, and teaches where there is a project."""
     sessions = sessions or Sessions(settings.token.encode(), settings.port)
@@ -78,8 +77,6 @@ def create_app(
         *pages.routes(table),
     ]
     if project is not None:
-        from imprint.serve import teaching
-
         addresses += teaching.routes(project, trainer, served, settings)
     app = Starlette(
         routes=addresses,
@@ -92,7 +89,33 @@ def create_app(
     state.served, state.settings, state.sessions, state.batcher = served, settings, sessions, batcher
     state.held, state.metrics, state.stopping, state.address = Held(), counted, False, ""
     _add_gauges(counted, app)
+    if trainer is not None:
+        name, text = "imprint_child_resident_memory_bytes", "Resident memory of the process that trains."
+        counted.gauge(name, text, lambda: prometheus.resident_bytes(trainer.pid) if trainer.pid else 0.0)
     return app
+
+
+def refuser(app: Starlette) -> Callable[[], bytes]:
+    """Give what tells, before the application sees a request to predict, that it is one too many: its whole answer.
+
+    An overloaded server refuses more than it answers, so this does without all that a request else passes.
+    """
+    batcher, counted, numbers = app.state.batcher, app.state.metrics, count(1)
+    prefix = token_hex(8)
+    fixed = b"".join(b"%s: %s\r\n" % header for header in HEADERS)
+    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n" + fixed
+    told = {"title": "Overloaded", "status": 503, "detail": "Too much work is queued. Try again in 1 s."}
+    body = json.dumps(told)[:-1].encode()
+
+    def answer() -> bytes:
+        if not batcher.is_full:
+            return b""
+        request_id = b"%s-%x" % (prefix.encode(), next(numbers))
+        counted.observe("/v1/predict", 503, 0.0)
+        content = b'%s, "id": "%s"}' % (body, request_id)
+        return b"%sx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (head, request_id, len(content), content)
+
+    return answer
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -105,6 +128,7 @@ class Entrance:
 
     def __init__(self, app: ASGIApp, door: Door, counted: Metrics) -> None:
         self._app, self._door, self._metrics = app, door, counted
+        self._prefix, self._numbers = token_hex(8).encode(), count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -114,7 +138,7 @@ class Entrance:
         started = time.perf_counter()
         headers, hosts = header_map(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
+        request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix, next(self._numbers))
         added = [*HEADERS, (b"x-request-id", request_id), *self._door.cors(headers)]
         status, body = 0, None
 

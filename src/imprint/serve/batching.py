@@ -31,11 +31,11 @@ from imprint.serve.engine import Engine
 from imprint.serve.predicting import (
     GLYPH_COST,
     TINY_COST,
+    as_it_is,
     as_pixels,
     decode_for,
     estimate_cost,
     fitted,
-    is_ready,
     problem_entry,
     stacked,
 )
@@ -46,6 +46,7 @@ logger = logging.getLogger("imprint")
 BATCH_IMAGES, BATCH_COST = 32, 0.005  # seconds of estimated cost
 # Seconds of queued work. An accepted tiny image waits at most a moment; a photo has one anyway.
 LIGHT_LIMIT, HEAVY_LIMIT = 0.15, 1.0
+MAX_WAITING = 128  # requests: half of all connections, so that there are some to tell others that it is too much
 LEARNING_RATE = 0.05  # of how far estimated costs are from measured ones on this machine
 
 
@@ -168,6 +169,7 @@ class Batcher:
     def __init__(self, max_pixels: int) -> None:
         self.light, self.heavy = Lane("tiny", LIGHT_LIMIT), Lane("large", HEAVY_LIMIT)
         self._max_pixels = max_pixels
+        self.waiting = 0  # requests
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
 
@@ -184,10 +186,15 @@ class Batcher:
             lane.close()
         self._stack.close()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether any further request is one too many."""
+        return self.waiting >= MAX_WAITING or not self.light.accepts(TINY_COST)
+
     def check_room(self, cost: float = 0.0, lane: Lane | None = None) -> None:
-        """Raise a `Problem` that says when to come back, where a lane has too much work queued."""
+        """Raise a `Problem` that says when to come back, where too many wait or a lane has too much work queued."""
         lane = lane or self.light
-        if not lane.accepts(cost):
+        if self.waiting >= MAX_WAITING or not lane.accepts(cost):
             seconds = max(1, math.ceil(lane.seconds))
             detail = f"About {lane.seconds:.1f} s of work is queued. Try again in {seconds} s."
             raise Problem(503, "Overloaded", detail, {"Retry-After": str(seconds)})
@@ -205,9 +212,11 @@ class Batcher:
             if items:
                 lane.put(items)
         watcher = _Watcher(self._loop, job, receive)
+        self.waiting += 1
         try:
             await job.future
         finally:
+            self.waiting -= 1
             job.gone = True
             watcher.stop()
 
@@ -256,11 +265,13 @@ class Batcher:
             return item.image
         if isinstance(item.image, Upload):
             item.image = decode_for(item.image, spec, self._max_pixels)
-        if lane is self.light and not is_ready(item.image, spec):
+        if lane is self.heavy:
+            return fitted(item.image, spec)
+        image = as_it_is(item.image, spec)
+        if image is None:
             self.check_room(GLYPH_COST, self.heavy)
             self.heavy.put([Item(item.job, item.index, item.image, GLYPH_COST)])
-            return None
-        return fitted(item.image, spec)
+        return image
 
 
 class _Watcher:

@@ -56,9 +56,12 @@ def decode_for(upload: Upload, spec: InputSpec, max_pixels: int) -> UInt8[ndarra
     ).pixels
 
 
-def is_ready(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> bool:
-    """Whether fitting an image costs next to nothing: it has the model's form, or the model reads no glyphs."""
-    return spec.glyph is None or bool(which_hold(image.transpose(2, 0, 1)[None], spec.glyph)[0])
+def as_it_is(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"] | None:
+    """Give an image that has the model's form, or where that costs next to nothing, the fitted one; else None."""
+    if spec.glyph is None:
+        return fitted(image, spec)
+    form = image.transpose(2, 0, 1)
+    return form[:1] if which_hold(form[None], spec.glyph)[0] else None
 
 
 def fitted(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
