@@ -28,7 +28,7 @@ export function createStage(context, teach, chips) {
   const element = h("section", { class: "card stage", "aria-labelledby": "stage-title" },
     h("div", { class: "stage-head" }, h("h2", { id: "stage-title", tabindex: -1 }, t("teach.stage")),
       h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("teach.stage.how")), ...modes)),
-    box, controls, chips, thumb, below);
+    box, controls, h("div", { class: "dock" }, chips, thumb, below));
   let mode = "camera";
   let [opened, opening, held, taking, pad, timer] = [null, null, false, false, null, 0];
   let photos = null; // the take that single photos join, {card, take, when}
