@@ -27,7 +27,7 @@ from imprint.core.errors import ImprintError, spelled
 from imprint.serve import metrics as prometheus
 from imprint.serve import pages
 from imprint.serve.batching import Batcher, Job
-from imprint.serve.bodies import HELD, Held, parse_images, read_body
+from imprint.serve.bodies import Counted, Held, parse_images, read_body
 from imprint.serve.engine import Engine, Served
 from imprint.serve.metrics import Metrics
 from imprint.serve.openapi import interface
@@ -116,7 +116,7 @@ class Entrance:
         given = headers.get(b"x-request-id", b"")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
         added = [*HEADERS, (b"x-request-id", request_id), *self._door.cors(headers)]
-        status = 0
+        status, body = 0, None
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -128,19 +128,20 @@ class Entrance:
 
         try:
             self._door.check(scope, headers, hosts)
+            body = Counted(receive, scope, headers, scope["app"].state.held)
             if self._door.is_preflight(scope["method"], headers):
                 added += PREFLIGHT
                 await Response(status_code=204)(scope, receive, send_with_headers)
             else:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(scope, body.receive, send_with_headers)
         except Exception as error:
             problem = _as_problem(error, scope, request_id.decode())
             if status:  # the answer has begun: the connection ends, as a sign that it is not whole
                 raise
             await problem.response(request_id.decode())(scope, receive, send_with_headers)
         finally:
-            if HELD in scope:
-                scope["app"].state.held.release(scope)
+            if body is not None:
+                body.release()
             self._metrics.observe(_place(scope["path"]), status, time.perf_counter() - started)
 
 

@@ -16,7 +16,8 @@ from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope
 
 from imprint.core.errors import DataError
 from imprint.data.decoding.decode import decode_in_thread, read_header
@@ -25,6 +26,7 @@ from imprint.serve.problems import Problem
 
 MAX_BODY = 32 * 2**20  # bytes of one request
 MAX_HELD = 64 * 2**20  # bytes of all requests that are being answered
+STREAMED = {"/api/project/open": 2**30}  # bytes of bodies that go to disk while they come
 MAX_FILES, MAX_FIELDS = 64, 16
 MAX_FIELD = 2**16  # bytes
 MAX_PART_HEADERS = 2**13  # bytes
@@ -63,46 +65,57 @@ class Held:
     def __init__(self, limit: int = MAX_HELD) -> None:
         self.limit, self.bytes = limit, 0
 
-    def take(self, size: int, scope: Any) -> None:
-        """Count bytes for a request; raises a `Problem` where too many are held already."""
-        if self.bytes + size > self.limit:
+
+class Counted:
+    """Receives a request's body and counts it while it comes, whatever its Content-Length claims.
+
+    Those that are streamed to disk have a limit of their own and are not held in memory.
+    """
+
+    def __init__(self, receive: Receive, scope: Scope, headers: Mapping[bytes, bytes], held: Held) -> None:
+        self._receive, self._held, self._mine, self._size = receive, held, 0, 0
+        self._streamed = scope["path"] in STREAMED
+        self._limit = STREAMED.get(scope["path"], MAX_BODY)
+        claimed = headers.get(b"content-length", b"0")
+        if not claimed.isdigit() or int(claimed[:20]) > self._limit:
+            raise _too_large(self._limit)
+
+    async def receive(self) -> Message:
+        """Receive the next part; raises a `Problem` where it is too much, for this request or for all."""
+        message = await self._receive()
+        size = len(message.get("body", b""))
+        if size:
+            self._size += size
+            if self._size > self._limit:
+                raise _too_large(self._limit)
+            if not self._streamed:
+                self._hold(size)
+        return message
+
+    def _hold(self, size: int) -> None:
+        if self._held.bytes + size > self._held.limit:
             detail = "The bodies of other requests fill the memory set aside for them. Try again in a second."
             raise Problem(503, "Too much at once", detail, {"Retry-After": "1", "Connection": "close"})
-        self.bytes += size
-        scope[HELD] = scope.get(HELD, 0) + size
+        self._held.bytes += size
+        self._mine += size
 
-    def release(self, scope: Any) -> None:
-        """Let go of what a request held."""
-        self.bytes -= scope.pop(HELD, 0)
-
-
-HELD = "imprint.held"
+    def release(self) -> None:
+        """Let go of what the request held, once it is answered."""
+        self._held.bytes -= self._mine
+        self._mine = 0
 
 
-async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """Read a body, counted while it comes, whatever its Content-Length claims."""
-    claimed = request.headers.get("content-length", "0")
-    if claimed.isdecimal() and int(claimed) > limit:
-        raise _too_large(limit)
-    held: Held = request.app.state.held
-    parts, size = list[bytes](), 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Problem(400, "The request was cut short", "The connection ended before the whole body had come.")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        held.take(len(part), request.scope)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+async def read_body(request: Request) -> bytes:
+    """Read a body whole."""
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise Problem(400, "The request was cut short", "The connection ended before the whole body came.") from None
 
 
-async def read_form(request: Request, limit: int = MAX_FILES, max_body: int = MAX_BODY) -> Form:
+async def read_form(request: Request, limit: int = MAX_FILES) -> Form:
     """Read the files and fields of a multipart body; any other body is one file without a name."""
-    body, kind = await read_body(request, max_body), request.headers.get("content-type", "")
+    body, kind = await read_body(request), request.headers.get("content-type", "")
     return parse_form(kind, body, limit) if is_multipart(kind) else Form([Upload("", body)])
 
 

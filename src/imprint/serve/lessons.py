@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,6 +20,7 @@ from numpy import ndarray
 import imprint
 from imprint.analysis.doctor import check
 from imprint.analysis.evaluation import Comparison, comparison
+from imprint.core.errors import DataError
 from imprint.core.metrics import wilson_interval
 from imprint.core.scores import FEWEST_TO_TELL
 from imprint.data.decoding.decode import decode
@@ -30,8 +34,10 @@ from imprint.preprocessing.glyph import GlyphForm, fit_glyph
 from imprint.preprocessing.ink import find_glyph
 from imprint.preprocessing.input_spec import InputSpec, fit
 from imprint.recipes import PHOTOS, PROBE, QUICK, SMALL_SIDE
+from imprint.runs.read_run import RunRecord, read_run
 from imprint.runs.run import Run
 from imprint.runs.training import train
+from imprint.serve.samples import SampleStore, encode_pixels
 from imprint.serve.versions import EXPORTED_NAME, MODEL_NAME
 from imprint.training.plan import FEWEST_IN_ALL, FEWEST_IN_CLASS
 
@@ -369,8 +375,51 @@ def find_faults(task: Facts, tell: Tell) -> Facts:
     return {"findings": found}
 
 
+def import_run(task: Facts, tell: Tell) -> Facts:
+    """Read the images of a run again, and write them as samples; also its model, and that exported."""
+    record = read_run(Path(task["run"]))
+    learnt, held_out = record.read_images()
+    if (images := len(learnt) + (0 if held_out is None else len(held_out))) > task["most"]:
+        cause = f"it has {images:,} images, and a project holds {task['most']:,}"
+        raise DataError("run", record.folder.name, cause, "Train on the command line instead.")
+    store, listed = SampleStore(Path(task["samples"])), list[list[Any]]()
+    for part, is_exam in ((learnt, False), (held_out, True)):
+        if part is None:
+            continue
+        assert part.labels is not None
+        scenes = [None] * len(part) if part.groups is None else part.groups.tolist()
+        for pixels, label, scene in zip(part.pixels, part.labels, scenes, strict=True):
+            sample = encode_pixels(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+            store.write([sample], at_once=False)
+            listed.append([sample.sha, sample.look.to_dict(), part.class_names[label], scene, is_exam])
+    if hasattr(os, "sync"):
+        os.sync()
+    folder = Path(task["folder"])
+    (folder / "images.json").write_text(json.dumps(listed))
+    record.model.save(folder / MODEL_NAME)
+    imprint.export(record.model, folder / EXPORTED_NAME, _proving(learnt))
+    return {"name": learnt.name, "facts": _run_facts(record)}
+
+
+def _run_facts(record: RunRecord) -> Facts:
+    """Give what a version's page shows of a run."""
+    validation, model = record.metrics.get("validation"), record.model
+    facts: Facts = {"recipe": model.recipe.name, "seed": model.recipe.seed, "classes": list(model.class_names)}
+    facts |= {"confusion": None, "mistakes": [], "comparison": None, "exam": None}
+    facts |= {"when": datetime.now(UTC).isoformat(timespec="seconds"), "score": None, "why_no_score": TOO_FEW}
+    if validation:
+        right = round(validation["accuracy"] * validation["images"])
+        low, high = validation["interval"]
+        text = f"{right} of {validation['images']} right ({low * 100:.0f} to {high * 100:.0f} of 100)"
+        keys = ("accuracy", "interval", "images", "method", "baseline")
+        score = {key: validation.get(key) for key in keys} | {"right": right, "text": text}
+        facts |= {"score": score, "why_no_score": None}
+    return facts
+
+
 TASKS: dict[str, Callable[[Facts, Tell], Facts]] = {
     "train": train_version,
     "explain": explain_image,
     "doctor": find_faults,
+    "import": import_run,
 }

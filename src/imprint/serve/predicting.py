@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from imprint.core.errors import DataError
+from imprint.core.progress import shown
 from imprint.data.decoding.decode import decode_in_thread
 from imprint.data.readers.arrays import array_images
 from imprint.preprocessing.glyph import which_hold
@@ -39,7 +40,8 @@ def estimate_cost(image: Upload | UInt8[ndarray, "k h w"], spec: InputSpec) -> f
 
 def as_pixels(numbers: Numbers, spec: InputSpec) -> UInt8[ndarray, "n k h w"]:
     """Bring numbers into brightness as `imprint.load` does; raises a `Problem` for too many images."""
-    images = array_images(numbers.array, spec, numbers.name or "pixels")
+    with shown(verbose=False):
+        images = array_images(numbers.array, spec, numbers.name or "pixels")
     if len(images) > MAX_IMAGES:
         raise Problem(413, "Too many images", f"A request has at most {MAX_IMAGES} images, and not {len(images):,}.")
     return images.pixels

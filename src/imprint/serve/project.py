@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import threading
@@ -24,7 +25,7 @@ from imprint.serve.versions import Versions
 
 MAX_BYTES, MAX_SAMPLES = 2 * 10**9, 50_000
 MAX_CLASSES, MAX_NAME = 1000, 200
-SHOWN_THUMBNAILS = 12
+SHOWN_THUMBNAILS, RUN_TAKES = 12, 10
 JOURNAL_NAME, SAMPLES_NAME, VERSIONS_NAME = "journal.jsonl", "samples", "versions"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -46,6 +47,12 @@ def default_folder() -> Path:
     return home.absolute() / "imprint" / "project"
 
 
+def folder_for(model: Path) -> Path:
+    """Give the folder of the project that belongs to a model or a run, beside that of `default_folder`."""
+    key = hashlib.sha256(os.fsencode(model.absolute())).hexdigest()[:12]
+    return default_folder().with_name("projects") / key
+
+
 class Project:
     """A project folder, locked against a second server. All methods may be called from several threads.
 
@@ -56,7 +63,7 @@ class Project:
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, max_samples: int = MAX_SAMPLES) -> None:
         self.folder, self.max_bytes, self.max_samples = folder, max_bytes, max_samples
         self._lock, self._closing, self._adding = threading.RLock(), ExitStack(), threading.Lock()
-        self.needs_images = False
+        self.of_model = False  # whether a model answers whose images are not here
         _make_private(folder)
         try:
             self._closing.enter_context(sole_writer(folder))
@@ -419,6 +426,42 @@ class Project:
             self._replay()
 
     # Whole states
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether a model answers whose images are not here, so that training would forget what it knows."""
+        return self.of_model and not any(take.kind != "correction" for _, take in self.state.samples())
+
+    def add_classes(self, names: Iterable[str]) -> None:
+        """Begin with the classes of a model, so that its answers can be corrected; nothing where there are some."""
+        with self._lock:
+            if not self.state.classes:
+                self._do("model", [{"do": "class", "id": self._new_id("c"), "name": name} for name in names])
+
+    def adopt(self, name: str, listed: Sequence[Sequence[Any]]) -> None:
+        """Take in the images of a run, which lie in the folder of samples: sha, look, class, scene, held out.
+
+        Those that the run held out are the exam; where nothing tells scenes, its images count as several recordings.
+        """
+        with self._lock:
+            if len(listed) > self.max_samples or sum(each[1]["size"] for each in listed) > self.max_bytes:
+                raise Problem(507, "The project is full", f"The run has {len(listed):,} images.")
+            keys = {label: self._new_id("c") for label in dict.fromkeys(each[2] for each in listed)}
+            events: list[Event] = [{"do": "name", "name": name[:MAX_NAME]}]
+            events += [{"do": "class", "id": key, "name": label} for label, key in keys.items()]
+            takes: dict[tuple[Any, ...], dict[str, Any]] = {}
+            for place, (sha, look, label, scene, held_out) in enumerate(listed):
+                together = (label, scene if scene is not None else place % RUN_TAKES, held_out)
+                takes.setdefault(together, {})[sha] = look
+            for (label, _, held_out), samples in takes.items():
+                take = self._take_event(keys[label], "folder", 0) | {"exam": held_out}
+                events += [take, {"do": "add", "take": take["id"], "samples": samples}]
+            self._do("run", events)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever done in it."""
+        return not self.state.classes and not self._done and not self._undone
 
     def snapshot(self) -> State:
         """Copy the state."""

@@ -74,12 +74,17 @@ def encode(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Sample:
         cause = f"{width:,}×{height:,} pixels are more than the {max_pixels / 1e6:g} million that are taken"
         raise image_error(name, cause)
     pixels = decode(content, shorter=LARGEST_SHORT_SIDE).pixels
+    return encode_pixels(pixels, lossy=content.startswith(LOSSY_STARTS))
+
+
+def encode_pixels(pixels: ndarray, lossy: bool = False) -> Sample:
+    """Encode pixels of 1 or 3 channels, the last: as a PNG, or where they came from a lossy file as a JPEG."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if min(image.size) > LARGEST_SHORT_SIDE:
         share = LARGEST_SHORT_SIDE / min(image.size)
         image = image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS)
     encoded, kind = b"", "jpg"
-    if not content.startswith(LOSSY_STARTS):
+    if not lossy:
         encoded, kind = _saved(image, "PNG"), "png"
     if not encoded or len(encoded) > LARGEST_PNG:
         encoded, kind = _saved(image, "JPEG", quality=JPEG_QUALITY, subsampling=0), "jpg"
@@ -123,8 +128,11 @@ class SampleStore:
         """Where a sample lies; both come from the journal, never from a request."""
         return self.folder / f"{sha}.{kind}"
 
-    def write(self, samples: Iterable[Sample]) -> None:
-        """Write samples and wait until they are on disk; raises OSError, and leaves none of the new ones, if not."""
+    def write(self, samples: Iterable[Sample], at_once: bool = True) -> None:
+        """Write samples and wait until they are on disk; raises OSError, and leaves none of the new ones, if not.
+
+        Thousands are faster with ``at_once=False``, which leaves the waiting to the caller's `os.sync`.
+        """
         written: list[Path] = []
         try:
             for sample in samples:
@@ -136,7 +144,8 @@ class SampleStore:
                 with open(temporary, "wb") as file:
                     file.write(sample.content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if at_once:
+                        os.fsync(file.fileno())
                 temporary.replace(path)
             self._sync()
         except OSError:

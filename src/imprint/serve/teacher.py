@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from imprint.core.errors import ImprintError
+from imprint.core.progress import warn
 from imprint.recipes import RECIPES
 from imprint.serve import hints
+from imprint.serve.engine import Served
 from imprint.serve.problems import Problem
 from imprint.serve.project import Project, refused_by_disk
 from imprint.serve.state import Take
@@ -22,21 +25,10 @@ CHECKED_IMAGES = 4  # on which a new export is tried before it answers
 Facts = dict[str, Any]
 
 
-class Serving(Protocol):
-    """What answers predictions: `engine.Served`."""
-
-    @property
-    def current(self) -> Any:
-        """The engine that answers; None for none."""
-
-    def swap(self, path: Path, check_images: Sequence[bytes] = ()) -> Any:
-        """Load an export, try it, and let it answer."""
-
-
 class Teacher:
     """Trains, compares, explains and examines by the child process, and keeps the state that the page shows."""
 
-    def __init__(self, project: Project, trainer: Trainer, served: Serving) -> None:
+    def __init__(self, project: Project, trainer: Trainer, served: Served) -> None:
         self.project, self.trainer, self.served = project, trainer, served
         self._lock = threading.RLock()
         self._status: Facts = {"state": "idle", "seconds": 0.0, "seconds_left": None, "curve": []}
@@ -66,6 +58,9 @@ class Teacher:
     def start(self, recipe: str | None = None, seed: int | None = None, held_out: float | None = None) -> Facts:
         """Begin a training; raises `Problem` where another is under way, or the samples do not allow one."""
         _check_options(recipe, seed, held_out)
+        if self.project.needs_images:
+            detail = "These images are needed to retrain: add those that the model was trained on, or it forgets them."
+            raise Problem(409, "Images needed", detail)
         with self._lock:
             if self._status["state"] in ("training", "warming"):
                 detail = "One thing at a time: wait until it is done, or cancel it."
@@ -233,7 +228,7 @@ class Teacher:
                 each.unlink(missing_ok=True)
 
 
-def answer_by(project: Project, served: Serving, version: int | None) -> None:
+def answer_by(project: Project, served: Served, version: int | None) -> None:
     """Load a version, try it on stored samples, and let it answer; nothing for None, as of a project without one."""
     if version is None:
         return
@@ -242,6 +237,41 @@ def answer_by(project: Project, served: Serving, version: int | None) -> None:
     chosen = [sha for sha, _ in training[:: max(1, len(training) // CHECKED_IMAGES)]][:CHECKED_IMAGES]
     images = [project.store.read(sha, looks[sha]["kind"]) for sha in chosen]
     served.swap(project.versions.exported(version), images)
+
+
+def begin(project: Project, trainer: Trainer, served: Served, model: Path | None) -> None:
+    """Begin serving: the version that answered when the server ended, or what the command line named.
+
+    The images of a run folder whose data is still there become the project. Of any other model there are its classes,
+    to be corrected. To be called in a thread once the model answers; raises nothing.
+    """
+    try:
+        adopted = model is not None and project.is_empty and model.is_dir() and _adopt_run(project, trainer, model)
+        if model is not None and not adopted and served.current is not None:
+            project.add_classes(served.current.class_names)
+        project.of_model = model is not None and not project.versions.listed
+        if project.used is not None:
+            answer_by(project, served, project.used)
+    except (Problem, ImprintError, OSError) as error:
+        warn(f"the project cannot go on where it ended: {_words(error)}")
+
+
+def _adopt_run(project: Project, trainer: Trainer, run: Path) -> bool:
+    """Make the images of a run those of the project, and its model the first version; False where they are gone."""
+    folder = project.versions.new_folder()
+    task = {"do": "import", "run": str(run), "samples": str(project.store.folder), "folder": str(folder)}
+    try:
+        found = trainer.ask(task | {"most": project.max_samples}).result()
+        project.adopt(found["name"], json.loads((folder / "images.json").read_text()))
+    except Problem as problem:
+        warn(f"the images of {run.name} are not in the project: {_words(problem)}")
+        project.store.keep_only(set())
+        return False
+    (folder / "images.json").unlink()
+    training, _ = project.training_sets()
+    facts = {"images": len(training), "trained": [sha for sha, _ in training], **found["facts"]}
+    project.use(project.versions.add(folder, facts))
+    return True
 
 
 def _check_options(recipe: str | None, seed: int | None, held_out: float | None) -> None:

@@ -15,10 +15,11 @@ from starlette.routing import Route
 from imprint.core.errors import ImprintError
 from imprint.serve import archive
 from imprint.serve.bodies import is_multipart, parse_json, read_body, read_form, read_uploads
+from imprint.serve.engine import Served
 from imprint.serve.problems import Problem
 from imprint.serve.project import Given, Project
 from imprint.serve.samples import MAX_PIXELS
-from imprint.serve.teacher import Serving, Teacher
+from imprint.serve.teacher import Teacher
 from imprint.serve.training_process import Trainer
 
 MAX_FILES = 64  # of one request
@@ -28,7 +29,7 @@ PNG, JPEG = "image/png", "image/jpeg"
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 
-def routes(project: Project, trainer: Trainer | None, served: Serving, settings: Any = None) -> list[Route]:
+def routes(project: Project, trainer: Trainer | None, served: Served, settings: Any = None) -> list[Route]:
     """Give all routes of a project; the child that trains ends with this process."""
     return Teaching(
         Teacher(project, trainer or Trainer(), served), getattr(settings, "max_pixels", None) or MAX_PIXELS
@@ -81,7 +82,8 @@ class Teaching:
 
     def _summary(self) -> dict[str, Any]:
         engine, facts = self.teacher.served.current, self.teacher.current()
-        model = {"version": self.project.used, "digest": getattr(engine, "digest", None)}
+        status = getattr(self.teacher.served, "status", "none")  # the page need not ask for a model that is not there
+        model = {"version": self.project.used, "digest": getattr(engine, "digest", None), "status": status}
         known = {"score": facts.get("score"), "why_no_score": facts.get("why_no_score")}
         return {**self.project.summary(), "model": model, "training": self.teacher.status(), **known}
 

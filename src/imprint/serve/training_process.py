@@ -65,8 +65,8 @@ class Trainer:
                 assert process.stdin is not None
                 process.stdin.write(json.dumps({"id": number, **task}).encode() + b"\n")
                 process.stdin.flush()
-            except OSError:
-                pass  # it has just died, which its reader tells
+            except (OSError, ValueError):  # it has just died, which its reader tells
+                pass
             return future
 
     def cancel(self) -> bool:

@@ -13,17 +13,17 @@ let turn = 0;
 /** What every place is given. `project` and `model` are null where there is none. */
 const context = {
   project: null,
-  model: null,
+  model: null, // {model: its digest, classes, reads_glyphs, …}
   preparing: false, // the server is still getting its model ready
   current: null, // the picture answered last, {blob, name}: the gear shows how to send it
   /** Call back after each change of project or model, until the place is left. */
   onProject: (callback) => listeners.push(callback),
   /** Read project and model again, and tell the place. */
   async refresh() {
-    context.preparing = false;
     context.project = await optional("/api/project");
-    const { model, needs_images: bare } = context.project ?? {};
-    context.model = !model || model.digest || bare ? await optional("/v1/model") : null; // which is 503 where there is none
+    const { digest, status } = context.project?.model ?? {};
+    context.preparing = !digest && status === "preparing";
+    context.model = context.project && !digest ? null : await optional("/v1/model");
     if (context.preparing) setTimeout(() => context.refresh().catch(fail), 1000);
     const where = context.project?.place;
     mount(saved, ...(where ? [h("span", { class: "dot", "aria-hidden": "true" }), h("span", {}, where)] : []));
@@ -47,7 +47,6 @@ async function optional(path) {
     return await api.get(path);
   } catch (problem) {
     if ([401, 403, 0].includes(problem.status)) throw problem;
-    context.preparing ||= problem.status === 503;
     return null;
   }
 }

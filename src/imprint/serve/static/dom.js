@@ -86,8 +86,11 @@ export function toast(text, { action, onaction, error = false } = {}) {
   return close;
 }
 
-export const fail = (problem) =>
+/** Tell a problem; any other error is a mistake of the page, and goes to the console too. */
+export function fail(problem) {
+  if (problem.status === undefined) console.error(problem);
   toast([problem.title ?? t("problem.other"), problem.detail].filter(Boolean).join(" "), { error: true });
+}
 
 /** A dialog: in the middle of a wide screen, a sheet from below on a phone. Returns it; `close()` ends it. */
 export function sheet(title, ...children) {

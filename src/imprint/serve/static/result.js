@@ -32,6 +32,7 @@ export function answerCard(context, hint) {
     bars.show(prediction);
     actions.hidden = false;
     wrong.hidden = !context.project;
+    why.hidden = !context.project?.model.version; // only what was taught here can be explained
     wrong.textContent = prediction.unsure ? t("teach.this") : t("wrong");
     wrong.classList.toggle("button-primary", prediction.unsure);
     const words = sentence(prediction).replace(/\d+ %/, "");
@@ -45,7 +46,7 @@ export function answerCard(context, hint) {
   async function ask(capture, name) {
     next = [capture, name];
     if (busy) return;
-    busy = true;
+    busy = place.ariaBusy = true;
     while (next) {
       const [[take, called], mine] = [next, generation];
       next = null;
@@ -57,7 +58,7 @@ export function answerCard(context, hint) {
         if (mine === generation) trouble(problem, take, called);
       }
     }
-    busy = false;
+    busy = place.ariaBusy = false;
   }
 
   function trouble(problem, capture, name) {
@@ -79,35 +80,54 @@ export function answerCard(context, hint) {
 
 /** «Wrong?»: one tap on the right class, or its key 1 to 9. */
 function correct(context, { blob, prediction }) {
-  const classes = context.project.classes;
-  const give = async (each) => {
+  const known = new Map(context.project.classes.map((each) => [each.name, each.id]));
+  const classes = [...known.keys(), ...context.model.classes.filter((each) => !known.has(each))];
+  const give = async (label) => {
     dialog.close();
     try {
-      await api.upload("/api/corrections", [{ blob, path: "picture" }], { class: each.id });
-      toast(t("corrected", { label: each.name }), { action: t("undo"), onaction: () => context.undo() });
+      const id = known.get(label) ?? (await api.post("/api/classes", { name: label })).id;
+      await api.upload(`/api/corrections?class=${id}`, [{ blob, path: "picture" }]);
+      toast(t("corrected", { label }), { action: t("undo"), onaction: () => context.undo() });
       context.refresh();
     } catch (problem) {
       fail(problem);
     }
   };
-  const short = classes.every((each) => each.name.length === 1); // a digit's key is the digit
-  const keys = classes.map((each, i) => (short ? each.name : i < 9 && `${i + 1}`));
+  const likely = (label) => prediction.probabilities[label] ?? 0;
+  if (classes.length > 12) classes.sort((a, b) => likely(b) - likely(a));
+  const short = classes.every((each) => each.length === 1); // a digit's key is the digit
+  const keys = classes.map((each, i) => (short ? each : i < 9 && `${i + 1}`));
   const chips = classes.map((each, i) =>
     h(
       "button",
       { type: "button", class: "chip choice", onclick: () => give(each) },
       !short && keys[i] && h("kbd", {}, keys[i]),
-      each.name,
+      each,
     ),
   );
   const dialog = sheet(
     t("wrong.title"),
     h("div", { class: "square small" }, picture(blob, "")),
     h("p", { class: "soft" }, t(prediction.unsure ? "wrong.unsure" : "wrong.said", { label: prediction.label })),
+    classes.length > 24 &&
+      h("input", {
+        class: "find",
+        type: "search",
+        placeholder: t("wrong.find"),
+        "aria-label": t("wrong.find"),
+        oninput: find,
+      }),
     h("div", { class: "chips" }, ...chips),
     h("a", { class: "button", href: "#teach", onclick: () => dialog.close() }, t("wrong.new")),
   );
-  dialog.addEventListener("keydown", (event) => chips[keys.indexOf(event.key)]?.click());
+  dialog.addEventListener(
+    "keydown",
+    (event) => event.target.type === "search" || chips[keys.indexOf(event.key)]?.click(),
+  );
+  function find(event) {
+    const wanted = event.target.value.trim().toLowerCase();
+    chips.forEach((chip, i) => (chip.hidden = !classes[i].toLowerCase().includes(wanted)));
+  }
 }
 
 /** «Why?»: where in the picture the network looked. */

@@ -99,35 +99,28 @@ function* batches(files) {
 }
 
 function row(answer, open) {
-  const name = h(
-    "td",
-    { class: "who" },
-    picture(answer.file.blob, "", { loading: "lazy", decoding: "async" }),
-    answer.probabilities
-      ? h("button", { type: "button", class: "link", onclick: open }, answer.source)
-      : h("span", {}, answer.source),
-  );
-  if (!answer.probabilities)
-    return h("tr", { class: "bad" }, name, h("td", { colspan: 3 }, answer.title, " ", answer.detail ?? ""));
+  const shown = picture(answer.file.blob, "", { loading: "lazy", decoding: "async" });
+  const cell = (kind, ...children) => h("td", { class: kind }, ...children);
+  if (!answer.probabilities) {
+    const name = cell("", h("div", { class: "who" }, shown, h("span", {}, answer.source)));
+    return h("tr", { class: "bad" }, name, h("td", { colspan: 3 }, answer.title, ". ", answer.detail ?? ""));
+  }
+  const name = h("button", { type: "button", class: "link", onclick: open }, answer.source);
   const fill = h("span", { class: "fill" });
   fill.style.width = `${answer.confidence * 100}%`;
+  const bar = h("span", { class: "bar", "aria-hidden": "true" }, fill);
   return h(
     "tr",
     { class: answer.unsure ? "unsure" : "" },
-    name,
-    h("td", { class: "label" }, answer.label),
-    h(
-      "td",
-      { class: "share" },
-      h("span", { class: "bar", "aria-hidden": "true" }, fill),
-      h("span", { class: "number" }, percent(answer.confidence)),
-    ),
-    h("td", { class: "note" }, answer.unsure ? t(`why.${answer.why === "strange" ? "strange" : "low"}`) : ""),
+    cell("", h("div", { class: "who" }, shown, name)),
+    cell("label", answer.label),
+    cell("share", bar, h("span", { class: "number" }, percent(answer.confidence))),
+    cell("remark", answer.unsure && t(answer.why === "strange" ? "why.strange" : "why.low")),
   );
 }
 
 /** The file that `imprint predict` writes: in the order of the files, four decimals, ties to even. */
-function csv(results) {
+export function csv(results) {
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
   const decimals = (share) => {
     const tie = (share * 32) % 1 === 0 && Math.floor(share * 1e4) % 2 === 0; // only multiples of 1/32 end in a 5

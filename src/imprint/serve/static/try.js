@@ -22,21 +22,21 @@ export const undo = () => here?.pad?.();
 export function enter(root, context) {
   here = { end() {}, stop() {}, pad: null };
   if (!context.model) return empty(root, context);
-  const glyph = context.model.input_spec?.glyph;
-  source ??= glyph ? "draw" : cameraPossible() ? "camera" : "files";
+  source ??= context.model.reads_glyphs ? "draw" : cameraPossible() ? "camera" : "files";
   const body = h("div", { class: "try-body" });
   const intro = h("p", { class: "intro" });
   const name = (classes) => {
-    const shown = classes.slice(0, 12).map((each) => h("span", { class: "chip" }, each));
+    let room = 70; // letters
+    const shown = classes.slice(0, 12).filter((each) => (room -= each.length + 4) > 0);
     mount(
       intro,
       h("span", {}, t("try.knows", { n: classes.length })),
-      ...shown,
-      classes.length > 12 && h("span", { class: "soft" }, t("try.more", { n: classes.length - 12 })),
+      ...shown.map((each) => h("span", { class: "chip" }, each)),
+      classes.length > shown.length && h("span", {}, t("try.more", { n: classes.length - shown.length })),
     );
   };
-  name(context.model.class_names);
-  context.onProject(() => context.model && name(context.model.class_names));
+  name(context.model.classes);
+  context.onProject(() => context.model && name(context.model.classes));
   const tabs = Object.entries(SOURCES).map(([each, shape]) =>
     h(
       "label",
