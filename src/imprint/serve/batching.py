@@ -83,7 +83,9 @@ class Job:
         if spec.glyph is not None and in_form:
             ready = which_hold(pixels, spec.glyph)
         for one, is_fit in zip(pixels, ready.tolist(), strict=True):
-            cost = TINY_COST if is_fit and max(spec.input_size) <= 64 else estimate_cost(one, spec)
+            cost = estimate_cost(one, spec)
+            if not is_fit and spec.glyph is not None:  # here one need not trust the size
+                cost = max(cost, GLYPH_COST)
             shown = one if is_fit else one.transpose(1, 2, 0)
             self.items.append(Item(self, len(self.items), shown, cost, is_fit))
             self.names.append(image.name)

@@ -377,4 +377,4 @@ def _too_large(limit: int) -> Problem:
 
 
 def _too_many(files: int) -> Problem:
-    return Problem(413, "The form is too large", f"A form has at most {files} files and {MAX_FIELDS} fields.")
+    return Problem(422, "Too many parts", f"A form has at most {files} files and {MAX_FIELDS} fields.")

@@ -24,7 +24,7 @@ class PatientProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
-        self._head = 0  # bytes of a head that is still coming
+        self._head, self._in_head = 0, False  # bytes of a head, and whether it is still coming
         self._paid = 0  # bytes of the body for which time was added
         self.waiting_since: float | None = None  # for the client; None while it waits for the server
 
@@ -50,20 +50,23 @@ class PatientProtocol(HttpToolsProtocol):
         """Take bytes of a request."""
         if self.waiting_since is None and (self.cycle is None or self.cycle.response_complete):
             self._wait()
-        self._head += len(data)
         super().data_received(data)
-        if self._head > MAX_HEAD and not self.transport.is_closing():
-            self.transport.write(HEAD_TOO_LARGE)
-            self.transport.close()
+        if self._in_head:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self.transport.is_closing():
+                self.transport.write(HEAD_TOO_LARGE)
+                self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Begin the answer; the body may still be coming."""
-        self._head = -(2**62)  # what follows is the body, until the next request begins
+        self._in_head = False
+        if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            raise ValueError("headers too large")  # which the parser answers with 400
         super().on_headers_complete()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        self._head = 0
+        self._head, self._in_head = 0, True
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:

@@ -62,13 +62,13 @@ def resident_bytes(process: int | None = None) -> float:
     """Measure the resident memory of this process, or of a child; NaN where the system does not tell."""
     try:
         with open(f"/proc/{process or os.getpid()}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         pass
     if process is None and sys.platform == "darwin":
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return float("nan")
 
 

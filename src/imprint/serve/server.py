@@ -190,6 +190,21 @@ def serve(settings: Settings, model: Path | None, project: Project | None, *, br
     if watched is not None:
         watched.make_ready()
     sockets = bind(settings)
+    with contextlib.closing(sockets[0]):
+        _serve_at(sockets, settings, served, watched, project, browser=browser)
+    if watched is not None and watched.error is not None:
+        raise watched.error
+
+
+def _serve_at(
+    sockets: list[socket.socket],
+    settings: Settings,
+    served: Served,
+    watched: ModelFile | None,
+    project: Project | None,
+    *,
+    browser: bool,
+) -> None:
     port = sockets[0].getsockname()[1]
     sessions = make_sessions(port)
     settings = replace(settings, port=port, token=settings.token or sessions.token)
@@ -206,8 +221,6 @@ def serve(settings: Settings, model: Path | None, project: Project | None, *, br
         server.run(sockets)
     finally:
         stopped.set()
-    if watched is not None and watched.error is not None:
-        raise watched.error
 
 
 def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
