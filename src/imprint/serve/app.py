@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from uuid import uuid4
 
@@ -25,17 +24,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imprint.core import __version__
 from imprint.core.errors import ImprintError, spelled
 from imprint.serve import metrics as prometheus
-from imprint.serve import pages
+from imprint.serve import pages, teaching
 from imprint.serve.batching import Batcher, Job
 from imprint.serve.bodies import Counted, Held, parse_images, read_body
 from imprint.serve.engine import Engine, Served
 from imprint.serve.metrics import Metrics
 from imprint.serve.openapi import interface
 from imprint.serve.problems import Problem, http_problem
+from imprint.serve.project import Project
 from imprint.serve.security import HEADERS, PREFLIGHT, Door, Sessions, Settings, header_map
-
-if TYPE_CHECKING:
-    from imprint.serve.project import Project
+from imprint.serve.training_process import Trainer
 
 logger = logging.getLogger("imprint")
 
@@ -48,7 +46,7 @@ def create_app(
     settings: Settings,
     project: Project | None = None,
     sessions: Sessions | None = None,
-    trainer: Any = None,
+    trainer: Trainer | None = None,
 ) -> Starlette:
     """Make the application that answers with the served model, and teaches where there is a project."""
     sessions = sessions or Sessions(settings.token.encode(), settings.port)
@@ -78,8 +76,6 @@ def create_app(
         *pages.routes(table),
     ]
     if project is not None:
-        from imprint.serve import teaching
-
         addresses += teaching.routes(project, trainer, served, settings)
     app = Starlette(
         routes=addresses,
@@ -92,6 +88,9 @@ def create_app(
     state.served, state.settings, state.sessions, state.batcher = served, settings, sessions, batcher
     state.held, state.metrics, state.stopping, state.address = Held(), counted, False, ""
     _add_gauges(counted, app)
+    if trainer is not None:
+        name, text = "imprint_child_resident_memory_bytes", "Resident memory of the process that trains."
+        counted.gauge(name, text, lambda: prometheus.resident_bytes(trainer.pid) if trainer.pid else 0.0)
     return app
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -13,7 +14,9 @@ import threading
 import time
 import webbrowser
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +29,13 @@ from imprint.serve.app import create_app
 from imprint.serve.connections import PatientProtocol
 from imprint.serve.engine import Served
 from imprint.serve.exporting import export_in_child, is_exported, kept_export
+from imprint.serve.project import Project, default_folder, folder_for
 from imprint.serve.security import Sessions, Settings, addresses_of_machine, is_any_address, origin, read_secret
+from imprint.serve.teacher import begin
+from imprint.serve.training_process import Trainer
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
-
-    from imprint.serve.project import Project
 
 POLL = 1.0  # seconds between looks at the model file
 DRAIN = 0.5  # seconds that it still answers, as not ready, after it was told to end
@@ -65,8 +69,8 @@ class ModelFile:
         else:
             self._served.preparing()
 
-    def watch(self, stopped: threading.Event, failed: Any) -> None:
-        """Prepare the model where that is still to be done; then exchange it whenever its file changes."""
+    def prepare(self) -> bool:
+        """Prepare the model where that is still to be done; false where it cannot be, and `error` says why."""
         if self._served.current is None:
             say("preparing the model: exporting it once, which takes some seconds")
             try:
@@ -75,8 +79,10 @@ class ModelFile:
             except ImprintError as error:
                 self._served.failed(str(error))
                 self.error = error
-                failed()
-                return
+        return self.error is None
+
+    def watch(self, stopped: threading.Event) -> None:
+        """Exchange the model whenever its file changes."""
         before = self._seen
         while not stopped.wait(POLL):
             now = _identity(find_model(self.path))
@@ -183,44 +189,89 @@ def make_sessions(port: int) -> Sessions:
         return Sessions(os.urandom(32), port)
 
 
-def serve(settings: Settings, model: Path | None, project: Project | None, *, browser: bool) -> None:
-    """Serve until told to end; raises `ImprintError` where model or address cannot be used."""
+@dataclass(frozen=True)
+class Teaching:
+    """A project and the child process that trains."""
+
+    project: Project
+    trainer: Trainer
+
+    def close(self) -> None:
+        """End the child, and give the project's folder free."""
+        self.trainer.close()
+        self.project.close()
+
+
+def open_project(folder: Path | None, model: Path | None) -> Teaching | None:
+    """Open the project of a folder, else that of the model, else the user's own.
+
+    None where a model alone is served and its project cannot be opened, since a second server has it, or the disk is
+    not to be written to: it answers all the same. Raises `UsageError` where the project is what was asked for.
+    """
+    try:
+        return Teaching(Project(folder or (default_folder() if model is None else folder_for(model))), Trainer())
+    except (ImprintError, OSError, RuntimeError) as error:
+        if folder is None and model is not None:
+            say(f"no teaching here: {error}")
+            return None
+        if isinstance(error, ImprintError):
+            raise
+        cause = f"it cannot be opened ({getattr(error, 'strerror', None) or error})"
+        raise UsageError(
+            "project", str(folder or "of this user"), cause, "Name another folder: --project DIR."
+        ) from None
+
+
+def serve(settings: Settings, model: Path | None, folder: Path | None, *, browser: bool) -> None:
+    """Serve until told to end; raises `ImprintError` where model, project or address cannot be used."""
     served = Served()
     watched = None if model is None else ModelFile(model, served)
     if watched is not None:
         watched.make_ready()
     sockets = bind(settings)
-    with contextlib.closing(sockets[0]):
-        _serve_at(sockets, settings, served, watched, project, browser=browser)
+    with contextlib.closing(sockets[0]), ExitStack() as stack:
+        teaching = open_project(folder, model)
+        if teaching is not None:
+            stack.callback(teaching.close)
+        port = sockets[0].getsockname()[1]
+        sessions = make_sessions(port)
+        settings = replace(settings, port=port, token=settings.token or sessions.token)
+        given = (None, None) if teaching is None else (teaching.project, teaching.trainer)
+        app = create_app(served, settings, given[0], sessions, given[1])
+        app.state.address = page_address(settings)
+        server = GracefulServer(_config(app, settings), app)
+        _tune_process()
+        stopped = threading.Event()
+        stack.callback(stopped.set)
+        work = partial(_look_after, served, watched, teaching, server, stopped)
+        threading.Thread(target=work, name="imprint-model", daemon=True).start()
+        greet(settings, sessions, browser=browser)
+        server.run(sockets)
     if watched is not None and watched.error is not None:
         raise watched.error
 
 
-def _serve_at(
-    sockets: list[socket.socket],
-    settings: Settings,
+def _look_after(
     served: Served,
     watched: ModelFile | None,
-    project: Project | None,
-    *,
-    browser: bool,
+    teaching: Teaching | None,
+    server: uvicorn.Server,
+    stopped: threading.Event,
 ) -> None:
-    port = sockets[0].getsockname()[1]
-    sessions = make_sessions(port)
-    settings = replace(settings, port=port, token=settings.token or sessions.token)
-    app = create_app(served, settings, project, sessions)
-    app.state.address = page_address(settings)
-    server = GracefulServer(_config(app, settings), app)
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    stopped = threading.Event()
+    """Prepare the model, take the project up where it ended, and watch the model's file; beside the event loop."""
+    if watched is not None and not watched.prepare():
+        server.should_exit = True
+        return
+    if teaching is not None:
+        begin(teaching.project, teaching.trainer, served, None if watched is None else watched.path)
     if watched is not None:
-        failed = lambda: setattr(server, "should_exit", True)  # noqa: E731
-        threading.Thread(target=watched.watch, args=(stopped, failed), name="imprint-model", daemon=True).start()
-    greet(settings, sessions, browser=browser)
-    try:
-        server.run(sockets)
-    finally:
-        stopped.set()
+        watched.watch(stopped)
+
+
+def _tune_process() -> None:
+    """Settle what holds for the whole process, which is the server's own."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs each byte that it did not expect
 
 
 def _config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -184,7 +184,7 @@ class Teaching:
     async def _stream_training(self, request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:
             seen, quiet = -1, 0.0
-            while not await request.is_disconnected():
+            while not (request.app.state.stopping or await request.is_disconnected()):
                 if self.teacher.changes != seen:
                     seen, quiet = self.teacher.changes, 0.0
                     yield f"data: {json.dumps(self.teacher.status())}\n\n".encode()
