@@ -114,8 +114,11 @@ export function enter(root, context) {
 
   // Mistakes
 
+  const left = () => report.mistakes.filter((each) => !settled.has(each.sha));
+
   function showMistakes() {
-    const open = report.mistakes.filter((each) => !settled.has(each.sha));
+    const open = left();
+    const focused = mistakes.contains(document.activeElement);
     mistakes.hidden = !report.score;
     if (!open.length) {
       work = null;
@@ -125,10 +128,7 @@ export function enter(root, context) {
     const words = h("p", { class: "words", role: "status" });
     const chips = context.project.classes.map((each, i) => h("button", { type: "button", class: "chip choice", onclick: () => correct(each) }, i < 9 && h("kbd", {}, i + 1), each.name));
     const grid = pictureGrid(t("check.mistakes"), {
-      fetch: async (offset, limit) => {
-        const left = report.mistakes.filter((each) => !settled.has(each.sha));
-        return { total: left.length, samples: left.slice(offset, offset + limit) };
-      },
+      fetch: async (offset, limit) => ({ total: open.length, samples: open.slice(offset, offset + limit) }),
       tall: 44,
       caption: ({ label, answer }) => t("check.mistake", { label, answer }),
       onchange(chosen) {
@@ -148,6 +148,7 @@ export function enter(root, context) {
       h("div", { class: "clinic" }, grid.element,
         h("div", { class: "patient" }, large, words, h("div", { class: "chips" }, ...chips), why)));
     grid.refresh().then(() => grid.choose(0));
+    if (focused) grid.element.focus({ preventScroll: true });
   }
 
   async function correct({ id, name }) {
@@ -170,10 +171,8 @@ export function enter(root, context) {
 
   function settle(chosen) {
     for (const each of chosen) settled.add(each.sha);
-    const left = report.mistakes.length - [...settled].filter((sha) => report.mistakes.some((each) => each.sha === sha)).length;
-    if (left) work.grid.refresh().then(() => (work.grid.choose(0), work.grid.element.focus()));
-    else showMistakes();
-    announce(t("check.left", { n: left }));
+    showMistakes();
+    announce(t("check.left", { n: left().length }));
   }
 
   function key(event) {

@@ -93,6 +93,7 @@ export function classCard(context, stage, teach) {
 
   function entered(event) {
     if (event.key !== "Enter") return;
+    event.preventDefault(); // or it would press the button that is focused next
     const next = element.nextElementSibling?.querySelector(".class-name");
     if (next && !next.value && input.value) next.focus();
     else hold.focus();
