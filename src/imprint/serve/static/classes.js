@@ -93,6 +93,7 @@ export function classCard(context, stage, teach) {
 
   function entered(event) {
     if (event.key !== "Enter") return;
+    event.preventDefault(); // or it would press the button that is focused next
     const next = element.nextElementSibling?.querySelector(".class-name");
     if (next && !next.value && input.value) next.focus();
     else hold.focus();
@@ -123,11 +124,11 @@ function tip(text) {
   return h("p", { class: "note" }, h("strong", {}, text), about && ` ${t(`teach.tip.${about}`)}`);
 }
 
-/** Findings of the same kind about the same classes as one: where each is about a picture, `each` holds them all. */
+/** Findings that say the same of the same classes as one, whose `each` holds them all. */
 export function together(findings) {
   const groups = new Map();
   for (const finding of findings ?? []) {
-    const key = ["conflict", "exam"].includes(finding.kind) ? JSON.stringify([finding.kind, finding.class, finding.classes]) : groups.size;
+    const key = JSON.stringify([finding.kind, finding.class, finding.classes ?? finding.message]);
     if (!groups.has(key)) groups.set(key, { ...finding, each: [] });
     groups.get(key).each.push(finding);
   }
@@ -147,7 +148,8 @@ export function note(context, { kind, message, class: id, classes = [], blocks, 
       fail(problem);
     }
   };
-  const text = each.length > 1 ? t(`teach.finding.${kind}`, { n: each.length, name: named(id), names: classes.map(named).join(" + ") }) : message;
+  const text = each.length > 1 ? t(`teach.finding.${["conflict", "exam"].includes(kind) ? kind : "many"}`, {
+    message, n: each.length, name: named(id), names: classes.map(named).join(" + ") }) : message;
   const actions = kind === "conflict"
     ? classes.map((key) => button(named(key), () => act("/api/samples/move", { class: key }, "teach.moved", named(key)), { kind: "small-button" }))
     : shown.length && ["exam", "dark"].includes(kind) ? [button(t("teach.delete.n", { n: shown.length }), () => act("/api/samples/delete", { class: id }, "teach.deleted"), { kind: "small-button", shape: "trash" })] : [];

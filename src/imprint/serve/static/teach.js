@@ -121,7 +121,7 @@ export function enter(root, context) {
     });
     // A card that is not made yet goes when others have taken its place, unless it is in use.
     const empty = cards.filter((card) => !card.id);
-    const drafts = empty.filter((card) => card.busy || card.kept || card.element.contains(document.activeElement));
+    const drafts = empty.filter((card) => card.busy || card.kept || card.input.value);
     const spare = empty.filter((card) => !drafts.includes(card));
     while (made.length + drafts.length < FEWEST) drafts.push(spare.shift() ?? classCard(context, stage, teach));
     cards = [...made, ...drafts];
