@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from imprint.core.errors import ImprintError, UsageError
+from imprint.core.malloc import return_freed_memory
 from imprint.core.progress import say, warn
 from imprint.models.model_file import check_model_file, find_model
 from imprint.serve.app import create_app, refuser
@@ -271,6 +272,7 @@ def _look_after(
 def _tune_process() -> None:
     """Settle what holds for the whole process, which is the server's own."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    return_freed_memory()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs each byte that it did not expect
 
 
