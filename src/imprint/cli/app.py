@@ -12,6 +12,7 @@ import typer
 from imprint.cli.data import cache, check, show
 from imprint.cli.models import compare, evaluate, explain, export, predict, report, summary
 from imprint.cli.runs import runs
+from imprint.cli.serve import serve
 from imprint.cli.training import train
 from imprint.core.errors import UsageError, did_you_mean
 from imprint.core.progress import warnings_only
@@ -50,6 +51,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     report: ("report runs/0001-quick", "report runs/pets -o pets.html --data photos"),
     export: ("export runs/0001-quick", "export runs/pets -o pets.onnx --data photos/test --int8"),
+    serve: ("serve", "serve runs/0001-quick", "serve model.onnx --port 9000 --no-browser", "serve --host 0.0.0.0"),
     summary: ("summary quick", "summary runs/0001-quick --json"),
     runs: ("runs --sort score", "runs --folder experiments --json", "runs delete runs/0001-quick"),
     cache: ("cache", "cache --limit 5", "cache --clear"),

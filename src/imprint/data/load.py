@@ -16,7 +16,6 @@ from imprint.core.progress import shown
 from imprint.data.decoding.formats import PEEK, name_format, split_step
 from imprint.data.images import LabelledImages, LoadedFrom, kind_of
 from imprint.data.readers.columns import Choice
-from imprint.data.readers.csv import read_csv
 from imprint.data.readers.idx import is_idx, read_idx
 from imprint.data.readers.layout import ARCHIVE_ENDINGS, ARRAY_ENDINGS, CSV_ENDINGS, IMAGE_ENDINGS, TABLE_ENDINGS
 from imprint.data.readers.memory import Data as Data
@@ -303,6 +302,8 @@ def _find_file(path: Path, choice: Choice, spec: InputSpec | None) -> ImageList 
         if is_path_table(_start(path), path.name):
             return list_table(path, choice)
         if name.endswith(CSV_ENDINGS):
+            from imprint.data.readers.csv import read_csv  # polars takes a quarter of a second, which images need not
+
             return read_csv(path, choice)
     if name.endswith(".mat"):
         from imprint.data.readers.mat import read_mat

@@ -27,7 +27,7 @@ from imprint.models.ood import fit_mahalanobis
 from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 from imprint.training.plan import Plan
 
-MIN_CACHED = 32  # images; the features of fewer are computed at once
+MIN_CACHED = 8  # images; the features of fewer are computed at once
 FEATURES_VERSION = 1  # raise it when the same network gives other features
 # Of an L2 penalty, for features that are scaled to a length of about 1: best or near it on every collection tried
 # (docs/log/photos.md), as are the shrinkage and the ridge.

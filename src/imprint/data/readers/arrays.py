@@ -196,7 +196,7 @@ def _row_shape(array: ndarray, where: str, spec: InputSpec | None, several: bool
     fitting = _square(width) if spec is None else _shape_for(width, spec)
     if fitting is not None and (several or spec is not None):
         return fitting
-    near = [width - extra for extra in range(3)]  # such as a label and an id before the pixels
+    near = [width - extra for extra in range(3) if extra < width]  # such as a label and an id before the pixels
     doubtful = any(_square(one) or (spec is not None and _shape_for(one, spec)) for one in near)
     doubtful = doubtful or count == 1 or max(array.shape) > MAX_IMAGE_ASPECT * min(array.shape)
     if not several and (count == width or not doubtful or _is_picture(array)):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from imprint.core.errors import ImprintError
 from imprint.core.metrics import SMALLEST
+from imprint.models.backbones import EfficientNetLite, InvertedResidual, SameConv
 from imprint.models.classifier import Classifier
 from imprint.models.inference import DETECTOR_WEIGHT, GRADUAL, LEAST, LEAST_DETECTED, NEAREST, TTA_VIEWS
 from imprint.models.layers import ConvNet, Dense, Dropout, Ensemble, Flatten, GlobalPool, ReLU, Residual
@@ -47,6 +48,8 @@ def network_model(network: nn.Module, spec: InputSpec, classes: int) -> ModelPro
         if _is_known(member):
             logits = _write_layers(nodes, member.children(), PREPARED, kept)
             probabilities.append(nodes.add("Softmax", logits, axis=1))
+        elif isinstance(member, EfficientNetLite):
+            probabilities.append(nodes.add("Softmax", _write_lite(nodes, member, PREPARED, kept), axis=1))
         else:
             graph, outputs = _trace(member, spec), [PROBABILITIES, EMBEDDINGS]
             traced, penultimate = nodes.splice(f"member{place}", graph, PREPARED, outputs)
@@ -350,6 +353,34 @@ def _write_layers(nodes: _Nodes, layers: Iterable[Any], source: str, embeddings:
         if isinstance(layer, ReLU | Residual):
             embeddings.append(source if flat else nodes.add("Flatten", nodes.add("GlobalAveragePool", source)))
     return source
+
+
+def _write_lite(nodes: _Nodes, network: EfficientNetLite, source: str, embeddings: list[str]) -> str:
+    """Write a pretrained network, in 0.01 s where `_trace` takes 2; gives its logits.
+
+    The mean of maps over the image is that of the maps averaged down, as `forward_features` gives them.
+    """
+
+    def convolve(layer: SameConv, source: str, clipped: bool = True) -> str:
+        left, right, top, bottom = layer.sides
+        weights = [nodes.weight(values) for values in (layer.weight, layer.bias) if values is not None]
+        convolved = nodes.add(
+            "Conv", source, *weights, strides=layer.stride, group=layer.groups, pads=[top, left, bottom, right]
+        )
+        return nodes.add("Clip", convolved, nodes.weight(0.0), nodes.weight(6.0)) if clipped else convolved
+
+    def mean(maps: str) -> str:
+        return nodes.add("Flatten", nodes.add("GlobalAveragePool", maps))
+
+    source, means = convolve(network.stem, source), []
+    for place, block in enumerate(cast(Iterable[InvertedResidual], network.blocks)):
+        expanded = convolve(block.expand, source) if isinstance(block.expand, SameConv) else source
+        changed = convolve(block.project, convolve(block.depthwise, expanded), clipped=False)
+        source = nodes.add("Add", source, changed) if block.adds else changed
+        means += [mean(source)] if place in network.embedded else []
+    embedding = nodes.add("Concat", *means, mean(convolve(network.last, source)), axis=1)
+    embeddings.append(embedding)
+    return nodes.add("Gemm", embedding, nodes.weight(network.head.weight), nodes.weight(network.head.bias))
 
 
 def _convolution(nodes: _Nodes, layer: Any, source: str) -> str:
