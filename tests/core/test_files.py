@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -148,3 +150,26 @@ def test_a_writer_is_seen_while_its_process_lives(tmp_path):
         process.wait()
         assert not has_writer(tmp_path)
     assert not has_writer(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such links and pipes")
+def test_links_stay_and_pipes_get_the_content(tmp_path):
+    target, link, pipe = tmp_path / "there" / "target.csv", tmp_path / "link.csv", tmp_path / "pipe"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    with written_whole(link) as temporary:
+        temporary.write_text("new")
+    assert (link.is_symlink(), target.read_text()) == (True, "new")
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    with written_whole(pipe) as temporary:
+        temporary.write_text("all of it")
+    reader.join()
+    assert received == ["all of it"]
+    assert pipe.is_fifo()
+    with written_whole("/dev/null") as temporary:
+        temporary.write_text("nothing")
+    assert Path("/dev/null").is_char_device()

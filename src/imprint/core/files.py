@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -20,13 +22,20 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and move it into place once the block has written it.
 
     The file is synced to disk before the move and its folder after it, so that even a crash leaves `path` with
-    either its former content or all of the new one. Raises `UsageError` where it cannot be written.
+    either its former content or all of the new one. A link stays, and what it leads to is written; a device or a pipe
+    gets the content at the end. Raises `UsageError` where it cannot be written.
     """
-    path = Path(path)
+    special = Path(path).exists() and not Path(path).is_file()
+    path = Path(path if special else os.path.realpath(path))
     check_output(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    beside = Path(tempfile.gettempdir()) if special else path.parent
+    temporary = beside / f".{path.name}.{os.getpid()}{UNFINISHED}"
     try:
         yield temporary
+        if special:
+            with open(temporary, "rb") as content, open(path, "wb") as target:
+                shutil.copyfileobj(content, target)
+            return
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
