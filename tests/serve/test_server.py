@@ -175,7 +175,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     assert done.returncode == 2
     assert done.stderr == (
         "error: package uvicorn at this Python: it is missing, and serve needs it. "
-        "Install it: pip install 'imprint-vision[serve]'.\n"
+        "Install what it needs: pip install starlette uvicorn httptools python-multipart segno onnx onnxruntime.\n"
     )
 
 
