@@ -44,6 +44,7 @@ check: $(INSTALLED)
 
 kills: $(INSTALLED)
 	$(BIN)/python scripts/kills.py $(KILLS)
+	$(BIN)/python scripts/project_kills.py $(KILLS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python scripts/fuzz.py --cases $(CASES)
