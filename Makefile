@@ -7,6 +7,10 @@ INSTALLED := $(VENV)/installed
 KERAS_VENV := .venv-keras
 KERAS := $(KERAS_VENV)/installed
 
+# The service's peers; where they cannot be installed, it is measured alone, and says so.
+PEERS_VENV := .venv-serve-peers
+PEERS := $(PEERS_VENV)/installed
+
 # The real digits to measure on: Kaggle's train.csv and test.csv in this folder.
 DATA ?= .
 # Photos to measure on, in folders named by class.
@@ -18,7 +22,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-lesson bench-importing clean
+.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -40,6 +44,7 @@ check: $(INSTALLED)
 
 kills: $(INSTALLED)
 	$(BIN)/python scripts/kills.py $(KILLS)
+	$(BIN)/python scripts/project_kills.py $(KILLS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python scripts/fuzz.py --cases $(CASES)
@@ -53,7 +58,7 @@ lesson: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python scripts/api_page.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-lesson bench-importing
+bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -85,6 +90,9 @@ bench-memory: $(INSTALLED)
 bench-serving: $(INSTALLED)
 	$(BIN)/python benchmarks/serving.py $(DATA)
 
+bench-serve: $(INSTALLED) $(PEERS)
+	$(BIN)/python benchmarks/serve.py --peers $(PEERS_VENV)/bin/python
+
 bench-unsure: $(INSTALLED)
 	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS)
 	$(BIN)/python benchmarks/unsure.py $(DATA)/train.csv --photos $(PHOTOS) --seeds $(SEEDS) --recipe best
@@ -107,5 +115,9 @@ $(KERAS): benchmarks/keras-requirements.txt
 	$(KERAS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+$(PEERS): benchmarks/serve-requirements.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	-$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+
 clean:
-	rm -rf $(VENV) $(KERAS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(KERAS_VENV) $(PEERS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

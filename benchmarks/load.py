@@ -69,16 +69,18 @@ async def closed(address, request, connections, seconds):
     return results, time.perf_counter() - started
 
 
-async def opened(address, request, rate, seconds):
-    """Ask at a fixed rate, whether answers come or not; latency counts from when a request was due."""
+async def opened(address, request, rate, seconds, most=200):
+    """Ask at a fixed rate, whether answers come or not, over at most some connections; what finds none is `late`."""
     loop, results, idle, pending = asyncio.get_running_loop(), [], [], 0
 
     def report(connection, status, taken):
-        nonlocal pending
+        nonlocal pending, made
         results.append((status, taken))
         connection.sent, pending = None, pending - 1
         if status:
             idle.append(connection)
+        else:
+            made -= 1
 
     async def fresh(due):
         nonlocal pending
@@ -89,7 +91,7 @@ async def opened(address, request, rate, seconds):
             results.append((0, time.perf_counter() - due))
             pending -= 1
 
-    started, sent, tasks = time.perf_counter(), 0, set()
+    started, sent, made, tasks = time.perf_counter(), 0, 0, set()
     while (now := time.perf_counter() - started) < seconds:
         while sent < now * rate:
             due, pending, sent = started + sent / rate, pending + 1, sent + 1
@@ -97,7 +99,11 @@ async def opened(address, request, rate, seconds):
                 idle.pop()
             if idle:
                 idle.pop().ask(request, due)
+            elif made >= most:
+                results.append((-1, 0.0))
+                pending -= 1
             else:
+                made += 1
                 task = asyncio.ensure_future(fresh(due))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -113,11 +119,12 @@ def summary(results, seconds):
     """Give rate and percentiles, in milliseconds, of answers and of refusals."""
     facts = {"seconds": seconds, "asked": len(results)}
     for name, wanted in (("answered", [200]), ("refused", [503, 429]), ("failed", None)):
-        known = (200, 503, 429)
+        known = (200, 503, 429, -1)
         taken = [t for status, t in results if (status in wanted if wanted else status not in known)]
         facts[name] = len(taken)
         if taken:
             facts[f"{name}_p50"], facts[f"{name}_p99"] = (np.percentile(taken, [50, 99]) * 1e3).round(2).tolist()
+    facts["late"] = sum(status == -1 for status, _ in results)
     facts["rate"] = facts["answered"] / seconds
     return facts
 

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -97,8 +98,11 @@ class Client:
         """Compare what the server has with what it acknowledged."""
         found = {}
         for key in self.classes:
-            page = self.ask("GET", f"/api/classes/{key}/samples?limit=1000")
-            found |= {sample["sha"]: key for sample in page["samples"]}
+            offset, total = 0, 1
+            while offset < total:
+                page = self.ask("GET", f"/api/classes/{key}/samples?offset={offset}&limit=1000")
+                found |= {sample["sha"]: key for sample in page["samples"]}
+                offset, total = offset + 1000, page["total"]
         lost = {sha for sha, key in self.samples.items() if found.get(sha) != key} - self.unsure
         assert not lost, f"{len(lost)} accepted samples lost"
         for sha in self.generator.sample(sorted(found), min(5, len(found))):
@@ -110,6 +114,12 @@ class Client:
     def go_on(self):
         while True:
             self.generator.choice([self.add, self.add, self.move, self.delete])()
+
+
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
 
 
 def start(folder, port):
@@ -129,26 +139,28 @@ def start(folder, port):
 def main(kills, seed):
     generator, counts = random.Random(seed), collections.Counter()
     with tempfile.TemporaryDirectory(prefix="imprint-kills-") as home:
-        folder, port = Path(home) / "project", generator.randint(20_000, 60_000)
+        folder, port = Path(home) / "project", free_port()
         server = start(folder, port)
         client = Client(port, generator)
-        client.classes = [client.ask("POST", "/api/classes", {"name": name})["id"] for name in ("Rock", "Paper")]
-        for _ in range(kills):
-            killer = threading.Timer(generator.uniform(0.02, 0.6), os.kill, (server.pid, signal.SIGKILL))
-            killer.start()
-            try:
-                client.go_on()
-            except (OSError, http.client.HTTPException) as error:
-                counts[type(error).__name__] += 1
-            killer.join()
+        try:
+            client.classes = [client.ask("POST", "/api/classes", {"name": name})["id"] for name in ("Rock", "Paper")]
+            for _ in range(kills):
+                killer = threading.Timer(generator.uniform(0.02, 0.6), os.kill, (server.pid, signal.SIGKILL))
+                killer.start()
+                try:
+                    client.go_on()
+                except (OSError, http.client.HTTPException) as error:
+                    counts[type(error).__name__] += 1
+                killer.join()
+                server.wait()
+                server = start(folder, port)
+                client.check()
+                client.unsure = set()
+                stray = [path.name for path in (folder / "samples").iterdir() if path.name.startswith(".")]
+                assert not stray, stray
+        finally:
+            server.kill()
             server.wait()
-            server = start(folder, port)
-            client.check()
-            client.unsure = set()
-            stray = [path.name for path in (folder / "samples").iterdir() if path.name.startswith(".")]
-            assert not stray, stray
-        server.kill()
-        server.wait()
     print(f"{kills} kills, {len(client.samples)} samples: every accepted one is there")
 
 

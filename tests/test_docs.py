@@ -115,11 +115,11 @@ def test_examples(folder, monkeypatch, capsys):
     assert names["mixed"].sources.tolist() == ["holiday/1.png", "image#2", "array#3"]
 
 
-SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+EXPORTING = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
+def test_exporting(model_file, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/0001-quick").mkdir(parents=True)
     (tmp_path / "runs/0001-quick/model.safetensors").write_bytes(model_file.read_bytes())
@@ -127,7 +127,7 @@ def test_serving(model_file, digits, tmp_path, monkeypatch, capsys):
     (tmp_path / "labelled.csv").write_text(pixel_table(digits[:500]))
     Image.fromarray(digits.pixels[7, 0]).save("seven.png")
     names = {"pixels": digits.pixels[:3, 0]}
-    examples = re.findall(r"^```(python|sh)\n(.*?)^```$", SERVING, re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"^```(python|sh)\n(.*?)^```$", EXPORTING, re.MULTILINE | re.DOTALL)
     assert [language for language, _ in examples] == ["sh", "sh", "python", "python", "sh", "python", "sh"]
     for language, code in examples:
         if "import cv2" in code and find_spec("cv2") is None:

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import DataError, UsageError
 from imprint.serve.hints import alike
 from imprint.serve.problems import Problem
 from imprint.serve.project import Given, Project, default_folder
@@ -209,6 +209,25 @@ def test_a_full_disk_keeps_the_project_as_it_was(project, tmp_path, monkeypatch,
     assert {path: path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file()} == files
     project.add_samples(take, pictures(70))
     assert project.state.count() == 5
+
+
+def test_what_can_never_be_redone_leaves_the_disk(project, tmp_path):
+    rock, _ = filled(project)
+    for seed in range(90, 95):
+        project.add_samples(project.add_take(rock, "upload"), pictures(seed))
+        project.undo()
+    assert len(list((tmp_path / "p/samples").iterdir())) == 5  # the last can still be redone
+    project.redo()
+    assert project.state.count() == 5
+
+
+def test_a_project_of_another_imprint_is_refused_and_left_alone(project, tmp_path):
+    project._journal.append({"unit": "u", "next": 9, "events": [{"do": "fly"}]})
+    project.close()
+    before = (tmp_path / "p/journal.jsonl").read_bytes()
+    with pytest.raises(DataError, match="not as this Imprint writes them"):
+        Project(tmp_path / "p")
+    assert (tmp_path / "p/journal.jsonl").read_bytes() == before
 
 
 def test_a_kill_between_storing_and_noting_leaves_no_litter(project, tmp_path):

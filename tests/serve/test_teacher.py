@@ -84,8 +84,8 @@ def test_photos_are_taught_answered_corrected_compared_and_gone_back_from(tmp_pa
     assert status["version"] == 2
     second, first = client.get("/api/versions").json()
     exam = [sample for sample in samples_of(client, keys) if sample["exam"]]
-    assert second["comparison"]["images"] == len(exam) == 8
-    assert second["comparison"]["text"] == "Cannot be proven yet: the exam has 8 pictures, and needs 20."
+    assert second["comparison"]["images"] == len(exam) in (8, 12, 16)
+    assert second["comparison"]["text"] == f"Cannot be proven yet: the exam has {len(exam)} pictures, and needs 20."
     assert second["comparison"]["keep"] == "new"
     assert second["current"]
     assert not first["current"]

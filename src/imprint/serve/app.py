@@ -10,8 +10,9 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
+from secrets import token_hex
 from urllib.parse import parse_qs
-from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -94,6 +95,29 @@ def create_app(
     return app
 
 
+def refuser(app: Starlette) -> Callable[[], bytes]:
+    """Give what tells, before the application sees a request to predict, that it is one too many: its whole answer.
+
+    An overloaded server refuses more than it answers, so this does without all that a request else passes.
+    """
+    batcher, counted, numbers = app.state.batcher, app.state.metrics, count(1)
+    prefix = token_hex(8)
+    fixed = b"".join(b"%s: %s\r\n" % header for header in HEADERS)
+    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n" + fixed
+    told = {"title": "Overloaded", "status": 503, "detail": "Too much work is queued. Try again in 1 s."}
+    body = json.dumps(told)[:-1].encode()
+
+    def answer() -> bytes:
+        if not batcher.is_full:
+            return b""
+        request_id = b"%s-%x" % (prefix.encode(), next(numbers))
+        counted.observe("/v1/predict", 503, 0.0)
+        content = b'%s, "id": "%s"}' % (body, request_id)
+        return b"%sx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (head, request_id, len(content), content)
+
+    return answer
+
+
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     raise http_problem(error.status_code, error.headers)
@@ -104,6 +128,7 @@ class Entrance:
 
     def __init__(self, app: ASGIApp, door: Door, counted: Metrics) -> None:
         self._app, self._door, self._metrics = app, door, counted
+        self._prefix, self._numbers = token_hex(8).encode(), count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -113,7 +138,7 @@ class Entrance:
         started = time.perf_counter()
         headers, hosts = header_map(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
+        request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix, next(self._numbers))
         added = [*HEADERS, (b"x-request-id", request_id), *self._door.cors(headers)]
         status, body = 0, None
 

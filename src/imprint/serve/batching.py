@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +35,8 @@ from imprint.serve.predicting import (
     decode_for,
     estimate_cost,
     fitted,
-    is_ready,
     problem_entry,
-    stacked,
+    slow_to_fit,
 )
 from imprint.serve.problems import Problem
 
@@ -46,6 +45,7 @@ logger = logging.getLogger("imprint")
 BATCH_IMAGES, BATCH_COST = 32, 0.005  # seconds of estimated cost
 # Seconds of queued work. An accepted tiny image waits at most a moment; a photo has one anyway.
 LIGHT_LIMIT, HEAVY_LIMIT = 0.15, 1.0
+MAX_WAITING = 128  # requests: half of all connections, so that there are some to tell others that it is too much
 LEARNING_RATE = 0.05  # of how far estimated costs are from measured ones on this machine
 
 
@@ -99,6 +99,9 @@ class Job:
         """Give its answers in order, each with its source: the file's name, or its position from 1."""
         for position, (name, answer) in enumerate(zip(self.names, self.answers, strict=True), start=1):
             yield {"source": name or str(position), **answer}
+
+
+Finished = list[tuple[Job, Exception | None]]
 
 
 class Lane:
@@ -168,6 +171,7 @@ class Batcher:
     def __init__(self, max_pixels: int) -> None:
         self.light, self.heavy = Lane("tiny", LIGHT_LIMIT), Lane("large", HEAVY_LIMIT)
         self._max_pixels = max_pixels
+        self.waiting = 0  # requests
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
 
@@ -184,10 +188,15 @@ class Batcher:
             lane.close()
         self._stack.close()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether any further request is one too many."""
+        return self.waiting >= MAX_WAITING or not self.light.accepts(TINY_COST)
+
     def check_room(self, cost: float = 0.0, lane: Lane | None = None) -> None:
-        """Raise a `Problem` that says when to come back, where a lane has too much work queued."""
+        """Raise a `Problem` that says when to come back, where too many wait or a lane has too much work queued."""
         lane = lane or self.light
-        if not lane.accepts(cost):
+        if self.waiting >= MAX_WAITING or not lane.accepts(cost):
             seconds = max(1, math.ceil(lane.seconds))
             detail = f"About {lane.seconds:.1f} s of work is queued. Try again in {seconds} s."
             raise Problem(503, "Overloaded", detail, {"Retry-After": str(seconds)})
@@ -205,9 +214,11 @@ class Batcher:
             if items:
                 lane.put(items)
         watcher = _Watcher(self._loop, job, receive)
+        self.waiting += 1
         try:
             await job.future
         finally:
+            self.waiting -= 1
             job.gone = True
             watcher.stop()
 
@@ -219,48 +230,64 @@ class Batcher:
             if finished and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_deliver, finished)
 
-    def _compute(self, lane: Lane, batch: Sequence[Item]) -> list[tuple[Job, Exception | None]]:
+    def _compute(self, lane: Lane, batch: Sequence[Item]) -> Finished:
         """Answer a batch; gives the jobs that have all their answers, or an error for all of them."""
-        finished, ready, images = list[tuple[Job, Exception | None]](), list[Item](), list[UInt8[ndarray, "c h w"]]()
-        engine = batch[0].job.engine
-        for item in batch:
-            if item.job.gone:
-                lane.dropped += 1
-                continue
-            try:
-                image = self._prepare(item, lane)
-                if image is not None:
-                    ready.append(item)
-                    images.append(image)
-            except DataError as error:
-                _settle(item, problem_entry(error, item.job.names[item.index]), finished)
-            except Problem as problem:
-                finished.append((item.job, problem))
-            except Exception as error:  # a decoder's or our own fault: the others have their answers all the same
-                logger.exception("image of a request")
-                finished.append((item.job, error))
-        if images:
-            try:
-                for item, answer in zip(ready, engine.predict(stacked(images)), strict=True):
-                    _settle(item, answer, finished)
-            except Exception as error:
-                logger.exception("batch")
-                finished += [(item.job, error) for item in ready]
+        finished, engine = Finished(), batch[0].job.engine
+        wanted = [item for item in batch if not item.job.gone]
+        lane.dropped += len(batch) - len(wanted)
+        decoded = [item for item in wanted if item.ready or _attempt(item, finished, self._decode)]
+        if lane is self.light:
+            decoded = self._without_slow(decoded, engine.spec, finished)
+        ready = [item for item in decoded if item.ready or _attempt(item, finished, _fit)]
+        if not ready:
+            return finished
+        try:
+            pixels = np.stack([item.image for item in ready])  # type: ignore[misc]
+            for item, answer in zip(ready, engine.predict(pixels), strict=True):
+                _settle(item, answer, finished)
+        except Exception as error:
+            logger.exception("batch")
+            finished += [(item.job, error) for item in ready]
         return finished
 
-    def _prepare(self, item: Item, lane: Lane) -> UInt8[ndarray, "c h w"] | None:
-        """Bring an image into the model's form; None where that takes long and is left to the other lane."""
-        spec = item.job.engine.spec
-        if item.ready:
-            assert isinstance(item.image, ndarray)
-            return item.image
+    def _decode(self, item: Item) -> None:
         if isinstance(item.image, Upload):
-            item.image = decode_for(item.image, spec, self._max_pixels)
-        if lane is self.light and not is_ready(item.image, spec):
-            self.check_room(GLYPH_COST, self.heavy)
-            self.heavy.put([Item(item.job, item.index, item.image, GLYPH_COST)])
-            return None
-        return fitted(item.image, spec)
+            item.image = decode_for(item.image, item.job.engine.spec, self._max_pixels)
+
+    def _without_slow(self, items: list[Item], spec: InputSpec, finished: Finished) -> list[Item]:
+        """Leave to the other lane what takes long to fit, which only shows once it is decoded."""
+        slow = slow_to_fit([item.image for item in items if not item.ready], spec)
+        kept = []
+        for item in items:
+            if item.ready or not next(slow):
+                if spec.glyph is not None and not item.ready:  # it has the form, and need not be looked at again
+                    item.image, item.ready = item.image.transpose(2, 0, 1)[:1], True  # type: ignore[union-attr]
+                kept.append(item)
+                continue
+            try:
+                self.check_room(GLYPH_COST, self.heavy)
+                self.heavy.put([Item(item.job, item.index, item.image, GLYPH_COST)])
+            except Problem as problem:
+                finished.append((item.job, problem))
+        return kept
+
+
+def _fit(item: Item) -> None:
+    assert isinstance(item.image, ndarray)
+    item.image = fitted(item.image, item.job.engine.spec)
+
+
+def _attempt(item: Item, finished: Finished, step: Callable[[Item], None]) -> bool:
+    """Take a step with an image; false where it failed, which is its answer, or the end of its job."""
+    try:
+        step(item)
+        return True
+    except DataError as error:
+        _settle(item, problem_entry(error, item.job.names[item.index]), finished)
+    except Exception as error:  # a decoder's or our own fault: the others have their answers all the same
+        logger.exception("image of a request")
+        finished.append((item.job, error))
+    return False
 
 
 class _Watcher:
@@ -289,7 +316,7 @@ class _Watcher:
             self._task.cancel()
 
 
-def _settle(item: Item, answer: dict[str, Any], finished: list[tuple[Job, Exception | None]]) -> None:
+def _settle(item: Item, answer: dict[str, Any], finished: Finished) -> None:
     """Note an image's answer; with the last one its job is finished."""
     job = item.job
     job.answers[item.index] = answer
@@ -302,7 +329,7 @@ def _settle(item: Item, answer: dict[str, Any], finished: list[tuple[Job, Except
 _COUNTING = threading.Lock()  # one job may have images in both lanes
 
 
-def _deliver(finished: Sequence[tuple[Job, Exception | None]]) -> None:
+def _deliver(finished: Finished) -> None:
     for job, error in finished:
         if job.future is not None and not job.future.done():
             if error is None:

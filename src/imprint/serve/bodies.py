@@ -16,7 +16,7 @@ from jaxtyping import Shaped, UInt8
 from numpy import ndarray
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
 from imprint.core.errors import DataError
@@ -106,11 +106,15 @@ class Counted:
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a body whole."""
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise Problem(400, "The request was cut short", "The connection ended before the whole body came.") from None
+    """Read a body whole; once, since it is not kept."""
+    parts = list[bytes]()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "The request was cut short", "The connection ended before the whole body came.")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def read_form(request: Request, limit: int = MAX_FILES) -> Form:

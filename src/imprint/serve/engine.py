@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from imprint.core.errors import ImprintError, ModelFileError
+from imprint.core.scores import SURE
 from imprint.data.decoding.decode import decode
 from imprint.models.onnx.classifier import OnnxClassifier
 from imprint.models.onnx.file import PIXELS, PROBABILITIES, UNCERTAINTY
@@ -45,12 +46,18 @@ class Engine:
         one = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
         model = self._model
         limits = model.unsure_above, model.unsure_below
-        predictions = Predictions(one[0], self.class_names, np.zeros(len(pixels), np.int8), one[1], *limits)
-        facts = predictions.to_dicts()
-        for fact, row in zip(facts, predictions.probabilities.tolist(), strict=True):
-            del fact["source"]
-            fact["probabilities"] = dict(zip(self.class_names, row, strict=True))
-        return facts
+        found = Predictions(one[0], self.class_names, np.zeros(len(pixels), np.int8), one[1], *limits)
+        rows = zip(found.names, found.confidence.tolist(), found.why.tolist(), one[0].tolist(), strict=True)
+        return [
+            {
+                "label": name,
+                "confidence": confidence,
+                "unsure": why != SURE,
+                "why": why,
+                "probabilities": dict(zip(self.class_names, row, strict=True)),
+            }
+            for name, confidence, why, row in rows
+        ]
 
     def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> Sequence[ndarray]:
         result: list[ndarray] = self._model.session.run([PROBABILITIES, UNCERTAINTY], {PIXELS: pixels})

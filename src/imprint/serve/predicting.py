@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,17 @@ def decode_for(upload: Upload, spec: InputSpec, max_pixels: int) -> UInt8[ndarra
     ).pixels
 
 
-def is_ready(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> bool:
-    """Whether fitting an image costs next to nothing: it has the model's form, or the model reads no glyphs."""
-    return spec.glyph is None or bool(which_hold(image.transpose(2, 0, 1)[None], spec.glyph)[0])
+def slow_to_fit(images: Sequence[Any], spec: InputSpec) -> Iterator[bool]:
+    """Tell for each decoded image [h, w, k] whether ink must be found in it, since it has not the model's form."""
+    if spec.glyph is None:
+        return iter([False] * len(images))
+    slow = np.ones(len(images), dtype=bool)
+    for channels in (1, 3):
+        shape = (*spec.image_size, channels)
+        found = [i for i, image in enumerate(images) if image.shape == shape]
+        if found:  # together, which takes a tenth of the time
+            slow[found] = ~which_hold(np.stack([images[i] for i in found]).transpose(0, 3, 1, 2), spec.glyph)
+    return iter(slow.tolist())
 
 
 def fitted(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
@@ -71,8 +80,3 @@ def fitted(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c
 def problem_entry(error: DataError, name: str) -> dict[str, Any]:
     """Tell within a batch why an image has no answer."""
     return Problem.of(error, name or "the image").to_dict()
-
-
-def stacked(images: list[UInt8[ndarray, "c H W"]]) -> UInt8[ndarray, "n c H W"]:
-    """Join images of one form; of a single one without copying."""
-    return images[0][None] if len(images) == 1 else np.stack(images)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, ImprintError, UsageError
 from imprint.core.files import remove_unfinished, sole_writer
 from imprint.serve import hints
 from imprint.serve.journal import Journal
@@ -77,6 +77,14 @@ class Project:
             self._journal = Journal(folder / JOURNAL_NAME)
             self._closing.callback(lambda: self._journal.close())
             self._read_journal()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._closing.close()
+            if isinstance(error, ImprintError):
+                raise
+            cause = f"its files are not as this Imprint writes them ({error!r:.100})"
+            raise DataError(
+                "project", str(folder), cause, "Use the Imprint that wrote it, or another folder."
+            ) from None
         except BaseException:
             self._closing.close()
             raise
@@ -135,11 +143,7 @@ class Project:
 
     def _files(self) -> set[str]:
         """Name the files of all samples that undoing or redoing may need."""
-        looks = dict(self._base.looks)
-        for line in (*self._done, *(line for unit in self._undone for line in unit)):
-            for event in line["events"]:
-                looks |= event["samples"] if event["do"] == "add" else {}
-                looks |= event["state"]["looks"] if event["do"] == "replace" else {}
+        looks = self._base.looks | _added((*self._done, *(line for lines in self._undone for line in lines)))
         return {self.store.path(sha, look["kind"]).name for sha, look in looks.items()}
 
     def _write(self, line: Event) -> None:
@@ -150,10 +154,14 @@ class Project:
 
     def _do(self, unit: str, events: list[Event]) -> None:
         """Note events as one transaction and apply them; those that make no sense are refused before."""
+        undone = _added(line for lines in self._undone for line in lines)
         self._write({"unit": unit, "next": self._next, "events": events})
         for event in events:
             self.state.apply(event)
         self._summary = None
+        for sha in undone.keys() - self.state.looks.keys():  # which nothing can bring back now
+            with contextlib.suppress(OSError):
+                self.store.path(sha, undone[sha]["kind"]).unlink(missing_ok=True)
 
     def _new_id(self, letter: str) -> str:
         self._next += 1
@@ -275,7 +283,7 @@ class Project:
             most = f"{self.max_samples:,} pictures or {self.max_bytes / 1e9:g} GB"
             detail = f"A project holds at most {most}. Delete some, or save it and begin another."
             raise Problem(507, "The project is full", detail)
-        if sum(path.stat().st_size for path in self.store.folder.iterdir()) + size > 2 * self.max_bytes:
+        if sum(look["size"] for look in self.state.looks.values()) + size > 2 * self.max_bytes:
             self.forget_undone()
 
     def forget_undone(self) -> None:
@@ -603,6 +611,16 @@ def _encode_all(given: Sequence[Given], max_pixels: int) -> tuple[list[tuple[str
             detail = f"{error.cause}. {error.remedy}"
             problems.append({"source": one.name, "title": "Not added", "detail": detail})
     return encoded, problems
+
+
+def _added(lines: Iterable[Event]) -> dict[str, dict[str, Any]]:
+    """Give the samples that lines of the journal have added."""
+    looks: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        for event in line["events"]:
+            looks |= event["samples"] if event["do"] == "add" else {}
+            looks |= event["state"]["looks"] if event["do"] == "replace" else {}
+    return looks
 
 
 def _looks(samples: Iterable[Sample]) -> dict[str, dict[str, Any]]:

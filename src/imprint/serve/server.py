@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from imprint.core.errors import ImprintError, UsageError
+from imprint.core.malloc import return_freed_memory
 from imprint.core.progress import say, warn
 from imprint.models.model_file import check_model_file, find_model
-from imprint.serve.app import create_app
+from imprint.serve.app import create_app, refuser
 from imprint.serve.connections import PatientProtocol
 from imprint.serve.engine import Served
 from imprint.serve.exporting import export_in_child, is_exported, kept_export
@@ -271,6 +272,7 @@ def _look_after(
 def _tune_process() -> None:
     """Settle what holds for the whole process, which is the server's own."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    return_freed_memory()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs each byte that it did not expect
 
 
@@ -278,7 +280,7 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
             app,
-            http=PatientProtocol,
+            http=type("Protocol", (PatientProtocol,), {"overload": staticmethod(refuser(app))}),
             ws="none",
             lifespan="on",
             log_config=None,

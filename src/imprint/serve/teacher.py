@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.core.errors import ImprintError
-from imprint.core.progress import warn
+from imprint.core.progress import say, warn
 from imprint.recipes import RECIPES
 from imprint.serve import hints
 from imprint.serve.engine import Served
@@ -216,16 +217,17 @@ class Teacher:
         if self.project.used is None:
             detail = "Only what was taught here can be explained. Train first."
             raise Problem(409, "Nothing to explain", detail)
-        path = self.project.folder / ".explained.part"
-        path.write_bytes(content)
+        path = self.project.folder / f".{secrets.token_hex(8)}.part"
+        drawn = path.with_suffix(".png.part")
         try:
+            with refused_by_disk():
+                path.write_bytes(content)
             task = {"do": "explain", "model": str(self.project.versions.model(self.project.used)), "image": str(path)}
-            drawn = path.with_name(".explanation.part")
             self.trainer.ask(task | {"drawn": str(drawn)}).result()
             return drawn.read_bytes()
         finally:
-            for each in (path, path.with_name(".explanation.part")):
-                each.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            drawn.unlink(missing_ok=True)
 
 
 def answer_by(project: Project, served: Served, version: int | None) -> None:
@@ -252,6 +254,7 @@ def begin(project: Project, trainer: Trainer, served: Served, model: Path | None
         project.of_model = model is not None and not project.versions.listed
         if project.used is not None:
             answer_by(project, served, project.used)
+            say(f"version {project.used} of the project answers")
     except (Problem, ImprintError, OSError) as error:
         warn(f"the project cannot go on where it ended: {_words(error)}")
 
