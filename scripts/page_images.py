@@ -10,7 +10,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from page_helpers import DRAW, ROUND, arc, opened_browser, served  # noqa: E402
+from page_helpers import DRAW, ROUND, arc, opened_browser, served
 
 SMILE = [arc(0.5, 0.5, 0.38, 0.38, 0, 360), arc(0.5, 0.52, 0.2, 0.2, 20, 160)]
 SMILE += [arc(x, 0.38, 0.02, 0.02, 0, 360) for x in (0.38, 0.62)]
@@ -28,27 +28,29 @@ def keep(page, name):
 def main():
     """Open the page and go through what docs/page.md shows."""
     model, digits = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        files = [str(path.resolve()) for path in sorted(Path(digits).iterdir())]
-        with served(Path(model).resolve(), "--project", "project", cwd=Path(folder)) as address:
-            with opened_browser("--hide-scrollbars") as page:
-                page.show(1200, 840)
-                page.open(address)
-                page.find("canvas.pad")
-                page.run(DRAW, ROUND["3"])
-                page.find(".answer")
-                keep(page, "page-try")
-                page.press("Clear")
-                page.show(390, 780, "dark")
-                page.run(DRAW, SMILE)
-                page.find(".unsure")
-                keep(page, "page-unsure")
-                page.show(1200, 840)
-                page.press("Pictures")
-                page.find("input[type=file]").send_keys("\n".join(files))
-                page.find("table")
-                page.wait("document.querySelector('tbody img').complete")
-                keep(page, "page-table")
+    files = "\n".join(str(path.resolve()) for path in sorted(Path(digits).iterdir()))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(Path(model).resolve(), "--project", "project", cwd=Path(folder)) as address,
+        opened_browser("--hide-scrollbars") as page,
+    ):
+        page.show(1200, 840)
+        page.open(address)
+        page.find("canvas.pad")
+        page.run(DRAW, ROUND["3"])
+        page.find(".answer")
+        keep(page, "page-try")
+        page.press("Clear")
+        page.show(390, 780, "dark")
+        page.run(DRAW, SMILE)
+        page.find(".unsure")
+        keep(page, "page-unsure")
+        page.show(1200, 840)
+        page.press("Pictures")
+        page.find("input[type=file]").send_keys(files)
+        page.find("table")
+        page.wait("document.querySelector('tbody img').complete")
+        keep(page, "page-table")
 
 
 if __name__ == "__main__":

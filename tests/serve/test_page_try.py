@@ -1,6 +1,7 @@
 """Try, and the shell of the page, in a real browser with a real server."""
 
 import base64
+import contextlib
 import csv
 import gzip
 import io
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 from importlib.resources import files
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -302,6 +304,72 @@ def test_wrong_teaches_the_right_class_once(page):
     assert page.run(samples)["8"] == 0
 
 
+@contextlib.contextmanager
+def answering(page, script):
+    """A page whose requests some JavaScript answers: `answer(path)` gives a Response, or nothing to ask the server."""
+    source = f"""const real = window.fetch, answer = {script};
+      window.fetch = async (path, options) =>
+        (await answer(String(path), () => real(path, options))) ?? real(path, options)"""
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    page.open(f"{page.home}#try")
+    try:
+        yield
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def test_why_shows_where_the_network_looked(page):
+    taught = """async (path, real) => {
+      if (path === "/api/explain") return new Response(
+        Uint8Array.from(atob(PIXEL), each => each.charCodeAt(0)), {headers: {"Content-Type": "image/png"}});
+      if (path !== "/api/project") return null;
+      const project = await (await real()).json();
+      project.model.version = 1;
+      return new Response(JSON.stringify(project), {headers: {"Content-Type": "application/json"}});
+    }"""
+    file = io.BytesIO()
+    Image.new("RGB", (3, 3), "orange").save(file, "PNG")
+    pixel = json.dumps(base64.b64encode(file.getvalue()).decode())
+    with answering(page, taught.replace("PIXEL", pixel)):
+        page.find("canvas.pad")
+        draw(page, ROUND["3"])
+        settled(page)
+        page.press("Why?")
+        page.wait("document.querySelector('dialog [role=status]').textContent")
+        assert page.text("dialog h2") == "Why 3?"
+        page.wait("document.querySelector('dialog .pair > :last-child img')?.naturalWidth === 3")
+        assert page.barriers() == []
+        page.driver.switch_to.active_element.send_keys("\ue00c")  # Escape
+        page.wait("!document.querySelector('dialog')")
+
+
+def test_a_model_that_is_being_prepared_is_waited_for(page):
+    later = """async (path, real) => {
+      if (path !== "/api/project" || window.asked) return null;
+      window.asked = true;
+      const project = await (await real()).json();
+      project.model = {version: null, digest: null, status: "preparing"};
+      return new Response(JSON.stringify(project), {headers: {"Content-Type": "application/json"}});
+    }"""
+    with answering(page, later):
+        page.find("progress")
+        assert page.text("h1") == "Getting ready …"
+        assert page.barriers() == []
+        page.find("canvas.pad")
+
+
+def test_without_a_session_the_page_says_how_to_get_in(page):
+    cookies = page.driver.get_cookies()
+    page.driver.delete_all_cookies()
+    page.open(f"{page.home}#try")
+    page.find(".empty")
+    assert page.text("h1") == "This page is locked."
+    assert page.barriers() == []
+    assert all("401" in told for told in page.complaints())
+    for cookie in cookies:
+        page.driver.add_cookie(cookie)
+
+
 def test_the_gear_shows_curl_for_this_very_picture(page):
     draw(page, SLANTED["5"])
     answer = settled(page)
@@ -351,5 +419,12 @@ def test_the_words_of_the_page_are_all_there():
             assert set(re.findall(r'\bt\("([a-z][^"]*)"', file.read_text())) <= set(words), file.name
 
 
-def test_the_page_weighs_at_most_60_kb_on_the_wire():
-    assert sum(len(gzip.compress(file.read_bytes())) for file in STATIC.iterdir()) <= 60_000
+def test_the_page_weighs_at_most_60_kb_on_the_wire(page):
+    weight = 0
+    for file in STATIC.iterdir():
+        asked = Request(f"{page.home}static/{file.name}", headers={"Accept-Encoding": "gzip"})
+        with urlopen(asked) as answer:
+            sent = answer.read()
+        assert gzip.decompress(sent) == file.read_bytes()
+        weight += len(sent)
+    assert weight <= 60_000

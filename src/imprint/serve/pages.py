@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import json
 from collections.abc import Iterator, Mapping
@@ -61,12 +62,16 @@ def routes(table: Mapping[str, Page]) -> Iterator[Route]:
 
 
 def _sender(page: Page) -> Any:
-    headers = {"ETag": page.etag, "Cache-Control": "no-cache"}
+    plain = {"ETag": page.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    packed = {**plain, "ETag": f'{page.etag[:-1]}-gzip"', "Content-Encoding": "gzip"}
+    content = gzip.compress(page.content, mtime=0)
 
     async def send(request: Request) -> Response:
+        packs = "gzip" in request.headers.get("accept-encoding", "")
+        headers = packed if packs else plain
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
-        return Response(page.content, headers=headers, media_type=page.media_type)
+        return Response(content if packs else page.content, headers=headers, media_type=page.media_type)
 
     return send
 

@@ -24,7 +24,7 @@ export function enter(root, context) {
   const settled = new Set(); // pictures whose mistake was dealt with here
   const title = (name) => h("h2", { id: `title-${name}`, tabindex: -1 }, t(`check.${name}`));
   let [report, list, work] = [null, [], null];
-  mount(root, top, h("div", { class: "check-cards" }, score, versus), mistakes, confusions, findings, versions);
+  mount(root, top, h("div", { class: "check-cards" }, score, versus), mistakes, h("div", { class: "check-cards" }, confusions, findings), versions);
   load().catch(fail);
   let seen = stamp(context);
   context.onProject(() => {
@@ -85,13 +85,13 @@ export function enter(root, context) {
     bars.lastChild.classList.add("first");
     mount(versus, title("versus"), h("p", { class: "verdict" }, comparison.text), bars,
       h("p", { class: "soft" }, t("check.versus.text", { n: comparison.images })),
-      look("mended", comparison.mended), look("newly.wrong", comparison.newly_wrong),
+      h("div", { class: "row looks" }, look("mended", comparison.mended), look("newly.wrong", comparison.newly_wrong)),
       comparison.keep === "old" && !latest.current && h("p", {}, t("check.old.stays")), choice(latest, old));
   }
 
   function look(name, shas) {
     const text = t(`check.${name}`, { n: shas.length });
-    return h("div", { class: "row look" }, h("span", {}, text),
+    return h("div", { class: "row" }, h("span", {}, text),
       shas.length > 0 && button(t("check.look"), () => openPictures(text, shas), { kind: "small-button" }));
   }
 
@@ -114,8 +114,11 @@ export function enter(root, context) {
 
   // Mistakes
 
+  const left = () => report.mistakes.filter((each) => !settled.has(each.sha));
+
   function showMistakes() {
-    const open = report.mistakes.filter((each) => !settled.has(each.sha));
+    const open = left();
+    const focused = mistakes.contains(document.activeElement);
     mistakes.hidden = !report.score;
     if (!open.length) {
       work = null;
@@ -123,13 +126,9 @@ export function enter(root, context) {
     }
     const large = h("img", { alt: "", class: "large" });
     const words = h("p", { class: "words", role: "status" });
-    const keep = button(t("check.keep"), () => settle(work.chosen), { shape: "check" });
     const chips = context.project.classes.map((each, i) => h("button", { type: "button", class: "chip choice", onclick: () => correct(each) }, i < 9 && h("kbd", {}, i + 1), each.name));
     const grid = pictureGrid(t("check.mistakes"), {
-      fetch: async (offset, limit) => {
-        const left = report.mistakes.filter((each) => !settled.has(each.sha));
-        return { total: left.length, samples: left.slice(offset, offset + limit) };
-      },
+      fetch: async (offset, limit) => ({ total: open.length, samples: open.slice(offset, offset + limit) }),
       tall: 44,
       caption: ({ label, answer }) => t("check.mistake", { label, answer }),
       onchange(chosen) {
@@ -138,27 +137,30 @@ export function enter(root, context) {
         if (last) large.src = `/api/samples/${last.sha}`;
         large.hidden = !last;
         words.textContent = chosen.length > 1 ? t("check.mistake.many", { n: chosen.length }) : last ? t("check.mistake.one", { label: last.label, answer: last.answer, share: percent(last.confidence) }) : t("check.mistake.choose");
-        for (const each of [keep, ...chips]) each.disabled = !last;
+        for (const each of chips) each.disabled = !last;
         why.disabled = chosen.length !== 1;
       },
     });
     const why = button(t("why"), () => explain(work.chosen[0]), {});
-    work = { grid, chips, keep, chosen: [] };
+    work = { grid, chips, chosen: [] };
     mount(mistakes, h("div", { class: "row spread" }, title("mistakes"), button(t("teach.all"), grid.all)),
       h("p", { class: "soft" }, t("check.mistakes.text", { n: open.length })),
       h("div", { class: "clinic" }, grid.element,
-        h("div", { class: "patient" }, large, words, h("div", { class: "chips" }, ...chips), h("div", { class: "row" }, keep, why))));
+        h("div", { class: "patient" }, large, words, h("div", { class: "chips" }, ...chips), why)));
     grid.refresh().then(() => grid.choose(0));
+    if (focused) grid.element.focus({ preventScroll: true });
   }
 
   async function correct({ id, name }) {
     const { chosen } = work;
     if (!chosen.length) return;
     try {
-      await api.post("/api/samples/move", { samples: chosen.map((each) => each.sha), class: id });
+      const moved = chosen.filter((each) => each.label !== name);
+      if (moved.length) await api.post("/api/samples/move", { samples: moved.map((each) => each.sha), class: id });
       settle(chosen);
+      if (!moved.length) return toast(t("check.kept", { name }));
       await context.refresh();
-      toast(t("check.corrected", { n: chosen.length, name }), { action: t("undo"), onaction: () => {
+      toast(t("check.corrected", { n: moved.length, name }), { action: t("undo"), onaction: () => {
         for (const each of chosen) settled.delete(each.sha);
         context.undo();
       } });
@@ -169,16 +171,13 @@ export function enter(root, context) {
 
   function settle(chosen) {
     for (const each of chosen) settled.add(each.sha);
-    const left = report.mistakes.length - [...settled].filter((sha) => report.mistakes.some((each) => each.sha === sha)).length;
-    if (left) work.grid.refresh().then(() => (work.grid.choose(0), work.grid.element.focus()));
-    else showMistakes();
-    announce(t("check.left", { n: left }));
+    showMistakes();
+    announce(t("check.left", { n: left().length }));
   }
 
   function key(event) {
     if (!work || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea, dialog")) return;
-    if (event.key === "0") work.keep.click();
-    else work.chips[Number(event.key) - 1]?.click();
+    work.chips[Number(event.key) - 1]?.click();
   }
 
   async function explain({ sha, answer }) {

@@ -6,7 +6,8 @@ import { chosen } from "./drop.js";
 import { pictureGrid } from "./grid.js";
 import { addFiles } from "./takes.js";
 
-const SHOWN = 12; // thumbnails
+const SHOWN = 12; // thumbnails of a card
+const MOST = 300; // pictures shown large
 
 /** The server knows a class once it has a name or a picture; until then the card is a draft without an id. */
 export function classCard(context, stage, teach) {
@@ -18,6 +19,7 @@ export function classCard(context, stage, teach) {
   const files = h("input", { class: "unseen", type: "file", multiple: true, accept: "image/*", onchange: sent });
   const strip = h("div", { class: "strip", hidden: true });
   const hints = h("div", { class: "hints" });
+  const chip = h("button", { type: "button", class: "chip choice", onclick: () => teach.choose(card) }); // on a phone
   const element = h("section", { class: "card class-card" },
     h("div", { class: "class-head" }, number, input, remove),
     h("div", { class: "row class-actions" }, hold, h("label", { class: "button" }, icon("upload"), t("teach.upload"), files),
@@ -25,7 +27,7 @@ export function classCard(context, stage, teach) {
     facts, strip, hints);
   let [making, place, held, thumbnails] = [null, 1, 0, ""];
   const card = {
-    element, hold, input, id: null, busy: false, kept: false,
+    element, chip, hold, input, id: null, busy: false, kept: false,
     get name() { return input.value.trim() || t("teach.class.number", { n: place }); },
     get count() { return held; },
     number(n) {
@@ -38,6 +40,7 @@ export function classCard(context, stage, teach) {
       remove.title = remove.getAttribute("aria-label");
       remove.hidden = !card.id && !card.kept;
       hold.setAttribute("aria-label", t("teach.hold.as", { name: card.name }));
+      mount(chip, card.name, h("span", { class: "soft" }, held));
     },
     /** Give the id, making the class where it is not made yet. */
     ensure() {
@@ -93,6 +96,7 @@ export function classCard(context, stage, teach) {
 
   function entered(event) {
     if (event.key !== "Enter") return;
+    event.preventDefault(); // or it would press the button that is focused next
     const next = element.nextElementSibling?.querySelector(".class-name");
     if (next && !next.value && input.value) next.focus();
     else hold.focus();
@@ -123,11 +127,11 @@ function tip(text) {
   return h("p", { class: "note" }, h("strong", {}, text), about && ` ${t(`teach.tip.${about}`)}`);
 }
 
-/** Findings of the same kind about the same classes as one: where each is about a picture, `each` holds them all. */
+/** Findings that say the same of the same classes as one, whose `each` holds them all. */
 export function together(findings) {
   const groups = new Map();
   for (const finding of findings ?? []) {
-    const key = ["conflict", "exam"].includes(finding.kind) ? JSON.stringify([finding.kind, finding.class, finding.classes]) : groups.size;
+    const key = JSON.stringify([finding.kind, finding.class, finding.classes ?? finding.message]);
     if (!groups.has(key)) groups.set(key, { ...finding, each: [] });
     groups.get(key).each.push(finding);
   }
@@ -147,7 +151,8 @@ export function note(context, { kind, message, class: id, classes = [], blocks, 
       fail(problem);
     }
   };
-  const text = each.length > 1 ? t(`teach.finding.${kind}`, { n: each.length, name: named(id), names: classes.map(named).join(" + ") }) : message;
+  const text = each.length > 1 ? t(`teach.finding.${["conflict", "exam"].includes(kind) ? kind : "many"}`, {
+    message, n: each.length, name: named(id), names: classes.map(named).join(" + ") }) : message;
   const actions = kind === "conflict"
     ? classes.map((key) => button(named(key), () => act("/api/samples/move", { class: key }, "teach.moved", named(key)), { kind: "small-button" }))
     : shown.length && ["exam", "dark"].includes(kind) ? [button(t("teach.delete.n", { n: shown.length }), () => act("/api/samples/delete", { class: id }, "teach.deleted"), { kind: "small-button", shape: "trash" })] : [];
@@ -159,7 +164,7 @@ export function note(context, { kind, message, class: id, classes = [], blocks, 
 
 /** Some pictures, large. */
 export function openPictures(title, shas) {
-  return sheet(title, h("div", { class: "pictures" }, ...shas.map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" }))));
+  return sheet(title, h("div", { class: "pictures" }, ...shas.slice(0, MOST).map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" }))));
 }
 
 /** All pictures of a class: choose some, delete them or move them to another class. */

@@ -113,7 +113,10 @@ export function drawingPad(canvas, onChange = () => {}) {
   };
 }
 
-/** A pen that stays in proportion to what was drawn: a small figure is no blot, a large one no hair at 28 pixels. */
+/**
+ * A pen that stays in proportion to what was drawn: a small figure is no blot, a large one no hair at 28 pixels. Of 180
+ * digits a model of 8 × 8 pixels read 175 so, and 156 with a pen of fixed width (docs/page.md).
+ */
 function pen(strokes) {
   const [xs, ys] = [0, 1].map((axis) => strokes.flat().map((point) => point[axis]));
   const side = Math.max(...[xs, ys].map((values) => Math.max(...values) - Math.min(...values)), 0);

@@ -1,6 +1,6 @@
 // Pictures in a grid of which only the visible rows exist, so that ten thousand are as quick as ten.
 
-import { h, mount, t } from "./dom.js";
+import { fail, h, mount, t } from "./dom.js";
 
 const PAGE = 200; // items asked of the server at a time
 const SPARE = 2; // rows beyond what is visible
@@ -15,7 +15,7 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
   let [items, total, columns, side, at, anchor] = [[], 0, 1, 96, 0, 0];
   const chosen = new Map(); // sha → item
   const nodes = new Map(); // index → element
-  const asked = new Set();
+  let asked = new Set(); // pages
 
   function measure() {
     const width = box.clientWidth || 300;
@@ -65,7 +65,7 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
       nodes.delete(index);
     }
     for (let index = first; index < last; index++) {
-      if (!items[index]) ask(Math.floor(index / PAGE));
+      if (!items[index]) ask(Math.floor(index / PAGE)).catch(fail);
       if (!nodes.has(index)) room.append(nodes.set(index, option(index)).get(index));
       const node = nodes.get(index);
       node.setAttribute("aria-selected", String(chosen.has(node.dataset.sha)));
@@ -120,8 +120,7 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
 
   /** Read the list anew. */
   async function refresh() {
-    [items, asked.size] = [[], 0];
-    asked.clear();
+    [items, asked] = [[], new Set()];
     chosen.clear();
     await ask(0);
     at = Math.min(at, Math.max(total - 1, 0));

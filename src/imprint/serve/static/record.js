@@ -25,12 +25,14 @@ export function createStage(context, teach, chips) {
   const modes = ["camera", "draw"].map((each) => h("label", {},
     h("input", { type: "radio", name: "stage", value: each, checked: each === "camera", onchange: () => setMode(each) }),
     h("span", {}, icon(each === "draw" ? "pen" : "camera"), t(`try.${each}`))));
+  const heading = h("h2", { id: "stage-title", tabindex: -1 });
   const element = h("section", { class: "card stage", "aria-labelledby": "stage-title" },
-    h("div", { class: "stage-head" }, h("h2", { id: "stage-title", tabindex: -1 }, t("teach.stage")),
+    h("div", { class: "stage-head" }, heading,
       h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("teach.stage.how")), ...modes)),
-    box, controls, chips, thumb, below);
+    box, controls, h("div", { class: "dock" }, chips, thumb, below));
   let mode = "camera";
   let [opened, opening, held, taking, pad, timer] = [null, null, false, false, null, 0];
+  let holder = null; // the button that is held
   let photos = null; // the take that single photos join, {card, take, when}
   const video = h("video", { "aria-label": t("try.preview") });
   const tally = h("span", { class: "tally", "aria-hidden": "true" });
@@ -156,14 +158,15 @@ export function createStage(context, teach, chips) {
   /** Make a button record what `card` gives while it is held by mouse, finger, Space or Enter; a bare click: a short burst. */
   function holdable(node, card) {
     const key = (event) => [" ", "Enter"].includes(event.key) && card() && (event.preventDefault(), true);
+    const press = () => ((holder = node), hold(card()));
     node.addEventListener("pointerdown", (event) => {
       if (event.button || !card()) return;
       node.setPointerCapture(event.pointerId);
-      hold(card());
+      press();
     });
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) node.addEventListener(name, release);
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) node.addEventListener(name, () => holder === node && release());
     node.addEventListener("contextmenu", (event) => event.preventDefault()); // of a long touch
-    node.addEventListener("keydown", (event) => key(event) && !event.repeat && hold(card()));
+    node.addEventListener("keydown", (event) => key(event) && !event.repeat && press());
     node.addEventListener("keyup", (event) => key(event) && release());
     node.addEventListener("click", (event) => event.detail === 0 && card() && hold(card(), 1500)); // by a screen reader
   }
@@ -207,6 +210,7 @@ export function createStage(context, teach, chips) {
 
   function label() {
     const { name } = teach.active();
+    heading.textContent = t(context.model ? "teach.stage" : "teach.stage.first");
     thumb.disabled = mode === "draw" && (!pad || pad.empty);
     thumb.hidden = mode === "camera" && !cameraPossible();
     mount(thumb, icon(mode === "draw" ? "check" : "record"), h("span", {}, t(mode === "draw" ? "teach.save.drawing" : "teach.hold.as", { name })));

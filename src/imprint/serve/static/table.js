@@ -103,7 +103,7 @@ function row(answer, open) {
   const cell = (kind, ...children) => h("td", { class: kind }, ...children);
   if (!answer.probabilities) {
     const name = cell("", h("div", { class: "who" }, shown, h("span", {}, answer.source)));
-    return h("tr", { class: "bad" }, name, h("td", { colspan: 3 }, answer.title, ". ", answer.detail ?? ""));
+    return h("tr", { class: "bad" }, name, h("td", { colspan: 3 }, answer.detail || answer.title));
   }
   const name = h("button", { type: "button", class: "link", onclick: open }, answer.source);
   const fill = h("span", { class: "fill" });

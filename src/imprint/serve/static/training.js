@@ -4,7 +4,7 @@ import { api, watchTraining } from "./api.js";
 import { announce, button, fail, h, icon, mount, t, toast } from "./dom.js";
 
 const RECIPES = ["", "probe", "quick", "finetune", "photos", "best"];
-const TAUGHT = "imprint.taught"; // what the project held when it was last trained here
+const TAUGHT = "imprint.taught"; // in this browser: a model, and what it has learnt
 
 function svg(tag, attributes, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -28,11 +28,15 @@ const contents = ({ classes }) => JSON.stringify(classes.map((each) => [each.nam
 
 export const running = (training) => ["training", "warming"].includes(training?.state);
 
-/** Whether something was added, moved or deleted since the last training that this browser saw. */
-export const changed = (project) => {
-  const known = localStorage.getItem(TAUGHT);
-  return known !== null && known !== contents(project);
-};
+/** Whether something was added, moved or deleted since the model learnt, as far as this browser saw. */
+export function changed(project) {
+  const [digest, taught] = JSON.parse(localStorage.getItem(TAUGHT) ?? "[]");
+  if (!project.model?.digest || digest === project.model.digest) return Boolean(taught) && taught !== contents(project);
+  remember(project, contents(project));
+  return false;
+}
+
+const remember = ({ model }, taught) => localStorage.setItem(TAUGHT, JSON.stringify([model?.digest ?? null, taught]));
 
 /** How a new version did against the one before, in the order of the words of the comparison. */
 export function verdict({ text, keep }) {
@@ -54,8 +58,9 @@ export function createTraining(context, { blocked, onstate }) {
   const element = h("section", { class: "card model", "aria-labelledby": "model-title" },
     h("h2", { id: "model-title" }, t("teach.model")), h("div", { class: "train-row" }, train, note), live, result, more);
   let state = context.project.training ?? { state: "idle" };
+  let taught = contents(context.project); // by the training that is under way
   let lasted = null; // seconds of the last training
-  let versions = [];
+  let [versions, mistakes] = [[], 0];
 
   async function start() {
     if (running(state)) return cancel();
@@ -66,9 +71,7 @@ export function createTraining(context, { blocked, onstate }) {
     if (seed.value) options.seed = Number(seed.value);
     if (share.value) options.held_out = Number(share.value) / 100;
     try {
-      const taught = contents(context.project);
       update(await api.post("/api/train", options));
-      localStorage.setItem(TAUGHT, taught);
     } catch (problem) {
       fail(problem);
       context.refresh();
@@ -86,6 +89,7 @@ export function createTraining(context, { blocked, onstate }) {
   function update(next) {
     const before = state;
     state = next;
+    if (running(state) && !running(before)) taught = contents(context.project);
     if (running(state)) learning();
     if (running(before) && !running(state)) ended();
     else if (state.version && state.version !== before.version) context.refresh().catch(() => {}); // answers already
@@ -107,16 +111,19 @@ export function createTraining(context, { blocked, onstate }) {
     mount(live);
     if (state.state === "failed") fail({ title: t("teach.failed"), detail: state.message });
     if (state.state === "cancelled") toast(t("teach.cancelled"));
-    await context.refresh().catch(() => {});
+    const { project } = await context.refresh().catch(() => context);
+    if (state.state === "done") remember(project, taught);
+    onstate(state);
     await known();
     if (state.state === "done") announce([t("teach.done", { n: Math.ceil(state.seconds) }), summary()].filter(Boolean).join(" "));
   }
 
   const summary = () => context.project.score?.text ?? context.project.why_no_score ?? "";
 
-  /** Read the versions: the latest may have been compared with the one before. */
+  /** Read the versions, the latest of which may have been compared with the one before, and how many mistakes there are. */
   async function known() {
-    versions = await api.get("/api/versions").catch(() => []);
+    const [all, report] = await Promise.all(["/api/versions", "/api/check"].map((path) => api.get(path).catch(() => null)));
+    [versions, mistakes] = [all ?? [], report?.mistakes?.length ?? 0];
     draw();
   }
 
@@ -138,7 +145,7 @@ export function createTraining(context, { blocked, onstate }) {
       score && scoreLine(score),
       project.model?.version && !score && h("p", { class: "no-score" }, none ?? t("teach.no.score")),
       latest?.comparison && verdict(latest.comparison),
-      project.model?.version && h("a", { class: "button", href: "#check" }, t(latest?.comparison ? "teach.compare" : "teach.see.check")));
+      project.model?.version && h("a", { class: "button", href: "#check" }, latest?.comparison ? t("teach.compare") : mistakes ? t("teach.see.mistakes", { n: mistakes }) : t("teach.see.check")));
   }
 
   const stop = watchTraining(update);

@@ -109,7 +109,7 @@ export function enter(root, context) {
   }
 
   function camera() {
-    const answer = answerCard(context, t("try.camera.first"));
+    const answer = answerCard(context, t(cameraPossible() ? "try.camera.first" : "try.photo.first"));
     const video = h("video", { "aria-label": t("try.preview") });
     const box = h("div", { class: "square" }, video);
     const row = h("div", { class: "row" });

@@ -1,0 +1,443 @@
+"""Teach, in a real browser with a fake webcam, a real server and real training."""
+
+import io
+import json
+import random
+import signal
+import socket
+import time
+
+import pytest
+from PIL import Image, ImageDraw
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from page_helpers import DRAW, ROUND, needs_browser, opened_browser
+from serve.pictures import photo
+from serve_helpers import Server
+
+pytestmark = needs_browser
+SIZES = ((320, 640), (768, 1024), (1440, 900))
+SCENES, SECONDS, RATE = ("Ball", "Box"), 4, 30
+
+
+def scenes():
+    """A film for the fake webcam: a ball, a box, then both again in another place; a still of each would be one image."""
+    chance = random.Random(0)
+    for ground in ((205, 195, 175), (150, 165, 150)):
+        for name in SCENES:
+            place = Image.new("RGB", (320, 240), ground)
+            for _ in range(40):
+                x, y, grey = chance.randrange(320), chance.randrange(240), chance.randrange(110, 220)
+                end = (x + chance.randrange(-60, 60), y + chance.randrange(-60, 60))
+                ImageDraw.Draw(place).line([(x, y), end], fill=(grey, grey, grey), width=3)
+            for i in range(SECONDS * RATE):
+                image, x, y, size = place.copy(), 110 + 2 * i % 100, 90 + 3 * i % 60, 45 + i % 11
+                box = (x - size, y - size, x + size, y + size)
+                if name == "Ball":
+                    ImageDraw.Draw(image).ellipse(box, fill=(205, 50 + i % 20, 45))
+                else:
+                    ImageDraw.Draw(image).rectangle(box, fill=(40, 70 + i % 20, 190))
+                file = io.BytesIO()
+                image.save(file, "JPEG")
+                yield file.getvalue()
+
+
+# What the camera shows now.
+SEEN = """(() => {
+  const video = document.querySelector("video");
+  if (!video?.videoWidth) return null;
+  const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
+  canvas.width = canvas.height = 32;
+  context.drawImage(video, 0, 0, 32, 32);
+  let [red, blue] = [0, 0];
+  const values = context.getImageData(0, 0, 32, 32).data;
+  for (let i = 0; i < values.length; i += 4) {
+    red += values[i] - values[i + 2] > 90;
+    blue += values[i + 2] - values[i] > 60;
+  }
+  return red > blue ? "Ball" : "Box";
+})()"""
+
+
+class Place:
+    """A project's folder, and its server at a port that stays the same when it is started again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.start()
+
+    def start(self):
+        options = ("--project", self.folder / "project", "--port", self.port)
+        self.server = Server(*options, folder=self.folder / "data", wait="/healthz")
+        self.login = f"http://127.0.0.1:{self.port}/login?code={self.server.code}"
+        self.home = f"http://127.0.0.1:{self.port}/"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("taught"))
+    yield place
+    place.server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    film = tmp_path_factory.mktemp("film") / "film.mjpeg"
+    film.write_bytes(b"".join(scenes()))
+    with opened_browser("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={film}") as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def let_in(browser, place):
+    browser.show(1440)
+    browser.open(place.login)
+    browser.find("#next")
+
+
+@pytest.fixture
+def page(browser, place, let_in):
+    """Teach, freshly opened in one tab; what its console says must be nothing."""
+    browser.show(1440)
+    browser.open(f"{place.home}#teach")
+    browser.find("#next")
+    yield browser
+    assert browser.complaints() == []
+
+
+def ask(page, method, path, body=None):
+    """Ask the server as the page does."""
+    script = """const [method, path, json, done] = arguments;
+      fetch(path, {method, body: json, headers: json ? {"Content-Type": "application/json"} : {}})
+        .then(answer => answer.status === 204 ? null : answer.json()).then(done)"""
+    return page.driver.execute_async_script(script, method, path, None if body is None else json.dumps(body))
+
+
+def project(page):
+    return ask(page, "GET", "/api/project")
+
+
+def empty(page):
+    """Begin with nothing."""
+    for each in project(page)["classes"]:
+        ask(page, "DELETE", f"/api/classes/{each['id']}")
+    page.driver.refresh()
+    page.find("#next")
+
+
+def counts(page):
+    return {each["name"]: each["samples"] for each in project(page)["classes"]}
+
+
+def hold(page, selector, until, key=None):
+    """Hold a button down, by the mouse or a key, until something is so."""
+    button = page.find(selector)
+    actions = ActionChains(page.driver)
+    if key:
+        page.run("arguments[0].focus()", button)
+        actions.key_down(key).perform()
+    else:
+        actions.move_to_element(button).click_and_hold().perform()
+    page.wait(until)
+    actions = ActionChains(page.driver)
+    (actions.key_up(key) if key else actions.release()).perform()
+    page.wait("!document.querySelector('.recording')")
+
+
+def tallied(n):
+    return f"Number(document.querySelector('.tally')?.textContent.split('·')[1]) >= {n}"
+
+
+def card(number, part):
+    return f".class-card:nth-child({number}) {part}"
+
+
+def give(page, number, *paths):
+    before = page.text(card(number, ".class-facts"))
+    page.find(card(number, "input[type=file]")).send_keys("\n".join(map(str, paths)))
+    page.wait(f"document.querySelector('{card(number, '.class-facts')}').textContent !== arguments[0]", before)
+
+
+def train(page):
+    page.find(".train").click()
+    page.wait("document.querySelector('.model.busy')")
+    page.wait("!document.querySelector('.model.busy')", seconds=120)
+
+
+def photos(folder, kind, seeds, name="photo"):
+    paths = []
+    for seed in seeds:
+        paths.append(folder / f"{name}-{kind}-{seed}.jpg")
+        paths[-1].write_bytes(photo(kind, seed))
+    return paths
+
+
+def test_the_whole_minute(page):
+    started = time.monotonic()
+    assert page.text("#next") == "Show me two kinds of things"
+    assert page.run("return document.activeElement.className") == "class-name"
+    assert page.find(".train").get_attribute("aria-disabled") == "true"
+    page.driver.switch_to.active_element.send_keys("Ball", Keys.ENTER)
+    page.driver.switch_to.active_element.send_keys("Box", Keys.ENTER)
+    page.wait("document.querySelectorAll('.class-card .round:not([hidden])').length === 2")
+    page.press("Start camera")
+    page.wait(SEEN)
+    wanted = [*SCENES, *SCENES]  # two takes of each, in two places
+    while wanted:
+        before = page.run(f"return {SEEN}")
+        page.wait(f"{SEEN} !== arguments[0]", before)
+        if (name := page.run(f"return {SEEN}")) in wanted:
+            hold(page, card(SCENES.index(name) + 1, ".hold"), tallied(10))
+            wanted.remove(name)
+    page.wait("document.querySelector('#next').textContent === 'Press Train'")
+    takes = {each["name"]: [take["count"] for take in each["takes"]] for each in project(page)["classes"]}
+    assert {name: len(each) for name, each in takes.items()} == {"Ball": 2, "Box": 2}
+    assert all(8 <= count <= 20 for each in takes.values() for count in each)  # of two equal frames one is kept
+    page.find(".train").click()
+    page.wait("document.querySelector('.answer')", seconds=60)
+    for name in SCENES:
+        page.wait(f"{SEEN} === {name!r} && document.querySelector('.answer').textContent.startsWith({name!r})")
+    page.wait("document.querySelector('.model .score')", seconds=60)
+    assert "right" in page.text(".model .score")
+    page.press("Wrong?")
+    page.driver.switch_to.active_element.send_keys("2")
+    page.wait("document.querySelector('#next').textContent === 'Train again'")
+    assert sum(take["kind"] == "correction" for each in project(page)["classes"] for take in each["takes"]) == 1
+    train(page)
+    page.run("document.querySelector('.outcome .button').click()")  # See 2 mistakes
+    page.find(".check-versus")
+    assert "Cannot be proven yet" in page.text(".check-versus")
+    page.press("Keep old")
+    page.wait("document.querySelector('.toast')?.textContent.includes('Version 1 answers now')")
+    print(f"the whole minute: {time.monotonic() - started:.1f} s")
+
+
+def test_what_was_recorded_survives_a_killed_server(page, place):
+    empty(page)
+    page.press("Start camera")
+    page.wait(SEEN)
+    ActionChains(page.driver).move_to_element(page.find(card(1, ".hold"))).click_and_hold().perform()
+    page.wait(tallied(8))
+    place.server.stop(signal.SIGKILL)
+    page.wait(tallied(14))
+    ActionChains(page.driver).release().perform()
+    page.wait("document.querySelector('.waiting:not([hidden])')")
+    assert "not saved yet" in page.text(".waiting")
+    place.start()
+    page.wait("document.querySelector('.waiting').hidden && !document.querySelector('.recording')", seconds=20)
+    page.wait("document.querySelector('.class-facts').textContent")
+    saved = sum(counts(page).values())
+    assert saved >= 10  # all but frames that were equal
+    page.driver.refresh()
+    page.find(".class-facts")
+    page.wait(f"document.querySelector('.class-facts').textContent.startsWith('{saved} pictures')")
+    page.complaints()  # the browser tells of each request that the dead server did not answer
+
+
+def test_training_goes_on_with_the_tab_closed(page, tmp_path):
+    empty(page)
+    for kind in (0, 1):
+        give(page, kind + 1, *photos(tmp_path, kind, range(3)))
+    page.wait("document.querySelector('.train').ariaDisabled === 'false'")
+    page.find(".train").click()
+    page.wait("document.querySelector('.model.busy')")
+    page.driver.get("about:blank")
+    page.driver.back()
+    page.find("#next")
+    page.wait("!document.querySelector('.model.busy') && document.querySelector('.no-score')", seconds=90)
+    assert page.text(".no-score") == "No score yet: too few pictures to tell."
+    assert ask(page, "GET", "/api/train")["state"] == "done"
+
+
+def test_two_tabs_stay_the_same(page, place):
+    empty(page)
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    second = page.driver.current_window_handle
+    page.driver.get(f"{place.home}#teach")
+    page.find(card(1, ".class-name")).send_keys("Cat\n")
+    page.wait("document.querySelectorAll('.class-card .round:not([hidden])').length === 1")
+    page.driver.switch_to.window(first)
+    page.wait("document.querySelector('.class-name').value === 'Cat'")
+    page.find(card(1, ".round")).click()
+    page.wait("document.querySelector('.toast')?.textContent.startsWith('Cat is deleted')")
+    page.driver.switch_to.window(second)
+    page.wait("document.querySelector('.class-name').value === ''")
+    page.driver.close()
+    page.driver.switch_to.window(first)
+
+
+def test_everything_by_keyboard(page):
+    empty(page)
+    page.find(card(1, ".class-name")).send_keys("Ball", Keys.ENTER)
+    page.wait("document.activeElement.matches('.class-card:nth-child(2) .class-name')")
+    page.press("Start camera")
+    page.wait(SEEN)
+    hold(page, card(1, ".hold"), tallied(3), key=" ")
+    page.wait("document.querySelector('.class-facts').textContent")
+    n = counts(page)["Ball"]
+    assert n >= 3
+    assert len(project(page)["classes"][0]["takes"]) == 1  # a key that repeats is one take
+    page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    page.wait("document.querySelector('.still') && document.querySelector('#live').textContent.includes('off')")
+    body = page.find("main")
+    body.send_keys(Keys.CONTROL, "z")
+    page.wait("document.querySelector('.class-facts').hidden")
+    body.send_keys(Keys.CONTROL, Keys.SHIFT, "z")
+    page.wait(f"document.querySelector('.class-facts').textContent.startsWith('{n} ')")
+
+
+def test_folders_become_classes(page, tmp_path):
+    empty(page)
+    for kind, name in enumerate(("Rock", "<img src=x onerror=alert(1)>")):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        photos(tmp_path / "all" / name, kind, range(70 if kind else 2))
+        (tmp_path / "all" / name / "notes.txt").write_text("no picture")
+    page.find(".adding input").send_keys(str(tmp_path / "all"))
+    page.wait("document.querySelector('.toast')?.textContent.startsWith('72 pictures of 2 classes')")
+    found = {each["name"]: [take["count"] for take in each["takes"]] for each in project(page)["classes"]}
+    assert found == {"Rock": [2], "<img src=x onerror=alert(1)>": [70]}  # one take each, in however many requests
+    assert page.run("return [...document.querySelectorAll('.class-name')].map(each => each.value)") == list(found)
+    assert not page.run("return document.querySelector('main img[src=x]')")
+
+
+def test_what_is_no_picture_is_told_and_the_others_are_added(page, tmp_path):
+    empty(page)
+    (tmp_path / "broken.png").write_text("no picture")
+    give(page, 1, *photos(tmp_path, 0, range(2)), tmp_path / "broken.png")
+    page.wait("document.querySelector('.toast')?.textContent.includes('Not all could be added')")
+    assert counts(page) == {"Class 1": 2}
+
+
+def test_the_same_picture_in_two_classes_blocks_until_one_is_chosen(page, tmp_path):
+    empty(page)
+    for kind in (0, 1):
+        give(page, kind + 1, *photos(tmp_path, kind, range(3)), *photos(tmp_path, 0, range(7, 9), "both"))
+    page.wait("document.querySelector('#next').textContent === 'The same picture is in two classes'")
+    assert page.find(".train").get_attribute("aria-disabled") == "true"
+    assert page.run("return document.querySelectorAll('.note.blocks').length") == 1  # for both pictures
+    page.find(".note.blocks .small-button:last-child").click()
+    page.wait("document.querySelector('.train').ariaDisabled === 'false'")
+    assert counts(page) == {"Class 1": 3, "Class 2": 5}
+
+
+def test_each_saved_drawing_is_a_take(page):
+    empty(page)
+    page.find(card(1, ".class-actions .button:last-child")).click()
+    for name in "01":
+        page.run(DRAW, ROUND[name])
+        page.find(".thumb").click()
+        page.wait("document.querySelector('.pad.blank')")
+    page.wait("document.querySelector('.class-facts').textContent.startsWith('2 pictures · 2 takes')")
+    assert [take["kind"] for take in project(page)["classes"][0]["takes"]] == ["drawing"] * 2
+
+
+def test_a_class_is_renamed_deleted_and_brought_back(page, tmp_path):
+    empty(page)
+    give(page, 1, *photos(tmp_path, 0, range(2)))
+    name = page.find(card(1, ".class-name"))
+    name.send_keys(Keys.CONTROL, "a")
+    name.send_keys("Fox\n")
+    page.wait("document.querySelector('.class-card').ariaLabel === 'Fox'")
+    assert counts(page) == {"Fox": 2}
+    page.find(card(1, ".round")).click()
+    page.wait("document.querySelector('.toast')?.textContent.startsWith('Fox is deleted')")
+    assert counts(page) == {}
+    page.find(".toast .button").click()
+    page.wait("document.querySelector('.class-name').value === 'Fox'")
+
+
+def test_pictures_are_chosen_moved_and_deleted(page, tmp_path):
+    empty(page)
+    give(page, 1, *photos(tmp_path, 0, range(5)))
+    give(page, 2, *photos(tmp_path, 1, range(2)))
+    page.find(card(1, ".class-facts")).click()
+    page.find(".cell[data-sha]")
+    grid = page.find(".grid")
+    grid.send_keys(" ", Keys.ARROW_RIGHT, " ", "1")  # two to the other class
+    page.wait("document.querySelector('dialog h2').textContent.includes('3 pictures')")
+    assert counts(page) == {"Class 1": 3, "Class 2": 4}
+    page.wait("document.querySelectorAll('.cell[data-sha]').length === 3")
+    grid.send_keys(Keys.CONTROL, "a")
+    grid.send_keys(Keys.NULL, Keys.DELETE)
+    page.wait("!document.querySelector('dialog')")
+    assert counts(page) == {"Class 1": 0, "Class 2": 4}
+
+
+MANY = """
+const done = arguments[0];
+(async () => {
+  const samples = Array.from({length: 10000}, (_, i) => ({sha: `${i}`}));
+  let asked = 0;
+  const fetch = async (offset, limit) => (asked += limit, {total: 10000, samples: samples.slice(offset, offset + limit)});
+  const {pictureGrid} = await import("/static/grid.js");
+  const grid = pictureGrid("many", {fetch});
+  document.querySelector("main").replaceChildren(grid.element);
+  await grid.refresh();
+  grid.element.scrollTop = 1e7;
+  await new Promise(resolve => setTimeout(resolve, 300));
+  const shown = [...document.querySelectorAll(".cell")].map(each => each.dataset.sha);
+  done([shown.length, shown.includes("9999"), asked]);
+})();
+"""
+
+
+def test_ten_thousand_pictures_are_a_few_elements(page):
+    shown, last, asked = page.driver.execute_async_script(MANY)
+    assert last
+    assert shown < 200
+    assert asked <= 600
+    page.complaints()  # of thumbnails that there are not
+
+
+def test_a_project_is_saved_and_opened_as_one_file(page, place, tmp_path):
+    empty(page)
+    give(page, 1, *photos(tmp_path, 0, range(2)))
+    cookie = "; ".join(f"{each['name']}={each['value']}" for each in page.driver.get_cookies())
+    saved = place.server.ask("GET", "/api/project/file", headers={"Cookie": cookie})
+    (tmp_path / "saved.imprint.zip").write_bytes(saved.content)
+    empty(page)
+    give(page, 1, *photos(tmp_path, 1, range(3)))
+    page.press("Project")
+    page.find("dialog input[type=file]").send_keys(str(tmp_path / "saved.imprint.zip"))
+    page.wait("document.querySelector('dialog h2')?.textContent.startsWith('Open it in the place')")
+    page.press("Open a file")
+    page.wait("document.querySelector('.class-facts').textContent.startsWith('2 pictures')")
+    page.press("Undo")
+    page.wait("document.querySelector('.class-facts').textContent.startsWith('3 pictures')")
+
+
+def test_without_a_camera_photos_are_taken_instead(page, tmp_path):
+    empty(page)
+    page.run("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    page.run("location.hash = '#try'")
+    page.wait("document.querySelector('.place.try')")
+    page.run("location.hash = '#teach'")
+    page.find("input[capture=environment]").send_keys("\n".join(map(str, photos(tmp_path, 0, range(1)))))
+    page.wait("document.querySelector('.class-facts').textContent")
+    assert not page.find(".thumb").is_displayed()
+    assert project(page)["classes"][0]["takes"][0]["kind"] == "camera"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(page, tmp_path, scheme):
+    empty(page)
+    for width, height in SIZES:
+        page.show(width, height, scheme)
+        assert page.barriers() == []
+    give(page, 1, *photos(tmp_path, 0, range(6)))
+    give(page, 2, *photos(tmp_path, 1, range(1)), *photos(tmp_path, 0, range(1)))
+    page.find(".more summary").click()
+    page.find(".note")
+    for width, height in SIZES:
+        page.show(width, height, scheme)
+        page.run("document.querySelector('.class-chips .chip').click()")
+        assert page.barriers() == []
+        page.run("document.querySelector('.class-card.active .class-facts').click()")
+        page.find(".cell[data-sha]")
+        assert page.barriers() == []
+        page.run("document.querySelector('dialog').close()")
