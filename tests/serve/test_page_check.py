@@ -18,16 +18,16 @@ WRONG = 3  # squares that were given as discs
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project of six takes a class, some of which are the exam, with some labels that are wrong."""
+    """A project of five takes a class, some of which are the exam, with some labels that are wrong."""
     folder = tmp_path_factory.mktemp("checked")
     project = Project(folder / "project")
     seed = 0
     for kind, name in enumerate(NAMES):
         key = project.add_class(name)
-        for number in range(6):
+        for number in range(5):
             take = project.add_take(key, "upload")
             images = []
-            for place in range(5):
+            for place in range(4):
                 seed += 1
                 swapped = kind == 0 and number == 0 and place < WRONG
                 images.append(Given(f"{seed}.jpg", photo(1 - kind if swapped else kind, seed)))

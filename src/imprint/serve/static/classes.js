@@ -6,7 +6,8 @@ import { chosen } from "./drop.js";
 import { pictureGrid } from "./grid.js";
 import { addFiles } from "./takes.js";
 
-const SHOWN = 12; // thumbnails
+const SHOWN = 12; // thumbnails of a card
+const MOST = 300; // pictures shown large
 
 /** The server knows a class once it has a name or a picture; until then the card is a draft without an id. */
 export function classCard(context, stage, teach) {
@@ -18,6 +19,7 @@ export function classCard(context, stage, teach) {
   const files = h("input", { class: "unseen", type: "file", multiple: true, accept: "image/*", onchange: sent });
   const strip = h("div", { class: "strip", hidden: true });
   const hints = h("div", { class: "hints" });
+  const chip = h("button", { type: "button", class: "chip choice", onclick: () => teach.choose(card) }); // on a phone
   const element = h("section", { class: "card class-card" },
     h("div", { class: "class-head" }, number, input, remove),
     h("div", { class: "row class-actions" }, hold, h("label", { class: "button" }, icon("upload"), t("teach.upload"), files),
@@ -25,7 +27,7 @@ export function classCard(context, stage, teach) {
     facts, strip, hints);
   let [making, place, held, thumbnails] = [null, 1, 0, ""];
   const card = {
-    element, hold, input, id: null, busy: false, kept: false,
+    element, chip, hold, input, id: null, busy: false, kept: false,
     get name() { return input.value.trim() || t("teach.class.number", { n: place }); },
     get count() { return held; },
     number(n) {
@@ -38,6 +40,7 @@ export function classCard(context, stage, teach) {
       remove.title = remove.getAttribute("aria-label");
       remove.hidden = !card.id && !card.kept;
       hold.setAttribute("aria-label", t("teach.hold.as", { name: card.name }));
+      mount(chip, card.name, h("span", { class: "soft" }, held));
     },
     /** Give the id, making the class where it is not made yet. */
     ensure() {
@@ -161,7 +164,7 @@ export function note(context, { kind, message, class: id, classes = [], blocks, 
 
 /** Some pictures, large. */
 export function openPictures(title, shas) {
-  return sheet(title, h("div", { class: "pictures" }, ...shas.map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" }))));
+  return sheet(title, h("div", { class: "pictures" }, ...shas.slice(0, MOST).map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" }))));
 }
 
 /** All pictures of a class: choose some, delete them or move them to another class. */

@@ -25,8 +25,9 @@ export function createStage(context, teach, chips) {
   const modes = ["camera", "draw"].map((each) => h("label", {},
     h("input", { type: "radio", name: "stage", value: each, checked: each === "camera", onchange: () => setMode(each) }),
     h("span", {}, icon(each === "draw" ? "pen" : "camera"), t(`try.${each}`))));
+  const heading = h("h2", { id: "stage-title", tabindex: -1 });
   const element = h("section", { class: "card stage", "aria-labelledby": "stage-title" },
-    h("div", { class: "stage-head" }, h("h2", { id: "stage-title", tabindex: -1 }, t("teach.stage")),
+    h("div", { class: "stage-head" }, heading,
       h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("teach.stage.how")), ...modes)),
     box, controls, h("div", { class: "dock" }, chips, thumb, below));
   let mode = "camera";
@@ -209,6 +210,7 @@ export function createStage(context, teach, chips) {
 
   function label() {
     const { name } = teach.active();
+    heading.textContent = t(context.model ? "teach.stage" : "teach.stage.first");
     thumb.disabled = mode === "draw" && (!pad || pad.empty);
     thumb.hidden = mode === "camera" && !cameraPossible();
     mount(thumb, icon(mode === "draw" ? "check" : "record"), h("span", {}, t(mode === "draw" ? "teach.save.drawing" : "teach.hold.as", { name })));

@@ -27,6 +27,7 @@ export function enter(root, context) {
   const hint = h("p", { class: "words soft" });
   const waiting = h("p", { class: "waiting", role: "status", hidden: true });
   const chips = h("div", { class: "chips class-chips", role: "group", "aria-label": t("teach.classes") });
+  const extra = h("button", { type: "button", class: "chip choice", "aria-label": t("teach.class.add"), onclick: () => more() }, icon("plus"));
   const list = h("div", { class: "cards" });
   const teach = { active: () => active, choose, renamed: refreshNames, drop };
   let cards = []; // in the order of the project, then those that are not made yet
@@ -98,10 +99,12 @@ export function enter(root, context) {
   }
 
   function refreshNames() {
-    cards.forEach((card, i) => card.number(i + 1));
-    mount(chips, ...cards.map((card) => h("button", { type: "button", class: "chip choice", "aria-pressed": String(card === active), onclick: () => choose(card) },
-      card.name, h("span", { class: "soft" }, `${card.count}`))),
-      h("button", { type: "button", class: "chip choice", "aria-label": t("teach.class.add"), onclick: more }, icon("plus")));
+    cards.forEach((card, i) => {
+      card.number(i + 1);
+      card.chip.setAttribute("aria-pressed", String(card === active));
+    });
+    const wanted = [...cards.map((card) => card.chip), extra];
+    if (wanted.length !== chips.children.length || wanted.some((chip, i) => chip !== chips.children[i])) mount(chips, ...wanted);
     stage.label();
   }
 
@@ -186,9 +189,9 @@ export function enter(root, context) {
 
   /** Each folder becomes a class, which it joins where there is one of its name; loose files join a card. */
   async function given(files, card = active) {
+    const saved = files.find((file) => file.path.endsWith(".imprint.zip"));
+    if (saved) return openFile(context, saved.blob);
     const { folders, loose } = byFolder(files);
-    const kept = loose.filter((file) => file.path.endsWith(".imprint.zip"));
-    if (kept.length) return openFile(context, kept[0].blob);
     if (!folders.size && !loose.length) return toast(t("teach.no.pictures"));
     let n = 0;
     for (const [name, inside] of folders) n += await addFolder(name, inside);

@@ -60,7 +60,7 @@ export function createTraining(context, { blocked, onstate }) {
   let state = context.project.training ?? { state: "idle" };
   let taught = contents(context.project); // by the training that is under way
   let lasted = null; // seconds of the last training
-  let versions = [];
+  let [versions, mistakes] = [[], 0];
 
   async function start() {
     if (running(state)) return cancel();
@@ -120,9 +120,10 @@ export function createTraining(context, { blocked, onstate }) {
 
   const summary = () => context.project.score?.text ?? context.project.why_no_score ?? "";
 
-  /** Read the versions: the latest may have been compared with the one before. */
+  /** Read the versions, the latest of which may have been compared with the one before, and how many mistakes there are. */
   async function known() {
-    versions = await api.get("/api/versions").catch(() => []);
+    const [all, report] = await Promise.all(["/api/versions", "/api/check"].map((path) => api.get(path).catch(() => null)));
+    [versions, mistakes] = [all ?? [], report?.mistakes?.length ?? 0];
     draw();
   }
 
@@ -144,7 +145,7 @@ export function createTraining(context, { blocked, onstate }) {
       score && scoreLine(score),
       project.model?.version && !score && h("p", { class: "no-score" }, none ?? t("teach.no.score")),
       latest?.comparison && verdict(latest.comparison),
-      project.model?.version && h("a", { class: "button", href: "#check" }, t(latest?.comparison ? "teach.compare" : "teach.see.check")));
+      project.model?.version && h("a", { class: "button", href: "#check" }, latest?.comparison ? t("teach.compare") : mistakes ? t("teach.see.mistakes", { n: mistakes }) : t("teach.see.check")));
   }
 
   const stop = watchTraining(update);
