@@ -120,14 +120,18 @@ def test_a_label_that_was_right_stays(page):
 
 def test_what_the_doctor_finds_is_listed(page):
     page.press("Look through all pictures")
-    page.wait("document.querySelector('.check-findings .button').textContent === 'Look through all pictures'", seconds=60)
+    page.wait(
+        "document.querySelector('.check-findings .button').textContent === 'Look through all pictures'", seconds=60
+    )
     assert page.text(".found") or page.text(".check-findings p") == "Nothing found."
 
 
 def test_why(page):
     mistakes(page)
     page.press("Why?")
-    page.wait("document.querySelector('dialog .words').textContent || document.querySelector('dialog .still')", seconds=60)
+    page.wait(
+        "document.querySelector('dialog .words').textContent || document.querySelector('dialog .still')", seconds=60
+    )
     page.wait("document.querySelector('dialog img[src^=blob]')", seconds=60)
 
 
