@@ -1,10 +1,12 @@
 """The process: readiness, its model file, how it ends, and what it says."""
 
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,6 +17,10 @@ import pytest
 
 import imprint
 from helpers import refused
+from imprint.serve.app import create_app, refuser
+from imprint.serve.batching import MAX_WAITING
+from imprint.serve.engine import Served
+from imprint.serve.security import Settings
 from serve_helpers import form, png
 
 IMAGE = png(np.zeros((8, 8), dtype=np.uint8))
@@ -162,6 +168,48 @@ def test_bad_starts_are_refused_in_one_line(onnx_file, tmp_path):
     assert "certificate" in refused("serve", onnx_file, *given, cwd=tmp_path)
 
 
+def test_without_a_disk_to_write_to_a_model_is_served_all_the_same(started, onnx_file, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    server = started(onnx_file, "--host", "0.0.0.0", folder=blocked, wait="/readyz")
+    assert any("sessions will not survive" in line for line in server.lines)
+    assert any("no teaching here" in line for line in server.lines)
+    assert server.stop() == 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate")
+def test_https(started, onnx_file, tmp_path):
+    made = [tmp_path / "cert.pem", tmp_path / "key.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], check=True, capture_output=True)
+    server = started(onnx_file, "--cert", made[0], "--key", made[1], wait="")
+    trusted = ssl.create_default_context(cafile=str(made[0]))
+    trusted.check_hostname = False
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=trusted, timeout=30)
+    connection.request("GET", f"/login?code={server.code}")
+    answer = connection.getresponse()
+    assert answer.status == 303
+    assert "Secure" in answer.headers["Set-Cookie"]
+    connection.close()
+
+
+def test_what_is_one_too_many_is_refused_before_the_application_sees_it(onnx_file):
+    app = create_app(Served(), Settings(token="t"))
+    refuse = refuser(app)
+    assert refuse() == b""
+    app.state.batcher.waiting = MAX_WAITING
+    head, _, body = refuse().partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+    assert (headers["retry-after"], int(headers["content-length"])) == ("1", len(body))
+    assert headers["content-security-policy"]
+    problem = json.loads(body)
+    assert (problem["title"], problem["status"]) == ("Overloaded", 503)
+    assert problem["id"] == headers["x-request-id"]
+    assert app.state.metrics.requests["/v1/predict", 503] == 1
+
+
 def test_without_the_extra_it_says_what_to_install(tmp_path):
     script = (
         "import importlib.util, sys\n"
@@ -175,7 +223,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     assert done.returncode == 2
     assert done.stderr == (
         "error: package uvicorn at this Python: it is missing, and serve needs it. "
-        "Install it: pip install 'imprint-vision[serve]'.\n"
+        "Install what it needs: pip install starlette uvicorn httptools python-multipart segno onnx onnxruntime.\n"
     )
 
 

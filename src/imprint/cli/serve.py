@@ -10,6 +10,7 @@ import typer
 
 from imprint.core.errors import UsageError
 
+COMMAND = "pip install starlette uvicorn httptools python-multipart segno onnx onnxruntime"
 NEEDED = ("starlette", "uvicorn", "httptools", "python_multipart", "segno", "onnx", "onnxruntime")
 
 
@@ -43,7 +44,7 @@ def serve(
     """Show a page in the browser that tries, teaches and checks a model, and answer programs over HTTP."""
     for package in NEEDED:
         if find_spec(package) is None:
-            remedy = "Install it: pip install 'imprint-vision[serve]'."
+            remedy = f"Install what it needs: {COMMAND}."
             raise UsageError(f"package {package}", "this Python", "it is missing, and serve needs it", remedy)
     if (cert is None) != (key is None):
         raise UsageError("certificate", "--cert and --key", "one needs the other", "Give both, or neither.")

@@ -85,6 +85,8 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._head, self._in_head = 0, True
+        if self._deadline is None:  # its first bytes came with the end of the one before
+            self._set_deadline()
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
@@ -118,6 +120,9 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         self.waiting_since = self.loop.time()
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
         self._paid = 0
         self._deadline = self.loop.call_later(PATIENCE, self._cut)
 

@@ -307,7 +307,8 @@ PREFLIGHT = [
 def _is_reached_by(server: Any, name: str) -> bool:
     """Whether a name is the very address of this machine by which the request came."""
     try:
-        return server is not None and ipaddress.ip_address(name) == ipaddress.ip_address(server[0])
+        reached = ipaddress.ip_address(server[0] if server else "")
+        return ipaddress.ip_address(name) in (reached, getattr(reached, "ipv4_mapped", None))
     except ValueError:
         return False
 
