@@ -31,8 +31,8 @@ COSTLY = (
 # What `make test-fast` leaves out: files that take more than ten seconds, and single tests that take more than five.
 SLOW_FILES = (
     "test_kills.py test_glyph.py test_browser.py test_build.py test_examples.py test_lesson.py test_ood_detector.py "
-    "test_no_hidden_effects.py test_page_try.py test_fuzz.py test_estimator.py test_docs.py "
-    "test_teacher.py"
+    "test_no_hidden_effects.py test_page_check.py test_page_teach.py test_page_try.py test_fuzz.py "
+    "test_estimator.py test_docs.py test_teacher.py"
 )
 SLOW_TESTS = (
     "test_nothing_copies_mapped_images_whole test_wrong_labels_come_first_with_the_right_one test_photos_are_learnt "
