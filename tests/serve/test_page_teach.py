@@ -22,7 +22,7 @@ SCENES, SECONDS, RATE = ("Ball", "Box"), 4, 30
 
 
 def scenes():
-    """A film for the fake webcam: a ball, a box, then both again in another place; a still of each would be one image."""
+    """Frames for the fake webcam: a ball, a box, then both in another place; they move, since equal images are one."""
     chance = random.Random(0)
     for ground in ((205, 195, 175), (150, 165, 150)):
         for name in SCENES:
@@ -369,29 +369,33 @@ def test_pictures_are_chosen_moved_and_deleted(page, tmp_path):
 
 
 MANY = """
-const done = arguments[0];
+const [sha, done] = arguments;
 (async () => {
-  const samples = Array.from({length: 10000}, (_, i) => ({sha: `${i}`}));
+  const samples = Array.from({length: 10000}, () => ({sha}));
   let asked = 0;
-  const fetch = async (offset, limit) => (asked += limit, {total: 10000, samples: samples.slice(offset, offset + limit)});
+  const fetch = async (offset, limit) => {
+    asked += limit;
+    return {total: 10000, samples: samples.slice(offset, offset + limit)};
+  };
   const {pictureGrid} = await import("/static/grid.js");
   const grid = pictureGrid("many", {fetch});
   document.querySelector("main").replaceChildren(grid.element);
   await grid.refresh();
   grid.element.scrollTop = 1e7;
   await new Promise(resolve => setTimeout(resolve, 300));
-  const shown = [...document.querySelectorAll(".cell")].map(each => each.dataset.sha);
-  done([shown.length, shown.includes("9999"), asked]);
+  const shown = [...document.querySelectorAll(".cell")].map(each => each.ariaPosInSet);
+  done([shown.length, shown.includes("10000"), asked]);
 })();
 """
 
 
-def test_ten_thousand_pictures_are_a_few_elements(page):
-    shown, last, asked = page.driver.execute_async_script(MANY)
+def test_ten_thousand_pictures_are_a_few_elements(page, tmp_path):
+    empty(page)
+    give(page, 1, *photos(tmp_path, 0, range(1)))
+    shown, last, asked = page.driver.execute_async_script(MANY, project(page)["classes"][0]["thumbnails"][0])
     assert last
     assert shown < 200
     assert asked <= 600
-    page.complaints()  # of thumbnails that there are not
 
 
 def test_a_project_is_saved_and_opened_as_one_file(page, place, tmp_path):

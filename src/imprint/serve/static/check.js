@@ -19,12 +19,25 @@ export const leave = () => {
 
 export function enter(root, context) {
   const top = h("div", { class: "check-top" });
-  const [score, versus, mistakes, confusions, findings, versions] = ["score", "versus", "mistakes", "confusions", "findings", "versions"]
-    .map((name) => h("section", { class: `card check-${name}`, "aria-labelledby": `title-${name}`, hidden: true }));
+  const [score, versus, mistakes, confusions, findings, versions] = [
+    "score",
+    "versus",
+    "mistakes",
+    "confusions",
+    "findings",
+    "versions",
+  ].map((name) => h("section", { class: `card check-${name}`, "aria-labelledby": `title-${name}`, hidden: true }));
   const settled = new Set(); // pictures whose mistake was dealt with here
   const title = (name) => h("h2", { id: `title-${name}`, tabindex: -1 }, t(`check.${name}`));
   let [report, list, work] = [null, [], null];
-  mount(root, top, h("div", { class: "check-cards" }, score, versus), mistakes, h("div", { class: "check-cards" }, confusions, findings), versions);
+  mount(
+    root,
+    top,
+    h("div", { class: "check-cards" }, score, versus),
+    mistakes,
+    h("div", { class: "check-cards" }, confusions, findings),
+    versions,
+  );
   load().catch(fail);
   let seen = stamp(context);
   context.onProject(() => {
@@ -40,9 +53,18 @@ export function enter(root, context) {
       throw problem;
     });
     const none = !list.length;
-    mount(top, none
-      ? h("div", { class: "card empty" }, h("h1", {}, t("check.empty")), h("p", { class: "words" }, t("check.empty.text")), h("a", { class: "button button-primary", href: "#teach" }, t("try.empty.go")))
-      : [h("h1", {}, t("check.title")), again()]);
+    mount(
+      top,
+      none
+        ? h(
+            "div",
+            { class: "card empty" },
+            h("h1", {}, t("check.empty")),
+            h("p", { class: "words" }, t("check.empty.text")),
+            h("a", { class: "button button-primary", href: "#teach" }, t("try.empty.go")),
+          )
+        : [h("h1", {}, t("check.title")), again()],
+    );
     for (const each of [score, versus, mistakes, confusions, findings, versions]) each.hidden = none;
     if (none) return;
     showScore();
@@ -56,15 +78,25 @@ export function enter(root, context) {
   /** After corrections: back to Train, in one step. */
   function again() {
     if (!changed(context.project) || running(context.project.training)) return null;
-    return h("div", { class: "again" }, h("p", {}, t("check.again")), h("a", { class: "button button-primary", href: "#teach" }, t("check.again.go")));
+    return h(
+      "div",
+      { class: "again" },
+      h("p", {}, t("check.again")),
+      h("a", { class: "button button-primary", href: "#teach" }, t("check.again.go")),
+    );
   }
 
   function showScore() {
     const { exam } = report;
     const none = report.why_no_score ?? t("teach.no.score");
-    mount(score, title("score"), report.score ? scoreLine(report.score) : h("p", { class: "no-score" }, none),
-      report.score && h("p", { class: "soft" }, t("check.baseline", { n: Math.round((report.score.baseline ?? 0) * 100) })),
-      exam && h("p", {}, t("check.exam"), " ", h("strong", {}, exam.text)));
+    mount(
+      score,
+      title("score"),
+      report.score ? scoreLine(report.score) : h("p", { class: "no-score" }, none),
+      report.score &&
+        h("p", { class: "soft" }, t("check.baseline", { n: Math.round((report.score.baseline ?? 0) * 100) })),
+      exam && h("p", {}, t("check.exam"), " ", h("strong", {}, exam.text)),
+    );
   }
 
   // New against old
@@ -74,29 +106,59 @@ export function enter(root, context) {
     versus.hidden = list.length < 2;
     if (versus.hidden) return;
     const { comparison } = latest;
-    const old = latest.current ? before : list.find((each) => each.current) ?? before;
+    const old = latest.current ? before : (list.find((each) => each.current) ?? before);
     if (!comparison) return mount(versus, title("versus"), h("p", {}, t("check.unproven")), choice(latest, old));
     const row = (words, share) => {
       const fill = h("span", { class: "fill" });
       fill.style.width = `${share * 100}%`;
-      return h("li", {}, h("span", { class: "name" }, words), h("span", { class: "bar", "aria-hidden": "true" }, fill), h("span", { class: "number" }, t("check.right.n", { right: Math.round(share * comparison.images), n: comparison.images })));
+      return h(
+        "li",
+        {},
+        h("span", { class: "name" }, words),
+        h("span", { class: "bar", "aria-hidden": "true" }, fill),
+        h(
+          "span",
+          { class: "number" },
+          t("check.right.n", { right: Math.round(share * comparison.images), n: comparison.images }),
+        ),
+      );
     };
-    const bars = h("ul", { class: "bars" }, row(t("check.before"), comparison.before), row(t("check.after"), comparison.after));
+    const bars = h(
+      "ul",
+      { class: "bars" },
+      row(t("check.before"), comparison.before),
+      row(t("check.after"), comparison.after),
+    );
     bars.lastChild.classList.add("first");
-    mount(versus, title("versus"), h("p", { class: "verdict" }, comparison.text), bars,
+    mount(
+      versus,
+      title("versus"),
+      h("p", { class: "verdict" }, comparison.text),
+      bars,
       h("p", { class: "soft" }, t("check.versus.text", { n: comparison.images })),
       h("div", { class: "row looks" }, look("mended", comparison.mended), look("newly.wrong", comparison.newly_wrong)),
-      comparison.keep === "old" && !latest.current && h("p", {}, t("check.old.stays")), choice(latest, old));
+      comparison.keep === "old" && !latest.current && h("p", {}, t("check.old.stays")),
+      choice(latest, old),
+    );
   }
 
   function look(name, shas) {
     const text = t(`check.${name}`, { n: shas.length });
-    return h("div", { class: "row" }, h("span", {}, text),
-      shas.length > 0 && button(t("check.look"), () => openPictures(text, shas), { kind: "small-button" }));
+    return h(
+      "div",
+      { class: "row" },
+      h("span", {}, text),
+      shas.length > 0 && button(t("check.look"), () => openPictures(text, shas), { kind: "small-button" }),
+    );
   }
 
   function choice(latest, old) {
-    const pick = (each, words) => button(words, () => use(each), { kind: each.current ? "chosen" : "", shape: each.current ? "check" : undefined, "aria-pressed": String(each.current) });
+    const pick = (each, words) =>
+      button(words, () => use(each), {
+        kind: each.current ? "chosen" : "",
+        shape: each.current ? "check" : undefined,
+        "aria-pressed": String(each.current),
+      });
     return h("div", { class: "row" }, pick(latest, t("check.keep.new")), pick(old, t("check.keep.old")));
   }
 
@@ -122,11 +184,22 @@ export function enter(root, context) {
     mistakes.hidden = !report.score;
     if (!open.length) {
       work = null;
-      return mount(mistakes, title("mistakes"), h("p", {}, t(report.mistakes.length ? "check.mistakes.done" : "check.mistakes.none")));
+      return mount(
+        mistakes,
+        title("mistakes"),
+        h("p", {}, t(report.mistakes.length ? "check.mistakes.done" : "check.mistakes.none")),
+      );
     }
     const large = h("img", { alt: "", class: "large" });
     const words = h("p", { class: "words", role: "status" });
-    const chips = context.project.classes.map((each, i) => h("button", { type: "button", class: "chip choice", onclick: () => correct(each) }, i < 9 && h("kbd", {}, i + 1), each.name));
+    const chips = context.project.classes.map((each, i) =>
+      h(
+        "button",
+        { type: "button", class: "chip choice", onclick: () => correct(each) },
+        i < 9 && h("kbd", {}, i + 1),
+        each.name,
+      ),
+    );
     const grid = pictureGrid(t("check.mistakes"), {
       fetch: async (offset, limit) => ({ total: open.length, samples: open.slice(offset, offset + limit) }),
       tall: 44,
@@ -136,17 +209,29 @@ export function enter(root, context) {
         const last = chosen.at(-1);
         if (last) large.src = `/api/samples/${last.sha}`;
         large.hidden = !last;
-        words.textContent = chosen.length > 1 ? t("check.mistake.many", { n: chosen.length }) : last ? t("check.mistake.one", { label: last.label, answer: last.answer, share: percent(last.confidence) }) : t("check.mistake.choose");
+        words.textContent =
+          chosen.length > 1
+            ? t("check.mistake.many", { n: chosen.length })
+            : last
+              ? t("check.mistake.one", { label: last.label, answer: last.answer, share: percent(last.confidence) })
+              : t("check.mistake.choose");
         for (const each of chips) each.disabled = !last;
         why.disabled = chosen.length !== 1;
       },
     });
     const why = button(t("why"), () => explain(work.chosen[0]), {});
     work = { grid, chips, chosen: [] };
-    mount(mistakes, h("div", { class: "row spread" }, title("mistakes"), button(t("teach.all"), grid.all)),
+    mount(
+      mistakes,
+      h("div", { class: "row spread" }, title("mistakes"), button(t("teach.all"), grid.all)),
       h("p", { class: "soft" }, t("check.mistakes.text", { n: open.length })),
-      h("div", { class: "clinic" }, grid.element,
-        h("div", { class: "patient" }, large, words, h("div", { class: "chips" }, ...chips), why)));
+      h(
+        "div",
+        { class: "clinic" },
+        grid.element,
+        h("div", { class: "patient" }, large, words, h("div", { class: "chips" }, ...chips), why),
+      ),
+    );
     grid.refresh().then(() => grid.choose(0));
     if (focused) grid.element.focus({ preventScroll: true });
   }
@@ -160,10 +245,13 @@ export function enter(root, context) {
       settle(chosen);
       if (!moved.length) return toast(t("check.kept", { name }));
       await context.refresh();
-      toast(t("check.corrected", { n: moved.length, name }), { action: t("undo"), onaction: () => {
-        for (const each of chosen) settled.delete(each.sha);
-        context.undo();
-      } });
+      toast(t("check.corrected", { n: moved.length, name }), {
+        action: t("undo"),
+        onaction: () => {
+          for (const each of chosen) settled.delete(each.sha);
+          context.undo();
+        },
+      });
     } catch (problem) {
       fail(problem);
     }
@@ -176,14 +264,30 @@ export function enter(root, context) {
   }
 
   function key(event) {
-    if (!work || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea, dialog")) return;
+    if (
+      !work ||
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.target.closest?.("input, select, textarea, dialog")
+    )
+      return;
     work.chips[Number(event.key) - 1]?.click();
   }
 
   async function explain({ sha, answer }) {
     const place = h("div", { class: "square" }, h("p", { class: "still" }, t("why.wait")));
     const words = h("p", { class: "words", role: "status" });
-    sheet(t("why.title", { label: answer }), h("div", { class: "pair" }, h("div", { class: "square" }, h("img", { src: `/api/samples/${sha}`, alt: t("why.picture") })), place), words);
+    sheet(
+      t("why.title", { label: answer }),
+      h(
+        "div",
+        { class: "pair" },
+        h("div", { class: "square" }, h("img", { src: `/api/samples/${sha}`, alt: t("why.picture") })),
+        place,
+      ),
+      words,
+    );
     try {
       const src = URL.createObjectURL(await api.post("/api/explain", { sample: sha }));
       mount(place, h("img", { src, alt: t("why.map"), onload: () => URL.revokeObjectURL(src) }));
@@ -200,20 +304,53 @@ export function enter(root, context) {
     confusions.hidden = !confusion;
     if (!confusion) return;
     const { classes, counts } = confusion;
-    const pairs = counts.flatMap((row, i) => row.map((n, j) => ({ n, label: classes[i], answer: classes[j] })).filter(({ n }, j) => n && i !== j)).sort((a, b) => b.n - a.n);
-    mount(confusions, title("confusions"),
-      pairs.length ? h("ul", { class: "pairs" }, ...pairs.slice(0, CONFUSED).map((each) => h("li", {}, t("check.confused", each)))) : h("p", {}, t("check.confused.none")),
-      classes.length <= MATRIX && h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("check.matrix") }, matrix(classes, counts)));
+    const pairs = counts
+      .flatMap((row, i) =>
+        row.map((n, j) => ({ n, label: classes[i], answer: classes[j] })).filter(({ n }, j) => n && i !== j),
+      )
+      .sort((a, b) => b.n - a.n);
+    mount(
+      confusions,
+      title("confusions"),
+      pairs.length
+        ? h("ul", { class: "pairs" }, ...pairs.slice(0, CONFUSED).map((each) => h("li", {}, t("check.confused", each))))
+        : h("p", {}, t("check.confused.none")),
+      classes.length <= MATRIX &&
+        h(
+          "div",
+          { class: "scroll", tabindex: 0, role: "region", "aria-label": t("check.matrix") },
+          matrix(classes, counts),
+        ),
+    );
   }
 
   function matrix(classes, counts) {
     const cell = (n, i, j) => {
-      const share = n / Math.max(counts[i].reduce((a, b) => a + b, 0), 1);
-      return h("td", { class: n === 0 ? "zero" : `${i === j ? "hit" : "miss"} level-${Math.min(Math.ceil(share * 4), 4)}` }, n);
+      const share =
+        n /
+        Math.max(
+          counts[i].reduce((a, b) => a + b, 0),
+          1,
+        );
+      return h(
+        "td",
+        { class: n === 0 ? "zero" : `${i === j ? "hit" : "miss"} level-${Math.min(Math.ceil(share * 4), 4)}` },
+        n,
+      );
     };
-    return h("table", { class: "matrix" }, h("caption", {}, t("check.matrix.text")),
+    return h(
+      "table",
+      { class: "matrix" },
+      h("caption", {}, t("check.matrix.text")),
       h("thead", {}, h("tr", {}, h("td", {}), ...classes.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...counts.map((row, i) => h("tr", {}, h("th", { scope: "row" }, classes[i]), ...row.map((n, j) => cell(n, i, j))))));
+      h(
+        "tbody",
+        {},
+        ...counts.map((row, i) =>
+          h("tr", {}, h("th", { scope: "row" }, classes[i]), ...row.map((n, j) => cell(n, i, j))),
+        ),
+      ),
+    );
   }
 
   // The doctor
@@ -231,19 +368,47 @@ export function enter(root, context) {
       showFindings();
     });
     const found = report.findings ?? [];
-    mount(findings, h("div", { class: "row spread" }, title("findings"), ask),
-      found.length ? h("div", { class: "found" }, ...together(found).map((each) => note(context, each))) : h("p", {}, t("check.found.none")));
+    mount(
+      findings,
+      h("div", { class: "row spread" }, title("findings"), ask),
+      found.length
+        ? h("div", { class: "found" }, ...together(found).map((each) => note(context, each)))
+        : h("p", {}, t("check.found.none")),
+    );
   }
 
   // Versions
 
   function showVersions() {
     const when = (text) => new Date(text).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
-    mount(versions, title("versions"), h("ul", { class: "versions" }, ...list.map((each) => h("li", { class: each.current ? "current" : "" },
-      h("div", {}, h("strong", {}, t("check.version", { n: each.version })), " ", h("span", { class: "soft" }, [when(each.when), t("teach.pictures", { n: each.images })].join(" · "))),
-      h("div", { class: "soft" }, each.score?.text ?? each.why_no_score ?? t("teach.no.score")),
-      each.current ? h("span", { class: "chip" }, icon("check"), t("check.current"))
-        : button(t("check.use"), () => use(each), { shape: "undo", "aria-label": t("check.use.n", { version: each.version }) })))));
+    mount(
+      versions,
+      title("versions"),
+      h(
+        "ul",
+        { class: "versions" },
+        ...list.map((each) =>
+          h(
+            "li",
+            { class: each.current ? "current" : "" },
+            h(
+              "div",
+              {},
+              h("strong", {}, t("check.version", { n: each.version })),
+              " ",
+              h("span", { class: "soft" }, [when(each.when), t("teach.pictures", { n: each.images })].join(" · ")),
+            ),
+            h("div", { class: "soft" }, each.score?.text ?? each.why_no_score ?? t("teach.no.score")),
+            each.current
+              ? h("span", { class: "chip" }, icon("check"), t("check.current"))
+              : button(t("check.use"), () => use(each), {
+                  shape: "undo",
+                  "aria-label": t("check.use.n", { version: each.version }),
+                }),
+          ),
+        ),
+      ),
+    );
   }
 }
 

@@ -12,24 +12,59 @@ const MOST = 300; // pictures shown large
 /** The server knows a class once it has a name or a picture; until then the card is a draft without an id. */
 export function classCard(context, stage, teach) {
   const number = h("span", { class: "class-number", "aria-hidden": "true" });
-  const input = h("input", { class: "class-name", type: "text", maxlength: 200, autocomplete: "off", spellcheck: "false", enterkeyhint: "done", onchange: named, onkeydown: entered, oninput: () => teach.renamed() });
-  const facts = h("button", { type: "button", class: "link class-facts", hidden: true, onclick: () => openSamples(context, card.id) });
+  const input = h("input", {
+    class: "class-name",
+    type: "text",
+    maxlength: 200,
+    autocomplete: "off",
+    spellcheck: "false",
+    enterkeyhint: "done",
+    onchange: named,
+    onkeydown: entered,
+    oninput: () => teach.renamed(),
+  });
+  const facts = h("button", {
+    type: "button",
+    class: "link class-facts",
+    hidden: true,
+    onclick: () => openSamples(context, card.id),
+  });
   const remove = h("button", { type: "button", class: "round", onclick: erase }, icon("trash"));
   const hold = h("button", { type: "button", class: "button hold" });
   const files = h("input", { class: "unseen", type: "file", multiple: true, accept: "image/*", onchange: sent });
   const strip = h("div", { class: "strip", hidden: true });
   const hints = h("div", { class: "hints" });
   const chip = h("button", { type: "button", class: "chip choice", onclick: () => teach.choose(card) }); // on a phone
-  const element = h("section", { class: "card class-card" },
+  const element = h(
+    "section",
+    { class: "card class-card" },
     h("div", { class: "class-head" }, number, input, remove),
-    h("div", { class: "row class-actions" }, hold, h("label", { class: "button" }, icon("upload"), t("teach.upload"), files),
-      button(t("teach.draw"), () => stage.draw(card), { shape: "pen" })),
-    facts, strip, hints);
+    h(
+      "div",
+      { class: "row class-actions" },
+      hold,
+      h("label", { class: "button" }, icon("upload"), t("teach.upload"), files),
+      button(t("teach.draw"), () => stage.draw(card), { shape: "pen" }),
+    ),
+    facts,
+    strip,
+    hints,
+  );
   let [making, place, held, thumbnails] = [null, 1, 0, ""];
   const card = {
-    element, chip, hold, input, id: null, busy: false, kept: false,
-    get name() { return input.value.trim() || t("teach.class.number", { n: place }); },
-    get count() { return held; },
+    element,
+    chip,
+    hold,
+    input,
+    id: null,
+    busy: false,
+    kept: false,
+    get name() {
+      return input.value.trim() || t("teach.class.number", { n: place });
+    },
+    get count() {
+      return held;
+    },
     number(n) {
       place = n;
       number.textContent = n;
@@ -45,7 +80,10 @@ export function classCard(context, stage, teach) {
     /** Give the id, making the class where it is not made yet. */
     ensure() {
       if (card.id) return Promise.resolve(card.id);
-      making ??= api.post("/api/classes", { name: card.name }).then(({ id }) => (card.id = id)).finally(() => (making = null));
+      making ??= api
+        .post("/api/classes", { name: card.name })
+        .then(({ id }) => (card.id = id))
+        .finally(() => (making = null));
       return making;
     },
     show(given, project) {
@@ -54,13 +92,32 @@ export function classCard(context, stage, teach) {
       if (document.activeElement !== input || !input.value) input.value = given.name;
       facts.hidden = !held;
       const exam = given.takes.filter((take) => take.exam).length;
-      facts.textContent = [t("teach.pictures", { n: held }), t("teach.takes", { n: given.takes.length }), exam && t("teach.exam.takes", { n: exam })].filter(Boolean).join(" · ");
+      facts.textContent = [
+        t("teach.pictures", { n: held }),
+        t("teach.takes", { n: given.takes.length }),
+        exam && t("teach.exam.takes", { n: exam }),
+      ]
+        .filter(Boolean)
+        .join(" · ");
       if (!card.busy && thumbnails !== String(given.thumbnails)) {
         thumbnails = String(given.thumbnails);
-        mount(strip, ...given.thumbnails.slice(0, SHOWN).map((sha) => h("img", { src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy", decoding: "async" })));
+        mount(
+          strip,
+          ...given.thumbnails
+            .slice(0, SHOWN)
+            .map((sha) =>
+              h("img", { src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy", decoding: "async" }),
+            ),
+        );
         strip.hidden = !held;
       }
-      mount(hints, ...given.hints.map(tip), ...together(project.findings).filter((each) => each.class === given.id && each.kind !== "dark").map((each) => note(context, each)));
+      mount(
+        hints,
+        ...given.hints.map(tip),
+        ...together(project.findings)
+          .filter((each) => each.class === given.id && each.kind !== "dark")
+          .map((each) => note(context, each)),
+      );
     },
     /** Show a picture before the server has it. */
     pending(blob) {
@@ -77,7 +134,8 @@ export function classCard(context, stage, teach) {
   };
   card.recording(false);
   stage.holdable(hold, () => card);
-  for (const name of ["focusin", "pointerdown"]) element.addEventListener(name, () => teach.active() !== card && teach.choose(card));
+  for (const name of ["focusin", "pointerdown"])
+    element.addEventListener(name, () => teach.active() !== card && teach.choose(card));
   return card;
 
   async function named() {
@@ -105,7 +163,8 @@ export function classCard(context, stage, teach) {
   async function sent() {
     const given = chosen(files);
     files.value = "";
-    if (given.length && (await addFiles(context, card, given, "upload"))) announce(t("teach.added", { n: given.length, name: card.name }));
+    if (given.length && (await addFiles(context, card, given, "upload")))
+      announce(t("teach.added", { n: given.length, name: card.name }));
   }
 
   async function erase() {
@@ -151,20 +210,59 @@ export function note(context, { kind, message, class: id, classes = [], blocks, 
       fail(problem);
     }
   };
-  const text = each.length > 1 ? t(`teach.finding.${["conflict", "exam"].includes(kind) ? kind : "many"}`, {
-    message, n: each.length, name: named(id), names: classes.map(named).join(" + ") }) : message;
-  const actions = kind === "conflict"
-    ? classes.map((key) => button(named(key), () => act("/api/samples/move", { class: key }, "teach.moved", named(key)), { kind: "small-button" }))
-    : shown.length && ["exam", "dark"].includes(kind) ? [button(t("teach.delete.n", { n: shown.length }), () => act("/api/samples/delete", { class: id }, "teach.deleted"), { kind: "small-button", shape: "trash" })] : [];
-  return h("div", { class: blocks ? "note blocks" : "note" }, h("p", {}, text),
-    (shown.length > 0 || actions.length > 0) && h("div", { class: "row" },
-      ...shown.slice(0, 3).map((sha) => h("img", { class: "tiny", src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy" })),
-      shown.length > 3 && button(t("teach.look.n", { n: shown.length }), () => openPictures(text, shown), { kind: "small-button" }), ...actions));
+  const text =
+    each.length > 1
+      ? t(`teach.finding.${["conflict", "exam"].includes(kind) ? kind : "many"}`, {
+          message,
+          n: each.length,
+          name: named(id),
+          names: classes.map(named).join(" + "),
+        })
+      : message;
+  const actions =
+    kind === "conflict"
+      ? classes.map((key) =>
+          button(named(key), () => act("/api/samples/move", { class: key }, "teach.moved", named(key)), {
+            kind: "small-button",
+          }),
+        )
+      : shown.length && ["exam", "dark"].includes(kind)
+        ? [
+            button(
+              t("teach.delete.n", { n: shown.length }),
+              () => act("/api/samples/delete", { class: id }, "teach.deleted"),
+              { kind: "small-button", shape: "trash" },
+            ),
+          ]
+        : [];
+  return h(
+    "div",
+    { class: blocks ? "note blocks" : "note" },
+    h("p", {}, text),
+    (shown.length > 0 || actions.length > 0) &&
+      h(
+        "div",
+        { class: "row" },
+        ...shown
+          .slice(0, 3)
+          .map((sha) => h("img", { class: "tiny", src: `/api/samples/${sha}/thumbnail`, alt: "", loading: "lazy" })),
+        shown.length > 3 &&
+          button(t("teach.look.n", { n: shown.length }), () => openPictures(text, shown), { kind: "small-button" }),
+        ...actions,
+      ),
+  );
 }
 
 /** Some pictures, large. */
 export function openPictures(title, shas) {
-  return sheet(title, h("div", { class: "pictures" }, ...shas.slice(0, MOST).map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" }))));
+  return sheet(
+    title,
+    h(
+      "div",
+      { class: "pictures" },
+      ...shas.slice(0, MOST).map((sha) => h("img", { src: `/api/samples/${sha}`, alt: "", loading: "lazy" })),
+    ),
+  );
 }
 
 /** All pictures of a class: choose some, delete them or move them to another class. */
@@ -174,8 +272,20 @@ export function openSamples(context, id) {
   let chosen_ = [];
   const status = h("p", { class: "soft", role: "status" });
   const remove = button("", () => act("/api/samples/delete", { class: id }, "teach.deleted"), { shape: "trash" });
-  const chips = context.project.classes.filter((each) => each.id !== id).map((each, i) => h("button", { type: "button", class: "chip choice", onclick: () => act("/api/samples/move", { class: each.id }, "teach.moved", each.name) },
-    i < 9 && h("kbd", {}, i + 1), each.name));
+  const chips = context.project.classes
+    .filter((each) => each.id !== id)
+    .map((each, i) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip choice",
+          onclick: () => act("/api/samples/move", { class: each.id }, "teach.moved", each.name),
+        },
+        i < 9 && h("kbd", {}, i + 1),
+        each.name,
+      ),
+    );
   const grid = pictureGrid(t("teach.pictures.of", { name }), {
     fetch: (offset, limit) => api.get(`/api/classes/${id}/samples?offset=${offset}&limit=${limit}`),
     badge: ({ exam }) => (exam ? t("teach.exam") : ""),
@@ -186,9 +296,14 @@ export function openSamples(context, id) {
       for (const each of [remove, ...chips]) each.disabled = !given.length;
     },
   });
-  const dialog = sheet(`${name} · ${t("teach.pictures", { n: facts().samples })}`, status, grid.element,
+  const dialog = sheet(
+    `${name} · ${t("teach.pictures", { n: facts().samples })}`,
+    status,
+    grid.element,
     h("div", { class: "row" }, button(t("teach.all"), grid.all, {}), remove),
-    chips.length > 0 && h("p", { class: "soft" }, t("teach.move.to")), h("div", { class: "chips" }, ...chips));
+    chips.length > 0 && h("p", { class: "soft" }, t("teach.move.to")),
+    h("div", { class: "chips" }, ...chips),
+  );
   dialog.classList.add("wide-sheet");
   dialog.addEventListener("keydown", (event) => {
     if (event.key === "Delete" || event.key === "Backspace") remove.click();

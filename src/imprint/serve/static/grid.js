@@ -11,7 +11,11 @@ const SPARE = 2; // rows beyond what is visible
  */
 export function pictureGrid(label, { fetch, caption = () => "", badge = () => "", tall = 0, onchange = () => {} }) {
   const room = h("div", { class: "grid-room", role: "presentation" });
-  const box = h("div", { class: "grid", role: "listbox", tabindex: 0, "aria-multiselectable": "true", "aria-label": label }, room);
+  const box = h(
+    "div",
+    { class: "grid", role: "listbox", tabindex: 0, "aria-multiselectable": "true", "aria-label": label },
+    room,
+  );
   let [items, total, columns, side, at, anchor] = [[], 0, 1, 96, 0, 0];
   const chosen = new Map(); // sha → item
   const nodes = new Map(); // index → element
@@ -42,15 +46,28 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
 
   function option(index) {
     const item = items[index];
-    const node = h("div", { class: "cell", role: "option", id: `cell-${index}`, "aria-selected": "false", "aria-setsize": total, "aria-posinset": index + 1 });
+    const node = h("div", {
+      class: "cell",
+      role: "option",
+      id: `cell-${index}`,
+      "aria-selected": "false",
+      "aria-setsize": total,
+      "aria-posinset": index + 1,
+    });
     node.style.transform = `translate(${(index % columns) * side}px, ${Math.floor(index / columns) * (side + tall)}px)`;
     node.style.width = `${side}px`;
     node.style.height = `${side + tall}px`;
     if (!item) return node;
     const words = caption(item);
-    node.setAttribute("aria-label", [t("grid.picture", { n: index + 1 }), words, badge(item)].filter(Boolean).join(", "));
-    node.append(h("img", { src: `/api/samples/${item.sha}/thumbnail`, alt: "", decoding: "async" }),
-      badge(item) && h("span", { class: "badge" }, badge(item)), words && h("span", { class: "caption" }, words));
+    node.setAttribute(
+      "aria-label",
+      [t("grid.picture", { n: index + 1 }), words, badge(item)].filter(Boolean).join(", "),
+    );
+    node.append(
+      h("img", { src: `/api/samples/${item.sha}/thumbnail`, alt: "", decoding: "async" }),
+      badge(item) && h("span", { class: "badge" }, badge(item)),
+      words && h("span", { class: "caption" }, words),
+    );
     node.dataset.sha = item.sha;
     return node;
   }
@@ -92,7 +109,8 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
   }
 
   async function all() {
-    while (items.filter(Boolean).length < total) await ask([...Array(Math.ceil(total / PAGE)).keys()].find((page) => !asked.has(page)) ?? 0);
+    while (items.filter(Boolean).length < total)
+      await ask([...Array(Math.ceil(total / PAGE)).keys()].find((page) => !asked.has(page)) ?? 0);
     const every = chosen.size === total;
     for (const item of items) every ? chosen.delete(item.sha) : chosen.set(item.sha, item);
     changed();
@@ -108,7 +126,9 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
     changed();
   });
   box.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -total, End: total }[event.key];
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -total, End: total }[
+      event.key
+    ];
     if (step) go(at + step);
     else if (event.key === " ") (choose(at), (anchor = at), changed());
     else if (event.key === "a" && (event.ctrlKey || event.metaKey)) all();
@@ -128,5 +148,13 @@ export function pictureGrid(label, { fetch, caption = () => "", badge = () => ""
     onchange([]);
     return total;
   }
-  return { element: box, refresh, all, choose: (index) => (choose(index, true), changed()), get total() { return total; } };
+  return {
+    element: box,
+    refresh,
+    all,
+    choose: (index) => (choose(index, true), changed()),
+    get total() {
+      return total;
+    },
+  };
 }

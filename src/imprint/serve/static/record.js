@@ -20,23 +20,55 @@ export function createStage(context, teach, chips) {
   const thumb = h("button", { type: "button", class: "button button-primary thumb" });
   const answer = answerCard(context, t("teach.answer.none"));
   // On a phone the answer is a sheet from below, of which a line is shown until it is opened.
-  const handle = h("button", { type: "button", class: "handle", "aria-expanded": "false", "aria-label": t("teach.sheet"), onclick: () => handle.setAttribute("aria-expanded", String(below.classList.toggle("open"))) });
+  const handle = h("button", {
+    type: "button",
+    class: "handle",
+    "aria-expanded": "false",
+    "aria-label": t("teach.sheet"),
+    onclick: () => handle.setAttribute("aria-expanded", String(below.classList.toggle("open"))),
+  });
   const below = h("div", { class: "answer-sheet" }, handle, answer.card);
-  const modes = ["camera", "draw"].map((each) => h("label", {},
-    h("input", { type: "radio", name: "stage", value: each, checked: each === "camera", onchange: () => setMode(each) }),
-    h("span", {}, icon(each === "draw" ? "pen" : "camera"), t(`try.${each}`))));
+  const modes = ["camera", "draw"].map((each) =>
+    h(
+      "label",
+      {},
+      h("input", {
+        type: "radio",
+        name: "stage",
+        value: each,
+        checked: each === "camera",
+        onchange: () => setMode(each),
+      }),
+      h("span", {}, icon(each === "draw" ? "pen" : "camera"), t(`try.${each}`)),
+    ),
+  );
   const heading = h("h2", { id: "stage-title", tabindex: -1 });
-  const element = h("section", { class: "card stage", "aria-labelledby": "stage-title" },
-    h("div", { class: "stage-head" }, heading,
-      h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("teach.stage.how")), ...modes)),
-    box, controls, h("div", { class: "dock" }, chips, thumb, below));
+  const element = h(
+    "section",
+    { class: "card stage", "aria-labelledby": "stage-title" },
+    h(
+      "div",
+      { class: "stage-head" },
+      heading,
+      h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, t("teach.stage.how")), ...modes),
+    ),
+    box,
+    controls,
+    h("div", { class: "dock" }, chips, thumb, below),
+  );
   let mode = "camera";
   let [opened, opening, held, taking, pad, timer] = [null, null, false, false, null, 0];
   let holder = null; // the button that is held
   let photos = null; // the take that single photos join, {card, take, when}
   const video = h("video", { "aria-label": t("try.preview") });
   const tally = h("span", { class: "tally", "aria-hidden": "true" });
-  const light = h("p", { class: "on" }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", {}, t("camera.on")), tally);
+  const light = h(
+    "p",
+    { class: "on" },
+    h("span", { class: "dot", "aria-hidden": "true" }),
+    h("span", {}, t("camera.on")),
+    tally,
+  );
 
   function setMode(next) {
     if (mode === next && box.firstChild) return;
@@ -67,10 +99,30 @@ export function createStage(context, teach, chips) {
     const possible = cameraPossible();
     const trouble = reason ?? (possible ? null : "needs-https");
     mount(controls);
-    mount(box, h("div", { class: "still" }, icon("camera"), h("p", { role: trouble && "alert" }, t(`camera.${trouble ?? "off"}`)),
-      possible && button(t(trouble ? "retry" : "try.camera.start"), () => open(), { shape: "camera" }),
-      trouble && h("label", { class: "button" }, icon("camera"), t("try.photo"),
-        h("input", { class: "unseen", type: "file", accept: "image/*", capture: "environment", onchange: (event) => photo(event.target) }))));
+    mount(
+      box,
+      h(
+        "div",
+        { class: "still" },
+        icon("camera"),
+        h("p", { role: trouble && "alert" }, t(`camera.${trouble ?? "off"}`)),
+        possible && button(t(trouble ? "retry" : "try.camera.start"), () => open(), { shape: "camera" }),
+        trouble &&
+          h(
+            "label",
+            { class: "button" },
+            icon("camera"),
+            t("try.photo"),
+            h("input", {
+              class: "unseen",
+              type: "file",
+              accept: "image/*",
+              capture: "environment",
+              onchange: (event) => photo(event.target),
+            }),
+          ),
+      ),
+    );
     label();
   }
 
@@ -78,7 +130,8 @@ export function createStage(context, teach, chips) {
     const card = teach.active();
     const files = chosen(input);
     input.value = "";
-    if (photos?.card !== card || Date.now() - photos.when > PHOTOS) photos = { card, take: newTake(card.ensure, "camera") };
+    if (photos?.card !== card || Date.now() - photos.when > PHOTOS)
+      photos = { card, take: newTake(card.ensure, "camera") };
     photos.when = Date.now();
     photos.take.add(files);
     await told(context, card.name, photos.take);
@@ -97,7 +150,7 @@ export function createStage(context, teach, chips) {
     mount(controls, h("p", { class: "soft" }, t("camera.starting")));
     try {
       const started = await openCamera(video, { deviceId, onend: () => showOff("none") });
-      if (!video.isConnected) return started.stop(), false;
+      if (!video.isConnected) return (started.stop(), false);
       opened = started;
     } catch (error) {
       if (video.isConnected) showOff(error.reason);
@@ -105,10 +158,37 @@ export function createStage(context, teach, chips) {
     }
     element.classList.add("live");
     const { devices } = opened;
-    mount(box, video, light, h("button", { type: "button", class: "round stop", "aria-label": t("teach.camera.stop"), title: t("teach.camera.stop"), onclick: () => showOff() }, icon("close")));
-    mount(controls, devices.length > 1 && h("select", { "aria-label": t("try.camera.choose"), onchange: (event) => open(event.target.value) },
-        ...devices.map((device, i) => h("option", { value: device.deviceId, selected: device.deviceId === opened.deviceId },
-          device.label || t("try.camera.number", { n: i + 1 })))));
+    mount(
+      box,
+      video,
+      light,
+      h(
+        "button",
+        {
+          type: "button",
+          class: "round stop",
+          "aria-label": t("teach.camera.stop"),
+          title: t("teach.camera.stop"),
+          onclick: () => showOff(),
+        },
+        icon("close"),
+      ),
+    );
+    mount(
+      controls,
+      devices.length > 1 &&
+        h(
+          "select",
+          { "aria-label": t("try.camera.choose"), onchange: (event) => open(event.target.value) },
+          ...devices.map((device, i) =>
+            h(
+              "option",
+              { value: device.deviceId, selected: device.deviceId === opened.deviceId },
+              device.label || t("try.camera.number", { n: i + 1 }),
+            ),
+          ),
+        ),
+    );
     label();
     look();
     return true;
@@ -117,7 +197,8 @@ export function createStage(context, teach, chips) {
   async function look() {
     const mine = opened;
     clearTimeout(timer);
-    if (context.model && !taking && !document.hidden && !document.querySelector("dialog")) await answer.ask(mine.capture, "camera.jpg");
+    if (context.model && !taking && !document.hidden && !document.querySelector("dialog"))
+      await answer.ask(mine.capture, "camera.jpg");
     if (mine && opened === mine) timer = setTimeout(look, LOOK);
   }
 
@@ -164,7 +245,8 @@ export function createStage(context, teach, chips) {
       node.setPointerCapture(event.pointerId);
       press();
     });
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) node.addEventListener(name, () => holder === node && release());
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"])
+      node.addEventListener(name, () => holder === node && release());
     node.addEventListener("contextmenu", (event) => event.preventDefault()); // of a long touch
     node.addEventListener("keydown", (event) => key(event) && !event.repeat && press());
     node.addEventListener("keyup", (event) => key(event) && release());
@@ -213,22 +295,36 @@ export function createStage(context, teach, chips) {
     heading.textContent = t(context.model ? "teach.stage" : "teach.stage.first");
     thumb.disabled = mode === "draw" && (!pad || pad.empty);
     thumb.hidden = mode === "camera" && !cameraPossible();
-    mount(thumb, icon(mode === "draw" ? "check" : "record"), h("span", {}, t(mode === "draw" ? "teach.save.drawing" : "teach.hold.as", { name })));
+    mount(
+      thumb,
+      icon(mode === "draw" ? "check" : "record"),
+      h("span", {}, t(mode === "draw" ? "teach.save.drawing" : "teach.hold.as", { name })),
+    );
   }
   holdable(thumb, () => mode === "camera" && teach.active());
   thumb.addEventListener("click", () => mode === "draw" && save());
 
   const hidden = () => document.hidden && opened && showOff();
-  const escape = (event) => event.key === "Escape" && opened && !document.querySelector("dialog") && (showOff(), announce(t("camera.off")));
+  const escape = (event) =>
+    event.key === "Escape" && opened && !document.querySelector("dialog") && (showOff(), announce(t("camera.off")));
   document.addEventListener("visibilitychange", hidden);
   document.addEventListener("keydown", escape);
   addEventListener("blur", release);
 
   return {
-    element, hold, release, holdable, draw, label,
+    element,
+    hold,
+    release,
+    holdable,
+    draw,
+    label,
     start: () => setMode(mode),
-    get recording() { return taking; },
-    get live() { return Boolean(opened) || mode === "draw"; },
+    get recording() {
+      return taking;
+    },
+    get live() {
+      return Boolean(opened) || mode === "draw";
+    },
     undo: () => Boolean(pad && !pad.empty && (pad.undo(), true)),
     clear: answer.clear,
     end() {

@@ -33,7 +33,8 @@ export function newTake(ensureClass, kind) {
 
   function batch() {
     let [end, bytes] = [0, 0];
-    while (end < Math.min(waiting.length, BATCH.files) && (!end || bytes + size(waiting[end]) <= BATCH.bytes)) bytes += size(waiting[end++]);
+    while (end < Math.min(waiting.length, BATCH.files) && (!end || bytes + size(waiting[end]) <= BATCH.bytes))
+      bytes += size(waiting[end++]);
     return waiting.slice(0, end);
   }
 
@@ -91,7 +92,10 @@ export async function addFiles(context, card, files, kind) {
 export async function told(context, name, take) {
   try {
     const { added, problems } = await take.done();
-    if (problems.length && !(added.length && take.kind === "camera")) toast(added.length ? t("teach.added.some", { n: added.length, name, first: problems[0].detail }) : problems[0].detail);
+    if (problems.length && !(added.length && take.kind === "camera"))
+      toast(
+        added.length ? t("teach.added.some", { n: added.length, name, first: problems[0].detail }) : problems[0].detail,
+      );
     return added.length;
   } catch (problem) {
     fail(problem);

@@ -27,7 +27,11 @@ export function enter(root, context) {
   const hint = h("p", { class: "words soft" });
   const waiting = h("p", { class: "waiting", role: "status", hidden: true });
   const chips = h("div", { class: "chips class-chips", role: "group", "aria-label": t("teach.classes") });
-  const extra = h("button", { type: "button", class: "chip choice", "aria-label": t("teach.class.add"), onclick: () => more() }, icon("plus"));
+  const extra = h(
+    "button",
+    { type: "button", class: "chip choice", "aria-label": t("teach.class.add"), onclick: () => more() },
+    icon("plus"),
+  );
   const list = h("div", { class: "cards" });
   const teach = { active: () => active, choose, renamed: refreshNames, drop };
   let cards = []; // in the order of the project, then those that are not made yet
@@ -39,14 +43,48 @@ export function enter(root, context) {
   const stage = createStage(context, teach, chips);
   const training = createTraining(context, { blocked, onstate: guide });
   const add = button(t("teach.class.add"), () => more(), { kind: "add-class", shape: "plus" });
-  const [back, again] = ["undo", "redo"].map((name) => h("button", { type: "button", class: "round", "aria-label": t(name), title: t(name), onclick: () => context.undo(`/api/${name}`) }, icon(name)));
-  mount(root,
-    h("div", { class: "teach-head" }, h("div", { class: "next" }, title, hint), h("div", { class: "row tools" }, back, again, button(t("teach.project"), () => openProject(context)))),
+  const [back, again] = ["undo", "redo"].map((name) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: "round",
+        "aria-label": t(name),
+        title: t(name),
+        onclick: () => context.undo(`/api/${name}`),
+      },
+      icon(name),
+    ),
+  );
+  mount(
+    root,
+    h(
+      "div",
+      { class: "teach-head" },
+      h("div", { class: "next" }, title, hint),
+      h(
+        "div",
+        { class: "row tools" },
+        back,
+        again,
+        button(t("teach.project"), () => openProject(context)),
+      ),
+    ),
     waiting,
-    h("div", { class: "columns" },
-      h("section", { class: "classes", "aria-labelledby": "classes-title" }, h("h2", { id: "classes-title", class: "unseen" }, t("teach.classes")), list,
-        h("div", { class: "row adding" }, add, folderButton())),
-      training.element, stage.element));
+    h(
+      "div",
+      { class: "columns" },
+      h(
+        "section",
+        { class: "classes", "aria-labelledby": "classes-title" },
+        h("h2", { id: "classes-title", class: "unseen" }, t("teach.classes")),
+        list,
+        h("div", { class: "row adding" }, add, folderButton()),
+      ),
+      training.element,
+      stage.element,
+    ),
+  );
 
   update();
   choose(cards[0]);
@@ -65,7 +103,12 @@ export function enter(root, context) {
     if (stuck || !n) waiting.hidden = !n;
     if (!waiting.hidden) waiting.textContent = t("teach.waiting", { n });
   });
-  const stopFiles = onFiles(document.body, (files, event) => given(files, cards.find((card) => card.element.contains(event.target))));
+  const stopFiles = onFiles(document.body, (files, event) =>
+    given(
+      files,
+      cards.find((card) => card.element.contains(event.target)),
+    ),
+  );
   document.addEventListener("keydown", pressed);
   document.addEventListener("keyup", lifted);
   here = {
@@ -104,7 +147,8 @@ export function enter(root, context) {
       card.chip.setAttribute("aria-pressed", String(card === active));
     });
     const wanted = [...cards.map((card) => card.chip), extra];
-    if (wanted.length !== chips.children.length || wanted.some((chip, i) => chip !== chips.children[i])) mount(chips, ...wanted);
+    if (wanted.length !== chips.children.length || wanted.some((chip, i) => chip !== chips.children[i]))
+      mount(chips, ...wanted);
     stage.label();
   }
 
@@ -162,15 +206,28 @@ export function enter(root, context) {
     const few = cards.find((card) => card.count && card.count < FEWEST);
     const once = filled.find((each) => each.takes.filter((take) => take.kind !== "correction").length < 2);
     let [next, words, target] = ["", "", null];
-    if (running(state)) [next, words] = ["teach.next.learning", state.version ? "teach.next.already" : "teach.next.learning.text"];
-    else if (project.findings?.some((each) => each.blocks)) [next, words] = ["teach.next.twice", "teach.next.twice.text"];
-    else if (project.needs_images && filled.length < FEWEST) [next, words, target] = ["teach.next.needs", "teach.next.needs.text", cards[0]];
-    else if (!filled.length) [next, words, target] = ["teach.next.first", cameraPossible() ? "teach.next.first.text" : "teach.next.photo.text", cards[0]];
+    if (running(state))
+      [next, words] = ["teach.next.learning", state.version ? "teach.next.already" : "teach.next.learning.text"];
+    else if (project.findings?.some((each) => each.blocks))
+      [next, words] = ["teach.next.twice", "teach.next.twice.text"];
+    else if (project.needs_images && filled.length < FEWEST)
+      [next, words, target] = ["teach.next.needs", "teach.next.needs.text", cards[0]];
+    else if (!filled.length)
+      [next, words, target] = [
+        "teach.next.first",
+        cameraPossible() ? "teach.next.first.text" : "teach.next.photo.text",
+        cards[0],
+      ];
     else if (filled.length < FEWEST) [next, words, target] = ["teach.next.second", "teach.next.second.text", empty];
     else if (few) [next, words, target] = ["teach.next.more", "teach.next.more.text", few];
-    else if (!project.model?.version) [next, words] = ["teach.next.train", once ? "teach.next.train.once" : "teach.next.train.text"];
+    else if (!project.model?.version)
+      [next, words] = ["teach.next.train", once ? "teach.next.train.once" : "teach.next.train.text"];
     else if (changed(project)) [next, words] = ["teach.next.again", "teach.next.again.text"];
-    else [next, words] = ["teach.next.try", once ? "teach.next.once" : stage.live ? "teach.next.try.text" : "teach.next.try.start"];
+    else
+      [next, words] = [
+        "teach.next.try",
+        once ? "teach.next.once" : stage.live ? "teach.next.try.text" : "teach.next.try.start",
+      ];
     const values = { name: (target ?? cards[0])?.name, first: filled[0]?.name, once: once?.name };
     title.textContent = t(next, values);
     hint.textContent = t(words, values);
@@ -183,8 +240,19 @@ export function enter(root, context) {
   // Files
 
   function folderButton() {
-    return h("label", { class: "button wide-only" }, icon("upload"), t("teach.folders"),
-      h("input", { class: "unseen", type: "file", webkitdirectory: true, multiple: true, onchange: (event) => given(chosen(event.target)).then(() => (event.target.value = "")) }));
+    return h(
+      "label",
+      { class: "button wide-only" },
+      icon("upload"),
+      t("teach.folders"),
+      h("input", {
+        class: "unseen",
+        type: "file",
+        webkitdirectory: true,
+        multiple: true,
+        onchange: (event) => given(chosen(event.target)).then(() => (event.target.value = "")),
+      }),
+    );
   }
 
   /** Each folder becomes a class, which it joins where there is one of its name; loose files join a card. */
@@ -200,11 +268,18 @@ export function enter(root, context) {
       take.add(loose);
       n += await told(context, card.name, take);
     }
-    if (n) toast(folders.size ? t("teach.added.folders", { n, classes: t("teach.n.classes", { n: folders.size }) }) : t("teach.added", { n, name: card.name }), { action: t("undo"), onaction: () => context.undo() });
+    if (n)
+      toast(
+        folders.size
+          ? t("teach.added.folders", { n, classes: t("teach.n.classes", { n: folders.size }) })
+          : t("teach.added", { n, name: card.name }),
+        { action: t("undo"), onaction: () => context.undo() },
+      );
   }
 
   async function addFolder(name, files) {
-    const ensure = async () => context.project.classes.find((each) => each.name === name)?.id ?? (await api.post("/api/classes", { name })).id;
+    const ensure = async () =>
+      context.project.classes.find((each) => each.name === name)?.id ?? (await api.post("/api/classes", { name })).id;
     const take = newTake(ensure, "folder");
     take.add(files);
     return told(context, name, take);
@@ -213,7 +288,10 @@ export function enter(root, context) {
   // Space holds for the active class wherever it would do nothing else.
 
   function free(event) {
-    return event.key === " " && !event.target.closest?.("input, button, select, textarea, a, summary, label, canvas, dialog, [role=listbox]");
+    return (
+      event.key === " " &&
+      !event.target.closest?.("input, button, select, textarea, a, summary, label, canvas, dialog, [role=listbox]")
+    );
   }
   function pressed(event) {
     if (!free(event)) return;

@@ -16,15 +16,25 @@ function svg(tag, attributes, ...children) {
 /** Accuracy over the epochs, as a line with its last value. */
 function curve(points) {
   const [wide, tall] = [300, 90];
-  const xy = points.map(({ accuracy }, i) => [points.length > 1 ? (i / (points.length - 1)) * wide : wide, tall - 4 - accuracy * (tall - 8)]);
+  const xy = points.map(({ accuracy }, i) => [
+    points.length > 1 ? (i / (points.length - 1)) * wide : wide,
+    tall - 4 - accuracy * (tall - 8),
+  ]);
   if (xy.length === 1) xy.unshift([0, xy[0][1]]);
   const line = xy.map((each) => each.map((value) => value.toFixed(1)).join(" ")).join("L");
-  return svg("svg", { viewBox: `0 0 ${wide} ${tall}`, class: "curve", preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("path", { class: "area", d: `M0 ${tall}L${line}L${wide} ${tall}Z` }), svg("path", { class: "line", d: `M${line}` }));
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${wide} ${tall}`, class: "curve", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("path", { class: "area", d: `M0 ${tall}L${line}L${wide} ${tall}Z` }),
+    svg("path", { class: "line", d: `M${line}` }),
+  );
 }
 
 /** What the project would be trained on, as a text that differs whenever that does. */
-const contents = ({ classes }) => JSON.stringify(classes.map((each) => [each.name, each.takes.filter((take) => !take.exam).map((take) => [take.id, take.count])]));
+const contents = ({ classes }) =>
+  JSON.stringify(
+    classes.map((each) => [each.name, each.takes.filter((take) => !take.exam).map((take) => [take.id, take.count])]),
+  );
 
 export const running = (training) => ["training", "warming"].includes(training?.state);
 
@@ -45,18 +55,45 @@ export function verdict({ text, keep }) {
 
 /** The card with Train; `blocked()` tells in words why training cannot begin, or gives an empty text. */
 export function createTraining(context, { blocked, onstate }) {
-  const train = h("button", { type: "button", class: "button train", onclick: start, "aria-describedby": "train-note" });
+  const train = h("button", {
+    type: "button",
+    class: "button train",
+    onclick: start,
+    "aria-describedby": "train-note",
+  });
   const note = h("p", { class: "soft train-note", id: "train-note" });
   const live = h("div", { class: "learning" });
   const result = h("div", { class: "outcome" });
-  const recipe = h("select", { id: "recipe" }, ...RECIPES.map((each) => h("option", { value: each }, t(`teach.recipe.${each || "auto"}`))));
+  const recipe = h(
+    "select",
+    { id: "recipe" },
+    ...RECIPES.map((each) => h("option", { value: each }, t(`teach.recipe.${each || "auto"}`))),
+  );
   const seed = h("input", { id: "seed", type: "number", min: 0, max: 2 ** 31 - 1, step: 1, placeholder: "0" });
-  const share = h("input", { id: "held-out", type: "number", min: 0, max: 50, step: 5, placeholder: t("teach.share.auto") });
+  const share = h("input", {
+    id: "held-out",
+    type: "number",
+    min: 0,
+    max: 50,
+    step: 5,
+    placeholder: t("teach.share.auto"),
+  });
   const field = (key, input) => h("label", { class: "field" }, h("span", {}, t(`teach.${key}`)), input);
-  const more = h("details", { class: "more" }, h("summary", {}, t("teach.more")),
-    h("div", { class: "fields" }, field("recipe", recipe), field("seed", seed), field("share", share)));
-  const element = h("section", { class: "card model", "aria-labelledby": "model-title" },
-    h("h2", { id: "model-title" }, t("teach.model")), h("div", { class: "train-row" }, train, note), live, result, more);
+  const more = h(
+    "details",
+    { class: "more" },
+    h("summary", {}, t("teach.more")),
+    h("div", { class: "fields" }, field("recipe", recipe), field("seed", seed), field("share", share)),
+  );
+  const element = h(
+    "section",
+    { class: "card model", "aria-labelledby": "model-title" },
+    h("h2", { id: "model-title" }, t("teach.model")),
+    h("div", { class: "train-row" }, train, note),
+    live,
+    result,
+    more,
+  );
   let state = context.project.training ?? { state: "idle" };
   let taught = contents(context.project); // by the training that is under way
   let lasted = null; // seconds of the last training
@@ -100,12 +137,31 @@ export function createTraining(context, { blocked, onstate }) {
   function learning() {
     const last = state.curve?.at(-1);
     const left = state.seconds_left;
-    mount(live, h("p", { class: "learning-words" }, state.state === "warming" ? t("teach.warming") : state.message || t("teach.learning")),
-      last ? h("div", { class: "chart" }, curve(state.curve), h("p", { class: "accuracy" }, last.accuracy.toFixed(2), h("span", { class: "soft" }, t("teach.accuracy"))))
-        : h("progress", { "aria-label": t("teach.learning"), ...(left == null ? {} : { max: state.seconds + left, value: state.seconds }) }));
+    mount(
+      live,
+      h(
+        "p",
+        { class: "learning-words" },
+        state.state === "warming" ? t("teach.warming") : state.message || t("teach.learning"),
+      ),
+      last
+        ? h(
+            "div",
+            { class: "chart" },
+            curve(state.curve),
+            h("p", { class: "accuracy" }, last.accuracy.toFixed(2), h("span", { class: "soft" }, t("teach.accuracy"))),
+          )
+        : h("progress", {
+            "aria-label": t("teach.learning"),
+            ...(left == null ? {} : { max: state.seconds + left, value: state.seconds }),
+          }),
+    );
   }
 
-  const time = () => (state.seconds_left == null ? t("teach.time", { n: Math.round(state.seconds) }) : t("teach.left", { n: Math.max(Math.ceil(state.seconds_left), 1) }));
+  const time = () =>
+    state.seconds_left == null
+      ? t("teach.time", { n: Math.round(state.seconds) })
+      : t("teach.left", { n: Math.max(Math.ceil(state.seconds_left), 1) });
 
   async function ended() {
     mount(live);
@@ -115,14 +171,17 @@ export function createTraining(context, { blocked, onstate }) {
     if (state.state === "done") remember(project, taught);
     onstate(state);
     await known();
-    if (state.state === "done") announce([t("teach.done", { n: Math.ceil(state.seconds) }), summary()].filter(Boolean).join(" "));
+    if (state.state === "done")
+      announce([t("teach.done", { n: Math.ceil(state.seconds) }), summary()].filter(Boolean).join(" "));
   }
 
   const summary = () => context.project.score?.text ?? context.project.why_no_score ?? "";
 
   /** Read the versions, the latest of which may have been compared with the one before, and how many mistakes there are. */
   async function known() {
-    const [all, report] = await Promise.all(["/api/versions", "/api/check"].map((path) => api.get(path).catch(() => null)));
+    const [all, report] = await Promise.all(
+      ["/api/versions", "/api/check"].map((path) => api.get(path).catch(() => null)),
+    );
     [versions, mistakes] = [all ?? [], report?.mistakes?.length ?? 0];
     draw();
   }
@@ -132,28 +191,60 @@ export function createTraining(context, { blocked, onstate }) {
     const { project } = context;
     if (state.seconds && state.state === "done") lasted = state.seconds;
     const reason = blocked();
-    mount(train, icon(busy ? "stop" : "spark"), busy ? t("cancel") : t(project.model?.version ? "teach.train.again" : "teach.train"),
-      !busy && h("span", { class: "train-count", "aria-hidden": "true" }, `· ${project.classes.reduce((sum, each) => sum + each.samples, 0)}`));
+    mount(
+      train,
+      icon(busy ? "stop" : "spark"),
+      busy ? t("cancel") : t(project.model?.version ? "teach.train.again" : "teach.train"),
+      !busy &&
+        h(
+          "span",
+          { class: "train-count", "aria-hidden": "true" },
+          `· ${project.classes.reduce((sum, each) => sum + each.samples, 0)}`,
+        ),
+    );
     train.classList.toggle("button-primary", !busy && !reason && (!project.model?.version || changed(project)));
     train.setAttribute("aria-disabled", String(!busy && Boolean(reason)));
-    note.textContent = busy ? time() : reason || (lasted ? t("teach.seconds", { n: Math.max(Math.round(lasted), 1) }) : t("teach.some.seconds"));
+    note.textContent = busy
+      ? time()
+      : reason || (lasted ? t("teach.seconds", { n: Math.max(Math.round(lasted), 1) }) : t("teach.some.seconds"));
     element.classList.toggle("busy", busy);
     result.hidden = busy;
     const { score, why_no_score: none } = project;
     const latest = versions[0];
-    mount(result,
+    mount(
+      result,
       score && scoreLine(score),
       project.model?.version && !score && h("p", { class: "no-score" }, none ?? t("teach.no.score")),
       latest?.comparison && verdict(latest.comparison),
-      project.model?.version && h("a", { class: "button", href: "#check" }, latest?.comparison ? t("teach.compare") : mistakes ? t("teach.see.mistakes", { n: mistakes }) : t("teach.see.check")));
+      project.model?.version &&
+        h(
+          "a",
+          { class: "button", href: "#check" },
+          latest?.comparison
+            ? t("teach.compare")
+            : mistakes
+              ? t("teach.see.mistakes", { n: mistakes })
+              : t("teach.see.check"),
+        ),
+    );
   }
 
   const stop = watchTraining(update);
   known();
-  const ticking = setInterval(() => running(state) && state.seconds_left > 0 && update({ ...state, seconds: state.seconds + 1, seconds_left: state.seconds_left - 1 }), 1000);
+  const ticking = setInterval(
+    () =>
+      running(state) &&
+      state.seconds_left > 0 &&
+      update({ ...state, seconds: state.seconds + 1, seconds_left: state.seconds_left - 1 }),
+    1000,
+  );
   return {
-    element, start, draw,
-    get state() { return state; },
+    element,
+    start,
+    draw,
+    get state() {
+      return state;
+    },
     end() {
       stop();
       clearInterval(ticking);
@@ -163,6 +254,16 @@ export function createTraining(context, { blocked, onstate }) {
 
 /** "14 of 16 right, 64 to 97 of 100", and by which method that is known. */
 export function scoreLine({ right, images, interval, method }) {
-  return h("div", { class: "score" }, h("p", {}, h("strong", {}, t("check.of", { right, n: images }))),
-    h("p", { class: "soft" }, t("check.range", { low: Math.round(interval[0] * 100), high: Math.round(interval[1] * 100) }), " ", t(`check.method.${method}`)));
+  return h(
+    "div",
+    { class: "score" },
+    h("p", {}, h("strong", {}, t("check.of", { right, n: images }))),
+    h(
+      "p",
+      { class: "soft" },
+      t("check.range", { low: Math.round(interval[0] * 100), high: Math.round(interval[1] * 100) }),
+      " ",
+      t(`check.method.${method}`),
+    ),
+  );
 }
