@@ -236,12 +236,17 @@ def _principal(
     scaled: Float64[Tensor, "n features"],
 ) -> tuple[Float64[Tensor, "features rank"], Float64[Tensor, " features"]]:
     """Fit a covariance that has one variance in all directions but a few; gives what is added and subtracted."""
+    from scipy.linalg import eigh
+
     count, number = scaled.shape
     rank = min(MAX_RANK, count, number)
-    # From the smaller product of the features with themselves: a third of the time of a singular value decomposition.
+    # From the smaller product of the features with themselves, and of its eigenvectors the last alone: of 800 images
+    # 0.04 s, where all took 0.7.
     few = count < number
-    squares, vectors = torch.linalg.eigh(scaled @ scaled.T if few else scaled.T @ scaled)
-    squares, vectors = squares[-rank:].clamp_min(0), vectors[:, -rank:]
+    product = (scaled @ scaled.T if few else scaled.T @ scaled).numpy()
+    found = eigh(product, subset_by_index=(len(product) - rank, len(product) - 1), check_finite=False)
+    squares, vectors = (torch.from_numpy(one) for one in found)
+    squares = squares.clamp_min(0)
     directions = scaled.T @ vectors / squares.sqrt().clamp_min(1e-9) if few else vectors
     along = squares / count
     others = ((scaled.square().sum() / count - along.sum()) / (number - rank)).clamp_min(1e-6)
