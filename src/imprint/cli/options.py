@@ -55,6 +55,7 @@ Classes = Annotated[
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
+OTHER_TABLES = (".xlsx", ".xls", ".ods", ".pdf", ".docx", ".parquet")  # endings of what is no text
 MODEL_ENDINGS = (".safetensors", ".onnx")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -64,6 +65,9 @@ def writable(path: Path | None) -> Path | None:
     if path is not None:
         from imprint.core.files import check_output
 
+        if path.suffix.lower() in OTHER_TABLES:
+            cause = f"what is written is CSV, which a {path.suffix} file does not hold"
+            raise UsageError(path.name, "output", cause, f"Name it {path.stem}.csv, which such programs open.")
         check_output(path)
     return path
 

@@ -31,13 +31,21 @@ LONGEST = 120  # bytes of a name; file systems take 255, and numbers and endings
 ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "PPM": ".ppm"}  # of formats that are not called as their files end
 
 
+MARK = ".imprint-sorted"  # in a folder that images were sorted into
+
+
 def check_sorting(data: str | Sequence[str], folder: Path) -> None:
-    """Make the folder to sort into; raises `UsageError` where that fails, or it lies within the data."""
+    """Make the folder to sort into; raises `UsageError` where that fails or it lies within the data or is in use."""
     for name in [data] if isinstance(data, str) else data:
         if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
             cause = f"it lies within {name}, which would then hold each image twice"
             raise UsageError("--sort-into", str(folder), cause, "Choose a folder beside the data.")
     make_folder(folder)
+    if any(folder.iterdir()) and not (folder / MARK).exists():
+        cause = "it holds other files, such as images to learn from, among which predictions would be lost"
+        raise UsageError("--sort-into", str(folder), cause, "Choose a new folder, or one that was sorted into before.")
+    with contextlib.suppress(OSError):
+        (folder / MARK).touch()
 
 
 def sort_into(

@@ -155,7 +155,8 @@ def _headline(record: RunRecord, score: dict[str, Any] | None) -> str:
     of = f" of {record.provenance.training.name}" if record.provenance else ""
     classes = f"the {len(record.model.class_names):,} classes{of}"
     if score is None:
-        return f"A network trained on {classes}, and not scored: no images were held out"
+        because = record.metrics.get("no_score_because") or "no images were held out"
+        return f"A network trained on {classes}, and not scored: {because}"
     if score["interval"][0] <= score["baseline"]:
         return f"A network trained on {classes}, and not shown to do better than guessing"
     if score["images"] < FEWEST_TO_TELL:
