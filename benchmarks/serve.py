@@ -5,6 +5,7 @@ The client runs on the same machine and takes its share of it.
 """
 
 import argparse
+import base64
 import json
 import os
 import signal
@@ -179,17 +180,19 @@ def serve_peer(kind, python, model, content, seconds, ours):
     ready = "/docs" if kind == "fastapi" else "/health"
     server = Server([python, HERE / "serve_peer.py", kind, str(model), str(port)], port, ready)
     print(f"{kind}: ready after {server.seconds:.2f} s, {server.memory():.0f} MB", flush=True)
-    path = "/raw" if kind == "fastapi" else "/predict"
-    row(f"{kind}, PNG, raw body, 1 client", server.load(path, "image/png", content, seconds=seconds))
-    busy = server.load(path, "image/png", content, seconds=seconds, connections=16)
-    row(f"{kind}, PNG, raw body, 16 clients", busy)
+    path, media, body, told = "/raw", "image/png", content, "raw body"
+    if kind == "litserve":
+        body = json.dumps({"image": base64.b64encode(content).decode()}).encode()
+        path, media, told = "/predict", "application/json", "base64"
+    row(f"{kind}, PNG, {told}, 1 client", server.load(path, media, body, seconds=seconds))
+    busy = row(f"{kind}, PNG, {told}, 16 clients", server.load(path, media, body, seconds=seconds, connections=16))
     if kind == "fastapi":
-        body = form([content])
-        facts = server.load("/form", "multipart/form-data; boundary=x", body, seconds=seconds, connections=16)
+        parts = form([content])
+        facts = server.load("/form", "multipart/form-data; boundary=x", parts, seconds=seconds, connections=16)
         row(f"{kind}, the same as a form, 16 clients", facts)
     if busy["rate"]:
         print(f"  imprint serve answers {ours['rate'] / busy['rate']:.1f} times as many")
-    over = server.load(path, "image/png", content, rate=5 * busy["rate"], seconds=3 * seconds)
+    over = server.load(path, media, body, rate=5 * busy["rate"], seconds=3 * seconds)
     row(f"{kind}, five times too much", over)
     server.stop()
 

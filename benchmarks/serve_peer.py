@@ -1,5 +1,6 @@
 """A service of an exported model as the peers' own tutorials write it: serve_peer.py fastapi|litserve MODEL PORT."""
 
+import base64
 import io
 import json
 import sys
@@ -47,18 +48,18 @@ if kind == "fastapi":
     def form(file: UploadFile):
         return answer(session, names, decode(file.file.read(), shape))
 
-    uvicorn.run(app, port=port, log_level="warning")
+    if __name__ == "__main__":
+        uvicorn.run(app, port=port, log_level="warning")
 else:
     import litserve
-    from fastapi import Request
 
     class Api(litserve.LitAPI):
         def setup(self, device):
             self.session, self.names = load()
             self.shape = self.session.get_inputs()[0].shape
 
-        async def decode_request(self, request: Request):
-            return decode(await request.body(), self.shape)
+        def decode_request(self, request):  # JSON, which is what it takes of itself
+            return decode(base64.b64decode(request["image"]), self.shape)
 
         def batch(self, inputs):
             return np.concatenate(inputs)
@@ -72,5 +73,6 @@ else:
         def encode_response(self, output):
             return output
 
-    api = Api(max_batch_size=32, batch_timeout=0.002)
-    litserve.LitServer(api, accelerator="cpu").run(port=port, log_level="warning", generate_client_file=False)
+    if __name__ == "__main__":  # its workers import this file again
+        api = Api(max_batch_size=32, batch_timeout=0.002)
+        litserve.LitServer(api, accelerator="cpu").run(port=port, log_level="warning", generate_client_file=False)

@@ -25,8 +25,8 @@ from helpers import pixel_table  # noqa: E402
 
 # Fixtures that train a network, write much, or start a browser: the tests that use one stay together on one worker.
 COSTLY = (
-    "browser built checked detecting fitted followed foreign good lesson mapped mnist page prepared stopped_folder "
-    "trained"
+    "browser built checked detecting fitted followed foreign good lesson mapped mnist page prepared server "
+    "stopped_folder trained"
 )
 # What `make test-fast` leaves out: files that take more than ten seconds, and single tests that take more than five.
 SLOW_FILES = (
@@ -40,6 +40,9 @@ SLOW_TESTS = (
     "test_a_terminal_gets_a_bar_with_the_time_left test_confidence_fits_accuracy_on_images_not_seen "
     "test_without_validation_new_digits_are_seldom_flagged_and_confidence_fits test_every_flipped_bit_is_noticed "
     "test_an_ensemble_of_it_and_one_of_our_own test_training_does_not_import_torchs_compiler "
+    "test_a_request_that_does_not_come_is_cut test_a_model_file_is_exported_once_and_then_kept "
+    "test_a_changed_model_file_is_exchanged_and_a_broken_one_is_not "
+    "test_requests_made_from_the_document_get_the_answers_of_the_document "
     "test_a_missing_package_is_named_with_its_remedy test_int8_leaves_the_logging_of_its_host_alone"
 )
 

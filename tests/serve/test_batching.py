@@ -212,6 +212,30 @@ def test_costs_are_told_by_the_header():
     assert estimate_cost(large, photos) > 10 * estimate_cost(TINY, photos)
 
 
+def test_a_worker_that_has_ended_or_is_stuck_shows(monkeypatch):
+    engine = Slow()
+
+    async def work(batcher):
+        assert batcher.is_healthy
+        task = asyncio.ensure_future(batcher.answer(Job([TINY], engine), never))
+        while not engine.batches:
+            await asyncio.sleep(0.001)
+        assert batcher.is_healthy
+        monkeypatch.setattr("imprint.serve.batching.STUCK", 0.0)
+        assert not batcher.is_healthy
+        monkeypatch.undo()
+        engine.go.set()
+        await task
+        batcher.light.close()
+        for _ in range(200):
+            if not batcher.is_healthy:
+                break
+            await asyncio.sleep(0.01)
+        assert not batcher.is_healthy
+
+    served(work)
+
+
 def test_an_idle_batcher_ends():
     before = threading.active_count()
     served(lambda batcher: asyncio.sleep(0.01))

@@ -242,6 +242,8 @@ async def model(request: Request) -> Response:
 
 async def healthz(request: Request) -> Response:
     """Tell that the process answers and its workers live."""
+    if not request.app.state.batcher.is_healthy:
+        raise Problem(503, "Unhealthy", "A worker has ended, or is stuck. Start the server anew.")
     return JSONResponse({"status": "ok"})
 
 

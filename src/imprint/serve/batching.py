@@ -45,6 +45,7 @@ logger = logging.getLogger("imprint")
 BATCH_IMAGES, BATCH_COST = 32, 0.005  # seconds of estimated cost
 # Seconds of queued work. An accepted tiny image waits at most a moment; a photo has one anyway.
 LIGHT_LIMIT, HEAVY_LIMIT = 0.15, 1.0
+STUCK = 60.0  # seconds of one batch
 MAX_WAITING = 128  # requests: half of all connections, so that there are some to tell others that it is too much
 LEARNING_RATE = 0.05  # of how far estimated costs are from measured ones on this machine
 
@@ -113,6 +114,7 @@ class Lane:
         self.changed = threading.Condition()
         self.cost, self.factor = 0.0, 1.0  # measured to estimated seconds, smoothed
         self.batches = self.images = self.dropped = 0
+        self.busy_since: float | None = None  # of the batch that is computed
         self.closed = False
 
     def close(self) -> None:
@@ -172,6 +174,7 @@ class Batcher:
         self.light, self.heavy = Lane("tiny", LIGHT_LIMIT), Lane("large", HEAVY_LIMIT)
         self._max_pixels = max_pixels
         self.waiting = 0  # requests
+        self._workers = list[threading.Thread]()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
 
@@ -180,7 +183,16 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._stack.enter_context(without_warnings())
         for lane in (self.light, self.heavy):
-            threading.Thread(target=self._work, args=(lane,), name=f"imprint-{lane.name}", daemon=True).start()
+            worker = threading.Thread(target=self._work, args=(lane,), name=f"imprint-{lane.name}", daemon=True)
+            self._workers.append(worker)
+            worker.start()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether both workers live, and neither has been at one batch for a minute."""
+        now = time.perf_counter()
+        busy = [now - since for lane in (self.light, self.heavy) if (since := lane.busy_since) is not None]
+        return all(worker.is_alive() for worker in self._workers) and max(busy, default=0) < STUCK
 
     def stop(self) -> None:
         """Let the workers end after what they are at."""
@@ -224,8 +236,9 @@ class Batcher:
 
     def _work(self, lane: Lane) -> None:
         while batch := lane.take():
-            started = time.perf_counter()
+            lane.busy_since = started = time.perf_counter()
             finished = self._compute(lane, batch)
+            lane.busy_since = None
             lane.done(batch, time.perf_counter() - started)
             if finished and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_deliver, finished)

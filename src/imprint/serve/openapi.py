@@ -203,7 +203,9 @@ def interface(version: str) -> dict[str, Any]:
             "/v1/predict": {"post": PREDICT},
             "/v1/model": _get("model", "Tell what the model is", {"200": _answer("The model", "Model"), **not_ready}),
             "/healthz": _get(
-                "health", "Tell that the process works", {"200": _answer("It does", "Status"), **_problems()}
+                "health",
+                "Tell that the process works",
+                {"200": _answer("It does", "Status"), **_problems(_503="It does not.")},
             ),
             "/readyz": _get(
                 "readiness",

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ from imprint.serve.engine import Served
 from imprint.serve.exporting import export_in_child, is_exported, kept_export
 from imprint.serve.project import Project, default_folder, folder_for
 from imprint.serve.security import Sessions, Settings, addresses_of_machine, is_any_address, origin, read_secret
-from imprint.serve.teacher import begin
+from imprint.serve.teacher import begin, stored_images
 from imprint.serve.training_process import Trainer
 
 if TYPE_CHECKING:
@@ -82,22 +82,22 @@ class ModelFile:
                 self.error = error
         return self.error is None
 
-    def watch(self, stopped: threading.Event) -> None:
-        """Exchange the model whenever its file changes."""
+    def watch(self, stopped: threading.Event, stored: Callable[[], list[bytes]]) -> None:
+        """Exchange the model whenever its file changes, once it has been tried on stored images."""
         before = self._seen
         while not stopped.wait(POLL):
             now = _identity(find_model(self.path))
             if now == before and now not in (None, self._seen):  # it has been written whole, as far as one can tell
-                self._exchange(now)
+                self._exchange(now, stored)
             before = now
 
-    def _exchange(self, now: Any) -> None:
+    def _exchange(self, now: Any, stored: Callable[[], list[bytes]]) -> None:
         self._seen = now
         try:
             file = find_model(self.path)
-            engine = self._served.swap(file if is_exported(file) else export_in_child(file))
+            engine = self._served.swap(file if is_exported(file) else export_in_child(file), stored())
             say(f"the model file changed; from now on {engine.digest[:12]} answers")
-        except ImprintError as error:
+        except (ImprintError, OSError) as error:
             warn(f"the model file changed and cannot be used, so the model before goes on: {error}")
 
 
@@ -266,7 +266,7 @@ def _look_after(
     if teaching is not None:
         begin(teaching.project, teaching.trainer, served, None if watched is None else watched.path)
     if watched is not None:
-        watched.watch(stopped)
+        watched.watch(stopped, lambda: [] if teaching is None else stored_images(teaching.project))
 
 
 def _tune_process() -> None:

@@ -238,13 +238,16 @@ class Teacher:
 
 def answer_by(project: Project, served: Served, version: int | None) -> None:
     """Load a version, try it on stored samples, and let it answer; nothing for None, as of a project without one."""
-    if version is None:
-        return
+    if version is not None:
+        served.swap(project.versions.exported(version), stored_images(project))
+
+
+def stored_images(project: Project) -> list[bytes]:
+    """Read some of the samples, on which a model is tried before it answers."""
     training, _ = project.training_sets()
     looks = project.state.looks
     chosen = [sha for sha, _ in training[:: max(1, len(training) // CHECKED_IMAGES)]][:CHECKED_IMAGES]
-    images = [project.store.read(sha, looks[sha]["kind"]) for sha in chosen]
-    served.swap(project.versions.exported(version), images)
+    return [project.store.read(sha, looks[sha]["kind"]) for sha in chosen]
 
 
 def begin(project: Project, trainer: Trainer, served: Served, model: Path | None) -> None:
