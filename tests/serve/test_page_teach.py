@@ -282,11 +282,18 @@ def test_everything_by_keyboard(page):
     n = counts(page)["Ball"]
     assert n >= 3
     assert len(project(page)["classes"][0]["takes"]) == 1  # a key that repeats is one take
+    page.run("document.activeElement.blur()")
+    ActionChains(page.driver).key_down(" ").perform()  # for the class chosen last, where it would do nothing else
+    page.wait(tallied(2))
+    ActionChains(page.driver).key_up(" ").perform()
+    page.wait("!document.querySelector('.recording')")
+    page.wait("document.querySelector('.class-facts').textContent.includes('2 takes')")
+    n = counts(page)["Ball"]
     page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     page.wait("document.querySelector('.still') && document.querySelector('#live').textContent.includes('off')")
     body = page.find("main")
     body.send_keys(Keys.CONTROL, "z")
-    page.wait("document.querySelector('.class-facts').hidden")
+    page.wait("document.querySelector('.class-facts').textContent.includes('1 take')")
     body.send_keys(Keys.CONTROL, Keys.SHIFT, "z")
     page.wait(f"document.querySelector('.class-facts').textContent.startsWith('{n} ')")
 
@@ -425,6 +432,36 @@ def test_without_a_camera_photos_are_taken_instead(page, tmp_path):
     page.wait("document.querySelector('.class-facts').textContent")
     assert not page.find(".thumb").is_displayed()
     assert project(page)["classes"][0]["takes"][0]["kind"] == "camera"
+
+
+IN_VIEW = """
+return arguments[0].filter(selector => {
+  const box = document.querySelector(selector).getBoundingClientRect();
+  const at = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return !at?.closest(selector);
+});
+"""
+
+
+def test_on_a_phone_the_thumb_reaches_all_that_teaching_needs(page):
+    empty(page)
+    for width, height in ((320, 568), (390, 844)):
+        page.show(width, height)
+        page.driver.refresh()
+        page.find(".thumb")
+        reached = [".thumb", ".train", ".class-chips .chip", ".still .button", "#next", ".segmented label"]
+        assert page.run(IN_VIEW, reached) == []
+    page.press("Start camera")
+    page.wait(SEEN)
+    page.run("document.querySelectorAll('.class-chips .chip')[1].click()")
+    hold(page, ".thumb", tallied(3))
+    page.wait("document.querySelectorAll('.class-chips .chip')[1].ariaPressed === 'true'")
+    assert set(counts(page)) == {"Class 2"}  # which stays the second, and the other is no second «Class 2»
+    names = page.run("return [...document.querySelectorAll('.class-chips .chip')].map(each => each.textContent)")
+    assert [name[:7] for name in names[:2]] == ["Class 1", "Class 2"]
+    assert (
+        page.run("return [...document.querySelectorAll('.class-card')].filter(each => each.offsetParent).length") == 1
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -185,10 +185,16 @@ class Teacher:
         return self.project.versions.listed.get(self.project.used or 0, {})
 
     def check(self) -> Facts:
-        """Give score, confusion, mistakes and findings of the version that answers."""
-        facts = self.current()
-        live = {sha for sha, _ in self.project.state.samples()}
-        mistakes = [each for each in facts.get("mistakes", []) if each["sha"] in live]
+        """Give score, confusion, findings, and the mistakes not corrected since, of the version that answers."""
+        facts, state = self.current(), self.project.state
+        names = {key: each.name for key, each in state.classes.items()}
+        live = {sha: names[take.class_id] for sha, take in state.samples()}
+        mistakes = [
+            each
+            for each in facts.get("mistakes", [])
+            # A label that is no class any more was renamed, not corrected.
+            if live.get(each["sha"]) == each["label"] or (each["sha"] in live and each["label"] not in names.values())
+        ]
         return {
             "score": facts.get("score"),
             "why_no_score": facts.get("why_no_score"),

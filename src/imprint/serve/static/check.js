@@ -5,6 +5,7 @@ import { api } from "./api.js";
 import { note, openPictures, together } from "./classes.js";
 import { announce, button, fail, h, icon, language, mount, sheet, t, toast } from "./dom.js";
 import { pictureGrid } from "./grid.js";
+import { keepTogether } from "./tabs.js";
 import { changed, running, scoreLine } from "./training.js";
 
 const MATRIX = 20; // classes up to which the table of confusions is shown
@@ -45,7 +46,11 @@ export function enter(root, context) {
     seen = stamp(context);
   });
   document.addEventListener("keydown", key);
-  here = () => document.removeEventListener("keydown", key);
+  const stopTabs = context.project ? keepTogether(context) : () => {};
+  here = () => {
+    stopTabs();
+    document.removeEventListener("keydown", key);
+  };
 
   async function load() {
     [report, list] = await Promise.all([api.get("/api/check"), api.get("/api/versions")]).catch((problem) => {
@@ -187,7 +192,7 @@ export function enter(root, context) {
       return mount(
         mistakes,
         title("mistakes"),
-        h("p", {}, t(report.mistakes.length ? "check.mistakes.done" : "check.mistakes.none")),
+        h("p", {}, t(report.score && report.score.right < report.score.images ? "check.mistakes.done" : "check.mistakes.none")),
       );
     }
     const large = h("img", { alt: "", class: "large" });

@@ -65,10 +65,11 @@ export function classCard(context, stage, teach) {
     get count() {
       return held;
     },
-    number(n) {
-      place = n;
+    /** Be the nth card, called by the free number while it has no name. */
+    number(n, free) {
+      place = free;
       number.textContent = n;
-      input.placeholder = t("teach.class.number", { n });
+      input.placeholder = t("teach.class.number", { n: free });
       element.setAttribute("aria-label", card.name);
       input.setAttribute("aria-label", t("teach.class.name", { n }));
       remove.setAttribute("aria-label", t("teach.class.delete", { name: card.name }));
@@ -200,7 +201,7 @@ export function together(findings) {
 /** A finding, or several together, with the pictures and what may be done about them. */
 export function note(context, { kind, message, class: id, classes = [], blocks, each }) {
   const named = (key) => context.project.classes.find((one) => one.id === key)?.name ?? key;
-  const shown = each.flatMap(({ where }) => (kind === "exam" ? where.slice(0, 1) : where)); // of two copies, that which trains
+  const shown = each.flatMap(({ where }) => (kind === "exam" ? where.slice(0, 1) : where)); // the copy that trains
   const act = async (path, body, words, name) => {
     try {
       await api.post(path, { samples: shown, ...body });

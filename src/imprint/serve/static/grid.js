@@ -6,7 +6,7 @@ const PAGE = 200; // items asked of the server at a time
 const SPARE = 2; // rows beyond what is visible
 
 /**
- * A list box of pictures: arrows move, Space chooses, Ctrl+A chooses all; a click chooses too, with Shift a whole range.
+ * A list box of pictures: arrows move, Space and clicks choose, with Shift a whole range, Ctrl+A all.
  * `fetch(offset, limit)` gives {total, samples: [{sha, …}]}; `caption(item)` gives [words, for a screen reader too].
  */
 export function pictureGrid(label, { fetch, caption = () => "", badge = () => "", tall = 0, onchange = () => {} }) {

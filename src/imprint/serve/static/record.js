@@ -236,7 +236,7 @@ export function createStage(context, teach, chips) {
 
   const release = () => (held = false);
 
-  /** Make a button record what `card` gives while it is held by mouse, finger, Space or Enter; a bare click: a short burst. */
+  /** Make a button record what `card` gives while it is held, by pointer or key; a bare click is a short burst. */
   function holdable(node, card) {
     const key = (event) => [" ", "Enter"].includes(event.key) && card() && (event.preventDefault(), true);
     const press = () => ((holder = node), hold(card()));

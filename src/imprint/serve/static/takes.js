@@ -105,7 +105,7 @@ export async function told(context, name, take) {
   }
 }
 
-/** Sort dropped files into folders, each of which is a class, and those that lie in none; notes and the like are left. */
+/** Sort dropped files into folders, each a class, and those that lie in none; notes and the like are left. */
 export function byFolder(files) {
   const folders = new Map();
   for (const file of files) {

@@ -7,11 +7,11 @@ import { announce, button, h, icon, mount, t, toast } from "./dom.js";
 import { chosen, onFiles } from "./drop.js";
 import { openFile, openProject } from "./project.js";
 import { createStage } from "./record.js";
+import { keepTogether } from "./tabs.js";
 import { byFolder, newTake, onWaiting, told } from "./takes.js";
 import { changed, createTraining, running } from "./training.js";
 
 const FEWEST = 2; // pictures of a class, and classes
-const TOGETHER = 4000; // ms after which another tab's changes show
 
 let here = null;
 
@@ -37,9 +37,6 @@ export function enter(root, context) {
   let cards = []; // in the order of the project, then those that are not made yet
   let active = null;
   let said = "";
-  let seen = stamp(context.project);
-  // Another tab, or another browser, may change the project too.
-  const tabs = new BroadcastChannel("imprint");
   const stage = createStage(context, teach, chips);
   const training = createTraining(context, { blocked, onstate: guide });
   const add = button(t("teach.class.add"), () => more(), { kind: "add-class", shape: "plus" });
@@ -93,12 +90,7 @@ export function enter(root, context) {
   context.onProject(update);
   api.post("/api/warm").catch(() => {});
 
-  tabs.onmessage = () => context.refresh().catch(() => {});
-  const watch = setInterval(async () => {
-    if (document.hidden || stage.recording) return;
-    const now = await api.get("/api/project").catch(() => null);
-    if (now && stamp(now) !== stamp(context.project)) context.refresh().catch(() => {});
-  }, TOGETHER);
+  const stopTabs = keepTogether(context, () => stage.recording);
   const stopWaiting = onWaiting((n, stuck) => {
     if (stuck || !n) waiting.hidden = !n;
     if (!waiting.hidden) waiting.textContent = t("teach.waiting", { n });
@@ -116,8 +108,7 @@ export function enter(root, context) {
     end() {
       stage.end();
       training.end();
-      tabs.close();
-      clearInterval(watch);
+      stopTabs();
       stopWaiting();
       stopFiles();
       document.removeEventListener("keydown", pressed);
@@ -142,8 +133,12 @@ export function enter(root, context) {
   }
 
   function refreshNames() {
+    const taken = new Set(cards.map((card) => card.input.value.trim()));
     cards.forEach((card, i) => {
-      card.number(i + 1);
+      let free = i + 1; // a name that no other class has
+      for (let n = 1; taken.has(t("teach.class.number", { n: free })); n++) free = n;
+      if (!card.input.value.trim()) taken.add(t("teach.class.number", { n: free }));
+      card.number(i + 1, free);
       card.chip.setAttribute("aria-pressed", String(card === active));
     });
     const wanted = [...cards.map((card) => card.chip), extra];
@@ -170,8 +165,13 @@ export function enter(root, context) {
     const empty = cards.filter((card) => !card.id);
     const drafts = empty.filter((card) => card.busy || card.kept || card.input.value);
     const spare = empty.filter((card) => !drafts.includes(card));
-    while (made.length + drafts.length < FEWEST) drafts.push(spare.shift() ?? classCard(context, stage, teach));
-    cards = [...made, ...drafts];
+    while (made.length + drafts.length < FEWEST) drafts.push(spare.pop() ?? classCard(context, stage, teach));
+    // All keep their places; a class that is new here takes that of a card which went.
+    const places = new Map(cards.map((card, i) => [card, i]));
+    const gone = cards.filter((card) => !made.includes(card) && !drafts.includes(card));
+    for (const card of made) if (!places.has(card) && gone.length) places.set(card, places.get(gone.shift()));
+    const place = (card) => places.get(card) ?? places.size;
+    cards = [...made, ...drafts].sort((a, b) => place(a) - place(b));
     if (cards.length !== list.children.length || cards.some((card, i) => card.element !== list.children[i])) {
       const focused = document.activeElement;
       mount(list, ...cards.map((card) => card.element));
@@ -183,9 +183,6 @@ export function enter(root, context) {
     refreshNames();
     training.draw();
     guide(training.state);
-    const now = stamp(project);
-    if (now !== seen) tabs.postMessage(now);
-    seen = now;
   }
 
   // What to do next
@@ -302,5 +299,3 @@ export function enter(root, context) {
     if (event.key === " ") stage.release();
   }
 }
-
-const stamp = (project) => `${project.revision} ${project.model?.version} ${project.model?.digest}`;

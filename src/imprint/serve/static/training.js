@@ -177,7 +177,7 @@ export function createTraining(context, { blocked, onstate }) {
 
   const summary = () => context.project.score?.text ?? context.project.why_no_score ?? "";
 
-  /** Read the versions, the latest of which may have been compared with the one before, and how many mistakes there are. */
+  /** Read the versions, for what the latest was compared with, and the number of mistakes. */
   async function known() {
     const [all, report] = await Promise.all(
       ["/api/versions", "/api/check"].map((path) => api.get(path).catch(() => null)),
@@ -253,17 +253,13 @@ export function createTraining(context, { blocked, onstate }) {
 }
 
 /** "14 of 16 right, 64 to 97 of 100", and by which method that is known. */
-export function scoreLine({ right, images, interval, method }) {
+export function scoreLine({ right, images, interval, method, text }) {
+  // As the server rounded it for the words that stand elsewhere.
+  const [low, high] = text.match(/\((\d+) to (\d+)/)?.slice(1) ?? interval.map((end) => Math.round(end * 100));
   return h(
     "div",
     { class: "score" },
     h("p", {}, h("strong", {}, t("check.of", { right, n: images }))),
-    h(
-      "p",
-      { class: "soft" },
-      t("check.range", { low: Math.round(interval[0] * 100), high: Math.round(interval[1] * 100) }),
-      " ",
-      t(`check.method.${method}`),
-    ),
+    h("p", { class: "soft" }, t("check.range", { low, high }), " ", t(`check.method.${method}`)),
   );
 }
