@@ -100,7 +100,9 @@ def check_model_file(path: str | Path) -> tuple[dict[str, Any], bytes]:
     except ModelFileError:
         raise
     except OSError as error:
-        gone = isinstance(error, FileNotFoundError) and path.name != MODEL_NAME  # beside it lie other files of its run
+        gone = (
+            isinstance(error, FileNotFoundError) and Path(path).name != MODEL_NAME
+        )  # beside it lie other files of its run
         meant = similar_path(path) if gone else ""
         raise broken(path, f"it cannot be read ({error.strerror or error})", f"{meant}{NAME_A_MODEL}") from None
     except (LookupError, ValueError, TypeError, RuntimeError) as error:
