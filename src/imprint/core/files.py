@@ -19,11 +19,10 @@ WRITABLE = "Choose a folder that exists and can be written to."
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and move it into place once the block has written it.
+    """Give a temporary path beside `path`, and move it into place, synced to disk, once the block has written it.
 
-    The file is synced to disk before the move and its folder after it, so that even a crash leaves `path` with
-    either its former content or all of the new one. A link stays, and what it leads to is written; a device or a pipe
-    gets the content at the end. Raises `UsageError` where it cannot be written.
+    Even a crash leaves `path` with its former content or all of the new one. A link stays, and what it leads to is
+    written; a device or a pipe gets the content at the end. Raises `UsageError` where it cannot be written.
     """
     special = Path(path).exists() and not Path(path).is_file()
     path = Path(path if special else os.path.realpath(path))
