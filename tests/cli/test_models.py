@@ -231,6 +231,25 @@ def test_compare(lesson, digits_csv):
     refused("compare", "runs/0001-tutorial", "nowhere", "labelled.csv", cwd=digits_csv)
 
 
+def test_images_that_a_model_was_trained_on_do_not_pass_for_new_ones(lesson, digits_csv, tmp_path):
+    rows = (digits_csv / "train.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "some.csv").write_text("".join([rows[0], *rows[5:105]]))
+    run = digits_csv / "runs/0001-tutorial"
+    done = run_imprint("evaluate", run, tmp_path / "some.csv", "--json", cwd=digits_csv)
+    content = json.loads(done.stdout)
+    assert 80 < content["trained_on"] < 100  # some were held out
+    words = f"was trained on {content['trained_on']} of these 100 images: expect less of new ones"
+    assert [note.endswith(words) for note in content["notes"]] == [True]
+    assert words in done.stderr
+    new = json.loads(run_imprint("evaluate", run, "labelled.csv", "--json", cwd=digits_csv).stdout)
+    assert (new["trained_on"], new["notes"]) == (0, [])
+    compare = ["compare", run, run, tmp_path / "some.csv", "--strict", "--no-worse", "--json"]
+    done = run_imprint(*compare, cwd=digits_csv, status=1)
+    assert json.loads(done.stdout)["trained_on"] == [content["trained_on"]] * 2
+    assert "not passed: " in done.stderr
+    run_imprint("compare", run, run, "labelled.csv", "--strict", "--no-worse", cwd=digits_csv)
+
+
 def test_report(lesson, digits_csv, tmp_path):
     done = run_imprint("report", "runs/0001-tutorial", "-o", tmp_path / "report.html", cwd=digits_csv)
     assert done.stdout.strip() == str(tmp_path / "report.html")

@@ -17,13 +17,13 @@ from imprint.cli.options import (
     Labels,
     Model,
     class_list,
+    learnt_from,
     load_classifier,
     one_or_files,
     part_to_predict,
     part_to_score,
     print_json,
     read_model,
-    say_if_learnt,
     set_threads,
     unused,
     writable,
@@ -92,9 +92,10 @@ def evaluate(
     classifier = read_model(model, data)
     images = classifier.ready(data, part_to_score(data), label, labels=labels)
     images = images if classes is None else images.select(class_list(classes) or [])
-    say_if_learnt(model, images)
+    learnt_notes, trained_on = learnt_from(model, images)
     result = run_evaluation(classifier, images)
     facts, text = asdict(result), score_table(result)
+    facts |= {"notes": [*learnt_notes, *result.notes], "trained_on": trained_on}
     causes = dict[int, str]()
     if clinic:
         from imprint.analysis.error_analysis import analyse_errors
@@ -277,7 +278,9 @@ def compare(
     first: Model,
     second: Annotated[Path, typer.Argument(metavar="MODEL", help="Another.")],
     data: Data,
-    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 unless the second is better.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with status 1 unless the second is better, on images new to it.")
+    ] = False,
     no_worse: Annotated[bool, typer.Option("--no-worse", help="For --strict: unless the first is better.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -290,17 +293,21 @@ def compare(
     if no_worse and not strict:
         raise unused("--no-worse", "without --strict")
     models, part, right = (read_model(first, data), read_model(second, data)), part_to_score(data), list[Any]()
+    notes, trained_on = list[str](), list[int | None]()
     for path, one in zip((first, second), models, strict=True):
         images = one.ready(data, part)
-        say_if_learnt(path, images)
+        learnt_notes, count = learnt_from(path, images)
+        notes, trained_on = [*notes, *learnt_notes], [*trained_on, count]
         right.append(named_rightly(one, images))
     result = comparison(*right)
     if as_json:
-        print_json(asdict(result) | {"verdict": result.verdict})
+        print_json(asdict(result) | {"verdict": result.verdict, "notes": notes, "trained_on": trained_on})
     else:
         print(comparison_table(str(first), str(second), result))
     passed = result.verdict != "the first is better" if no_worse else result.verdict == "the second is better"
-    if strict and not passed:
+    if strict and trained_on[1]:
+        say(f"not passed: {second} was trained on {trained_on[1]:,} of the images that were to judge it")
+    if strict and (trained_on[1] or not passed):
         raise typer.Exit(1)
 
 

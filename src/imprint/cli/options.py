@@ -193,21 +193,41 @@ def part_to_predict(data: str) -> str | None:
     return part
 
 
-def say_if_learnt(model: Path, images: LabelledImages) -> None:
-    """Say so where a run is scored on the very data that it was trained on, or its confidence fitted to."""
+def learnt_from(model: Path, images: LabelledImages) -> tuple[list[str], int | None]:
+    """Say so where a model is scored on images that it was trained on, or that its confidence was fitted to.
+
+    Gives what was said, and how many of the images it was trained on; None where nothing tells, as of a file alone.
+    """
     from imprint.models.model_file import PROVENANCE_NAME
 
     told = {
         "training": "has learnt from this very data: expect less of new images; its metrics.json tells how much",
         "validation": "had its confidence fitted to this very data: expect slightly less of new images",
     }
+    notes, known = list[str](), _count_trained_on(model, images)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a model that stands alone does not tell
         provenance = json.loads(
             ((model if model.is_dir() else model.parent) / PROVENANCE_NAME).read_text(encoding="utf-8")
         )
         for data, words in told.items():
             if provenance[data] is not None and provenance[data]["fingerprint"] == images.fingerprint:
-                say(f"{model} {words}")
+                notes.append(f"{model} {words}")
+    if known and not notes:
+        notes.append(f"{model} was trained on {known:,} of these {len(images):,} images: expect less of new ones")
+    for note in notes:
+        say(note)
+    return notes, known
+
+
+def _count_trained_on(model: Path, images: LabelledImages) -> int | None:
+    """Count the images that a run was trained on, where its folder tells; an exported file needs no torch."""
+    from imprint.models.model_file import SEEN_NAME, find_model
+
+    if model.suffix.lower() == ".onnx" or not find_model(model).with_name(SEEN_NAME).is_file():
+        return None
+    from imprint.training.parent import count_trained_on
+
+    return count_trained_on(model, images)
 
 
 def print_json(content: dict[str, Any]) -> None:

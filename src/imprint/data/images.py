@@ -219,13 +219,13 @@ class LabelledImages:
                 remedy = f"{did_you_mean(name, self.class_names)}Its classes: {shown}."
                 raise DataError(f"class {_shortened(name)!r}", self.name, "there is no such class", remedy)
         kept = tuple(name for name in self.class_names if name in wanted)
+        loaded = self.loaded_from
+        loaded = None if loaded is None else replace(loaded, options={**loaded.options, "classes": list(kept)})
         if kept == self.class_names:
-            return self
+            return replace(self, loaded_from=loaded)
         chosen = self[np.flatnonzero(np.isin(self.labels, [self.class_names.index(name) for name in kept]))]
         if not len(chosen):
             raise DataError("images", self.name, f"there are none of {', '.join(wanted)}", "Name other classes.")
-        loaded = self.loaded_from
-        loaded = None if loaded is None else replace(loaded, options={**loaded.options, "classes": list(kept)})
         renumbered = np.array([kept.index(name) if name in kept else -1 for name in self.class_names], dtype=np.int64)
         return replace(chosen, labels=renumbered[chosen.labels], class_names=kept, loaded_from=loaded)
 

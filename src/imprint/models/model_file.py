@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Within a run folder.
 MODEL_NAME, CHECKPOINT_NAME, PROVENANCE_NAME = "model.safetensors", "checkpoint.safetensors", "origin.json"
+SEEN_NAME = "seen.safetensors"  # which images a run's model was trained on
 METADATA, KEY = "__metadata__", "imprint"  # safetensors' entry for texts, and our one text there: JSON
 # 1 had no OOD score, 2 no digest, 3 older names of recipe fields and tensors, 4 no limit of confidence.
 FORMAT, OLDEST = 5, 4

@@ -20,13 +20,20 @@ from imprint.core.progress import say
 from imprint.core.scores import label_predictions
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.models.classifier import RESUME
-from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, PROVENANCE_NAME, check_model_file, find_model
+from imprint.models.model_file import (
+    CHECKPOINT_NAME,
+    MODEL_NAME,
+    PROVENANCE_NAME,
+    SEEN_NAME,
+    check_model_file,
+    find_model,
+)
 from imprint.runs.figures import random_window, save_curves, save_predictions
 from imprint.runs.listing import HISTORY_NAME, METRICS_NAME, RECIPE_NAME, VALIDATION_NAME, resume_command
 from imprint.runs.provenance import command_line, provenance_of
 from imprint.runs.run import RESULT_NAME, Run
 from imprint.training.checkpoint import Checkpoint, ResumableRun
-from imprint.training.parent import PARENT_NAME, PARENT_SEEN_NAME, SEEN_NAME
+from imprint.training.parent import PARENT_NAME, PARENT_SEEN_NAME
 from imprint.training.plan import Plan
 
 CURVES_NAME, PREDICTIONS_NAME = "curves.png", "predictions.png"

@@ -26,6 +26,7 @@ from imprint.data.readers.layout import IMAGE_ENDINGS
 from imprint.models.classifier import RESUME, parts_of
 from imprint.models.layers import members_of
 from imprint.models.model_file import (
+    SEEN_NAME,
     broken,
     check_model_file,
     find_model,
@@ -38,7 +39,6 @@ from imprint.models.networks import class_axes
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe
 
-SEEN_NAME = "seen.safetensors"  # beside a model, in its run folder
 # What a run that has not ended keeps of its parent, whose own file may be replaced meanwhile.
 PARENT_NAME, PARENT_SEEN_NAME = "parent.safetensors", "parent-seen.safetensors"
 NO_SOURCE = 0
@@ -252,6 +252,18 @@ def read_parent(path: str | Path, named: str = "", seen_name: str = SEEN_NAME) -
     seen = SeenImages.load(file.with_name(seen_name), digest)
     known = (parts["class_names"], parts["recipe"], parts["spec"])
     return Parent(named or str(path), digest, *known, weights, seen, content)
+
+
+def count_trained_on(model: Path, images: LabelledImages) -> int | None:
+    """Count the images that a model, or one that it was started from, was trained on; None where nothing tells.
+
+    Raises `ModelFileError` where the file that tells is broken.
+    """
+    file = find_model(model)
+    if file.suffix.lower() == ".onnx" or not file.with_name(SEEN_NAME).is_file():
+        return None
+    seen = SeenImages.load(file.with_name(SEEN_NAME), str(check_model_file(file)[0]["sha256"]))
+    return None if seen is None else int(ImageKeys.of(images).among(seen.trained_on).sum())
 
 
 def read_kept_parent(folder: Path, facts: Any) -> Parent:
