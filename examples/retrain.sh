@@ -20,10 +20,11 @@ elif [ ! -f "$week/model.safetensors" ]; then
     imprint train "$week.csv" --run "$week" "$@"
 fi
 
-# What will be served is what is judged: the exported file. It stands beside the served one, so that mv is atomic.
+# The exported file is proved to answer as the run does; it stands beside the served one, so that mv is atomic.
+# The run is judged, since its folder tells which images it was trained on: those must not judge it.
 new="$served/new.onnx"
 imprint export "$week" -o "$new"
-if [ -f "$served/model.onnx" ] && ! imprint compare "$served/model.onnx" "$new" "$test" --strict --no-worse; then
+if [ -f "$served/model.onnx" ] && ! imprint compare "$served/model.onnx" "$week" "$test" --strict --no-worse; then
     rm "$new"
     echo "the model in service stays: $week is worse, or could not be compared" >&2
     exit 1
