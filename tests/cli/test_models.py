@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import imprint
-from helpers import refused, run_imprint
+from helpers import pixel_table, refused, run_imprint
 
 
 def test_predict_repeats_what_train_wrote(lesson, digits_csv, tmp_path):
@@ -248,6 +248,27 @@ def test_images_that_a_model_was_trained_on_do_not_pass_for_new_ones(lesson, dig
     assert json.loads(done.stdout)["trained_on"] == [content["trained_on"]] * 2
     assert "not passed: " in done.stderr
     run_imprint("compare", run, run, "labelled.csv", "--strict", "--no-worse", cwd=digits_csv)
+
+
+def test_a_class_that_one_model_does_not_know_counts_as_wrong_for_it(model_file, digits, digits_csv, tmp_path):
+    old = tmp_path / "old.safetensors"
+    fewer = digits[:600].select(list("01234567"))
+    imprint.train(fewer, "quick", epochs=1, min_steps=1, verbose=False).model.save(old)
+    data = digits_csv / "labelled.csv"
+    done = run_imprint("compare", old, model_file, data, "--strict", "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["unknown_classes"] == [["8", "9"], []]
+    assert facts["images"] == 100
+    wrong = sum(name in "89" for name in (digits.class_names[label] for label in digits.labels[600:700]))
+    assert f"warning: {old} does not know '8', '9': {wrong} of 100 images, which count as wrong for it" in done.stderr
+    known = tmp_path / "known.csv"
+    known.write_text(pixel_table(digits[600:700].select(list("01234567"))))
+    without = json.loads(run_imprint("compare", old, model_file, known, "--json", cwd=tmp_path).stdout)
+    assert facts["accuracy"][0] * 100 == pytest.approx(without["accuracy"][0] * without["images"])
+    assert without["unknown_classes"] == [[], []]
+    turned = json.loads(run_imprint("compare", model_file, old, data, "--json", cwd=tmp_path).stdout)
+    assert turned["accuracy"] == facts["accuracy"][::-1]
+    assert "label '8'" in refused("compare", old, old, data, cwd=tmp_path)  # neither knows it
 
 
 def test_report(lesson, digits_csv, tmp_path):

@@ -80,6 +80,8 @@ class Comparison:
         Number of images that only this one of the two models predicts correctly.
     p_value : float
         Of McNemar's exact test: how often chance alone makes a difference at least as large.
+    unknown_classes : tuple of tuple of str, default=((), ())
+        Classes of the images that the first and the second model do not know; their images count as wrong for it.
 
     Examples
     --------
@@ -94,6 +96,7 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+    unknown_classes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     def __repr__(self) -> str:
         first, second = self.accuracy
@@ -122,6 +125,8 @@ class Comparison:
 def compare(first: Predictor, second: Predictor, images: LabelledImages | Data, part: str | None = None) -> Comparison:
     """Test whether one of two models is really better, on images that neither was trained on.
 
+    Images of a class that only one of the two knows count as wrong for the other, since that is what users would get.
+
     Parameters
     ----------
     first, second : Predictor
@@ -140,7 +145,7 @@ def compare(first: Predictor, second: Predictor, images: LabelledImages | Data, 
     Raises
     ------
     DataError
-        When labels are missing or unknown to a model, or images have another size or number of channels.
+        When labels are missing or unknown to both models, or images have another size or number of channels.
     UsageError
         When `first` or `second` is no model.
 
@@ -160,16 +165,33 @@ def compare(first: Predictor, second: Predictor, images: LabelledImages | Data, 
     for model in (first, second):
         _check_model(model, "compare")
     given = [(model, model.ready(images, part)) for model in (first, second)]
-    return comparison(*(named_rightly(model, ready) for model, ready in given))
+    right = [
+        named_rightly(model, ready, other.class_names)
+        for (model, ready), other in zip(given, (second, first), strict=True)
+    ]
+    unknown = [unknown_classes(model, ready) for model, ready in given]
+    return comparison(right[0], right[1], (unknown[0], unknown[1]))
 
 
-def named_rightly(model: Predictor, images: LabelledImages) -> Bool[ndarray, " n"]:
-    """Mark the images that a model predicts correctly; raises `DataError` where labels are missing or unknown to it."""
-    labels = images.labels_among(model.class_names)
+def named_rightly(model: Predictor, images: LabelledImages, also_known: tuple[str, ...] = ()) -> Bool[ndarray, " n"]:
+    """Mark the images that a model predicts correctly; none of a class that is only among those `also_known`.
+
+    Raises `DataError` where labels are missing, or neither the model's nor `also_known`.
+    """
+    labels = images.labels_among(tuple(dict.fromkeys((*model.class_names, *also_known))))
     return np.asarray(model.predict(images).labels == labels)
 
 
-def comparison(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> Comparison:
+def unknown_classes(model: Predictor, images: LabelledImages) -> tuple[str, ...]:
+    """Name the classes of images that a model does not know."""
+    return tuple(name for name, count in images.class_counts().items() if count and name not in model.class_names)
+
+
+def comparison(
+    first: Bool[ndarray, " n"],
+    second: Bool[ndarray, " n"],
+    unknown: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+) -> Comparison:
     """Compare two models by which of the same images each predicts correctly; see `named_rightly`."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     accuracy = float(first.mean()), float(second.mean())
@@ -181,6 +203,7 @@ def comparison(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> Compa
         only_first=only_first,
         only_second=only_second,
         p_value=mcnemar(only_first, only_second),
+        unknown_classes=unknown,
     )
 
 

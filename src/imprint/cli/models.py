@@ -29,7 +29,7 @@ from imprint.cli.options import (
     writable,
 )
 from imprint.core.errors import UsageError
-from imprint.core.progress import say
+from imprint.core.progress import say, warn
 
 if TYPE_CHECKING:
     from imprint.data.images import LabelledImages
@@ -287,19 +287,25 @@ def compare(
     """Tell whether one of two models is really better, on labelled images that neither has learnt from."""
     from dataclasses import asdict
 
-    from imprint.analysis.evaluation import comparison, named_rightly
+    from imprint.analysis.evaluation import comparison, named_rightly, unknown_classes
     from imprint.report.tables import comparison_table
 
     if no_worse and not strict:
         raise unused("--no-worse", "without --strict")
     models, part, right = (read_model(first, data), read_model(second, data)), part_to_score(data), list[Any]()
-    notes, trained_on = list[str](), list[int | None]()
-    for path, one in zip((first, second), models, strict=True):
+    notes, trained_on, unknown = list[str](), list[int | None](), list[tuple[str, ...]]()
+    for path, one, other in zip((first, second), models, reversed(models), strict=True):
         images = one.ready(data, part)
         learnt_notes, count = learnt_from(path, images)
         notes, trained_on = [*notes, *learnt_notes], [*trained_on, count]
-        right.append(named_rightly(one, images))
-    result = comparison(*right)
+        right.append(named_rightly(one, images, other.class_names))
+        unknown.append(unknown_classes(one, images))
+        if unknown[-1]:
+            missing, wrong = ", ".join(map(repr, unknown[-1])), len(images.select(unknown[-1]))
+            note = f"{path} does not know {missing}: {wrong:,} of {len(images):,} images, which count as wrong for it"
+            warn(note)
+            notes.append(note)
+    result = comparison(right[0], right[1], (unknown[0], unknown[1]))
     if as_json:
         print_json(asdict(result) | {"verdict": result.verdict, "notes": notes, "trained_on": trained_on})
     else:
