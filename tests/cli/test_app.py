@@ -168,13 +168,15 @@ def test_quiet_leaves_warnings_alone(digits_csv, tmp_path):
     assert done.stderr == "warning: 1 image is a copy of another; imprint check names them\n"
     recipe = json.loads((tmp_path / "runs/0001-quick/recipe.json").read_text())
     assert (recipe["epochs"], recipe["batch_size"]) == (1, 50)
+    told = json.loads(run_imprint("train", "twice.csv", "--epochs", "1", "--json", cwd=tmp_path).stdout)
+    assert told["warnings"] == ["1 image is a copy of another; imprint check names them"]
     assert "Epoch 1/1" in run_imprint("train", "twice.csv", "--epochs", "1", cwd=tmp_path).stderr
 
 
 def test_runs_are_listed_and_deleted_once_somebody_agrees(run_folder, tmp_path, monkeypatch):
     shutil.copytree(run_folder, tmp_path / "runs/0001-quick")
     listed = json.loads(run_imprint("runs", "--json", cwd=tmp_path).stdout)["runs"]
-    keys = "run state recipe accuracy images data seconds size ended parent"
+    keys = "run state recipe accuracy images data seconds size ended parent leak"
     assert [set(one) for one in listed] == [set(keys.split())]
     assert run_imprint("runs", cwd=tmp_path).stdout.splitlines()[1].split()[:3] == ["runs/0001-quick", "done", "quick"]
     for answer in ("", "n\n", "what\n"):
@@ -182,6 +184,9 @@ def test_runs_are_listed_and_deleted_once_somebody_agrees(run_folder, tmp_path, 
         done = run_imprint("runs", "delete", "runs/0001-quick", cwd=tmp_path, status=2)
         assert "nobody agreed, so they are kept" in done.stderr
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    line = refused("runs", "delete", "runs/0001-quick", "--json", cwd=tmp_path)
+    assert "nobody can agree, so they are kept. Add --yes." in line
+    assert (tmp_path / "runs/0001-quick/model.safetensors").is_file()
     run_imprint("runs", "delete", "runs/0001-quick", cwd=tmp_path)
     assert run_imprint("runs", cwd=tmp_path).stdout == "no runs\n"
 

@@ -228,11 +228,23 @@ def test_a_weekly_run_starts_from_the_one_before(digits, digits_csv, tmp_path):
     assert facts["parent"]["leak"] == ""
     listed = json.loads(run_imprint("runs", "--json", cwd=tmp_path).stdout)["runs"]
     assert [one["parent"] for one in listed] == [None, f"runs/week1 ({facts['parent']['sha256'][:8]})"]
+    assert [one["leak"] for one in listed] == [None, None]
     assert "started from" in run_imprint("runs", cwd=tmp_path).stdout.splitlines()[0]
+    assert "≤" not in run_imprint("runs", cwd=tmp_path).stdout
     (tmp_path / "runs/week1/seen.safetensors").unlink()
     printed = run_imprint("train", "more.csv", "--from", "runs/week1", cwd=tmp_path).stdout
     assert "(upper estimate)" in next(line for line in printed.splitlines() if line.startswith("validation accuracy"))
-    assert "the old model may have been trained on the 64 images held out" in printed
+    leak = "the old model may have been trained on the 64 images held out"
+    assert leak in printed
+    listed = json.loads(run_imprint("runs", "--sort", "ended", "--json", cwd=tmp_path).stdout)["runs"]
+    unknown = next(one for one in listed if one["leak"])
+    assert unknown["leak"].startswith(leak)
+    assert f"≤{unknown['accuracy']:.4f}" in run_imprint("runs", cwd=tmp_path).stdout
+    again = ["train", "more.csv", "--from", "runs/week1", "--dry-run"]
+    planned = json.loads(run_imprint(*again, "--json", cwd=tmp_path).stdout)
+    assert planned["leak"] == planned["parent"]["leak"] == unknown["leak"]
+    assert planned["parent"]["model"] == "runs/week1"
+    assert f"warning: {leak}" in run_imprint(*again, cwd=tmp_path).stdout
     wide = replace(digits[:100], pixels=digits.pixels[:100].repeat(2, axis=3).repeat(2, axis=2))
     (tmp_path / "wide.csv").write_text(pixel_table(wide))
     assert "model was trained on images of 8×8 grey" in refused(

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 import imprint
+from helpers import pixel_table
 from imprint import Classifier, DataError, ModelFileError, UsageError
 from imprint.data.duplicates import fingerprints
 from imprint.data.images import LoadedFrom
@@ -101,7 +102,7 @@ def test_the_same_classes_in_another_order_give_the_same_answers(old, digits):
     assert torch.allclose(found.flip(1), expected, atol=1e-5)
 
 
-def test_a_class_without_images_is_refused_unless_the_classes_are_named(old, digits):
+def test_a_class_without_images_is_refused_unless_the_classes_are_named(old, digits, tmp_path):
     fewer = digits[digits.labels < 8]
     with pytest.raises(
         DataError, match=r"classes '8', '9' at digits: no images, and the model of --from .* knows them"
@@ -110,6 +111,12 @@ def test_a_class_without_images_is_refused_unless_the_classes_are_named(old, dig
     assert "classes '8', '9': the old model knows them, the new one will not" in plan_from(fewer, old.folder).warnings
     run = imprint.train("digits", classes=list("01234567"), from_model=old.folder, **SHORT)
     assert run.model.class_names == tuple("01234567")
+    (tmp_path / "fewer.csv").write_text(pixel_table(fewer))
+    with pytest.raises(DataError, match="name the classes to learn, without them: --classes A,B"):
+        imprint.train(tmp_path / "fewer.csv", from_model=old.folder, **SHORT)
+    run = imprint.train(tmp_path / "fewer.csv", classes=list("01234567"), from_model=old.folder, **SHORT)
+    assert run.model.class_names == tuple("01234567")
+    assert run.facts()["warnings"] == ["classes '8', '9': the old model knows them, the new one will not"]
 
 
 def test_a_renamed_class_is_asked_about(digits, tmp_path):

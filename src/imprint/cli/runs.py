@@ -53,6 +53,9 @@ def _delete(folders: list[Path], yes: bool, as_json: bool) -> None:
     from imprint.runs.listing import check_deletable, delete_runs
 
     check_deletable(folders)
+    if as_json and not yes and not (sys.stdin is not None and sys.stdin.isatty()):
+        cause = "with --json, and no terminal to ask on, nobody can agree, so they are kept"
+        raise UsageError("runs", "imprint runs delete", cause, "Add --yes.")
     if not yes and not _agreed(f"Delete {', '.join(map(str, folders))} for good? [y/N] "):
         raise UsageError("runs", "imprint runs delete", "nobody agreed, so they are kept", "Answer y, or add --yes.")
     delete_runs(folders)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # these need torch, and scores of exported models do not
 PREVIEW_ROWS = 5
 PREVIEW_PIXELS = 8  # half from each end of a row
 LARGEST_AS_NUMBERS = 64  # pixels of a side; of larger images, the preview shows sizes instead of pixel values
-NUMBER = re.compile(r"-|\d[\d.,]*\s?%?")
+NUMBER = re.compile(r"-|≤?\d[\d.,]*\s?%?")
 MOST_CLASSES = 30  # more make no readable table
 FIELDS_WIDTH = 100  # columns of the table of a recipe's fields
 VALUE_WIDTH = 9  # columns; a longer value leaves less room for its meaning
@@ -203,7 +203,8 @@ def plan_lines(planned: PlannedRun) -> str:
     ]
     rows = [row for row in rows if not (recipe.is_probe and row[0] in ("steps", "mirroring"))]
     lines = [f"{name:<10}  {text}" for name, text in rows]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings)])
+    leak = (plan.leak,) if plan.leak else ()
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in (*plan.warnings, *leak))])
 
 
 def run_lines(run: Run) -> str:
@@ -228,14 +229,14 @@ def seeds_table(facts: Mapping[str, Any]) -> str:
 
 
 def runs_table(runs: Sequence[RunFacts]) -> str:
-    """List runs with state, recipe, score, data, time and size."""
+    """List runs with state, recipe, score (≤ where it is an upper estimate), data, time and size."""
     if not runs:
         return "no runs"
     started = any(one.parent for one in runs)
     rows = [
         [
             *(one.run, one.state, one.recipe or "–"),
-            "–" if one.accuracy is None else f"{one.accuracy:.4f}",
+            "–" if one.accuracy is None else f"{'≤' if one.leak else ''}{one.accuracy:.4f}",
             *("–" if one.images is None else f"{one.images:,}", one.data or "–"),
             *("–" if one.seconds is None else f"{one.seconds:,.1f}", f"{one.size / 1e6:,.1f}", one.ended[:10]),
             *([one.parent or "–"] if started else ()),

@@ -30,7 +30,8 @@ class RunFacts:
     """What a run folder tells of itself; None where it does not.
 
     `state` is done, training or stopped; `images` were scored, `size` is in bytes, `ended` a time with its zone,
-    `parent` the model that it started from, with the first digits of its SHA-256.
+    `parent` the model that it started from, with the first digits of its SHA-256, `leak` why its score is an upper
+    estimate.
     """
 
     run: str
@@ -43,6 +44,7 @@ class RunFacts:
     size: int
     ended: str
     parent: str | None = None
+    leak: str | None = None
 
 
 SORT_KEYS = ("name", "score", "data", "time", "size", "ended")
@@ -94,12 +96,17 @@ def run_facts(folder: Path) -> RunFacts:
         size=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         ended=datetime.fromtimestamp(ended).astimezone().isoformat(timespec="seconds"),
         parent=_parent(origin.get("parent")),
+        leak=_leak(origin.get("parent")) if score else None,
     )
 
 
 def _parent(facts: Any) -> str | None:
     known = isinstance(facts, dict) and all(isinstance(facts.get(key), str) for key in ("model", "sha256"))
     return f"{facts['model']} ({facts['sha256'][:8]})" if known else None
+
+
+def _leak(facts: Any) -> str | None:
+    return _typed(facts.get("leak"), str) or None if isinstance(facts, dict) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

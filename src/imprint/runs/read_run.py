@@ -190,6 +190,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         score |= {"images": int(score["images"])}
     if metrics.get("trust") is not None and not isinstance(metrics["trust"]["says"], str):
         raise ValueError("trust")
+    if not isinstance(metrics.get("warnings", []), list):
+        raise ValueError("warnings")
     if metrics.get("seconds") is not None:
         metrics["seconds"] = float(metrics["seconds"])
     return metrics

@@ -65,6 +65,8 @@ class Run:
     parent : dict of str to str, or None, default=None
         The model that training started from: `model` (its path), `sha256`, and `leak`, why the score is an upper
         estimate; empty where it is not.
+    warnings : tuple of str, default=()
+        What was found wrong with the images before training, such as copies.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class Run:
     no_score_because: str = ""
     limit: ConfidenceLimit | None = None
     parent: dict[str, str] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def leak(self) -> str:
@@ -155,6 +158,7 @@ class Run:
             no_score_because=str(metrics.get("no_score_because") or ""),
             limit=record.limit(),
             parent=metrics.get("parent"),
+            warnings=tuple(map(str, metrics.get("warnings", ()))),
         )
 
     def plot(self) -> Figure:
@@ -273,7 +277,7 @@ class Run:
             `run` and `model` (paths, where a folder was written), `recipe`, `seconds`, `epochs`, `interrupted`,
             `validation`, `expected`, `failure` (what to try first; empty where the model is better than guessing),
             `unsure` (shares of the validation images), `trust` (the limit of confidence), `no_score_because`, `result`
-            with test images, and with `from_model` `parent` (`model`, `sha256`, `leak`).
+            with test images, with `from_model` `parent` (`model`, `sha256`, `leak`), and `warnings`.
 
         Examples
         --------
@@ -294,6 +298,7 @@ class Run:
             "unsure": None if self.validation is None else self.validation.unsure,
             "trust": None if self.limit is None else self.limit.facts(),
             "no_score_because": self.no_score_because,
+            "warnings": list(self.warnings),
         }
         if self.parent is not None:
             facts["parent"] = self.parent

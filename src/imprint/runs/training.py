@@ -186,9 +186,8 @@ def train(
                 _settle_interrupted(state)
             started_from = None if plan.parent is None else plan.parent.facts(plan.leak)
             with stage(estimate.calibration):
-                trained = replace(
-                    _calibrate_and_score(state, detector, interrupted), folder=folder, parent=started_from
-                )
+                trained = _calibrate_and_score(state, detector, interrupted)
+                trained = replace(trained, folder=folder, parent=started_from, warnings=plan.warnings)
             if folder is not None:
                 write_run(trained, plan, options, test_images is not None)
             if test_images is not None:
@@ -267,6 +266,7 @@ class PlannedRun:
         """Give it as plain JSON values; `estimate` is in seconds."""
         plan, recipe = self.plan, self.plan.recipe
         validation = None if plan.validation is None else len(plan.validation)
+        started_from = {} if plan.parent is None else {"parent": plan.parent.facts(plan.leak), "leak": plan.leak}
         return {
             "dry_run": True,
             "recipe": recipe.name,
@@ -289,6 +289,7 @@ class PlannedRun:
             "device": plan.device.type,
             "compute": str(self.compute),
             "warnings": list(plan.warnings),
+            **started_from,
             "estimate": self.estimate.facts() | {"seconds": round(self.seeds * self.estimate.seconds, 2)},
         }
 

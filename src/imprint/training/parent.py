@@ -174,7 +174,7 @@ class Parent:
         if chosen:
             return (f"{what}: the old model knows {them}, the new one will not",)
         meant = did_you_mean(missing[0], [name for name in counts if name not in self.class_names])
-        remedy = f"{meant}Give images of {them} too, or name all classes to learn: --classes A,B."
+        remedy = f"{meant}Give images of {them} too, or name the classes to learn, without {them}: --classes A,B."
         raise DataError(what, images.name, f"no images, and the model of --from {self.path} knows {them}", remedy)
 
     def check_form(self, spec: InputSpec, images: LabelledImages) -> None:
