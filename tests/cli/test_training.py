@@ -245,6 +245,9 @@ def test_a_weekly_run_starts_from_the_one_before(digits, digits_csv, tmp_path):
     assert planned["leak"] == planned["parent"]["leak"] == unknown["leak"]
     assert planned["parent"]["model"] == "runs/week1"
     assert f"warning: {leak}" in run_imprint(*again, cwd=tmp_path).stdout
+    (tmp_path / "some.csv").write_text(pixel_table(digits[:50]))
+    told = run_imprint("evaluate", unknown["run"], "some.csv", cwd=tmp_path).stderr
+    assert f"warning: nothing tells which images {unknown['run']} was trained on" in told
     wide = replace(digits[:100], pixels=digits.pixels[:100].repeat(2, axis=3).repeat(2, axis=2))
     (tmp_path / "wide.csv").write_text(pixel_table(wide))
     assert "model was trained on images of 8×8 grey" in refused(

@@ -312,7 +312,7 @@ def compare(
         print(comparison_table(str(first), str(second), result))
     passed = result.verdict != "the first is better" if no_worse else result.verdict == "the second is better"
     if strict and trained_on[1]:
-        say(f"not passed: {second} was trained on {trained_on[1]:,} of the images that were to judge it")
+        warn(f"not passed: {second} was trained on {trained_on[1]:,} of the images that were to judge it")
     if strict and (trained_on[1] or not passed):
         raise typer.Exit(1)
 

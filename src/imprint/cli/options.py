@@ -13,7 +13,7 @@ import typer
 
 from imprint.core.errors import UsageError
 from imprint.core.files import similar_path
-from imprint.core.progress import say
+from imprint.core.progress import say, warn
 
 if TYPE_CHECKING:
     from imprint.data.images import LabelledImages
@@ -194,7 +194,7 @@ def part_to_predict(data: str) -> str | None:
 
 
 def learnt_from(model: Path, images: LabelledImages) -> tuple[list[str], int | None]:
-    """Say so where a model is scored on images that it was trained on, or that its confidence was fitted to.
+    """Warn where a model is scored on images that it was trained on, or that its confidence was fitted to.
 
     Gives what was said, and how many of the images it was trained on; None where nothing tells, as of a file alone.
     """
@@ -212,10 +212,12 @@ def learnt_from(model: Path, images: LabelledImages) -> tuple[list[str], int | N
         for data, words in told.items():
             if provenance[data] is not None and provenance[data]["fingerprint"] == images.fingerprint:
                 notes.append(f"{model} {words}")
+        if known is None and not notes and model.suffix.lower() != ".onnx" and provenance.get("parent") is not None:
+            notes.append(f"nothing tells which images {model} was trained on, since nothing tells its old model's")
     if known and not notes:
         notes.append(f"{model} was trained on {known:,} of these {len(images):,} images: expect less of new ones")
     for note in notes:
-        say(note)
+        warn(note)
     return notes, known
 
 
