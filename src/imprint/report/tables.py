@@ -213,7 +213,7 @@ def run_lines(run: Run) -> str:
     lines = [] if run.validation is None else [_score_line("validation accuracy", run.validation) + leak]
     lines.append(run.expectation)
     trained = f"trained in {run.seconds:.1f} s"
-    result = "" if run.result is None else "; predictions in result.csv, ten of them in predictions.png"
+    result = "" if run.result is None else "; predictions in result.csv"
     written = f"{run.folder}: model, scores and curves{result}; {trained}"
     return "\n".join([*lines, trained if run.folder is None else written])
 
