@@ -33,7 +33,8 @@ def test_the_run_folder(lesson, digits_csv):
     lines = lesson.stdout.splitlines()  # the score first, the folder last
     assert lines[0].startswith("validation accuracy ")
     assert lines[1].startswith("expect ")
-    assert re.fullmatch(r"runs/0001-tutorial: model, scores and curves; predictions in result.csv; trained in \d+\.\d s", lines[-1])
+    written = r"runs/0001-tutorial: model, scores and curves; predictions in result.csv; trained in \d+\.\d s"
+    assert re.fullmatch(written, lines[-1])
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(digits_csv, tmp_path):
