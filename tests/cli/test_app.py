@@ -242,5 +242,7 @@ def test_the_keys_of_json_that_others_build_on(lesson, digits_csv, divided, tmp_
     run_imprint("show", "images", cwd=divided)
     entry = json.loads(run_imprint("cache", "--json", cwd=divided).stdout)["entries"][0]
     assert set(entry) == {"name", "pictures", "bytes", "used"}
-    compared = "images accuracy difference interval only_first only_second p_value verdict"
+    compared = (
+        "images accuracy difference interval only_first only_second p_value verdict notes trained_on unknown_classes"
+    )
     assert keys("compare", run, run, "labelled.csv") == set(compared.split())

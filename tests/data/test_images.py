@@ -120,7 +120,9 @@ def test_some_classes_can_be_selected_and_loaded_again(digits):
     assert load_again(some.loaded_from).fingerprint == some.fingerprint
     assert imprint.load("digits", classes=["1", "7"]).fingerprint == some.fingerprint
     assert digits[:50].select(["1", "7"]).loaded_from is None
-    assert digits.select(digits.class_names) is digits
+    everything = digits.select(digits.class_names)  # a choice too, which a run notes
+    assert everything.pixels is digits.pixels
+    assert everything.loaded_from.options["classes"] == list(digits.class_names)
 
 
 @pytest.mark.parametrize(("names", "words"), [(["11"], "class '11' at digits: there is no"), ([], "class ''")])
