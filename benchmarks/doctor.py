@@ -23,7 +23,8 @@ from PIL import Image, ImageEnhance
 
 import imprint
 from imprint.analysis.label_errors import _probabilities_by_features, find_label_errors
-from imprint.data.duplicates import connect, fingerprints, first_copies, near_copies
+from imprint.data.duplicates import connect, first_copies, near_copies
+from imprint.data.images import LabelledImages
 from imprint.data.split import deal_folds
 
 SIDE = 100
@@ -68,7 +69,11 @@ def photos_found(pixels):
 
 def digits_found(images, rounds):
     seventy = np.resize(images.pixels, (70_000, *images.shape))
-    exact = [timed(lambda: first_copies(fingerprints(seventy))) for _ in range(rounds)]
+
+    def exact_copies():
+        return first_copies(LabelledImages(seventy, None, (), np.arange(len(seventy))).pixel_hashes)
+
+    exact = [timed(exact_copies) for _ in range(rounds)]
     print(f"exact copies among 70,000 digits, s  {spread(exact)}")
     started = time.perf_counter()
     found = near_copies(images.pixels)
@@ -117,7 +122,7 @@ def confusions(images, groups):
 def photo_labels_found(folder, seeds):
     """Plant wrong labels in a collection, and print what is listed and what the list says of itself."""
     images = imprint.load(folder, allow_bad=1.0)
-    groups = connect([fingerprints(images.pixels)], near_copies(images.pixels).pairs)
+    groups = connect([images.pixel_hashes], near_copies(images.pixels).pairs)
     confusion = confusions(images, groups)
     print(f"\n{len(images):,} photos of {Path(folder).name}, {len(images.class_names)} classes")
     print("planted how    seeds  listed        precision       recall          s  said at the last seed")

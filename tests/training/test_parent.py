@@ -13,7 +13,6 @@ from torch import nn
 import imprint
 from helpers import pixel_table
 from imprint import Classifier, DataError, ModelFileError, UsageError
-from imprint.data.duplicates import fingerprints
 from imprint.data.images import LoadedFrom
 from imprint.models.model_file import check_model_file, read_model_file
 from imprint.models.networks import NETWORKS, class_axes, register_network
@@ -46,7 +45,7 @@ def plan_from(images, model, recipe=None, **options):
 
 
 def prints(images):
-    return set(fingerprints(images.pixels).tolist())
+    return set(images.pixel_hashes.tolist())
 
 
 def test_training_starts_with_the_old_weights(old, digits):

@@ -274,11 +274,12 @@ def test_balanced_heads_are_those_of_repeated_images(prepared):
     labels = np.arange(42) % 3
     rare = np.flatnonzero((labels != 2) | (np.arange(42) < 21))  # 7 of the last class, 14 of the others
     repeated = np.concatenate([rare, rare[labels[rare] == 2]])
-    rows, twice = standardised(features)[rare], standardised(features)[repeated]
+    rows = torch.from_numpy(standardised(features)).float()
+    rows, twice = rows[rare], rows[repeated]
     for kind in ("regression", "ridge"):
         weight, bias = probe._fit(kind, rows, labels[rare], 3, 1776, 1.0)
         known, offset = probe._fit(kind, twice, labels[repeated], 3, 1776, 0.0)
-        assert np.abs((rows @ weight + bias) - (rows @ known + offset)).max() < 0.1, kind
+        assert ((rows @ weight + bias) - (rows @ known + offset)).abs().max() < 0.1, kind
     plain = probe._fit("lda 0.5", rows, labels[rare], 3, 1776, 0.0)[1]
     balanced = probe._fit("lda 0.5", rows, labels[rare], 3, 1776, 1.0)[1]
     assert np.isclose((balanced - plain)[2] - (balanced - plain)[0], np.log(2))

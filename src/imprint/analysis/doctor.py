@@ -16,7 +16,7 @@ from imprint.analysis.label_noise import MIN_WRONG
 from imprint.core.errors import UsageError
 from imprint.core.files import written_whole
 from imprint.core.progress import say, shown
-from imprint.data.duplicates import NearCopies, connect, fingerprints, near_copies
+from imprint.data.duplicates import NearCopies, connect, near_copies
 from imprint.data.images import LabelledImages, expect_images
 from imprint.data.quality import KINDS, Finding, Findings, find_faults
 from imprint.recipes import Recipe
@@ -87,7 +87,7 @@ def check(
     with shown(verbose):
         found = [*find_faults(images), *(each for other in collections[1:] for each in _missing_classes(images, other))]
         say(f"looking for copies among {sum(map(len, collections)):,} images")
-        prints = np.concatenate([fingerprints(each.pixels) for each in collections])
+        prints = np.concatenate([each.pixel_hashes for each in collections])
         near = near_copies(*(each.pixels for each in collections))
         found += _copy_findings(collections, prints, near)
         notes: list[str] = []

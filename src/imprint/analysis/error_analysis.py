@@ -13,7 +13,6 @@ from torch import Tensor
 from imprint.core.errors import DataError, brief
 from imprint.core.progress import say
 from imprint.core.scores import LabelledPredictions, label_predictions
-from imprint.data.duplicates import fingerprints
 from imprint.data.images import LabelledImages
 from imprint.data.load import Data
 from imprint.models.classifier import Classifier
@@ -256,7 +255,7 @@ def causes_of_unseen(model: Classifier, images: LabelledImages, training: Labell
     Raises `DataError` as `analyse_errors` does, and where all are among them.
     """
     training = model.ready(training, None)
-    unseen = np.flatnonzero(~np.isin(fingerprints(images.pixels), fingerprints(training.pixels)))
+    unseen = np.flatnonzero(~np.isin(images.pixel_hashes, training.pixel_hashes))
     if not len(unseen):
         remedy = "Evaluate images that were held out."
         raise DataError("images", images.name, "the model has learnt from each of them", remedy)
@@ -329,7 +328,7 @@ def _cause(unlike: bool, mislabelled: bool, ambiguous: bool) -> str:
 
 def _without_copies(training: LabelledImages, images: LabelledImages) -> Int64[ndarray, " m"]:
     """Give the positions of the training images that are not among the images to examine."""
-    others = np.flatnonzero(~np.isin(fingerprints(training.pixels), fingerprints(images.pixels)))
+    others = np.flatnonzero(~np.isin(training.pixel_hashes, images.pixel_hashes))
     if not len(others):
         cause = "each of them is among the images to examine"
         raise DataError("training images", training.name, cause, "Examine images that were held out.")

@@ -5,7 +5,6 @@ Near copies are found by registration: Baker and Matthews, "Lucas-Kanade 20 year
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,16 +39,9 @@ MARGIN = 1 / 16  # of the side: what a crop has cut off at an edge is not compar
 MAX_STRETCH, MAX_SHIFT = 0.15, 0.12  # of the side; a crop by 4 % at each edge stretches by 0.087
 
 
-def fingerprints(pixels: UInt8[ndarray, "n c h w"]) -> UInt64[ndarray, " n"]:
-    """Hash each image's bytes to one number; two different images share one by chance in 1 of 2⁶⁴ pairs."""
-    parts = in_chunks(pixels, IMAGES_AT_ONCE)
-    digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for part in parts for image in part]
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
-
-
-def first_copies(prints: UInt64[ndarray, " n"]) -> Int64[ndarray, " n"]:
-    """Give for each image the position of the first with its fingerprint; with hashing 0.2 s for 70,000 digits."""
-    _, first, number = np.unique(prints, return_index=True, return_inverse=True)
+def first_copies(pixel_hashes: UInt64[ndarray, " n"]) -> Int64[ndarray, " n"]:
+    """Give for each image the position of the first with its hash; with hashing 0.2 s for 70,000 digits."""
+    _, first, number = np.unique(pixel_hashes, return_index=True, return_inverse=True)
     return np.asarray(first[number], dtype=np.int64)
 
 

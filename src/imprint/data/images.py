@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int32, Int64, Shaped, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8, UInt64
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
@@ -263,6 +263,26 @@ class LabelledImages:
         False
         """
         return bool(self.sources.dtype.kind == "i")
+
+    @cached_property
+    def pixel_hashes(self) -> UInt64[ndarray, " n"]:
+        """BLAKE2b hash of each image's pixels; two different images share one by chance in 1 of 2⁶⁴ pairs.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n,)
+            Read-only.
+
+        Examples
+        --------
+        >>> import imprint
+        >>> digits = imprint.load("digits")
+        >>> len(set(digits.pixel_hashes.tolist()))
+        1797
+        """
+        parts = in_chunks(self.pixels, HASH_CHUNK)
+        hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for part in parts for image in part]
+        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -237,6 +237,7 @@ def _principal(
 ) -> tuple[Float64[Tensor, "features rank"], Float64[Tensor, " features"]]:
     """Fit a covariance that has one variance in all directions but a few; gives what is added and subtracted."""
     from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
 
     count, number = scaled.shape
     rank = min(MAX_RANK, count, number)
@@ -244,7 +245,8 @@ def _principal(
     # 0.04 s, where all took 0.7.
     few = count < number
     product = (scaled @ scaled.T if few else scaled.T @ scaled).numpy()
-    found = eigh(product, subset_by_index=(len(product) - rank, len(product) - 1), check_finite=False)
+    with threadpool_limits(1, user_api="blas"):  # two threads beside a busy program: 3 s
+        found = eigh(product, subset_by_index=(len(product) - rank, len(product) - 1), check_finite=False)
     squares, vectors = (torch.from_numpy(one) for one in found)
     squares = squares.clamp_min(0)
     directions = scaled.T @ vectors / squares.sqrt().clamp_min(1e-9) if few else vectors

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.core.errors import DataError, ModelFileError, UsageError, did_you_mean
 from imprint.core.files import written_whole
-from imprint.data.duplicates import fingerprints
 from imprint.data.images import LabelledImages, kind_of
 from imprint.data.readers.layout import IMAGE_ENDINGS
 from imprint.models.classifier import RESUME, parts_of
@@ -58,16 +57,15 @@ class ImageKeys:
     paths: Int64[ndarray, " n"]
 
     @classmethod
-    def of(cls, images: LabelledImages, prints: UInt64[ndarray, " n"] | None = None) -> ImageKeys:
-        """Hash images; `prints` are their pixels' fingerprints, where these are there already."""
-        pixels = (fingerprints(images.pixels) if prints is None else prints).view(np.int64)
+    def of(cls, images: LabelledImages) -> ImageKeys:
+        """Hash images and the paths of their files."""
         paths = np.full(len(images), NO_SOURCE, dtype=np.int64)
         if images.loaded_from is not None and images.sources.dtype.kind == "U":
             for place, source in enumerate(images.sources.tolist()):
                 if source.lower().endswith(IMAGE_ENDINGS):
                     name = str(Path(source).resolve()).encode("utf-8", "surrogateescape")
                     paths[place] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
-        return cls(pixels, paths)
+        return cls(images.pixel_hashes.view(np.int64), paths)
 
     def among(self, keys: Int64[ndarray, " k"]) -> Bool[ndarray, " n"]:
         """Tell of each image whether its pixels or its path are among the keys."""

@@ -16,7 +16,7 @@ from numpy import ndarray
 from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import in_chunks
 from imprint.core.scores import FEWEST_TO_TELL
-from imprint.data.duplicates import burst_share, connect, fingerprints, first_copies
+from imprint.data.duplicates import burst_share, connect, first_copies
 from imprint.data.images import LabelledImages, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.readers.layout import label_in_names
@@ -234,18 +234,17 @@ def make_plan(
         parent.check_form(spec, images)
         background = images.background if parent.spec.background is None else parent.spec.background
         spec = replace(spec, pixel_range=parent.spec.pixel_range, background=background)
-    pixel_hashes = fingerprints(images.pixels)
-    copies = first_copies(pixel_hashes)
+    copies = first_copies(images.pixel_hashes)
     groups = connect([copies] if images.groups is None else [copies, images.groups])
     warnings = (*empty, *_duplicate_warnings(images, copies), *_similar_class_warnings(images))
     warnings += (*_decoded_small_warnings(images, settled), *_burst_warnings(images, settled))
     warnings += _lone_class_warnings(images)
-    keys = ImageKeys.of(images, pixel_hashes)
+    keys = ImageKeys.of(images)
     seen = None if parent is None or settled.is_probe else parent.seen  # frozen features have learnt from no image
     if isinstance(validation, LabelledImages):
         spec.check(validation.shape, validation.name, validation.pixel_range, validation.background)
         validation.labels_among(images.class_names)
-        shared = len(np.intersect1d(pixel_hashes, fingerprints(validation.pixels)))
+        shared = len(np.intersect1d(images.pixel_hashes, validation.pixel_hashes))
         leaks = (f"{shared:,} validation images are training images too",) if shared else ()
         training, held_out, warnings = np.arange(len(images)), np.arange(len(validation)), (*warnings, *leaks)
     else:
