@@ -194,9 +194,9 @@ def parts(data: Data) -> tuple[str, ...]:
         return ()
     path = Path(data)
     if path.is_dir():
-        from imprint.data.readers.arrays import array_parts, is_array_folder
         from imprint.data.readers.collection import find_collection, lone_table, scan_folder
         from imprint.data.readers.folder import folder_parts
+        from imprint.data.readers.npy import array_parts, is_array_folder
 
         sizes = scan_folder(path)
         if found := find_collection(sizes, str(path)):
@@ -208,7 +208,7 @@ def parts(data: Data) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     if name.endswith(ARRAY_ENDINGS):
-        from imprint.data.readers.arrays import array_parts
+        from imprint.data.readers.npy import array_parts
 
         return array_parts(path)
     if name.endswith(ARCHIVE_ENDINGS):
@@ -246,7 +246,7 @@ def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) 
         raise DataError("data", path.name, "it is a pipe or a device, no file", ACCEPTED)
     name = path.name.lower()
     if name.endswith(ARRAY_ENDINGS):
-        from imprint.data.readers.arrays import read_arrays
+        from imprint.data.readers.npy import read_arrays
 
         return _labelled_by_path(read_arrays(path, part, choice.group, spec), choice)
     if name.endswith(ARCHIVE_ENDINGS):
@@ -263,9 +263,9 @@ def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) 
 
 def _find_in_folder(path: Path, part: str | None, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
     """Choose between a data set of several files, a lone table, and image files."""
-    from imprint.data.readers.arrays import is_array_folder, read_array_folder
     from imprint.data.readers.collection import find_collection, lone_table, read_collection, scan_folder
     from imprint.data.readers.folder import list_folder
+    from imprint.data.readers.npy import is_array_folder, read_array_folder
 
     sizes = scan_folder(path)
     if found := find_collection(sizes, str(path)):

@@ -22,16 +22,9 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from imprint.core.errors import DataError, UsageError
 from imprint.data.images import LabelledImages
 from imprint.data.load import load
-from imprint.data.readers.arrays import (
-    Shape,
-    as_rows,
-    has_alpha,
-    range_like,
-    settle_range,
-    settle_shape,
-    to_pixels,
-)
+from imprint.data.readers.arrays import Shape, has_alpha
 from imprint.data.readers.memory import Data, holds_files, without_tensors
+from imprint.data.readers.rows import as_rows, range_like, settle_range, settle_shape, to_pixels
 from imprint.models.classifier import Classifier
 from imprint.models.model_file import broken
 from imprint.preprocessing.depth import Range
