@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
@@ -25,6 +25,7 @@ from imprint.preprocessing.prepare import normalise, scale, standardise
 from imprint.recipes import Recipe
 from imprint.training.augmentation import augment
 from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
+from imprint.training.optimisers import Factors
 from imprint.training.plan import Plan
 
 # Numbers augmented at once: small tensor operations take longer to start than to do.
@@ -43,7 +44,7 @@ def fit(
     Changes `state` and torch's random numbers, and writes `checkpoint` at the end of epochs where it is due. On Ctrl-C,
     which may come at any step, `state` holds the best epoch's weights. Raises `UsageError` where training diverges.
     """
-    plan, compute, network = state.plan, state.compute, state.network
+    plan, network = state.plan, state.network
     recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
         validation_labels = validation.labels_among(plan.images.class_names)
@@ -66,25 +67,17 @@ def fit(
             epoch_indices = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_fraction)
             network.train()  # turns dropout on, and batch normalisation by each batch's own mean and variance
             batches = _batches(pixels, labels, train_indices[epoch_indices], batch_size, plan)
-            for batch_indices, (batch, targets) in zip(epoch_indices.split(batch_size), batches, strict=True):
-                # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
-                with compute.autocast(plan.device):
-                    logits = network(compute.to_layout(batch)).float()
-                # The loss is the cross-entropy of each image's label. It is kept by image, so that the next epoch can
-                # take the hardest again (online hard example mining, arXiv:1604.03540).
-                loss = F.cross_entropy(
-                    logits, targets, balance, reduction="none", label_smoothing=recipe.label_smoothing
-                )
-                state.losses[batch_indices] = loss.detach()
-                # Backward: how the mean loss would change with each weight.
-                network.zero_grad()
-                loss.mean().backward()
-                # Step: move each weight a little against that, by the rate that the schedule gives for this step.
-                for optimiser in state.optimisers:
-                    optimiser.step(state.schedule.rate(optimiser.rate, steps_done))
+            factors = step_factors(state, steps_done, epoch_steps)
+            for batch_indices, (batch, targets), step in zip(
+                epoch_indices.split(batch_size), batches, factors, strict=True
+            ):
+                losses, hits = train_step(state, batch, targets, step, balance)
+                # Each image's loss is kept, so that the next epoch can take the hardest again (online hard example
+                # mining, arXiv:1604.03540).
+                state.losses[batch_indices] = losses
+                loss_sum += losses.mean()
+                correct += hits.sum()
                 steps_done += 1
-                loss_sum += loss.detach().mean()
-                correct += (logits.argmax(dim=1) == targets).sum()
                 advance()
             epoch = {"loss": loss_sum.item() / epoch_steps, "acc": correct.item() / len(epoch_indices)}
             # Images held out are never learnt from: the accuracy on them estimates that on new ones.
@@ -108,6 +101,45 @@ def fit(
     with torch.no_grad():
         for name, weight in network.state_dict().items() if state.initial else ():
             weight.lerp_(state.initial[name], recipe.kept_share)
+
+
+def train_step(
+    state: TrainingState,
+    batch: Float32[Tensor, "batch c h w"],
+    targets: Int64[Tensor, " batch"],
+    factors: Sequence[Factors],
+    balance: Float32[Tensor, " classes"] | None = None,
+) -> tuple[Float32[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
+
+    Nothing in it asks the device for a number, and what changes from step to step comes in as arguments: so a GPU may
+    record it once and replay it.
+    """
+    network, compute, recipe = state.network, state.compute, state.plan.recipe
+    # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
+    with compute.autocast(state.plan.device):
+        logits = network(compute.to_layout(batch)).float()
+    # The loss is the cross-entropy of each image's label.
+    losses = F.cross_entropy(logits, targets, balance, reduction="none", label_smoothing=recipe.label_smoothing)
+    # Backward: how the mean loss would change with each weight.
+    network.zero_grad()
+    losses.mean().backward()
+    # Step: move each weight a little against that, by the rate that the schedule gives for this step.
+    for optimiser, own in zip(state.optimisers, factors, strict=True):
+        optimiser.update(own)
+    return losses.detach(), logits.argmax(dim=1) == targets
+
+
+def step_factors(state: TrainingState, steps_done: int, count: int) -> list[Sequence[Factors]]:
+    """Give what each optimiser's update takes beside tensors, for `count` steps; a GPU has all of it sent at once."""
+    each: list[Sequence[Factors]] = []
+    for optimiser in state.optimisers:
+        rates = [state.schedule.rate(optimiser.rate, step) for step in range(steps_done, steps_done + count)]
+        factors = [optimiser.factors(rate) for rate in rates]
+        each.append(
+            torch.tensor(factors, device=state.plan.device).unbind() if state.plan.device.type == "cuda" else factors
+        )
+    return list(zip(*each, strict=True))
 
 
 def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) -> Int64[Tensor, " size"]:
