@@ -157,7 +157,7 @@ def test_images_smaller_than_a_batch(digits):
 
 def test_small_sets_get_longer_epochs(digits, monkeypatch):
     dealt = []
-    monkeypatch.setattr("imprint.training.fit._batches", lambda *given: dealt.append(0) or deal(dealt, *given))
+    monkeypatch.setattr("imprint.training.fit.iterate_batches", lambda *given: dealt.append(0) or deal(dealt, *given))
     imprint.train(digits[:100], "quick", epochs=3, min_steps=5, verbose=False)
     assert len(dealt) == 3 + 15  # epochs and steps
 
@@ -312,7 +312,7 @@ def press_ctrl_c(monkeypatch, step):
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr("imprint.training.fit._batches", batches)
+    monkeypatch.setattr("imprint.training.fit.iterate_batches", batches)
 
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):

@@ -39,7 +39,7 @@ def trained(images, recipe, *settings, **options):
 
 def killed_after(epochs, images, folder, recipe, *settings, **options):
     """Train until killed within the next epoch; gives the run folder as the kill left it."""
-    left, deal = [epochs], fit_module._batches
+    left, deal = [epochs], fit_module.iterate_batches
 
     def counted(line):
         left[0] -= line.startswith("Epoch")
@@ -53,7 +53,7 @@ def killed_after(epochs, images, folder, recipe, *settings, **options):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("imprint.training.fit.say", counted)
-        patch.setattr("imprint.training.fit._batches", batches)
+        patch.setattr("imprint.training.fit.iterate_batches", batches)
         patch.setattr(Checkpoint, "due", lambda self: True)
         with pytest.raises(Killed):
             trained(images, recipe, *settings, run=folder / "run", **options)

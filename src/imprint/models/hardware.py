@@ -43,6 +43,18 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def free_memory(device: torch.device, all_of_it: bool = False) -> int:
+    """Give the bytes of a CUDA device's memory that nothing needs, or all that it has."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total if all_of_it else free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's memory was too small: CUDA, its libraries and Apple's GPU say it in their own ways."""
+    errors = (error, error.__context__)  # a recording that ends so raises another on the way
+    return any(words in str(one) for one in errors for words in ("out of memory", "ALLOC_FAILED"))
+
+
 @contextmanager
 def compute_settings(threads: int) -> Iterator[None]:
     """Compute with `threads` threads, and denormal floats as zero, until the caller's own settings are restored.

@@ -41,6 +41,7 @@ from imprint.runs.folder import (
     write_run,
 )
 from imprint.runs.run import Run
+from imprint.training.batches import place_images
 from imprint.training.calibration import calibrate, calibrate_probe, confidence_limit, unknown_limit
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.estimate import Estimate, estimate_seconds, no_estimate
@@ -165,7 +166,7 @@ def train(
                 say(f"resumed after epoch {len(state.epochs)}")
             if checkpoint is not None:
                 checkpoint.write(state)  # a folder that cannot be written to is noticed now
-            pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
+            pixels = place_images(torch.from_numpy(plan.images.pixels), plan.device)
             targets = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
             members, done, detector, interrupted = plan.recipe.networks, len(state.finished), None, False
             try:

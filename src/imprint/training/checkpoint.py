@@ -46,7 +46,8 @@ class TrainingState:
     """How far a run is at the end of an epoch: the network being trained, and the networks finished before it.
 
     `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network,
-    `initial` the weights that the network began with where the recipe keeps a share of them.
+    `initial` the weights that the network began with where the recipe keeps a share of them, `parts` in how many parts
+    a batch is computed, more than one where it is too large for the device's memory.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class TrainingState:
     epochs: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     initial: dict[str, Tensor] = field(default_factory=dict)
+    parts: int = 1
 
     @property
     def epoch(self) -> int:

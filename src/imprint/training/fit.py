@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
-from imprint.core.memmap import take_rows
 from imprint.core.metrics import class_weights, log_loss
 from imprint.core.progress import progress_bar, say
+from imprint.models.backbones import EfficientNetLite
+from imprint.models.hardware import is_out_of_memory
 from imprint.models.inference import predict_probabilities
-from imprint.preprocessing.prepare import normalise, scale, standardise
+from imprint.models.layers import ConvNet
 from imprint.recipes import Recipe
-from imprint.training.augmentation import augment
+from imprint.training.batches import iterate_batches
 from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
+from imprint.training.graph import RecordedStep, Step
 from imprint.training.optimisers import Factors
 from imprint.training.plan import Plan
 
-# Numbers augmented at once: small tensor operations take longer to start than to do.
-AUGMENTED_NUMBERS = 8 * 256 * 28 * 28
+SMALLEST_PART = 2  # images, since batch normalisation needs several
 DIVERGED = 100  # times the loss of uniform guessing, ln(classes); epochs that learn stay below 2 times
 
 
@@ -53,6 +53,7 @@ def fit(
     if recipe.class_balance:
         weights = class_weights(labels[train_indices].cpu().numpy(), len(plan.images.class_names), recipe.class_balance)
         balance = torch.from_numpy(weights).float().to(plan.device)
+    step = _step_for_device(state, balance)
     batch_size = min(recipe.batch_size, len(train_indices))
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     steps_done = sum(steps[: state.epoch])
@@ -66,12 +67,12 @@ def fit(
             epoch_rate = state.schedule.rate(state.optimisers[0].rate, steps_done)
             epoch_indices = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_fraction)
             network.train()  # turns dropout on, and batch normalisation by each batch's own mean and variance
-            batches = _batches(pixels, labels, train_indices[epoch_indices], batch_size, plan)
-            factors = step_factors(state, steps_done, epoch_steps)
-            for batch_indices, (batch, targets), step in zip(
-                epoch_indices.split(batch_size), batches, factors, strict=True
+            batches = iterate_batches(pixels, labels, train_indices[epoch_indices], batch_size, plan)
+            each_factors = step_factors(state, steps_done, epoch_steps)
+            for batch_indices, (batch, targets), factors in zip(
+                epoch_indices.split(batch_size), batches, each_factors, strict=True
             ):
-                losses, hits = train_step(state, batch, targets, step, balance)
+                losses, hits = _within_memory(state, step, batch, targets, *factors)
                 # Each image's loss is kept, so that the next epoch can take the hardest again (online hard example
                 # mining, arXiv:1604.03540).
                 state.losses[batch_indices] = losses
@@ -116,18 +117,56 @@ def train_step(
     record it once and replay it.
     """
     network, compute, recipe = state.network, state.compute, state.plan.recipe
-    # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
-    with compute.autocast(state.plan.device):
-        logits = network(compute.to_layout(batch)).float()
-    # The loss is the cross-entropy of each image's label.
-    losses = F.cross_entropy(logits, targets, balance, reduction="none", label_smoothing=recipe.label_smoothing)
-    # Backward: how the mean loss would change with each weight.
     network.zero_grad()
-    losses.mean().backward()
+    seen = []
+    # All at once, but where memory is too small: parts whose gradients add up to the same.
+    for images, classes in zip(batch.chunk(state.parts), targets.chunk(state.parts), strict=True):
+        # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
+        with compute.autocast(state.plan.device):
+            logits = network(compute.to_layout(images)).float()
+        # The loss is the cross-entropy of each image's label.
+        losses = F.cross_entropy(logits, classes, balance, reduction="none", label_smoothing=recipe.label_smoothing)
+        # Backward: how the batch's mean loss would change with each weight.
+        (losses.sum() / len(batch)).backward()
+        seen.append((losses.detach(), logits.argmax(dim=1) == classes))
     # Step: move each weight a little against that, by the rate that the schedule gives for this step.
     for optimiser, own in zip(state.optimisers, factors, strict=True):
         optimiser.update(own)
-    return losses.detach(), logits.argmax(dim=1) == targets
+    losses, hits = (torch.cat(column) for column in zip(*seen, strict=True))
+    return losses, hits
+
+
+def _step_for_device(state: TrainingState, balance: Float32[Tensor, " classes"] | None) -> Step:
+    """Give the training step as a function of tensors alone; on a GPU one that records and replays itself."""
+
+    def step(batch: Tensor, targets: Tensor, *factors: Factors) -> Sequence[Tensor]:
+        return train_step(state, batch, targets, factors, balance)
+
+    # Networks that others wrote may do what cannot be recorded, such as asking for a number.
+    ours = isinstance(state.network, ConvNet | EfficientNetLite)
+    return RecordedStep(step) if state.plan.device.type == "cuda" and ours else step
+
+
+def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Tensor | Factors) -> Sequence[Tensor]:
+    """Take a step; where a batch is too much for the device's memory, by smaller parts of it from now on."""
+    while True:
+        try:
+            return step(batch, *others)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here the error is gone, and with it what it held of that memory. No weight has changed: the forward and
+        # backward passes need the most. Batch normalisation has counted a part once more, and goes by parts now.
+        if 2 * state.parts > len(batch) // SMALLEST_PART:
+            what, remedy = f"batches of {len(batch)} images", "Make the images smaller, or use --device cpu."
+            raise UsageError(what, f"device {state.plan.device}", "its memory does not hold a part of them", remedy)
+        state.parts *= 2
+        if isinstance(step, RecordedStep):
+            step.forget()
+        if state.plan.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = -(-len(batch) // state.parts)
+        say(f"memory of the device is too small: batches of {len(batch)} images are computed {size} at a time")
 
 
 def step_factors(state: TrainingState, steps_done: int, count: int) -> list[Sequence[Factors]]:
@@ -157,28 +196,6 @@ def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) ->
     hard, others = hardest_first.tensor_split([round(size * hard_fraction)])
     others = others[torch.randperm(len(others), device=device)[: size - len(hard)]]
     return torch.cat([hard, others])[torch.randperm(size, device=device)]
-
-
-def _batches(
-    pixels: UInt8[Tensor, "n c h w"],
-    labels: Int64[Tensor, " n"],
-    order: Int64[Tensor, " drawn"],
-    batch_size: int,
-    plan: Plan,
-) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
-    """Yield batches of augmented images and their labels; several are augmented at once."""
-    at_once = max(1, AUGMENTED_NUMBERS // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
-    for chosen in order.split(batch_size * at_once):
-        images = normalise(scale(_take(pixels, chosen, plan), plan.spec))
-        augmented = standardise(augment(images, plan.recipe), plan.spec)
-        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
-
-
-def _take(pixels: UInt8[Tensor, "n c h w"], chosen: Int64[Tensor, " some"], plan: Plan) -> UInt8[Tensor, "some c h w"]:
-    """Copy some images; of memory-mapped ones little else is held in memory meanwhile."""
-    if pixels.device.type == "cpu" and isinstance(plan.images.pixels, np.memmap):
-        return torch.from_numpy(take_rows(plan.images.pixels, chosen.numpy()))
-    return pixels[chosen]
 
 
 def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:

@@ -18,7 +18,7 @@ from imprint.recipes import Recipe
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 # The numbers in an update that change from step to step: Python's, or of a step that a GPU replays, in its memory.
-Factors = Sequence[float] | Float[Tensor, " factors"]
+Factors = Sequence[float] | Float[Tensor, " _"]
 
 
 class Optimiser(ABC):
