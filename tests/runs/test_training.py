@@ -41,7 +41,7 @@ def test_the_lesson_learns_too(digits):
 
 
 def test_history_is_kerass(run):
-    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds"}
+    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds", "threads"}
     assert {len(values) for values in run.history.values()} == {12}
     assert abs(run.history["val_acc"][-1] - run.validation.accuracy) < 0.03  # the last is scored without views
     assert run.history["loss"][-1] < run.history["loss"][0]

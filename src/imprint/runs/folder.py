@@ -38,7 +38,7 @@ from imprint.training.plan import Plan
 
 CURVES_NAME, PREDICTIONS_NAME = "curves.png", "predictions.png"
 DATA = ("data", "validation", "test")  # options of a run that name images
-HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
+HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr", "threads")
 
 
 def new_run_folder(name: str, run: str | Path | bool, parent: Path | None = None) -> Path | None:

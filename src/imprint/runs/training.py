@@ -25,6 +25,8 @@ from imprint.models.hardware import (
     ComputeConfig,
     choose_compute_config,
     compute_settings,
+    cuda_settings,
+    free_cores,
     own_compute_configs,
 )
 from imprint.models.inference import network_compute_config
@@ -141,6 +143,7 @@ def train(
     """
     with shown(verbose), own_compute_configs():
         tune_malloc()
+        free_cores()  # from here on, until the first epoch
         _check_folders(run, resume)
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
         loading["labels"] = labels_path(labels)
@@ -470,7 +473,12 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
     compute = choose_compute_config(plan.device, plan.recipe.precision)
     choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
     devices = [plan.device] if plan.device.type == "cuda" else []
-    with compute_settings(compute.threads), torch.random.fork_rng(devices):
+    deterministic, threads = plan.recipe.deterministic == "yes", plan.recipe.threads or compute.threads
+    with (
+        compute_settings(threads),
+        cuda_settings(plan.device, deterministic),
+        torch.random.fork_rng(devices),
+    ):
         yield compute
 
 

@@ -22,6 +22,7 @@ from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.classifier import NEVER_UNSURE, RESUME, UNFITTED, Classifier
 from imprint.models.hardware import (
     CHANNELS_LAST,
+    MOST_THREADS,
     ComputeConfig,
     adopt_compute_configs,
     choose_compute_config,
@@ -47,7 +48,8 @@ class TrainingState:
 
     `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network,
     `initial` the weights that the network began with where the recipe keeps a share of them, `parts` in how many parts
-    a batch is computed, more than one where it is too large for the device's memory.
+    a batch is computed, more than one where it is too large for the device's memory, `threads` how many compute the
+    next epoch, 0 where that is not settled.
     """
 
     plan: Plan
@@ -63,6 +65,7 @@ class TrainingState:
     seconds: float = 0.0
     initial: dict[str, Tensor] = field(default_factory=dict)
     parts: int = 1
+    threads: int = 0
 
     @property
     def epoch(self) -> int:
@@ -198,6 +201,7 @@ class Checkpoint:
             "schedule": state.schedule.state(),
             "steps": [optimiser.steps for optimiser in state.optimisers],
             "seconds": state.seconds,
+            "threads": state.threads,
             "compute": {
                 precision: asdict(choose_compute_config(plan.device, precision)) for precision in _precisions(plan)
             },
@@ -255,6 +259,9 @@ class ResumableRun:
         for optimiser, steps in zip(state.optimisers, self.facts["steps"], strict=True):
             optimiser.steps = int(steps)
         state.seconds, state.best_accuracy = float(self.facts["seconds"]), float(self.facts["best_accuracy"])
+        state.threads = int(self.facts.get("threads", 0))
+        if not 0 <= state.threads <= MOST_THREADS:
+            raise ValueError("threads")
         random = {name.removeprefix(RANDOM): tensor for name, tensor in self.tensors.items() if name.startswith(RANDOM)}
         wanted = state.kept_weights() | {
             f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()

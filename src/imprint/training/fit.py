@@ -19,7 +19,7 @@ from imprint.core.errors import UsageError
 from imprint.core.metrics import class_weights, log_loss
 from imprint.core.progress import progress_bar, say
 from imprint.models.backbones import EfficientNetLite
-from imprint.models.hardware import is_out_of_memory
+from imprint.models.hardware import is_out_of_memory, share_cores
 from imprint.models.inference import predict_probabilities
 from imprint.models.layers import ConvNet
 from imprint.recipes import Recipe
@@ -57,6 +57,7 @@ def fit(
     batch_size = min(recipe.batch_size, len(train_indices))
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     steps_done = sum(steps[: state.epoch])
+    threads = share_cores(state.compute.threads, settled=recipe.threads or state.threads)
     started = time.perf_counter() - state.seconds
     with progress_bar("training", total=sum(steps) - steps_done) as advance:
         for epoch_steps in steps[state.epoch :]:
@@ -86,7 +87,7 @@ def fit(
                 probabilities = predict_probabilities(network, validation.pixels, spec)
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
-            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started}
+            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started, "threads": threads}
             say(_epoch_line(epoch, len(state.epochs) + 1, recipe))
             _stop_if_diverged(epoch, len(state.epochs) + 1, network, plan)
             accuracy = epoch.get("val_acc", epoch["acc"])
@@ -94,6 +95,8 @@ def fit(
                 state.best_accuracy = accuracy
                 state.best_weights = copy_weights(network)
             state.schedule.end_epoch(accuracy)  # Keras's plateau schedule lowers the rate when this stops rising
+            # A step waits for its slowest thread: two that share a core with another program are slower than one alone.
+            threads = state.threads = share_cores(state.compute.threads, settled=recipe.threads)
             state.seconds = time.perf_counter() - started
             state.epochs.append(epoch)
             if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):

@@ -269,7 +269,7 @@ def make_plan(
         reason,
         hflip_reason,
         spec,
-        choose_device(device),
+        choose_device(device, settled.deterministic == "yes"),
         groups,
         warnings,
         parent,
