@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -179,7 +179,7 @@ ROUNDS, REPEATS = 3, 2
 MOST_THREADS = 4096
 _checking = threading.Lock()
 _adopted: set[tuple[str, int, str]] = set()  # keys of `_chosen` that a resumed run brought along
-_chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and precision
+_chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and what was asked for
 
 
 @dataclass(frozen=True)
@@ -222,17 +222,38 @@ class ComputeConfig:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def choose_compute_config(device: torch.device, precision: str = "auto") -> ComputeConfig:
+@dataclass(frozen=True)
+class Workload:
+    """What a GPU is to compute, by a name that tells all its sizes, and how long one round of it takes in each way."""
+
+    name: str
+    seconds: Callable[[ComputeConfig], float]
+
+
+def choose_compute_config(
+    device: torch.device, precision: str = "auto", workload: Workload | None = None
+) -> ComputeConfig:
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept in the cache folder.
 
     Each candidate is first compared with float32, rows first: outputs and gradients of two convolutions with batch
-    normalisation. The fastest of the correct ones is chosen. `precision` may restrict them.
+    normalisation. The fastest of the correct ones is chosen; on a GPU, where those two would mostly wait for Python, by
+    a `workload` if one is given. `precision` may restrict them.
     """
-    key = (device.type, device.index or 0, precision)
+    workload = None if device.type == "cpu" else workload
+    asked = precision if workload is None else f"{precision}-{workload.name}"
+    key = (device.type, device.index or 0, asked)
     with _checking:  # two self-checks at once would disturb each other's timing
         if key not in _chosen:
-            _chosen[key] = _read_or_check(device, precision)
+            _chosen[key] = _read_or_check(device, precision, workload, asked)
         return _chosen[key]
+
+
+def chosen_compute_configs(device: torch.device) -> dict[str, ComputeConfig]:
+    """Give what was chosen on a device in this process, by what was asked for, for `adopt_compute_configs`."""
+    with _checking:
+        return {
+            asked: config for (*where, asked), config in _chosen.items() if where == [device.type, device.index or 0]
+        }
 
 
 @contextmanager
@@ -251,10 +272,10 @@ def own_compute_configs() -> Iterator[None]:
 
 
 def adopt_compute_configs(device: torch.device, chosen: Mapping[str, ComputeConfig]) -> None:
-    """Compute as an earlier process did, since other ways round differently; by the precision that is asked for."""
+    """Compute as an earlier process did, since other ways round differently; by what is asked for."""
     with _checking:
-        for precision, config in chosen.items():
-            key = device.type, device.index or 0, precision
+        for asked, config in chosen.items():
+            key = device.type, device.index or 0, asked
             _chosen[key] = config
             _adopted.add(key)
 
@@ -264,9 +285,9 @@ def machine_name(device: torch.device) -> str:
     return hashlib.sha256(_processor(device).encode()).hexdigest()[:16]
 
 
-def _read_or_check(device: torch.device, precision: str) -> ComputeConfig:
+def _read_or_check(device: torch.device, precision: str, workload: Workload | None, asked: str) -> ComputeConfig:
     """Read what an earlier self-check of this machine chose, or check now."""
-    path = cache_folder() / f"compute-{device.type}-{precision}.json"
+    path = cache_folder() / f"compute-{device.type}-{asked}.json"
     machine = _machine(device)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -274,12 +295,12 @@ def _read_or_check(device: torch.device, precision: str) -> ComputeConfig:
             return ComputeConfig(**kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # nothing kept, or nothing usable
-    chosen = self_check(device, precision)
+    chosen = self_check(device, precision, workload)
     _keep(chosen, machine, path)
     return chosen
 
 
-def self_check(device: torch.device, precision: str = "auto") -> ComputeConfig:
+def self_check(device: torch.device, precision: str = "auto", workload: Workload | None = None) -> ComputeConfig:
     """Choose the fastest correct candidate by measuring; float32, rows first, where no other is correct."""
     threads = torch.get_num_threads()
     plain = ComputeConfig("float32", ROWS, threads, 1.0, 0.0)
@@ -290,13 +311,18 @@ def self_check(device: torch.device, precision: str = "auto") -> ComputeConfig:
         probe = _Probe(device)
         expected = probe.results(plain)
         correct = [one for one in candidates if probe.error(one, expected) <= TOLERANCE[one.precision]]
-        seconds = probe.race([plain, *correct])
-        best = _fastest(correct or [plain], seconds)
+        if workload is None:
+            seconds = probe.race([plain, *correct])
+            best = _fastest(correct or [plain], seconds)
+        else:
+            seconds = {one: workload.seconds(one) for one in (plain, *correct)}
+            best = _fastest([plain, *correct], seconds)
         if device.type == "cpu" and threads > 1:  # half of them, where two share one core
             half = replace(best, threads=threads // 2)
             seconds |= probe.race([half])
             best = _fastest([best, half], seconds)
-        speed, error = seconds[plain] / seconds[best], probe.error(best, expected)
+        speed = seconds[plain] / seconds[best] if math.isfinite(seconds[plain]) else 1.0
+        error = probe.error(best, expected)
     return replace(best, speed=round(speed, 2), error=round(error, 6))
 
 

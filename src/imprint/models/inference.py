@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imprint.core.memmap import in_chunks
 from imprint.models.backbones import EfficientNetLite
-from imprint.models.hardware import CHANNELS_LAST, ROWS, ComputeConfig, choose_compute_config
+from imprint.models.hardware import CHANNELS_LAST, ROWS, ComputeConfig, Workload, choose_compute_config
 from imprint.models.layers import ConvNet, members_of
 from imprint.models.ood import logits_and_embeddings
 from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
@@ -36,17 +36,19 @@ ToLayout = Callable[[Float[Tensor, "n c h w"]], Tensor]
 RunBatch = Callable[[Float32[Tensor, "n c h w"], ToLayout], Sequence[Shaped[Tensor, "n ..."]]]
 
 
-def network_compute_config(network: nn.Module, device: torch.device, precision: str = "float32") -> ComputeConfig:
+def network_compute_config(
+    network: nn.Module, device: torch.device, precision: str = "float32", workload: Workload | None = None
+) -> ComputeConfig:
     """Choose how to compute a network: as the machine is fastest, in any memory layout, where all of it is our own.
 
     Of networks that others wrote, images stay rows first: their operations may not know oneDNN's own layout, and
     ``view`` fails channels last. EfficientNet runs twice as fast channels last, its depthwise convolutions above all.
     """
-    config = choose_compute_config(device, precision)
     members = members_of(network)
+    known = all(isinstance(member, ConvNet | EfficientNetLite) for member in members)
+    config = choose_compute_config(device, precision, workload if known else None)
     if all(isinstance(member, ConvNet) for member in members):
         return config
-    known = all(isinstance(member, ConvNet | EfficientNetLite) for member in members)
     return replace(config, layout=CHANNELS_LAST if known else ROWS)
 
 
