@@ -25,7 +25,7 @@ from imprint.models.layers import ConvNet
 from imprint.recipes import Recipe
 from imprint.training.batches import iterate_batches
 from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
-from imprint.training.graph import RecordedStep, Step
+from imprint.training.graph import WORTH_RECORDING, RecordedStep, Step
 from imprint.training.optimisers import Factors
 from imprint.training.plan import Plan
 
@@ -53,9 +53,9 @@ def fit(
     if recipe.class_balance:
         weights = class_weights(labels[train_indices].cpu().numpy(), len(plan.images.class_names), recipe.class_balance)
         balance = torch.from_numpy(weights).float().to(plan.device)
-    step = _step_for_device(state, balance)
     batch_size = min(recipe.batch_size, len(train_indices))
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
+    step = _step_for_device(state, balance, sum(steps))
     steps_done = sum(steps[: state.epoch])
     threads = share_cores(state.compute.threads, settled=recipe.threads or state.threads)
     started = time.perf_counter() - state.seconds
@@ -139,15 +139,15 @@ def train_step(
     return losses, hits
 
 
-def _step_for_device(state: TrainingState, balance: Float32[Tensor, " classes"] | None) -> Step:
-    """Give the training step as a function of tensors alone; on a GPU one that records and replays itself."""
+def _step_for_device(state: TrainingState, balance: Float32[Tensor, " classes"] | None, steps: int) -> Step:
+    """Give the training step as a function of tensors alone; on a GPU, for many steps, one that replays itself."""
 
     def step(batch: Tensor, targets: Tensor, *factors: Factors) -> Sequence[Tensor]:
         return train_step(state, batch, targets, factors, balance)
 
     # Networks that others wrote may do what cannot be recorded, such as asking for a number.
-    ours = isinstance(state.network, ConvNet | EfficientNetLite)
-    return RecordedStep(step) if state.plan.device.type == "cuda" and ours else step
+    ours, device = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.device
+    return RecordedStep(step, device) if device.type == "cuda" and ours and steps >= WORTH_RECORDING else step
 
 
 def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Tensor | Factors) -> Sequence[Tensor]:

@@ -45,7 +45,7 @@ def _time_passes(name: str, shape: tuple[int, ...], classes: int, config: Comput
         loss.backward()
         return [loss.detach()]
 
-    step: Step = RecordedStep(passes) if device.type == "cuda" else passes
+    step: Step = RecordedStep(passes, device) if device.type == "cuda" else passes
     inputs = torch.rand(shape, device=device), torch.randint(classes, shape[:1], device=device)
 
     def timed(steps: int) -> float:
