@@ -131,7 +131,7 @@ def free_cores() -> float:
     """Measure how many cores other programs have left since the last call in this process; infinite where unknown.
 
     Threads that wait spin, so that their own time tells nothing: what is read is the time that others took, on Linux.
-    Programs of a lower priority than this one do not count, since they give way.
+    Programs of low priority count too: they give way within one session only (man 7 sched, autogroup).
     """
     others, now = _seconds_of_others(), time.perf_counter()
     if now - _last.at >= SHORTEST_READ:
@@ -163,11 +163,10 @@ def _seconds_of_others() -> float:
         lines = Path("/proc/stat").read_text().splitlines()
         rows = {name: list(map(int, numbers)) for name, *numbers in map(str.split, lines) if name.startswith("cpu")}
         ticks = [rows[f"cpu{core}"] for core in os.sched_getaffinity(0)]
-        niced = os.getpriority(os.PRIO_PROCESS, 0) > 0
     except (OSError, ValueError, KeyError, AttributeError):
         return math.nan
     # user, nice, system, idle, iowait, irq, softirq, steal (man 5 proc_stat)
-    worked = sum(user + niced * nice + system + sum(rest[:3]) for user, nice, system, _, _, *rest in ticks)
+    worked = sum(user + nice + system + sum(rest[:3]) for user, nice, system, _, _, *rest in ticks)
     return worked / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
