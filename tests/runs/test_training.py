@@ -41,7 +41,7 @@ def test_the_lesson_learns_too(digits):
 
 
 def test_history_is_kerass(run):
-    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds"}
+    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds", "threads"}
     assert {len(values) for values in run.history.values()} == {12}
     assert abs(run.history["val_acc"][-1] - run.validation.accuracy) < 0.03  # the last is scored without views
     assert run.history["loss"][-1] < run.history["loss"][0]
@@ -157,7 +157,7 @@ def test_images_smaller_than_a_batch(digits):
 
 def test_small_sets_get_longer_epochs(digits, monkeypatch):
     dealt = []
-    monkeypatch.setattr("imprint.training.fit._batches", lambda *given: dealt.append(0) or deal(dealt, *given))
+    monkeypatch.setattr("imprint.training.fit.iterate_batches", lambda *given: dealt.append(0) or deal(dealt, *given))
     imprint.train(digits[:100], "quick", epochs=3, min_steps=5, verbose=False)
     assert len(dealt) == 3 + 15  # epochs and steps
 
@@ -312,7 +312,7 @@ def press_ctrl_c(monkeypatch, step):
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr("imprint.training.fit._batches", batches)
+    monkeypatch.setattr("imprint.training.fit.iterate_batches", batches)
 
 
 def test_ctrl_c_keeps_the_best_epoch(digits, monkeypatch):

@@ -39,7 +39,7 @@ def trained(images, recipe, *settings, **options):
 
 def killed_after(epochs, images, folder, recipe, *settings, **options):
     """Train until killed within the next epoch; gives the run folder as the kill left it."""
-    left, deal = [epochs], fit_module._batches
+    left, deal = [epochs], fit_module.iterate_batches
 
     def counted(line):
         left[0] -= line.startswith("Epoch")
@@ -53,7 +53,7 @@ def killed_after(epochs, images, folder, recipe, *settings, **options):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("imprint.training.fit.say", counted)
-        patch.setattr("imprint.training.fit._batches", batches)
+        patch.setattr("imprint.training.fit.iterate_batches", batches)
         patch.setattr(Checkpoint, "due", lambda self: True)
         with pytest.raises(Killed):
             trained(images, recipe, *settings, run=folder / "run", **options)
@@ -294,3 +294,22 @@ def test_a_checkpoint_holds_no_code_and_no_secret(stopped_folder):
 def test_copies_of_a_folder_can_be_resumed(stopped_folder, tmp_path):
     shutil.copytree(stopped_folder, tmp_path / "moved")
     assert len(read_resumable_run(tmp_path / "moved").epochs) == 1
+
+
+def test_a_resumed_run_computes_with_the_threads_that_were_settled(digits, tmp_path, monkeypatch):
+    asked = []
+
+    def share_cores(most, settled=0):
+        asked.append(settled)
+        return settled or 3
+
+    monkeypatch.setattr("imprint.training.fit.share_cores", share_cores)
+    folder = killed_after(2, digits[:100], tmp_path, *SHORT)
+    assert asked == [0, 0, 0]
+    asked.clear()
+    resumed = trained(digits[:100], None, resume=folder)
+    assert asked == [3, 0]
+    assert resumed.history["threads"] == [3, 3, 3]
+    asked.clear()
+    trained(digits[:100], *SHORT, "threads=2")
+    assert set(asked) == {2}

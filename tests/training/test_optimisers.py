@@ -8,6 +8,7 @@ from torch import nn
 
 from imprint import RECIPES
 from imprint.models.networks import build_network
+from imprint.training import optimisers
 from imprint.training.optimisers import AdamW, KerasRMSprop, Muon, OneCycle, Plateau, build_optimisers, orthogonal
 
 LESSON = RECIPES["tutorial"]
@@ -84,6 +85,48 @@ def test_muon_is_torchs_own_on_matrices():
         reference.step()
     # torch's iterates in bfloat16.
     assert (ours.view(8, 20) - theirs).norm() < 0.03 * (theirs - start).norm()
+
+
+def test_matrices_at_once_are_levelled_as_each_alone():
+    matrices = torch.randn(4, 24, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for some in (matrices, matrices.mT):
+        assert torch.allclose(orthogonal(some), torch.stack([orthogonal(one) for one in some]), atol=1e-12)
+
+
+def three_steps(recipe, as_tensors, dtype=torch.float64):
+    """Train filters of two shapes, with the numbers of each step as Python's or in a tensor."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(6, 2, 3, 3), (8, 6, 3, 3), (8, 8, 3, 3), (8, 8, 3, 3), (8,), (5, 10)]
+    network = nn.ParameterList([torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes])
+    built = build_optimisers(LESSON.with_fields({"optimiser": recipe, "weight_decay": 0.1}), network)
+    for rate in (0.1, 0.05, 0.02):
+        for weight in network.parameters():
+            weight.grad = torch.randn(weight.shape, generator=generator, dtype=dtype)
+        for optimiser in built:
+            factors = optimiser.factors(rate)
+            optimiser.update(torch.tensor(factors, dtype=dtype) if as_tensors else factors)
+    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
+
+
+@pytest.mark.parametrize("optimiser", ["rmsprop", "adamw", "muon"])
+def test_the_numbers_of_a_step_may_stand_in_a_tensor(optimiser):
+    expected = three_steps(optimiser, as_tensors=False)
+    assert torch.allclose(three_steps(optimiser, as_tensors=True), expected, rtol=0, atol=1e-12)
+
+
+def test_filters_of_one_shape_are_updated_at_once_as_on_a_gpu(monkeypatch):
+    expected, groups = three_steps("muon", as_tensors=False), []
+
+    def by_shape(weights, *others):
+        rows = list(zip(weights, *others, strict=True))
+        shapes = dict.fromkeys(weight.shape for weight, *_ in rows)
+        found = [tuple(map(list, zip(*[row for row in rows if row[0].shape == one], strict=True))) for one in shapes]
+        groups.append([len(own) for own, *_ in found])
+        return found
+
+    monkeypatch.setattr(optimisers, "_by_shape", by_shape)
+    assert torch.allclose(three_steps("muon", as_tensors=False), expected, rtol=0, atol=1e-12)
+    assert groups == [[1, 2]] * 3
 
 
 def test_every_weight_has_one_optimiser():

@@ -25,6 +25,8 @@ from imprint.models.hardware import (
     ComputeConfig,
     choose_compute_config,
     compute_settings,
+    cuda_settings,
+    free_cores,
     own_compute_configs,
 )
 from imprint.models.inference import network_compute_config
@@ -41,6 +43,7 @@ from imprint.runs.folder import (
     write_run,
 )
 from imprint.runs.run import Run
+from imprint.training.batches import place_images
 from imprint.training.calibration import calibrate, calibrate_probe, confidence_limit, unknown_limit
 from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
 from imprint.training.estimate import Estimate, estimate_seconds, no_estimate
@@ -71,8 +74,9 @@ def train(
 ) -> Run:
     """Train an image classifier.
 
-    Tunes malloc for the whole process, for good: it halves the time of a training step. Everything else that it sets
-    (threads, denormals, torch's random numbers) is the caller's again afterwards.
+    Tunes malloc for the whole process, for good: it halves the time of a training step. With ``deterministic="yes"`` on
+    a GPU, the environment variable CUBLAS_WORKSPACE_CONFIG is set for good too. Everything else that it sets (threads,
+    denormals, torch's random numbers, cuDNN's way of choosing) is the caller's again afterwards.
 
     Parameters
     ----------
@@ -140,6 +144,7 @@ def train(
     """
     with shown(verbose), own_compute_configs():
         tune_malloc()
+        free_cores()  # from here on, until the first epoch
         _check_folders(run, resume)
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
         loading["labels"] = labels_path(labels)
@@ -165,7 +170,7 @@ def train(
                 say(f"resumed after epoch {len(state.epochs)}")
             if checkpoint is not None:
                 checkpoint.write(state)  # a folder that cannot be written to is noticed now
-            pixels = torch.from_numpy(plan.images.pixels).to(plan.device)
+            pixels = place_images(torch.from_numpy(plan.images.pixels), plan.device)
             targets = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
             members, done, detector, interrupted = plan.recipe.networks, len(state.finished), None, False
             try:
@@ -469,7 +474,12 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
     compute = choose_compute_config(plan.device, plan.recipe.precision)
     choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
     devices = [plan.device] if plan.device.type == "cuda" else []
-    with compute_settings(compute.threads), torch.random.fork_rng(devices):
+    deterministic, threads = plan.recipe.deterministic == "yes", plan.recipe.threads or compute.threads
+    with (
+        compute_settings(threads),
+        cuda_settings(plan.device, deterministic),
+        torch.random.fork_rng(devices),
+    ):
         yield compute
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from imprint.recipes import Recipe
 
-DOWNSCALE_SIZES = 4  # at once; each costs two small tensor operations
+DOWNSCALE_SIZES = 4  # of so many images at once; each costs two small tensor operations
+DOWNSCALED_AT_ONCE = 8192
 
 
 def warp(
@@ -97,13 +98,14 @@ def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Te
     Images from elsewhere often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
     raised too, by up to three times.
     """
-    # The images must stand in random order: those changed are spread evenly, at four sizes.
+    # The images must stand in random order: those changed are spread evenly, over few sizes.
     if not share:
         return pixels
     height, width = pixels.shape[2:]
     seen = pixels.clone()
-    step = max(round(DOWNSCALE_SIZES / share), DOWNSCALE_SIZES)
-    for first in range(min(DOWNSCALE_SIZES, len(pixels))):
+    sizes = DOWNSCALE_SIZES * -(-len(pixels) // DOWNSCALED_AT_ONCE)
+    step = max(round(sizes / share), sizes)
+    for first in range(min(sizes, len(pixels))):
         some = pixels[first::step]
         scale = 1 / 3 + 0.27 * float(torch.rand(()))
         contrast = 1 + 2 * torch.rand(len(some), 1, 1, 1, device=pixels.device)

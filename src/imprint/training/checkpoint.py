@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.files import similar_path
-from imprint.core.progress import warn
+from imprint.core.progress import detail, warn
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.classifier import NEVER_UNSURE, RESUME, UNFITTED, Classifier
 from imprint.models.hardware import (
     CHANNELS_LAST,
+    MOST_THREADS,
     ComputeConfig,
     adopt_compute_configs,
-    choose_compute_config,
+    chosen_compute_configs,
     machine_name,
 )
 from imprint.models.inference import network_compute_config
@@ -34,6 +35,7 @@ from imprint.recipes import Recipe
 from imprint.training.optimisers import Optimiser, Schedule, build_optimisers, build_schedule
 from imprint.training.plan import Plan, data_fingerprint
 from imprint.training.probe import init_head
+from imprint.training.workload import training_workload
 
 RANDOM = f"{RESUME}/random/"
 LARGEST_SHARE = 0.01  # of a run's time that its checkpoints may take
@@ -46,7 +48,9 @@ class TrainingState:
     """How far a run is at the end of an epoch: the network being trained, and the networks finished before it.
 
     `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network,
-    `initial` the weights that the network began with where the recipe keeps a share of them.
+    `initial` the weights that the network began with where the recipe keeps a share of them, `parts` in how many parts
+    a batch is computed, more than one where it is too large for the device's memory, `threads` how many compute the
+    next epoch, 0 where that is not settled.
     """
 
     plan: Plan
@@ -61,6 +65,8 @@ class TrainingState:
     epochs: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     initial: dict[str, Tensor] = field(default_factory=dict)
+    parts: int = 1
+    threads: int = 0
 
     @property
     def epoch(self) -> int:
@@ -133,7 +139,9 @@ def init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
     """Initialise a network, laid out in memory as training wants it, and choose how to compute it."""
     classes = len(plan.images.class_names)
     network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device)
-    compute = network_compute_config(network, plan.device, plan.recipe.precision)
+    compute = network_compute_config(network, plan.device, plan.recipe.precision, training_workload(name, plan))
+    if plan.device.type != "cpu":
+        detail(f"{name}: {compute}")
     if compute.layout == CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, compute
@@ -196,9 +204,8 @@ class Checkpoint:
             "schedule": state.schedule.state(),
             "steps": [optimiser.steps for optimiser in state.optimisers],
             "seconds": state.seconds,
-            "compute": {
-                precision: asdict(choose_compute_config(plan.device, precision)) for precision in _precisions(plan)
-            },
+            "threads": state.threads,
+            "compute": {asked: asdict(config) for asked, config in chosen_compute_configs(plan.device).items()},
         }
         random = {f"{RANDOM}{name}": numbers for name, numbers in _random_state(plan.device).items()}
         tensors = {f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()}
@@ -253,6 +260,9 @@ class ResumableRun:
         for optimiser, steps in zip(state.optimisers, self.facts["steps"], strict=True):
             optimiser.steps = int(steps)
         state.seconds, state.best_accuracy = float(self.facts["seconds"]), float(self.facts["best_accuracy"])
+        state.threads = int(self.facts.get("threads", 0))
+        if not 0 <= state.threads <= MOST_THREADS:
+            raise ValueError("threads")
         random = {name.removeprefix(RANDOM): tensor for name, tensor in self.tensors.items() if name.startswith(RANDOM)}
         wanted = state.kept_weights() | {
             f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()
@@ -291,11 +301,6 @@ def read_resumable_run(folder: Path) -> ResumableRun:
         return ResumableRun(path, recipe, options, epochs, compute, tensors, resume_facts)
     except MALFORMED as error:
         raise broken(path, f"its header is inconsistent ({error})") from None
-
-
-def _precisions(plan: Plan) -> tuple[str, str]:
-    """Give the precisions that a run computes in: that of training, and float32 for all predictions."""
-    return plan.recipe.precision, "float32"
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

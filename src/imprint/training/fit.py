@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
-from imprint.core.memmap import take_rows
 from imprint.core.metrics import class_weights, log_loss
 from imprint.core.progress import progress_bar, say
+from imprint.models.backbones import EfficientNetLite
+from imprint.models.hardware import is_out_of_memory, share_cores
 from imprint.models.inference import predict_probabilities
-from imprint.preprocessing.prepare import normalise, scale, standardise
+from imprint.models.layers import ConvNet
 from imprint.recipes import Recipe
-from imprint.training.augmentation import augment
+from imprint.training.batches import iterate_batches
 from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
+from imprint.training.graph import WORTH_RECORDING, RecordedStep, Step
+from imprint.training.optimisers import Factors
 from imprint.training.plan import Plan
 
-# Numbers augmented at once: small tensor operations take longer to start than to do.
-AUGMENTED_NUMBERS = 8 * 256 * 28 * 28
+SMALLEST_PART = 2  # images, since batch normalisation needs several
 DIVERGED = 100  # times the loss of uniform guessing, ln(classes); epochs that learn stay below 2 times
 
 
@@ -43,7 +44,7 @@ def fit(
     Changes `state` and torch's random numbers, and writes `checkpoint` at the end of epochs where it is due. On Ctrl-C,
     which may come at any step, `state` holds the best epoch's weights. Raises `UsageError` where training diverges.
     """
-    plan, compute, network = state.plan, state.compute, state.network
+    plan, network = state.plan, state.network
     recipe, spec, validation = plan.recipe, plan.spec, plan.validation
     if validation is not None:
         validation_labels = validation.labels_among(plan.images.class_names)
@@ -54,7 +55,9 @@ def fit(
         balance = torch.from_numpy(weights).float().to(plan.device)
     batch_size = min(recipe.batch_size, len(train_indices))
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
+    step = _step_for_device(state, balance, sum(steps))
     steps_done = sum(steps[: state.epoch])
+    threads = share_cores(state.compute.threads, settled=recipe.threads or state.threads)
     started = time.perf_counter() - state.seconds
     with progress_bar("training", total=sum(steps) - steps_done) as advance:
         for epoch_steps in steps[state.epoch :]:
@@ -65,26 +68,18 @@ def fit(
             epoch_rate = state.schedule.rate(state.optimisers[0].rate, steps_done)
             epoch_indices = epoch_order(state.losses, epoch_steps * batch_size, recipe.hard_fraction)
             network.train()  # turns dropout on, and batch normalisation by each batch's own mean and variance
-            batches = _batches(pixels, labels, train_indices[epoch_indices], batch_size, plan)
-            for batch_indices, (batch, targets) in zip(epoch_indices.split(batch_size), batches, strict=True):
-                # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
-                with compute.autocast(plan.device):
-                    logits = network(compute.to_layout(batch)).float()
-                # The loss is the cross-entropy of each image's label. It is kept by image, so that the next epoch can
-                # take the hardest again (online hard example mining, arXiv:1604.03540).
-                loss = F.cross_entropy(
-                    logits, targets, balance, reduction="none", label_smoothing=recipe.label_smoothing
-                )
-                state.losses[batch_indices] = loss.detach()
-                # Backward: how the mean loss would change with each weight.
-                network.zero_grad()
-                loss.mean().backward()
-                # Step: move each weight a little against that, by the rate that the schedule gives for this step.
-                for optimiser in state.optimisers:
-                    optimiser.step(state.schedule.rate(optimiser.rate, steps_done))
+            batches = iterate_batches(pixels, labels, train_indices[epoch_indices], batch_size, plan)
+            each_factors = step_factors(state, steps_done, epoch_steps)
+            for batch_indices, (batch, targets), factors in zip(
+                epoch_indices.split(batch_size), batches, each_factors, strict=True
+            ):
+                losses, hits = _within_memory(state, step, batch, targets, *factors)
+                # Each image's loss is kept, so that the next epoch can take the hardest again (online hard example
+                # mining, arXiv:1604.03540).
+                state.losses[batch_indices] = losses
+                loss_sum += losses.mean()
+                correct += hits.sum()
                 steps_done += 1
-                loss_sum += loss.detach().mean()
-                correct += (logits.argmax(dim=1) == targets).sum()
                 advance()
             epoch = {"loss": loss_sum.item() / epoch_steps, "acc": correct.item() / len(epoch_indices)}
             # Images held out are never learnt from: the accuracy on them estimates that on new ones.
@@ -92,7 +87,7 @@ def fit(
                 probabilities = predict_probabilities(network, validation.pixels, spec)
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
-            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started}
+            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started, "threads": threads}
             say(_epoch_line(epoch, len(state.epochs) + 1, recipe))
             _stop_if_diverged(epoch, len(state.epochs) + 1, network, plan)
             accuracy = epoch.get("val_acc", epoch["acc"])
@@ -100,6 +95,8 @@ def fit(
                 state.best_accuracy = accuracy
                 state.best_weights = copy_weights(network)
             state.schedule.end_epoch(accuracy)  # Keras's plateau schedule lowers the rate when this stops rising
+            # A step waits for its slowest thread: two that share a core with another program are slower than one alone.
+            threads = state.threads = share_cores(state.compute.threads, settled=recipe.threads)
             state.seconds = time.perf_counter() - started
             state.epochs.append(epoch)
             if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
@@ -108,6 +105,83 @@ def fit(
     with torch.no_grad():
         for name, weight in network.state_dict().items() if state.initial else ():
             weight.lerp_(state.initial[name], recipe.kept_share)
+
+
+def train_step(
+    state: TrainingState,
+    batch: Float32[Tensor, "batch c h w"],
+    targets: Int64[Tensor, " batch"],
+    factors: Sequence[Factors],
+    balance: Float32[Tensor, " classes"] | None = None,
+) -> tuple[Float32[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
+
+    Nothing in it asks the device for a number, and what changes from step to step comes in as arguments: so a GPU may
+    record it once and replay it.
+    """
+    network, compute, recipe = state.network, state.compute, state.plan.recipe
+    network.zero_grad()
+    seen = []
+    # All at once, but where memory is too small: parts whose gradients add up to the same.
+    for images, classes in zip(batch.chunk(state.parts), targets.chunk(state.parts), strict=True):
+        # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
+        with compute.autocast(state.plan.device):
+            logits = network(compute.to_layout(images)).float()
+        # The loss is the cross-entropy of each image's label.
+        losses = F.cross_entropy(logits, classes, balance, reduction="none", label_smoothing=recipe.label_smoothing)
+        # Backward: how the batch's mean loss would change with each weight.
+        (losses.sum() / len(batch)).backward()
+        seen.append((losses.detach(), logits.argmax(dim=1) == classes))
+    # Step: move each weight a little against that, by the rate that the schedule gives for this step.
+    for optimiser, own in zip(state.optimisers, factors, strict=True):
+        optimiser.update(own)
+    losses, hits = (torch.cat(column) for column in zip(*seen, strict=True))
+    return losses, hits
+
+
+def _step_for_device(state: TrainingState, balance: Float32[Tensor, " classes"] | None, steps: int) -> Step:
+    """Give the training step as a function of tensors alone; on a GPU, for many steps, one that replays itself."""
+
+    def step(batch: Tensor, targets: Tensor, *factors: Factors) -> Sequence[Tensor]:
+        return train_step(state, batch, targets, factors, balance)
+
+    # Networks that others wrote may do what cannot be recorded, such as asking for a number.
+    ours, device = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.device
+    return RecordedStep(step, device) if device.type == "cuda" and ours and steps >= WORTH_RECORDING else step
+
+
+def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Tensor | Factors) -> Sequence[Tensor]:
+    """Take a step; where a batch is too much for the device's memory, by smaller parts of it from now on."""
+    while True:
+        try:
+            return step(batch, *others)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here the error is gone, and with it what it held of that memory. No weight has changed: the forward and
+        # backward passes need the most. Batch normalisation has counted a part once more, and goes by parts now.
+        if 2 * state.parts > len(batch) // SMALLEST_PART:
+            what, remedy = f"batches of {len(batch)} images", "Make the images smaller, or use --device cpu."
+            raise UsageError(what, f"device {state.plan.device}", "its memory does not hold a part of them", remedy)
+        state.parts *= 2
+        if isinstance(step, RecordedStep):
+            step.forget()
+        if state.plan.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = -(-len(batch) // state.parts)
+        say(f"memory of the device is too small: batches of {len(batch)} images are computed {size} at a time")
+
+
+def step_factors(state: TrainingState, steps_done: int, count: int) -> list[Sequence[Factors]]:
+    """Give what each optimiser's update takes beside tensors, for `count` steps; a GPU has all of it sent at once."""
+    each: list[Sequence[Factors]] = []
+    for optimiser in state.optimisers:
+        rates = [state.schedule.rate(optimiser.rate, step) for step in range(steps_done, steps_done + count)]
+        factors = [optimiser.factors(rate) for rate in rates]
+        each.append(
+            torch.tensor(factors, device=state.plan.device).unbind() if state.plan.device.type == "cuda" else factors
+        )
+    return list(zip(*each, strict=True))
 
 
 def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) -> Int64[Tensor, " size"]:
@@ -125,28 +199,6 @@ def epoch_order(losses: Float[Tensor, " n"], size: int, hard_fraction: float) ->
     hard, others = hardest_first.tensor_split([round(size * hard_fraction)])
     others = others[torch.randperm(len(others), device=device)[: size - len(hard)]]
     return torch.cat([hard, others])[torch.randperm(size, device=device)]
-
-
-def _batches(
-    pixels: UInt8[Tensor, "n c h w"],
-    labels: Int64[Tensor, " n"],
-    order: Int64[Tensor, " drawn"],
-    batch_size: int,
-    plan: Plan,
-) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
-    """Yield batches of augmented images and their labels; several are augmented at once."""
-    at_once = max(1, AUGMENTED_NUMBERS // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
-    for chosen in order.split(batch_size * at_once):
-        images = normalise(scale(_take(pixels, chosen, plan), plan.spec))
-        augmented = standardise(augment(images, plan.recipe), plan.spec)
-        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
-
-
-def _take(pixels: UInt8[Tensor, "n c h w"], chosen: Int64[Tensor, " some"], plan: Plan) -> UInt8[Tensor, "some c h w"]:
-    """Copy some images; of memory-mapped ones little else is held in memory meanwhile."""
-    if pixels.device.type == "cpu" and isinstance(plan.images.pixels, np.memmap):
-        return torch.from_numpy(take_rows(plan.images.pixels, chosen.numpy()))
-    return pixels[chosen]
 
 
 def _epoch_line(epoch: Mapping[str, float], number: int, recipe: Recipe) -> str:

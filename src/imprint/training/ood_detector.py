@@ -15,6 +15,7 @@ from imprint.core.progress import say, warn
 from imprint.data.images import LabelledImages
 from imprint.models.ood import FORMS, ood_detector_classes, transforms_for
 from imprint.recipes import QUICK, Recipe
+from imprint.training.batches import place_images
 from imprint.training.checkpoint import TrainingState, start_network
 from imprint.training.fit import fit
 from imprint.training.plan import Plan
@@ -63,7 +64,8 @@ def ood_detector_recipe(recipe: Recipe) -> Recipe:
 
     Detectors trained five times as long found no more (docs/log). Images are turned as far as the model's, or further.
     """
-    taken = {name: getattr(recipe, name) for name in ("hflip", "precision", "min_steps", "seed")}
+    kept = ("hflip", "precision", "threads", "deterministic", "min_steps", "seed")
+    taken = {name: getattr(recipe, name) for name in kept}
     taken |= {"epochs": min(recipe.epochs, QUICK.epochs), "rotation": max(recipe.rotation, QUICK.rotation)}
     return replace(QUICK, name="ood_detector", networks=(recipe.ood_detector,), validation_fraction=0.0, **taken)
 
@@ -81,9 +83,8 @@ def fit_ood_detector(plan: Plan) -> TrainingState | None:
     how = f"{transforms} or joined of two" if transforms else "joined of two"
     say(f"OOD detector: {plan.recipe.ood_detector}, learns to tell these images from such {how}")
     state = start_network(detector_plan(plan, made))
-    pixels, labels = (
-        torch.from_numpy(values).to(plan.device) for values in (made.pixels, made.labels_among(made.class_names))
-    )
+    pixels = place_images(torch.from_numpy(made.pixels), plan.device)
+    labels = torch.from_numpy(made.labels_among(made.class_names)).to(plan.device)
     try:
         fit(state, pixels, labels)
     except UsageError:  # what the networks have learnt is worth more than their OOD detector

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -16,36 +16,54 @@ from torch import Tensor, nn
 
 from imprint.recipes import Recipe
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+# The numbers in an update that change from step to step: Python's, or of a step that a GPU replays, in its memory.
+Factors = Sequence[float] | Float[Tensor, " _"]
+
 
 class Optimiser(ABC):
     """An update rule for some weights of a network.
 
-    `rate` is the learning rate at its peak, `state` holds the tensors that a checkpoint keeps.
+    `rate` is the learning rate at its peak, `steps` counts the steps taken, `state` holds the tensors that a checkpoint
+    keeps.
     """
 
-    def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
+    def __init__(self, weights: Iterable[nn.Parameter], rate: float, remembered: Sequence[str]) -> None:
         self.weights = list(weights)
         self.rate = rate
         self.steps = 0
-        self.state: dict[str, Tensor] = {}
+        self.memories = [[torch.zeros_like(weight) for weight in self.weights] for _ in remembered]
+        self.state = {
+            f"{name}.{place}": tensor
+            for name, memory in zip(remembered, self.memories, strict=True)
+            for place, tensor in enumerate(memory)
+        }
 
-    def _remembered(self, name: str) -> list[Tensor]:
-        """Give a tensor of zeros for each weight, noted in `state`."""
-        zeros = [torch.zeros_like(weight) for weight in self.weights]
-        self.state |= {f"{name}.{place}": tensor for place, tensor in enumerate(zeros)}
-        return zeros
-
-    @torch.no_grad()
     def step(self, rate: float) -> None:
         """Take one step along the gradients; weights without one stay as they are."""
+        self.update(self.factors(rate))
+
+    def factors(self, rate: float) -> Sequence[float]:
+        """Count a step, and give what `update` needs for it beside tensors."""
         self.steps += 1
-        for place, weight in enumerate(self.weights):
-            if weight.grad is not None:
-                self._update(place, weight, weight.grad, rate)
+        return self._factors(rate)
+
+    @torch.no_grad()
+    def update(self, factors: Factors) -> None:
+        """Move the weights along their gradients, by the numbers that `factors` gave."""
+        used = [place for place, weight in enumerate(self.weights) if weight.grad is not None]
+        weights: list[Tensor] = [self.weights[place] for place in used]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if used:
+            self._update(factors, weights, gradients, *([memory[place] for place in used] for memory in self.memories))
 
     @abstractmethod
-    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
-        """Change one weight in place; `place` is its position in `weights`."""
+    def _factors(self, rate: float) -> Sequence[float]:
+        """Give the numbers of the step that was counted last."""
+
+    @abstractmethod
+    def _update(self, factors: Factors, weights: Tensors, gradients: Tensors, *memories: Tensors) -> None:
+        """Change weights and memories in place, all at once: a GPU takes longer to start an operation than to do it."""
 
 
 class KerasRMSprop(Optimiser):
@@ -58,13 +76,19 @@ class KerasRMSprop(Optimiser):
     def __init__(
         self, weights: Iterable[nn.Parameter], rate: float = 1e-3, rho: float = 0.9, epsilon: float = 1e-7
     ) -> None:
-        super().__init__(weights, rate)
+        super().__init__(weights, rate, ["squares"])
         self.rho, self.epsilon = rho, epsilon
-        self.squares = self._remembered("squares")
 
-    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
-        square = self.squares[place].mul_(self.rho).addcmul_(gradient, gradient, value=1 - self.rho)
-        weight.addcdiv_(gradient, (square + self.epsilon).sqrt_(), value=-rate)
+    def _factors(self, rate: float) -> Sequence[float]:
+        return (-rate,)
+
+    def _update(self, factors: Factors, weights: Tensors, gradients: Tensors, *memories: Tensors) -> None:
+        (scale,), (squares,) = factors, memories
+        torch._foreach_mul_(squares, self.rho)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - self.rho)
+        roots = torch._foreach_add(squares, self.epsilon)
+        torch._foreach_sqrt_(roots)
+        _add_quotients(weights, scale, gradients, roots)
 
 
 class AdamW(Optimiser):
@@ -78,19 +102,25 @@ class AdamW(Optimiser):
         betas: tuple[float, float] = (0.9, 0.99),
         epsilon: float = 1e-8,
     ) -> None:
-        super().__init__(weights, rate)
+        super().__init__(weights, rate, ["means", "squares"])
         self.weight_decay, self.betas, self.epsilon = weight_decay, betas, epsilon
-        self.means = self._remembered("means")
-        self.squares = self._remembered("squares")
 
-    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
+    def _factors(self, rate: float) -> Sequence[float]:
+        # Means and squares began at 0 and are too small by 1 - beta ** steps.
+        short_mean, short_square = (1 - beta**self.steps for beta in self.betas)
+        return 1 - rate * self.weight_decay, short_square**0.5, -rate / short_mean
+
+    def _update(self, factors: Factors, weights: Tensors, gradients: Tensors, *memories: Tensors) -> None:
+        (decay, root, scale), (means, squares) = factors, memories
         for_mean, for_square = self.betas
-        mean = self.means[place].lerp_(gradient, 1 - for_mean)
-        square = self.squares[place].mul_(for_square).addcmul_(gradient, gradient, value=1 - for_square)
-        # Both began at 0 and are too small by these factors.
-        spread = square.sqrt().div_((1 - for_square**self.steps) ** 0.5).add_(self.epsilon)
-        weight.mul_(1 - rate * self.weight_decay)
-        weight.addcdiv_(mean, spread, value=-rate / (1 - for_mean**self.steps))
+        torch._foreach_lerp_(means, gradients, 1 - for_mean)
+        torch._foreach_mul_(squares, for_square)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - for_square)
+        spreads = torch._foreach_sqrt(squares)
+        torch._foreach_div_(spreads, root)
+        torch._foreach_add_(spreads, self.epsilon)
+        torch._foreach_mul_(weights, decay)
+        _add_quotients(weights, scale, means, spreads)
 
 
 class Muon(Optimiser):
@@ -103,38 +133,72 @@ class Muon(Optimiser):
     def __init__(
         self, weights: Iterable[nn.Parameter], rate: float, weight_decay: float = 0.0, momentum: float = 0.9
     ) -> None:
-        super().__init__(weights, rate)
+        super().__init__(weights, rate, ["means"])
         self.weight_decay, self.momentum = weight_decay, momentum
-        self.means = self._remembered("means")
 
-    def _update(self, place: int, weight: Tensor, gradient: Tensor, rate: float) -> None:
-        mean = self.means[place].lerp_(gradient, 1 - self.momentum)
-        ahead = gradient.lerp(mean, self.momentum).flatten(1)
-        # Taller than wide, a matrix of singular values 1 has small entries; see the source.
-        stretch = max(1, ahead.shape[0] / ahead.shape[1]) ** 0.5
-        weight.mul_(1 - rate * self.weight_decay)
-        weight.add_(orthogonal(ahead).view(weight.shape), alpha=-rate * stretch)
+    def _factors(self, rate: float) -> Sequence[float]:
+        return 1 - rate * self.weight_decay, -rate
+
+    def _update(self, factors: Factors, weights: Tensors, gradients: Tensors, *memories: Tensors) -> None:
+        decay, scale = factors
+        for own, slopes, means in _by_shape(weights, gradients, *memories):
+            torch._foreach_lerp_(means, slopes, 1 - self.momentum)
+            ahead = [one.flatten(1) for one in torch._foreach_lerp(slopes, means, self.momentum)]
+            alone, (rows, columns) = len(ahead) == 1, ahead[0].shape
+            moves = [orthogonal(ahead[0])] if alone else orthogonal(torch.stack(ahead)).unbind()
+            # Taller than wide, a matrix of singular values 1 has small entries; see the source.
+            stretch = max(1, rows / columns) ** 0.5
+            torch._foreach_mul_(own, decay)
+            _add(own, scale * stretch, [move.view(weight.shape) for move, weight in zip(moves, own, strict=True)])
 
 
-def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Move a matrix's singular values towards 1 by three Newton-Schulz iterations, with Muon's coefficients.
+def _by_shape(weights: Tensors, *others: Tensors) -> list[tuple[Tensors, ...]]:
+    """Group weights of one shape, with what belongs to them, to be computed at once; on a CPU each stays alone.
+
+    There the products of several at once took as long as one after the other (docs/log/gpu.md).
+    """
+    groups: dict[object, list[tuple[Tensor, ...]]] = {}
+    for place, row in enumerate(zip(weights, *others, strict=True)):
+        groups.setdefault(place if row[0].device.type == "cpu" else row[0].shape, []).append(row)
+    return [tuple(map(list, zip(*rows, strict=True))) for rows in groups.values()]
+
+
+def orthogonal(matrices: Float[Tensor, "*n rows columns"]) -> Float[Tensor, "*n rows columns"]:
+    """Move matrices' singular values towards 1 by three Newton-Schulz iterations, with Muon's coefficients.
 
     The largest end between 0.7 and 1.2, the smallest short of that: with five iterations digits were learnt no better,
     and a step took longer (docs/log/recipes.md).
     """
-    wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
-    wide = wide / (wide.norm() + 1e-7)
+    rows, columns = matrices.shape[-2:]
+    wide: Tensor = matrices if rows <= columns else matrices.mT
+    wide = wide / (torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True) + 1e-7)
     # Each iteration multiplies by a polynomial of wide · wideᵀ from the left; all three are gathered on that square
     # matrix, so that the wide one takes part in two products instead of six.
     square = wide @ wide.mT
-    factor = torch.eye(len(square), device=square.device)
+    factor = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device).expand_as(square)
     for _ in range(3):
         step = (2.0315 * square @ square).sub_(square, alpha=4.7750)
-        step.diagonal().add_(3.4445)
+        step.diagonal(dim1=-2, dim2=-1).add_(3.4445)
         factor = step @ factor
         square = step @ square @ step
     wide = factor @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.mT
+    return wide if rows <= columns else wide.mT
+
+
+def _add(weights: Tensors, scale: float | Tensor, directions: Tensors) -> None:
+    """Add scaled directions to weights; a scale in the device's memory cannot be an ``alpha``."""
+    if isinstance(scale, Tensor):
+        torch._foreach_add_(weights, torch._foreach_mul(directions, scale))
+    else:
+        torch._foreach_add_(weights, directions, alpha=scale)
+
+
+def _add_quotients(weights: Tensors, scale: float | Tensor, directions: Tensors, divisors: Tensors) -> None:
+    """Add scaled quotients to weights."""
+    if isinstance(scale, Tensor):
+        torch._foreach_addcdiv_(weights, torch._foreach_mul(directions, scale), divisors)
+    else:
+        torch._foreach_addcdiv_(weights, directions, divisors, value=scale)
 
 
 def build_optimisers(recipe: Recipe, network: nn.Module) -> list[Optimiser]:

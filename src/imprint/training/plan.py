@@ -268,7 +268,7 @@ def make_plan(
         reason,
         hflip_reason,
         spec,
-        choose_device(device),
+        choose_device(device, settled.deterministic == "yes"),
         groups,
         warnings,
         parent,
