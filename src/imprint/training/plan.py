@@ -36,6 +36,7 @@ from imprint.recipes import (
     RecipeFields,
     default_recipe,
     find_recipe,
+    recipe_for,
 )
 from imprint.training.parent import ImageKeys, Parent, SeenImages
 
@@ -371,7 +372,7 @@ def _settled_recipe(
         counts = list(images.class_counts().values()) or [0]
         weights_found = find_weights(PROBE.networks[0]) is not None
         settled, reason = default_recipe(images.shape, len(images), float(np.median(counts)), weights_found)
-    changed = _with_fields(settled, fields)
+    changed = _with_fields(recipe_for(images.shape, settled), fields)
     if validation is None:
         return changed, reason
     given = 0.0 if isinstance(validation, LabelledImages) else validation
