@@ -5,7 +5,15 @@ import pytest
 
 from imprint import RECIPES, Recipe, UsageError
 from imprint.models.networks import NETWORKS
-from imprint.recipes import RecipeFields, default_recipe, describe_fields, find_recipe, parse_settings
+from imprint.recipes import (
+    COLOUR,
+    RecipeFields,
+    default_recipe,
+    describe_fields,
+    find_recipe,
+    parse_settings,
+    recipe_for,
+)
 
 
 def test_the_lesson_is_the_lesson():
@@ -23,7 +31,8 @@ def changed(*settings):
 
 
 def test_every_network_of_a_named_recipe_can_be_built():
-    assert {name for recipe in RECIPES.values() for name in recipe.all_networks} == set(NETWORKS) - {"lite1", "lite2"}
+    recipes = (*RECIPES.values(), *COLOUR.values())
+    assert {name for recipe in recipes for name in recipe.all_networks} == set(NETWORKS) - {"lite1", "lite2"}
 
 
 def test_settings_take_the_type_of_their_field():
@@ -135,6 +144,18 @@ def test_unknown_names_are_refused():
 
 def test_small_grey_images_get_quick():
     assert default_recipe((1, 28, 28), 20, 2.0, True)[0] is RECIPES["quick"]
+
+
+def test_quick_and_best_are_others_for_small_colour_images():
+    for name in ("quick", "best"):
+        assert recipe_for((3, 32, 64), RECIPES[name]) is COLOUR[name]
+        assert recipe_for((4, 16, 16), RECIPES[name]) is COLOUR[name]
+        assert COLOUR[name].name == name
+        for shape in ((1, 32, 32), (3, 32, 65)):
+            assert recipe_for(shape, RECIPES[name]) is RECIPES[name]
+    own = RECIPES["quick"].with_fields({"epochs": 3})
+    assert recipe_for((3, 32, 32), own) is own
+    assert recipe_for((3, 32, 32), RECIPES["photos"]) is RECIPES["photos"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

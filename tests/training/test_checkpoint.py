@@ -24,6 +24,7 @@ RUNS = {
     "adamw": ["quick", "epochs=4", "min_steps=3", "optimiser=adamw"],
     "rmsprop, plateau, dropout": ["tutorial", "epochs=4", "steps_per_epoch=6", "plateau_patience=1"],
     "two networks": ["quick", "networks=deep+broad", "epochs=2", "min_steps=3"],
+    "a whitened network": ["quick", "networks=whitened", "epochs=4", "min_steps=3"],
     "an OOD detector": ["quick", "ood_detector=quick", "epochs=3", "min_steps=3"],  # killed while it is trained
 }
 SHORT = ["quick", "epochs=3", "min_steps=2"]
