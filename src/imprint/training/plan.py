@@ -40,6 +40,7 @@ from imprint.recipes import (
 )
 from imprint.training.parent import ImageKeys, Parent, SeenImages
 
+PHOTO_NETWORKS = {*PRETRAINED, "residual", "whitened", "whitened_broad"}  # what they learn from is seldom drawn
 MANY_IMAGES = 20  # of the median class, beside which a class of one image is probably a mistake
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
@@ -115,7 +116,7 @@ class Plan:
             cause = "the old model was trained on these images, so that none of them can be held out"
             return f"{cause}; measure on new ones with imprint evaluate"
         split_off = self.validation is None or self.recipe.validation_fraction > 0
-        if not split_off or not set(self.recipe.networks) & {*PRETRAINED, "residual"}:
+        if not split_off or not set(self.recipe.networks) & PHOTO_NETWORKS:
             return ""
         counts = self.images.class_counts()
         least = min(counts, key=lambda name: counts[name])
@@ -488,7 +489,7 @@ def _decoded_small_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str
 
 def _burst_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str, ...]:
     """Warn of classes of photos that are mostly one burst: a score among them says nothing about other photos."""
-    if not set(recipe.networks) & {*PRETRAINED, "residual"}:
+    if not set(recipe.networks) & PHOTO_NETWORKS:
         return ()  # drawings and letters are alike by nature
     assert images.labels is not None
     bursts = []
