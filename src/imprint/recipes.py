@@ -655,7 +655,7 @@ QUICK_COLOUR = Recipe(
     hflip="auto",
     label_smoothing=0.2,
     tta="auto",
-    tta_share=1.0,
+    tta_share=0.5,
     validation_fraction=0.08,
 )
 
