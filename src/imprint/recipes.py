@@ -105,7 +105,7 @@ class Recipe:
     zoom : float, default=0
         Stretch height and width separately by up to this share.
     shift : float, default=0
-        Move by up to this share of height and width.
+        Move by up to this share of height and width; by whole pixels where images are moved and mirrored only.
     elastic : float, default=0
         Bend by random displacements of this standard deviation at 5×5 points, in 28ths of the side.
     downscale : float, default=0
