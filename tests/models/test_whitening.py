@@ -61,7 +61,7 @@ def test_images_that_hardly_vary_give_finite_filters(kind):
 @pytest.mark.parametrize(("channels", "classes"), [(3, 2), (4, 100), (1, 3)])
 def test_whitened_networks_take_any_small_size(name, size, channels, classes):
     network = build_network(name, channels, size, classes).eval()
-    whiten(network.conv2d, torch.rand(3, channels, *size))
+    whiten(network, torch.rand(3, channels, *size))
     logits = network(torch.rand(2, channels, *size))
     assert logits.shape == (2, classes)
     assert logits.isfinite().all()

@@ -26,8 +26,9 @@ def whitening_filters(images: Float[Tensor, "n c h w"], side: int) -> Float[Tens
 
 
 @torch.no_grad()
-def whiten(layer: nn.Conv2d, images: Float[Tensor, "n c h w"]) -> None:
-    """Set a convolution with a bias, of two filters a number in a patch, to whiten images around their mean."""
+def whiten(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
+    """Set a first layer, a convolution of two filters a number in a patch, to whiten images around their mean."""
+    layer = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     filters = whitening_filters(images, layer.kernel_size[0])
     layer.weight.copy_(filters)
     assert layer.bias is not None

@@ -108,7 +108,7 @@ def start_network(
     name = plan.recipe.networks[len(finished)]
     network, compute = init_network(name, plan)
     if network_kind(name).whitened:
-        whiten(network[0], _some_prepared(plan))
+        whiten(network, _some_prepared(plan))
     load_start(network, len(finished), plan)
     if isinstance(network, EfficientNetLite):
         started = time.perf_counter()
