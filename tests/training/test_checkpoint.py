@@ -13,6 +13,7 @@ import imprint
 from imprint import Classifier, DataError, ModelFileError, UsageError
 from imprint.models.inference import predict_probabilities
 from imprint.models.model_file import read_model_file, write_model_file
+from imprint.models.whitening import whitening_filters
 from imprint.recipes import parse_settings
 from imprint.training import fit as fit_module
 from imprint.training.checkpoint import Checkpoint, read_resumable_run, start_network
@@ -24,6 +25,7 @@ RUNS = {
     "adamw": ["quick", "epochs=4", "min_steps=3", "optimiser=adamw"],
     "rmsprop, plateau, dropout": ["tutorial", "epochs=4", "steps_per_epoch=6", "plateau_patience=1"],
     "two networks": ["quick", "networks=deep+broad", "epochs=2", "min_steps=3"],
+    "a whitened network": ["quick", "networks=whitened", "epochs=4", "min_steps=3"],
     "an OOD detector": ["quick", "ood_detector=quick", "epochs=3", "min_steps=3"],  # killed while it is trained
 }
 SHORT = ["quick", "epochs=3", "min_steps=2"]
@@ -62,6 +64,19 @@ def killed_after(epochs, images, folder, recipe, *settings, **options):
 
 def planned(images, recipe, *settings):
     return make_plan(images, recipe, device="cpu", **parse_settings(settings))
+
+
+def test_the_first_layer_begins_with_what_whitens_the_training_images():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 20, 20), dtype=np.uint8)
+    images = imprint.LabelledImages(pixels, np.arange(40) % 2, ("cat", "dog"), np.arange(40).astype(str))
+    plan = planned(images, "quick")
+    torch.manual_seed(0)
+    first = start_network(plan).network.conv2d
+    prepared = torch.from_numpy(pixels[plan.training]).float() / 255
+    torch.testing.assert_close(first.weight.detach(), whitening_filters(prepared, 2))
+    torch.manual_seed(0)
+    other = start_network(planned(images, "quick", "networks=quick")).network.conv2d
+    assert other.weight.std().item() == pytest.approx((2 / 75) ** 0.5, rel=0.1)  # drawn at random, as He et al. do
 
 
 @pytest.mark.parametrize("case", RUNS)

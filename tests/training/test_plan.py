@@ -54,6 +54,18 @@ def test_signs_are_not_viewed_in_a_mirror():
         make_plan(photos("1", "2"), tta="hflip")
 
 
+def test_quick_is_another_for_small_colour_images():
+    plan = make_plan(photos("cat", "dog", side=32), "quick")
+    assert (plan.recipe.name, plan.recipe.networks) == ("quick", ("whitened",))
+    assert (plan.recipe.hflip, plan.recipe.tta) == ("yes", "hflip")
+    assert (plan.spec.input_size, "whitened at 32×32" in plan.work_line) == ((32, 32), True)
+    changed = make_plan(photos("cat", "dog", side=32), "quick", networks="quick", epochs=2, tta="none")
+    assert (changed.recipe.networks, changed.recipe.epochs, changed.recipe.tta) == (("quick",), 2, "none")
+    assert make_plan(photos("1", "2", side=32), "quick").recipe.tta == "none"
+    assert make_plan(photos("cat", "dog", side=65), "quick").recipe.networks == ("quick",)
+    assert make_plan(photos("cat", "dog", side=12), "quick").spec.input_size == (28, 28)
+
+
 def test_images_choose_their_recipe():
     assert make_plan(photos("cat", "dog", count=200)).recipe.name == "finetune"
     assert make_plan(photos("cat", "dog")).recipe.name == "probe"

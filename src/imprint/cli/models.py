@@ -395,7 +395,7 @@ def summary(
     from imprint.core.errors import did_you_mean
     from imprint.core.files import similar_path
     from imprint.models.summary import summarise_recipe
-    from imprint.recipes import RECIPES
+    from imprint.recipes import COLOUR, RECIPES, SMALL_SIDE
     from imprint.report.tables import fields_table, summary_table
 
     if what in RECIPES:
@@ -415,3 +415,6 @@ def summary(
         print_json({"layers": [asdict(layer) for layer in layers], **counts})
     else:
         print(summary_table(what, layers), fields_table(recipe), sep="\n\n")
+        if what in COLOUR:
+            title = f"{what} on colour images of at most {SMALL_SIDE} pixels"
+            print("", summary_table(title, summarise_recipe(COLOUR[what])), fields_table(COLOUR[what]), sep="\n\n")

@@ -32,7 +32,6 @@ from imprint.preprocessing.prepare import prepare
 GPU_BATCH = 4096
 DETECTED_AT_ONCE = 8192  # images: of 1,000 classes an OOD detector gives 20 kB for each
 COMPARED_AT_ONCE = 512  # images
-TTA_SHARE = 0.05  # of the validation images; no answer changed beyond the least confident 2 % (docs/log)
 GRADUAL = 0.01  # of confidence below the limit, over which the other versions of an image come to count in full
 NEAREST = 1e-12  # distance that still has a logarithm
 LEAST = 0.5  # confidence; less adds no more uncertainty

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, pairwise
 from typing import Any, cast
 
 import torch
@@ -117,6 +118,31 @@ def residual(channels: int, height: int, width: int, classes: int) -> ConvNet:
     return he_normal(network)
 
 
+def whitened(channels: int, height: int, width: int, classes: int) -> ConvNet:
+    """Build a network for small colour images, in the form of cifar10-airbench (Jordan, arXiv:2404.00498) but narrower.
+
+    The first layer sees pairs of pixels, from 48 pixels on every second one; `whiten` sets its weights.
+    """
+    return _whitened(channels, (height, width), classes, widths=(48, 128, 192))
+
+
+def whitened_broad(channels: int, height: int, width: int, classes: int) -> ConvNet:
+    """Build `whitened` with the widths of its model, two and a half times its arithmetic."""
+    return _whitened(channels, (height, width), classes, widths=(64, 256, 256))
+
+
+def _whitened(channels: int, size: tuple[int, int], classes: int, widths: tuple[int, int, int]) -> ConvNet:
+    side, stride = (3, 2) if min(size) >= 48 else (2, 1)
+    whitening = 2 * channels * side**2  # a filter and its opposite for each number in a patch
+    blocks = (
+        (*_filters(inputs, outputs, 3, padding=1, pool=True), *_filters(outputs, outputs, 3, padding=1))
+        for inputs, outputs in pairwise((whitening, *widths))
+    )
+    first = nn.Conv2d(channels, whitening, side, stride)
+    head = (GlobalPool(), Dense(2 * widths[-1], classes))
+    return he_normal(_named(first, ReLU(), *chain.from_iterable(blocks), *head))
+
+
 def _filters(
     inputs: int, outputs: int, side: int, *, stride: int = 1, padding: int = 0, pool: bool = False
 ) -> Iterator[nn.Module]:
@@ -161,13 +187,15 @@ KERAS_NAMES: dict[type[nn.Module], str] = {
 class NetworkKind:
     """How a network is built for images of any form (channels, height, width, classes), and what it expects of them.
 
-    `mean` and `std`, one number a channel or one for all, standardise pixels from 0 to 1.
+    `mean` and `std`, one number a channel or one for all, standardise pixels from 0 to 1. `whitened` tells that its
+    first layer begins with what `whiten` makes of the images.
     """
 
     build: Callable[[int, int, int, int], nn.Module]
     smallest_side: int = 1
     mean: tuple[float, ...] = PLAIN_MEAN
     std: tuple[float, ...] = PLAIN_STD
+    whitened: bool = False
 
 
 NETWORKS = {
@@ -176,6 +204,8 @@ NETWORKS = {
     "deep": NetworkKind(deep, 20),
     "broad": NetworkKind(broad, 16),
     "residual": NetworkKind(residual, 16),
+    "whitened": NetworkKind(whitened, 16, whitened=True),
+    "whitened_broad": NetworkKind(whitened_broad, 16, whitened=True),
     **{name: NetworkKind(partial(_pretrained, name), SMALLEST_SIDE, MEAN, STD) for name in SOURCES},
 }
 BUILT_IN = frozenset(NETWORKS)

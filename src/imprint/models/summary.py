@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imprint.models.layers import ConvNet, Dense, Dropout, Ensemble, Flatten, GlobalPool, Residual, members_of
 from imprint.models.networks import build_networks
-from imprint.recipes import Recipe
+from imprint.recipes import COLOUR, Recipe
 
 KERAS_TYPES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv2D",
@@ -76,8 +76,11 @@ def summarise(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
 
 
 def summarise_recipe(recipe: Recipe) -> list[Layer]:
-    """List the layers of a recipe's networks for ten classes of its usual images: photos, or digits of 28×28."""
-    side = recipe.largest_side
+    """List the layers of a recipe's networks for ten classes of its usual images.
+
+    Those are photos, digits of 28×28, or small colour images of 32×32.
+    """
+    side = recipe.largest_side or (32 if recipe in COLOUR.values() else 0)
     shape = (3, side, side) if side else (1, 28, 28)
     return summarise(build_networks(recipe.networks, shape[0], shape[1:], 10), shape)
 

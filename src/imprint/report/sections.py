@@ -20,7 +20,7 @@ from imprint.core.scores import LabelledPredictions
 from imprint.data.images import LabelledImages, one_of_each
 from imprint.models.classifier import Classifier
 from imprint.preprocessing.input_spec import describe
-from imprint.recipes import RECIPES, Recipe
+from imprint.recipes import RECIPES, Recipe, recipe_for
 from imprint.report.plots import training_versions
 from imprint.report.score_plots import MOST_NUMBERED, confusion_plot, coverage_plot, reliability_plot
 from imprint.report.tables import field_text
@@ -264,6 +264,7 @@ def recipe_section(model: Classifier, settled: str) -> dict[str, Any]:
     """Tell how a model was trained; `settled` is the plan of its run in words, where that is known."""
     recipe, layers = model.recipe, model.summary()
     named, parameters = RECIPES.get(recipe.name), sum(layer.parameters for layer in layers)
+    named = named and recipe_for((model.spec.channels, *model.spec.image_size), named)
     values = {field.name: field_text(getattr(recipe, field.name)) for field in fields(recipe)}
     changed = [
         f"{name}={value}"

@@ -20,7 +20,6 @@ from imprint.core.scores import STRANGE
 from imprint.models.backbones import EfficientNetLite
 from imprint.models.classifier import Classifier
 from imprint.models.inference import (
-    TTA_SHARE,
     apply_tta,
     in_distribution,
     predict_with_embeddings,
@@ -69,7 +68,7 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
     pixels = held.pixels if held_out else _augmented(held.pixels, spec, recipe)
 
     plain, embeddings = predict_with_embeddings(network, pixels, seen_by)
-    tta_below = float(np.quantile(plain.max(axis=1), TTA_SHARE))
+    tta_below = float(np.quantile(plain.max(axis=1), recipe.tta_share))
     probabilities = apply_tta(network, pixels, seen_by, recipe.tta, plain, tta_below)
     temperature = fit_temperature(probabilities, labels)
     fitted_labels = torch.from_numpy(images.labels_among(images.class_names)[fitted])

@@ -6,6 +6,7 @@ weights, the optimisers' state, the latest losses and torch's random numbers. A 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float32
 from torch import Tensor, nn
 
 from imprint.core.errors import DataError, UsageError
@@ -30,7 +32,9 @@ from imprint.models.hardware import (
 )
 from imprint.models.inference import network_compute_config
 from imprint.models.model_file import CHECKPOINT_NAME, MODEL_NAME, broken, read_model_file, write_model_file
-from imprint.models.networks import build_network, combine
+from imprint.models.networks import build_network, combine, network_kind
+from imprint.models.whitening import whiten
+from imprint.preprocessing.prepare import prepare
 from imprint.recipes import Recipe
 from imprint.training.optimisers import Optimiser, Schedule, build_optimisers, build_schedule
 from imprint.training.plan import Plan, data_fingerprint
@@ -38,6 +42,7 @@ from imprint.training.probe import init_head
 from imprint.training.workload import training_workload
 
 RANDOM = f"{RESUME}/random/"
+WHITENED_PIXELS = 2**20
 LARGEST_SHARE = 0.01  # of a run's time that its checkpoints may take
 # What an inconsistent header raises when it is read.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError)
@@ -108,6 +113,8 @@ def start_network(
     """Initialise the network that follows the `finished` ones, and set up what trains it."""
     name = plan.recipe.networks[len(finished)]
     network, compute = init_network(name, plan)
+    if network_kind(name).whitened:
+        whiten(network, _some_prepared(plan))
     load_start(network, len(finished), plan)
     if isinstance(network, EfficientNetLite):
         started = time.perf_counter()
@@ -120,6 +127,13 @@ def start_network(
     if plan.recipe.kept_share and isinstance(network, EfficientNetLite):
         state.initial = copy_weights(network)
     return state
+
+
+def _some_prepared(plan: Plan) -> Float32[Tensor, "n c h w"]:
+    """Prepare training images spread evenly over all; about as many pixels as tell how they vary."""
+    count = max(2, WHITENED_PIXELS // math.prod(plan.spec.input_size))
+    chosen = plan.training[:: max(1, len(plan.training) // count)][:count]
+    return prepare(torch.from_numpy(plan.images.pixels[chosen]).to(plan.device), plan.spec)
 
 
 def state_before_training(network: nn.Module, compute: ComputeConfig, plan: Plan) -> TrainingState:

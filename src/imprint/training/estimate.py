@@ -16,7 +16,7 @@ from imprint.core.errors import UsageError
 from imprint.core.progress import shown
 from imprint.data.images import LabelledImages
 from imprint.models.backbones import EfficientNetLite
-from imprint.models.inference import TTA_SHARE, predict_probabilities
+from imprint.models.inference import predict_probabilities
 from imprint.preprocessing.input_spec import cpu_batch_size
 from imprint.training.calibration import CALIBRATION_IMAGES, MIN_HELD_OUT, count_ood_images
 from imprint.training.checkpoint import TrainingState, init_network, load_start, state_before_training
@@ -193,6 +193,6 @@ def _calibration(plan: Plan, prediction: float, detected: float) -> float:
     count = len(plan.training)
     scored = 0 if plan.validation is None else len(plan.validation)
     judged = scored if scored >= MIN_HELD_OUT else min(CALIBRATION_IMAGES, max(MIN_HELD_OUT, count // 5))
-    views = 1 + TTA_SHARE * VIEWS[plan.recipe.tta]
+    views = 1 + plan.recipe.tta_share * VIEWS[plan.recipe.tta]
     embeddings = 0 if plan.recipe.is_probe else min(count, count_ood_images(plan))
     return prediction * (views * (judged + scored) + embeddings) + detected * (judged + scored)

@@ -36,9 +36,11 @@ from imprint.recipes import (
     RecipeFields,
     default_recipe,
     find_recipe,
+    recipe_for,
 )
 from imprint.training.parent import ImageKeys, Parent, SeenImages
 
+PHOTO_NETWORKS = {*PRETRAINED, "residual", "whitened", "whitened_broad"}  # what they learn from is seldom drawn
 MANY_IMAGES = 20  # of the median class, beside which a class of one image is probably a mistake
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
@@ -114,7 +116,7 @@ class Plan:
             cause = "the old model was trained on these images, so that none of them can be held out"
             return f"{cause}; measure on new ones with imprint evaluate"
         split_off = self.validation is None or self.recipe.validation_fraction > 0
-        if not split_off or not set(self.recipe.networks) & {*PRETRAINED, "residual"}:
+        if not split_off or not set(self.recipe.networks) & PHOTO_NETWORKS:
             return ""
         counts = self.images.class_counts()
         least = min(counts, key=lambda name: counts[name])
@@ -370,7 +372,7 @@ def _settled_recipe(
         counts = list(images.class_counts().values()) or [0]
         weights_found = find_weights(PROBE.networks[0]) is not None
         settled, reason = default_recipe(images.shape, len(images), float(np.median(counts)), weights_found)
-    changed = _with_fields(settled, fields)
+    changed = _with_fields(recipe_for(images.shape, settled), fields)
     if validation is None:
         return changed, reason
     given = 0.0 if isinstance(validation, LabelledImages) else validation
@@ -486,7 +488,7 @@ def _decoded_small_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str
 
 def _burst_warnings(images: LabelledImages, recipe: Recipe) -> tuple[str, ...]:
     """Warn of classes of photos that are mostly one burst: a score among them says nothing about other photos."""
-    if not set(recipe.networks) & {*PRETRAINED, "residual"}:
+    if not set(recipe.networks) & PHOTO_NETWORKS:
         return ()  # drawings and letters are alike by nature
     assert images.labels is not None
     bursts = []
