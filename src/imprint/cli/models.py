@@ -25,8 +25,10 @@ from imprint.cli.options import (
     print_json,
     read_model,
     set_threads,
+    is_folder,
     unused,
     writable,
+    writable_or_folder,
 )
 from imprint.core.errors import UsageError
 from imprint.core.progress import say, warn
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from imprint.data.images import LabelledImages
 
 PAGES = (".html", ".htm")
+EVER_UNSURE = "every answer is unsure: not even the surest were right often enough on the images that settled it"
 MOST_EXPLAINED = 100  # images on the page of explain, some 40 kB each
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -165,8 +168,17 @@ def predict(
     model: Model,
     data: Annotated[list[str], typer.Argument(metavar="DATA", help="As for show, or several files of images.")],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.csv|FOLDER/",
+            callback=writable_or_folder,
+            help="Write here instead of to stdout; of any number of images into a folder, going on if run again.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ray", help="For -o FOLDER/: predict on a Ray cluster, or on all cores.")
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Add a column for each class: its probability.")
@@ -182,8 +194,19 @@ def predict(
     """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure, why."""
     if link and sort_into is None:
         raise unused("--link", "without --sort-into")
+    into_folder = output is not None and is_folder(output)
+    if engine is not None and not into_folder:
+        raise unused("--engine", "without -o FOLDER/")
     classifier = read_model(model, data[0])
     chosen = one_or_files(data)
+    if output is not None and into_folder:
+        options = {"--probabilities": probabilities, "--sort-into": sort_into, "--id": ids}
+        for option in (name for name, value in options.items() if value):
+            raise UsageError(option, "-o FOLDER/", "a folder has five columns alone", f"Leave {option} out.")
+        if classifier.unsure_below > 1:
+            say(EVER_UNSURE)
+        _predict_folder(model, chosen, Path(output), engine, as_json)
+        return
     if sort_into is not None:
         from imprint.models.sorting import check_sorting
 
@@ -191,7 +214,7 @@ def predict(
     part = part_to_predict(chosen) if isinstance(chosen, str) else None
     predictions = classifier.predict(classifier.ready(chosen, part, ids=ids))
     if classifier.unsure_below > 1:
-        say("every answer is unsure: not even the surest were right often enough on the images that settled it")
+        say(EVER_UNSURE)
     if output is not None:
         predictions.write_csv(output, probabilities)
         say(f"wrote {len(predictions):,} predictions to {output}")
@@ -208,6 +231,22 @@ def predict(
         print_json(facts)
     elif output is None:
         print(predictions.to_csv(probabilities), end="")
+
+
+def _predict_folder(model: Path, data: str | list[str], out: Path, engine: str | None, as_json: bool) -> None:
+    """Predict into a folder of Parquet files, on this machine or by an engine."""
+    from imprint.models.bulk import predict_folder
+
+    run = None
+    if engine is not None:
+        if engine != "ray":
+            raise UsageError(f"engine {engine!r}", "--engine", "there is no such engine", "Give ray, or leave it out.")
+        from imprint.ray import on_cluster
+
+        run = on_cluster(model, out)
+    summary = predict_folder(model, data, out, run)
+    if as_json:
+        print_json(summary)
 
 
 def explain(

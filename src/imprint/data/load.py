@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,7 +16,7 @@ from imprint.core.files import similar_path
 from imprint.core.progress import shown
 from imprint.data.decoding.formats import PEEK, name_format, split_step
 from imprint.data.images import LabelledImages, LoadedFrom, kind_of
-from imprint.data.readers.columns import Choice
+from imprint.data.readers.columns import BY_NAME, Choice
 from imprint.data.readers.idx import is_idx, read_idx
 from imprint.data.readers.layout import ARCHIVE_ENDINGS, ARRAY_ENDINGS, CSV_ENDINGS, IMAGE_ENDINGS, TABLE_ENDINGS
 from imprint.data.readers.memory import Data as Data
@@ -105,18 +106,13 @@ def load(
     if not 0 <= allow_bad <= 1:
         raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
     corrections = labels_path(labels)
-    try:
+    with reading(data):
         choice = Choice(label, group, ids)
         images = _read(data, part, spec, side, choice, allow_bad)
         if corrections is not None:
             from imprint.data.readers.corrections import with_corrections
 
             images = with_corrections(images, Path(corrections), _other_parts(data, part, choice))
-    except OSError as error:
-        name = fspath(data) if isinstance(data, str | PathLike) else "the list"
-        cause = f"it cannot be read ({error.strerror or error})"
-        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
-        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
         return images if classes is None else images.select(classes)
     given = {"part": part, "side": side, "label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
@@ -129,6 +125,18 @@ def load(
     path = data if data == "digits" else str(Path(data).absolute())
     images = replace(images, loaded_from=LoadedFrom(str(path), options))
     return images if classes is None else images.select(classes)
+
+
+@contextmanager
+def reading(data: Data) -> Iterator[None]:
+    """Turn what the system says of data that cannot be read into a `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        name = fspath(data) if isinstance(data, str | PathLike) else "the list"
+        cause = f"it cannot be read ({error.strerror or error})"
+        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
+        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
 
 
 def _read(
@@ -161,6 +169,13 @@ def find_originals(data: Data, part: str | None = None, ids: str | None = None) 
     """Find the images that `load` gives as they are before they are decoded or fitted, unreadable ones too."""
     with shown(False):  # what was left out has been said
         return _find(data, part, Choice(ids=ids), None)
+
+
+def find_images(data: str, part: str | None, spec: InputSpec) -> ImageList | LabelledImages:
+    """Find images as `load` does for a model, but leave image files undecoded."""
+    with reading(data):
+        found = _find(data, part, BY_NAME, spec)
+    return found if not isinstance(found, LabelledImages) else _fitted(found, spec)
 
 
 def _other_parts(data: Data, part: str | None, choice: Choice) -> Iterator[tuple[Sequence[str], Sequence[str]]]:

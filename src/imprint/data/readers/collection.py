@@ -29,6 +29,7 @@ from imprint.data.split import PARTS, in_part_order
 if TYPE_CHECKING:
     from imprint.preprocessing.input_spec import InputSpec
 
+SHARDED = ("Parquet",)  # kinds whose files can each be read alone
 DEPTH = 3  # folders below the one named
 ENOUGH_IMAGES = 1000  # that many more than other files decide for images without looking on
 PART_WORDS = PARTS | {"t10k": "test"}  # MNIST's test images
