@@ -20,6 +20,7 @@ from imprint.data.readers.columns import BY_NAME, Choice
 from imprint.data.readers.idx import is_idx, read_idx
 from imprint.data.readers.layout import ARCHIVE_ENDINGS, ARRAY_ENDINGS, CSV_ENDINGS, IMAGE_ENDINGS, TABLE_ENDINGS
 from imprint.data.readers.memory import Data as Data
+from imprint.data.readers.pattern import is_pattern
 
 if TYPE_CHECKING:
     from imprint.data.decoding.image_list import ImageList
@@ -255,6 +256,8 @@ def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) 
     if "\0" in fspath(data):
         raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
     path = Path(data)
+    if is_pattern(fspath(data)):
+        return _undivided(_find_pattern(fspath(data), choice, spec), part)
     if path.is_dir():
         return _find_in_folder(path, part, choice, spec)
     if path.exists() and not path.is_file():
@@ -283,12 +286,43 @@ def _find_in_folder(path: Path, part: str | None, choice: Choice, spec: InputSpe
     from imprint.data.readers.folder import list_folder
 
     sizes = scan_folder(path)
-    if found := find_collection(sizes, str(path)):
+    if (found := find_collection(sizes, str(path))) and found.kind == "tar":
+        files = found.choose(part, path.name)
+        return _find_in_archives([str(path / file) for file in files], path.resolve().name, choice, spec)
+    if found:
         images = read_collection(path, found, part, choice, spec)
         return images if found.kind == "Parquet" else _labelled_by_path(images, choice)
     if is_array_folder(path):
         return _labelled_by_path(read_array_folder(path, part, spec), choice)
     return _find(path / table, part, choice, spec) if (table := lone_table(sizes)) else list_folder(path, part, choice)
+
+
+def _find_in_archives(
+    files: Sequence[str], name: str, choice: Choice, spec: InputSpec | None
+) -> ImageList | LabelledImages:
+    """Read archives as one; their names alone tell them apart, else their paths."""
+    from imprint.data.readers.archive import read_archives
+
+    paths = [Path(file) for file in files]
+    names = [path.name for path in paths] if len({path.name for path in paths}) == len(paths) else list(files)
+    return read_archives(paths, names, name, choice, lambda file: _find(file, None, choice, spec))
+
+
+def _find_pattern(pattern: str, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
+    """Read the files that a pattern names as one set."""
+    from imprint.data.readers.folder import list_files
+    from imprint.data.readers.parquet import read_shards
+    from imprint.data.readers.pattern import expand, kind_of_files
+
+    files = expand(pattern)
+    if len(files) == 1:
+        return _find(files[0], None, choice, spec)
+    kind = kind_of_files(files, pattern)
+    if kind == "images":
+        return _labelled_by_path(list_files(files, pattern), choice)
+    if kind == "Parquet":
+        return read_shards([Path(file) for file in files], pattern, choice)
+    return _find_in_archives(files, pattern, choice, spec)
 
 
 def _labelled_by_path(found: ImageList | LabelledImages, choice: Choice) -> ImageList | LabelledImages:

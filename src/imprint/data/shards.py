@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imprint.core.errors import DataError
 from imprint.core.progress import say
 from imprint.data.decoding.image_list import ImageList
 from imprint.data.images import LabelledImages
@@ -17,6 +16,7 @@ from imprint.data.load import find_images, parts, reading
 from imprint.data.readers.arrays import is_array_folder
 from imprint.data.readers.collection import SHARDED, find_collection, lone_table, scan_folder
 from imprint.data.readers.folder import list_files, no_images, sampled_parts, walk
+from imprint.data.readers.pattern import expand, is_pattern, kind_of_files
 from imprint.data.split import TO_PREDICT
 from imprint.preprocessing.input_spec import InputSpec
 
@@ -28,7 +28,7 @@ FEWEST, MOST, MEAN = 256, 1024, 256
 class Shard:
     """What one task predicts: some image files, or a file that holds many images, of whose parts `part` is meant.
 
-    It can be sent to any process. Of several files of many images (`is_one_of_many`), a damaged one does not end the rest.
+    It can be sent to any process. A damaged file of many images does not end the rest where it `is_one_of_many`.
     """
 
     files: tuple[str, ...]
@@ -68,6 +68,12 @@ def find_shards(data: str | Sequence[str]) -> Iterator[Shard]:
     """
     if not isinstance(data, str):
         yield from _cut(data)
+        return
+    if is_pattern(data):
+        files = expand(data)
+        whole = len(files) == 1 or kind_of_files(files, data) != "images"
+        several = len(files) > 1
+        yield from (Shard((file,), True, is_one_of_many=several) for file in files) if whole else _cut(files)
         return
     root = Path(data)
     if data == "digits" or not root.is_dir():

@@ -231,13 +231,19 @@ def _predict(model: Predictor, digest: str, shard: Shard, out: Path) -> ShardRes
         path = out / stem.format(number)
         if (result := _read_part(path)) is None:
             tables = list(_tables(model, listed, positions, notes))
-            tables += [_table([_failed(*one) for one in left_out])] if number == 0 else []
+            tables += [_table([_failed(source, cause) for source, cause in left_out])] if number == 0 else []
             table = polars.concat(tables)
             with written_whole(path) as temporary:
                 table.write_parquet(temporary, metadata={KEY: told})
             result = _counted(path.name, table)
         results.append(result)
     return replace(_joined(results), inputs=total + len(left_out), notes=dict(notes), found=False)
+
+
+def predict_files(model: Predictor, contents: Sequence[bytes], sources: Sequence[str]) -> polars.DataFrame:
+    """Predict the contents of image files; gives the rows that a shard has."""
+    listed = ImageList("images", sources, contents.__getitem__, [])
+    return polars.concat([_table([]), *_tables(model, listed, range(len(contents)), Counter())])
 
 
 def _listed(shard: Shard, model: Predictor) -> ImageList | LabelledImages:
