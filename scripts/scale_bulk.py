@@ -2,8 +2,7 @@
 
     python scripts/scale_bulk.py [--images 4000] [--kills 4]
 
-Then the same by `imprint.ray.Predict` in a pipeline of Ray Data, and once more on one process, whose labels are compared.
-Ends with status 1 where anything differs.
+Then the same by `imprint.ray.Predict` in a pipeline of Ray Data, and on one process, whose labels are compared. Ends with status 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def make_files(folder: Path, count: int) -> None:
     for i in range(count):
         path = folder / f"{i % 10}" / f"{i:06}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.kron(digits.pixels[i % len(digits), 0], np.ones((24, 24), dtype=np.uint8))).save(path)
+        Image.fromarray(np.kron(digits.pixels[i % len(digits), 0], np.ones((6, 6), dtype=np.uint8))).save(path)
         if i % BAD == 0:
             path.write_bytes(path.read_bytes()[:40])
 
@@ -62,9 +61,8 @@ def check(rows: polars.DataFrame, files: list[str], what: str) -> bool:
     bad = {file for file in files if int(Path(file).stem) % BAD == 0}
     failed = set(rows.filter(polars.col("error").is_not_null())["source"])
     right = counts == Counter(files) and failed == bad
-    print(
-        f"{what}: {len(rows):,} rows for {len(files):,} files, {len(failed):,} failed, {'as' if right else 'NOT AS'} it must be"
-    )
+    told = "as it must be" if right else "NOT AS IT MUST BE"
+    print(f"{what}: {len(rows):,} rows for {len(files):,} files, {len(failed):,} failed, {told}")
     return right
 
 
@@ -74,6 +72,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=4)
     arguments = parser.parse_args()
     import ray
+    import ray.data
 
     folder = Path(tempfile.mkdtemp(prefix="imprint-scale-"))
     make_files(folder / "data", arguments.images)
@@ -96,7 +95,9 @@ def main() -> None:
     fine &= len(killed) == arguments.kills and json.loads((folder / "out/summary.json").read_text()) == summary
 
     dataset = ray.data.read_binary_files(str(folder / "data"), include_paths=True)
-    step = dataset.map_batches(Predict, fn_constructor_args=(str(model),), batch_size=256, concurrency=2)
+    step = dataset.map_batches(
+        Predict, fn_constructor_args=(str(model),), batch_size=256, compute=ray.data.ActorPoolStrategy(size=1)
+    )
     started = time.monotonic()
     step.write_parquet(str(folder / "pipeline"))
     pipeline = polars.read_parquet(folder / "pipeline/*.parquet")

@@ -87,7 +87,7 @@ def on_cluster(model: str | Path, out: Path) -> Run:
             fn_constructor_args=(str(model), str(out), str(Path.cwd())),
             batch_size=1,
             num_gpus=1 if gpus else 0,
-            concurrency=(1, actors),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
         )
         try:
             for row in dataset.iter_rows():
@@ -134,7 +134,6 @@ def _ray() -> Any:
         import ray.data
     except ModuleNotFoundError as error:
         remedy = "Install it: pip install 'imprint-vision[ray]', or leave --engine out."
-        raise UsageError(
-            f"package {error.name}", "this Python", "it is missing, and --engine ray needs it", remedy
-        ) from None
+        cause = "it is missing, and --engine ray needs it"
+        raise UsageError(f"package {error.name}", "this Python", cause, remedy) from None
     return ray

@@ -392,11 +392,3 @@ def test_shards_that_differ_are_refused(tmp_path):
     shard(tmp_path / "1.tar", {"a.png": png(1), "b.png": png(2)})
     with pytest.raises(DataError, match=r"archive at 1.tar: its images have no labels, and those of 0.tar"):
         load(tmp_path)
-
-
-def test_shards_of_one_name_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for folder in "ab":
-        (tmp_path / folder).mkdir()
-        shard(tmp_path / folder / "0.tar", webdataset(0, 2, ".cls", TOLD[".cls"]))
-    assert load("{a,b}/0.tar").sources[2] == "b/0.tar/0000.png"

@@ -1,8 +1,11 @@
 """Several files named at once."""
 
-import pytest
+import zipfile
 
-from imprint import DataError
+import pytest
+from PIL import Image
+
+from imprint import DataError, load
 from imprint.data.readers import pattern
 from imprint.data.readers.pattern import expand, is_pattern, kind_of_files
 
@@ -44,3 +47,15 @@ def test_files_of_several_kinds_are_refused(folder):
     with pytest.raises(DataError, match="make no one data set"):
         kind_of_files(expand("*"), "*")
     assert pattern.MOST == 10**6
+
+
+def test_archives_of_one_name_are_told_apart(folder):
+    Image.new("L", (4, 4)).save(folder / "1.png")
+    for name in "pq":
+        (folder / name).mkdir()
+        with zipfile.ZipFile(folder / name / "0.zip", "w") as archive:
+            for member in ("dog/1.png", "cat/1.png"):
+                archive.write("1.png", member)
+    images = load("{p,q}/0.zip")
+    assert images.sources.tolist()[1:3] == ["p/0.zip/dog/1.png", "q/0.zip/cat/1.png"]
+    assert images.loaded_from.path == str(folder / "{p,q}/0.zip")

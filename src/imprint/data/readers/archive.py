@@ -217,6 +217,11 @@ class Archive:
         """The files inside with their sizes."""
         return {name: member.size for name, member in self.members.items() if not name.endswith("/")}
 
+    @property
+    def unpacked_sizes(self) -> dict[str, int]:
+        """The same without archives in the archive."""
+        return {name: size for name, size in self.sizes.items() if not name.lower().endswith(ARCHIVE_ENDINGS)}
+
     def read(self, name: str) -> bytes:
         """Read a member into memory (thread-safe); raises DataError when it is missing, damaged or locked."""
         place = f"{self.path.name}/{name}"
@@ -246,7 +251,7 @@ def read_archive(path: Path, part: str | None, choice: Choice, read_file: ReadFi
     Only the latter is unpacked, into a folder that is removed at once.
     """
     archive = Archive(path)
-    if found := find_collection(archive.sizes, path.name):
+    if found := find_collection(archive.unpacked_sizes, path.name):
         names = found.needed(part, path.name, archive.sizes)
         with _unpacked(archive, {name: name for name in names}) as folder:
             return _renamed(read_file(folder), archive)
@@ -308,7 +313,7 @@ def read_archives(paths: Sequence[Path], names: Sequence[str], name: str, choice
 def archive_parts(path: Path, parts_of: Callable[[Path], tuple[str, ...]]) -> tuple[str, ...]:
     """Name the parts that an archive is divided into; empty where it is not. `parts_of` tells those of a table."""
     archive = Archive(path)
-    if found := find_collection(archive.sizes, path.name):
+    if found := find_collection(archive.unpacked_sizes, path.name):
         return found.parts
     if data := _data_files(archive):
         with _unpacked_data(archive, data) as unpacked:
@@ -370,7 +375,7 @@ def _classes_beside(
 ) -> dict[str, str] | None:
     """Find classes in a .json or a .txt beside each image, by its key; None where these hold something else.
 
-    Of JSON the field is taken that is called `column`, or label or the like; of text a word that many images share.
+    Of JSON the field is taken that is called `column`, or label or the like; text is one word, or what images share.
     """
     keys = {_key(name) for name in names}
     for ending in (".json", ".txt"):
@@ -382,7 +387,8 @@ def _classes_beside(
         else:
             found = {key: _short_text(archive, name) for key, name in beside.items()}
         classes = {key: text for key, text in found.items() if text}
-        shared = ending == ".json" or len(set(classes.values())) <= len(classes) / 2  # else captions
+        texts = set(classes.values())
+        shared = ending == ".json" or len(texts) <= len(classes) / 2 or not any(" " in text for text in texts)
         if len(classes) >= len(beside) / 2 and shared and not any(map(BOX.match, map(str.encode, classes.values()))):
             return classes
     return None
@@ -452,7 +458,7 @@ def _renamed(found: ImageList | LabelledImages, archive: Archive) -> ImageList |
 
 def _in_memory(found: ImageList) -> ImageList:
     """Read the images of a list now, with what is wrong with each."""
-    held = list[ImageSource | Image.Image | DataError]()
+    held: list[ImageSource | Image.Image | DataError] = []
     for i in range(len(found.sources)):
         try:
             held.append(found.open(i))
