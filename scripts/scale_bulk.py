@@ -2,7 +2,8 @@
 
     python scripts/scale_bulk.py [--images 4000] [--kills 4]
 
-Then the same by `imprint.ray.Predict` in a pipeline of Ray Data, and on one process, whose labels are compared. Ends with status 1 where anything differs.
+Then the same by `imprint.ray.Predict` in a pipeline of Ray Data, and on one process, whose labels are compared.
+Ends with status 1 where anything differs.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def evaluate(
     from imprint.analysis.evaluation import evaluate as run_evaluation
     from imprint.core.files import make_folder
     from imprint.core.scores import label_predictions
+    from imprint.data.remote import without_secrets
     from imprint.report.tables import score_table
 
     if training is not None and not (clinic or output or mistakes):
@@ -130,8 +131,9 @@ def evaluate(
     if mistakes is not None:
         from imprint.report.mistakes_page import save_mistakes
 
-        count = save_mistakes(labelled, images, causes, data, mistakes)
-        then = f": correct their labels, then {_training_command(data, mistakes)}" if count else ""
+        named = without_secrets(data)
+        count = save_mistakes(labelled, images, causes, named, mistakes)
+        then = f": correct their labels, then {_training_command(named, mistakes)}" if count else ""
         say(f"wrote {count:,} mistakes to {mistakes}{then}")
     if as_json:
         print_json(facts)
@@ -274,6 +276,7 @@ def explain(
     """Draw where a network looked in an image, its filters and layers; of several images, make a page."""
     from imprint.analysis.explanation import explain as run_explanation
     from imprint.analysis.explanation import explain_briefly
+    from imprint.data.remote import without_secrets
     from imprint.report.explanation_page import write_explanations
     from imprint.report.explanation_plots import save_explanation
 
@@ -283,7 +286,7 @@ def explain(
         raise UsageError(f"--output {output}", "--index", "a single image is drawn, not put on a page", remedy)
     classifier = load_classifier(model)
     part = part_to_predict(data) if index is None else None
-    images = classifier.ready(data, part)
+    images, data = classifier.ready(data, part), without_secrets(data)
     if index is None and (kind in PAGES or (len(images) > 1 and not kind)):
         shown = images[: limit or MOST_EXPLAINED]
         explained = explain_briefly(classifier, shown, network)

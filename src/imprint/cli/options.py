@@ -193,21 +193,23 @@ def one_or_files(data: list[str]) -> str | list[str]:
 def part_to_score(data: str) -> str | None:
     """Tell which part of divided data was kept for scoring."""
     from imprint.data.load import parts
+    from imprint.data.remote import without_secrets
 
     part = next((part for part in ("test", "validation") if part in parts(data)), None)
     if part is not None:
-        say(f"scoring the {part} part of {data}")
+        say(f"scoring the {part} part of {without_secrets(data)}")
     return part
 
 
 def part_to_predict(data: str) -> str | None:
     """Tell which part of divided data is there to be predicted, rather than learnt from."""
     from imprint.data.load import parts
+    from imprint.data.remote import without_secrets
     from imprint.data.split import TO_PREDICT
 
     part = next((part for part in TO_PREDICT if part in parts(data)), None)
     if part is not None:
-        say(f"predicting the {part} part of {data}")
+        say(f"predicting the {part} part of {without_secrets(data)}")
     return part
 
 

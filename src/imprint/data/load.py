@@ -20,7 +20,8 @@ from imprint.data.readers.columns import BY_NAME, Choice
 from imprint.data.readers.idx import is_idx, read_idx
 from imprint.data.readers.layout import ARCHIVE_ENDINGS, ARRAY_ENDINGS, CSV_ENDINGS, IMAGE_ENDINGS, TABLE_ENDINGS
 from imprint.data.readers.memory import Data as Data
-from imprint.data.readers.pattern import is_pattern
+from imprint.data.readers.pattern import expand_address, is_pattern
+from imprint.data.remote import fetch, is_address, without_secrets
 
 if TYPE_CHECKING:
     from imprint.data.decoding.image_list import ImageList
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 ACCEPTED = (
     "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, .mat, IDX "
-    "file or a .zip or .tar of these, or the bundled set: digits."
+    "file or a .zip or .tar of these, an address of such, or the bundled set: digits."
 )
 
 
@@ -123,7 +124,8 @@ def load(
         options["form"] = [spec.channels, *spec.image_size]
         settled = {"pixel_range": spec.pixel_range, "background": spec.background}
         options |= {key: value for key, value in settled.items() if value is not None}
-    path = data if data == "digits" else str(Path(data).absolute())
+    remote = is_address(data)
+    path = data if data == "digits" else without_secrets(str(data)) if remote else str(Path(data).absolute())
     images = replace(images, loaded_from=LoadedFrom(str(path), options))
     return images if classes is None else images.select(classes)
 
@@ -208,6 +210,9 @@ def parts(data: Data) -> tuple[str, ...]:
     """Name the parts that data are divided into: train, validation, test; empty where not divided, or unreadable."""
     if not isinstance(data, str | PathLike) or data == "digits":
         return ()
+    if is_address(data):
+        addresses = expand_address(str(data))
+        return parts(fetch(addresses[0])) if len(addresses) == 1 else ()
     path = Path(data)
     if path.is_dir():
         from imprint.data.readers.arrays import array_parts, is_array_folder
@@ -255,6 +260,8 @@ def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) 
         raise DataError("data", "''", "the name is empty", ACCEPTED)
     if "\0" in fspath(data):
         raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
+    if isinstance(data, str) and is_address(data):
+        return _find_remote(data, part, choice, spec)
     path = Path(data)
     if is_pattern(fspath(data)):
         return _undivided(_find_pattern(fspath(data), choice, spec), part)
@@ -297,6 +304,27 @@ def _find_in_folder(path: Path, part: str | None, choice: Choice, spec: InputSpe
     return _find(path / table, part, choice, spec) if (table := lone_table(sizes)) else list_folder(path, part, choice)
 
 
+def _find_remote(address: str, part: str | None, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
+    """Read a copy of what is at an address, or at the addresses that a pattern names; its images keep their address."""
+    copies = {str(fetch(one)): without_secrets(one).rstrip("/") for one in expand_address(address)}
+    if len(copies) > 1:
+        found = _find_files(list(copies), without_secrets(address), choice, spec)
+        found = _undivided(found, part)
+    else:
+        found = _find(next(iter(copies)), part, choice, spec)
+    if isinstance(found, LabelledImages):
+        return found
+
+    def at_address(source: str) -> str:
+        copy = next((copy for copy in copies if source.startswith(copy)), None)
+        return source if copy is None else f"{copies[copy]}{source[len(copy) :]}"
+
+    left_out, skipped = (
+        tuple((at_address(source), cause) for source, cause in some) for some in (found.unreadable, found.skipped)
+    )
+    return replace(found, sources=[at_address(s) for s in found.sources], unreadable=left_out, skipped=skipped)
+
+
 def _find_in_archives(
     files: Sequence[str], name: str, choice: Choice, spec: InputSpec | None
 ) -> ImageList | LabelledImages:
@@ -310,13 +338,20 @@ def _find_in_archives(
 
 def _find_pattern(pattern: str, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
     """Read the files that a pattern names as one set."""
-    from imprint.data.readers.folder import list_files
-    from imprint.data.readers.parquet import read_shards
-    from imprint.data.readers.pattern import expand, kind_of_files
+    from imprint.data.readers.pattern import expand
 
     files = expand(pattern)
-    if len(files) == 1:
-        return _find(files[0], None, choice, spec)
+    return _find(files[0], None, choice, spec) if len(files) == 1 else _find_files(files, pattern, choice, spec)
+
+
+def _find_files(
+    files: Sequence[str], pattern: str, choice: Choice, spec: InputSpec | None
+) -> ImageList | LabelledImages:
+    """Read several files as one set."""
+    from imprint.data.readers.folder import list_files
+    from imprint.data.readers.parquet import read_shards
+    from imprint.data.readers.pattern import kind_of_files
+
     kind = kind_of_files(files, pattern)
     if kind == "images":
         return _labelled_by_path(list_files(files, pattern), choice)

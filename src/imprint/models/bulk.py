@@ -12,6 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -31,6 +32,7 @@ from imprint.data.decoding.decode import without_warnings
 from imprint.data.decoding.image_list import MOST_NOTES, ImageList, block_ranges, decode_blocks
 from imprint.data.images import LabelledImages
 from imprint.data.load import parts
+from imprint.data.remote import is_address, without_secrets
 from imprint.data.shards import Shard, find_shards
 from imprint.data.split import TO_PREDICT
 from imprint.models.model_file import find_model
@@ -146,8 +148,12 @@ def predict_folder(model: str | Path, data: str | Sequence[str], out: Path, run:
     `run` predicts the shards wherever and in whatever order it likes. Raises `UsageError` for a folder that holds
     anything else, `DataError` where not one image could be read.
     """
-    data = (data.rstrip("/") or data) if isinstance(data, str) else list(data)
-    facts = {"data": data, "model_sha256": open_model(str(model))[1], "format": FORMAT}
+    data = list(data) if not isinstance(data, str) else data if is_address(data) else data.rstrip("/") or data
+    facts = {
+        "data": without_secrets(data) if isinstance(data, str) else data,
+        "model_sha256": open_model(str(model))[1],
+        "format": FORMAT,
+    }
     shards = find_shards(data)
     first = next(shards)  # the data are there, before anything is written
     _check_same(out, data, facts)
@@ -221,16 +227,23 @@ def _predict(model: Predictor, digest: str, shard: Shard, out: Path) -> ShardRes
     stem = f"{UNSAFE.sub('_', shard.name)[:LONGEST]}-{{:05}}-{key}.parquet"
     if (found := _find_shard(out, stem)) is not None:
         return found
-    listed, notes, results = _listed(shard, model), Counter[str](), list[ShardResult]()
+    with _listed(shard, model) as listed:
+        return _predict_parts(model, listed, shard.is_container, out, stem)
+
+
+def _predict_parts(
+    model: Predictor, listed: ImageList | LabelledImages, in_parts: bool, out: Path, stem: str
+) -> ShardResult:
+    """Predict listed images into one file or several, but for those that are there."""
     left_out = listed.unreadable if isinstance(listed, ImageList) else ()
-    total = len(listed.sources)
-    length = ROWS if shard.is_container else total or 1
+    total, notes, results = len(listed.sources), Counter[str](), list[ShardResult]()
+    length = ROWS if in_parts else total or 1
     ranges = [range(i, min(i + length, total)) for i in range(0, total, length)] or [range(0)]
     told = json.dumps({"parts": len(ranges), "inputs": total + len(left_out)})
     for number, positions in enumerate(ranges):
         path = out / stem.format(number)
         if (result := _read_part(path)) is None:
-            tables = list(_tables(model, listed, positions, notes))
+            tables = [_table([]), *_tables(model, listed, positions, notes)]
             tables += [_table([_failed(source, cause) for source, cause in left_out])] if number == 0 else []
             table = polars.concat(tables)
             with written_whole(path) as temporary:
@@ -246,14 +259,18 @@ def predict_files(model: Predictor, contents: Sequence[bytes], sources: Sequence
     return polars.concat([_table([]), *_tables(model, listed, range(len(contents)), Counter())])
 
 
-def _listed(shard: Shard, model: Predictor) -> ImageList | LabelledImages:
+@contextmanager
+def _listed(shard: Shard, model: Predictor) -> Iterator[ImageList | LabelledImages]:
     """List a shard's images; a file that cannot be read is an unreadable image where it is one of many."""
-    try:
-        return shard.open(model.spec)
-    except DataError as error:
-        if not shard.is_one_of_many:
-            raise
-        return ImageList(shard.name, [], lambda _: b"", [], unreadable=((shard.files[0], error.cause),))
+    with ExitStack() as stack:
+        try:
+            listed = stack.enter_context(shard.opened(model.spec))
+        except DataError as error:
+            if not shard.is_one_of_many:
+                raise
+            failed = without_secrets(shard.files[0]), error.cause
+            listed = ImageList(shard.name, [], lambda _: b"", [], unreadable=(failed,))
+        yield listed
 
 
 def _tables(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imprint.core.errors import DataError
 from imprint.data.readers.layout import ARCHIVE_ENDINGS, IMAGE_ENDINGS
+from imprint.data.remote import Remote
 
 BRACES = re.compile(r"\{([^{}]+)\}")
 RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
@@ -31,6 +32,18 @@ def expand(pattern: str) -> list[str]:
             raise DataError("files", pattern, cause, "Correct the pattern, and write it between quotes.")
         names += found
     return names
+
+
+def expand_address(address: str) -> list[str]:
+    """List the addresses that braces in one name, and those that stars do where its server can list files."""
+    start, query, end = address.partition("?") if address.startswith("http") else (address, "", "")
+    found = list[str]()
+    for written in _without_braces(start):
+        if set("*?[") & set(written):
+            found += Remote.at(written).matching()
+        else:
+            found.append(f"{written}{query}{end}")
+    return found
 
 
 def kind_of_files(names: list[str], pattern: str) -> str:
