@@ -56,6 +56,7 @@ def test_engines_are_checked(model_file, tmp_path):
     assert "--engine at imprint: it changes nothing without -o FOLDER/" in line
 
 
+@pytest.mark.filterwarnings("ignore")  # of Ray's own code
 def test_two_actors_predict_each_image_once(model_file, contents, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     from imprint.data import shards

@@ -148,12 +148,10 @@ def predict_folder(model: str | Path, data: str | Sequence[str], out: Path, run:
     `run` predicts the shards wherever and in whatever order it likes. Raises `UsageError` for a folder that holds
     anything else, `DataError` where not one image could be read.
     """
-    data = list(data) if not isinstance(data, str) else data if is_address(data) else data.rstrip("/") or data
-    facts = {
-        "data": without_secrets(data) if isinstance(data, str) else data,
-        "model_sha256": open_model(str(model))[1],
-        "format": FORMAT,
-    }
+    if isinstance(data, str) and not is_address(data):
+        data = data.rstrip("/") or data
+    facts: dict[str, Any] = {"data": without_secrets(data) if isinstance(data, str) else list(data)}
+    facts |= {"model_sha256": open_model(str(model))[1], "format": FORMAT}
     shards = find_shards(data)
     first = next(shards)  # the data are there, before anything is written
     _check_same(out, data, facts)
@@ -288,7 +286,7 @@ def _tables(
         for block, decoded in zip(blocks, decode_blocks(listed.open, blocks, spec), strict=True):
             notes.update(decoded.notes)
             causes = dict(decoded.bad)
-            said = iter(_said(model, _images(decoded.pixels, model)) if len(decoded.pixels) else ())
+            said = iter(_said(model, _images(decoded.pixels, model)) if len(decoded.pixels) else [])
             sources = [(i, listed.sources[i]) for i in block]
             yield _table([_failed(s, causes[i]) if i in causes else (s, *next(said), None) for i, s in sources])
 

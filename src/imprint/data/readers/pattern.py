@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def expand_address(address: str) -> list[str]:
     return found
 
 
-def kind_of_files(names: list[str], pattern: str) -> str:
+def kind_of_files(names: Sequence[str], pattern: str) -> str:
     """Tell what files are by their endings: images, archives or Parquet; raises DataError where they differ."""
     kinds = {"images": IMAGE_ENDINGS, "archives": ARCHIVE_ENDINGS, "Parquet": (".parquet",)}
     for kind, endings in kinds.items():
