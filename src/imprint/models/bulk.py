@@ -24,7 +24,7 @@ import polars
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, UsageError, brief
 from imprint.core.files import make_folder, written_whole
 from imprint.core.progress import say, shown
 from imprint.data.decoding.content import remedy_for
@@ -85,6 +85,9 @@ class ShardResult:
     cause: str
     notes: dict[str, int]
     found: bool
+
+    def __repr__(self) -> str:
+        return brief(self, f"{self.inputs:,} images, {self.said:,} said and {self.failed:,} failed")
 
 
 def predict_shard(model: str | Path, shard: str | Path | Sequence[str | Path] | Shard, out: str | Path) -> ShardResult:
@@ -287,8 +290,11 @@ def _tables(
             notes.update(decoded.notes)
             causes = dict(decoded.bad)
             said = iter(_said(model, _images(decoded.pixels, model)) if len(decoded.pixels) else [])
-            sources = [(i, listed.sources[i]) for i in block]
-            yield _table([_failed(s, causes[i]) if i in causes else (s, *next(said), None) for i, s in sources])
+            rows = list[Row]()
+            for i in block:
+                row = _failed(listed.sources[i], causes[i]) if i in causes else (listed.sources[i], *next(said), None)
+                rows.append(row)
+            yield _table(rows)
 
 
 def _images(pixels: UInt8[ndarray, "n c h w"], model: Predictor) -> LabelledImages:
