@@ -46,7 +46,8 @@ def predicted(model, data, out, *more, python=sys.executable):
     count = summary["inputs"]
     print(
         f"{data.name} {more or ''}: {count:,} images in {seconds:.1f} s, {count / seconds:.0f}/s, "
-        f"{1000 * cpu / count:.2f} ms of CPU an image, {memory:.0f} MB, {len(files)} files, {size / count:.1f} bytes a row",
+        f"{1000 * cpu / count:.2f} ms of CPU an image, {memory:.0f} MB, {len(files)} files, "
+        f"{size / count:.1f} bytes a row",
         flush=True,
     )
     return seconds
@@ -73,9 +74,8 @@ def main():
 
     some = sorted(path for path in arguments.photos.rglob("*") if path.is_file())
     for model in (folder / "photos", folder / "photos.onnx"):
-        print(
-            f"start and one photo, {model.name}: {run(*IMPRINT, 'predict', model, some[0], '-o', folder / 'one.csv')[0]:.2f} s"
-        )
+        seconds = run(*IMPRINT, "predict", model, some[0], "-o", folder / "one.csv")[0]
+        print(f"start and one photo, {model.name}: {seconds:.2f} s")
     many = folder / "many"
     for copy in range(arguments.copies):
         shutil.copytree(arguments.photos, many / f"{copy}")
