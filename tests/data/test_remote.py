@@ -172,6 +172,7 @@ def test_no_server_and_mistyped_addresses(tmp_path, monkeypatch):
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
     real = builtins.__import__
 
     def without(*names):
@@ -227,3 +228,39 @@ def test_names_of_a_listing_lead_nowhere(server, monkeypatch):
 def test_nothing_of_it_is_imported_unless_asked_for():
     code = "import imprint, sys; imprint.load('digits'); assert not {'fsspec', 'aiohttp'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    """The same digits in a bucket of S3, served by moto, which is too heavy for the tests' own packages."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    served = moto.ThreadedMotoServer(port=0)
+    served.start()
+    host, port = served.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="pets")
+    for file in [*server.root.glob("photos/*/*.png"), *server.root.glob("*.zip")]:
+        client.upload_file(str(file), "pets", str(file.relative_to(server.root)))
+    yield "s3://pets"
+    served.stop()
+
+
+@pytest.mark.filterwarnings("ignore")  # of boto and moto
+def test_a_bucket(bucket, server, model_file, tmp_path):
+    counts = imprint.load(server.root / "photos").class_counts()
+    images = imprint.load(f"{bucket}/photos")
+    assert images.class_counts() == imprint.load(f"{bucket}/part-*.zip").class_counts() == counts
+    assert images.sources[0] == "s3://pets/photos/0/00.png"
+    for i, data in enumerate(("photos", "part-{0..1}.zip", "part-?.zip")):
+        assert predict_folder(model_file, f"{bucket}/{data}", tmp_path / f"{i}")["said"] == 40
+    with pytest.raises(DataError, match=r"data at s3://pets/no.zip: nothing is there"):
+        imprint.load(f"{bucket}/no.zip")
+    with pytest.raises(DataError, match=r"data at s3://none/a.zip: "):
+        imprint.load("s3://none/a.zip")

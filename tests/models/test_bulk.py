@@ -17,7 +17,7 @@ from PIL import Image
 
 import imprint
 from helpers import IMPRINT
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, StoppedError, UsageError
 from imprint.data import shards
 from imprint.data.shards import find_shards
 from imprint.models import bulk
@@ -94,7 +94,7 @@ def test_it_goes_on_where_it_was_stopped(model_file, photos, few, tmp_path, monk
 
         return run
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError, match=r"stopped, 20 images are predicted. The same command goes on"):
         predict_folder(model_file, str(photos), out, stopping(2))
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert len(before) == 2

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import polars
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from imprint.core.errors import DataError, UsageError, brief
+from imprint.core.errors import DataError, StoppedError, UsageError, brief
 from imprint.core.files import make_folder, written_whole
 from imprint.core.progress import say, shown
 from imprint.data.decoding.content import remedy_for
@@ -149,7 +150,7 @@ def predict_folder(model: str | Path, data: str | Sequence[str], out: Path, run:
     """Predict data of any size into a folder, and go on where that was stopped; gives what `summary.json` tells.
 
     `run` predicts the shards wherever and in whatever order it likes. Raises `UsageError` for a folder that holds
-    anything else, `DataError` where not one image could be read.
+    anything else, `DataError` where not one image could be read, `StoppedError` after Ctrl-C.
     """
     if isinstance(data, str) and not is_address(data):
         data = data.rstrip("/") or data
@@ -161,14 +162,18 @@ def predict_folder(model: str | Path, data: str | Sequence[str], out: Path, run:
     _write_summary(out, {**facts, "complete": False})
     files, counts, causes, notes = set[str](), Counter[str](), list[str](), Counter[str]()
     started = told = time.monotonic()
-    for result in (run or _here(model, out))(chain([first], shards)):
-        files.update(result.files)
-        counts.update(inputs=result.inputs, said=result.said, found=result.inputs * result.found)
-        causes += [result.cause] if result.cause and not causes else []
-        notes.update(result.notes)
-        if (now := time.monotonic()) - told > SILENCE:
-            new, told = counts["inputs"] - counts["found"], now
-            say(f"{counts['inputs']:,} images, {new / (now - started):,.0f}/s")
+    try:
+        for result in (run or _here(model, out))(chain([first], shards)):
+            files.update(result.files)
+            counts.update(inputs=result.inputs, said=result.said, found=result.inputs * result.found)
+            causes += [result.cause] if result.cause and not causes else []
+            notes.update(result.notes)
+            if (now := time.monotonic()) - told > SILENCE:
+                new, told = counts["inputs"] - counts["found"], now
+                say(f"{counts['inputs']:,} images, {new / (now - started):,.0f}/s")
+    except KeyboardInterrupt:
+        cause = f"stopped, {counts['inputs']:,} images are predicted"
+        raise StoppedError("prediction", str(out), cause, "The same command goes on.") from None
     _set_outdated_aside(out, files)
     said, failed = _count_rows(out, files)
     if (said + failed, said) != (counts["inputs"], counts["said"]):
@@ -247,8 +252,10 @@ def _predict_parts(
             tables = [_table([]), *_tables(model, listed, positions, notes)]
             tables += [_table([_failed(source, cause) for source, cause in left_out])] if number == 0 else []
             table = polars.concat(tables)
+            content = BytesIO()  # so that it is Python which meets a full disk
+            table.write_parquet(content, metadata={KEY: told})
             with written_whole(path) as temporary:
-                table.write_parquet(temporary, metadata={KEY: told})
+                temporary.write_bytes(content.getbuffer())
             result = _counted(path.name, table)
         results.append(result)
     return replace(_joined(results), inputs=total + len(left_out), notes=dict(notes), found=False)
@@ -397,4 +404,5 @@ def _count_rows(out: Path, files: Iterable[str]) -> tuple[int, int]:
 
 def _write_summary(out: Path, facts: Mapping[str, Any]) -> None:
     with written_whole(out / SUMMARY) as temporary:
-        temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
