@@ -24,7 +24,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu bench-colour clean
+.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu bench-colour scale clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -113,6 +113,10 @@ bench-importing: $(INSTALLED)
 bench-gpu: $(INSTALLED)
 	$(BIN)/python benchmarks/gpu.py /tmp/digits.npz --pack $(DATA)/train.csv
 	$(BIN)/python benchmarks/gpu.py /tmp/digits.npz
+
+scale: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	$(BIN)/python scripts/scale_bulk.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

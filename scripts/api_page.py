@@ -34,6 +34,7 @@ ORDER = (
     "analyse_errors",
     "explain",
     "export",
+    "predict_shard",
     "write_report",
     "Run",
     "Classifier",

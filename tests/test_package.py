@@ -38,6 +38,7 @@ def test_every_object_is_told_in_one_short_line(digits, run, tmp_path):
         imprint.analyse_errors(run.model, digits[900:], digits[:900]),
         *(imprint.export(run.model, tmp_path / "a.onnx"), imprint.OnnxClassifier.load(tmp_path / "a.onnx")),
         *(run.model.summary()[0], *imprint.RECIPES.values()),
+        imprint.predict_shard(run.folder, "digits", tmp_path / "predicted"),
     ]
     told = {type(thing).__name__ for thing in things}
     errors = {"DataError", "ImprintError", "ModelFileError", "UsageError"}

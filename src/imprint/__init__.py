@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from imprint.data.load import load as load
     from imprint.data.quality import Finding as Finding
     from imprint.data.quality import Findings as Findings
+    from imprint.models.bulk import ShardResult as ShardResult
+    from imprint.models.bulk import predict_shard as predict_shard
     from imprint.models.classifier import Classifier as Classifier
     from imprint.models.networks import register_network as register_network
     from imprint.models.onnx.classifier import OnnxClassifier as OnnxClassifier
@@ -75,6 +77,7 @@ _HOMES = {
     "Rounding": "imprint.models.onnx.exporting",
     "Run": "imprint.runs.run",
     "Score": "imprint.core.scores",
+    "ShardResult": "imprint.models.bulk",
     "UsageError": "imprint.core.errors",
     "analyse_errors": "imprint.analysis.error_analysis",
     "check": "imprint.analysis.doctor",
@@ -83,6 +86,7 @@ _HOMES = {
     "explain": "imprint.analysis.explanation",
     "export": "imprint.models.onnx.exporting",
     "load": "imprint.data.load",
+    "predict_shard": "imprint.models.bulk",
     "register_network": "imprint.models.networks",
     "train": "imprint.runs.training",
     "write_report": "imprint.report.run_report",
@@ -91,6 +95,8 @@ __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> object:
+    if name == "ray":  # a module beside the names
+        return import_module("imprint.ray")
     if name not in _HOMES:
         raise AttributeError(f"module 'imprint' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -304,3 +304,29 @@ def test_a_model_that_is_never_sure_says_so(model, digits_csv, tmp_path):
     done = run_imprint("predict", "m.safetensors", digits_csv / "labelled.csv", "--json", cwd=tmp_path)
     assert "every answer is unsure" in done.stderr
     assert {one["why"] for one in json.loads(done.stdout)["predictions"]} <= {"strange", "low confidence"}
+
+
+def test_predict_into_a_folder(model_file, divided):
+    done = run_imprint("predict", model_file, "images", "-o", "new/", "--json", cwd=divided)
+    summary = json.loads(done.stdout)
+    assert (summary["inputs"], summary["failed"], summary["complete"]) == (
+        len(list(divided.glob("images/test/*/*"))),
+        0,
+        True,
+    )
+    assert summary == json.loads((divided / "new/summary.json").read_text())
+    assert "predicting the test part of images" in done.stderr
+    again = run_imprint("predict", model_file, "images", "-o", "new", cwd=divided)  # a folder that is there
+    assert "were predicted before" in again.stderr
+    assert not again.stdout
+    (divided / "images/test/0/broken.png").write_bytes(b"x")
+    done = run_imprint("predict", model_file, "images", "-o", "more/", cwd=divided)
+    assert "1 of " in done.stderr
+    for option in (["--probabilities"], ["--sort-into", "x"], ["--id", "n"]):
+        line = refused("predict", model_file, "images", "-o", "other/", *option, cwd=divided)
+        assert "a folder has five columns alone" in line
+    assert not (divided / "other").exists()
+    files = [str(path) for path in divided.glob("images/test/1/*.png")]
+    run_imprint("predict", model_file, *files, "-o", "several/", cwd=divided)
+    assert json.loads((divided / "several/summary.json").read_text())["said"] == len(files)
+    assert "holds other files" in refused("predict", model_file, files[0], "-o", "images", cwd=divided)

@@ -37,7 +37,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "predict runs/0001-quick test.csv -o result.csv",
         "predict runs/pets cat.jpg dog.jpg",
         "predict runs/pets holiday --sort-into sorted --probabilities -o result.csv",
-        "predict model.onnx holiday --json",
+        "predict model.onnx archive -o predicted/",
     ),
     explain: (
         "explain runs/pets cat.jpg",

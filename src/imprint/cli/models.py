@@ -17,6 +17,7 @@ from imprint.cli.options import (
     Labels,
     Model,
     class_list,
+    is_folder,
     learnt_from,
     load_classifier,
     one_or_files,
@@ -27,6 +28,7 @@ from imprint.cli.options import (
     set_threads,
     unused,
     writable,
+    writable_or_folder,
 )
 from imprint.core.errors import UsageError
 from imprint.core.progress import say, warn
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from imprint.data.images import LabelledImages
 
 PAGES = (".html", ".htm")
+EVER_UNSURE = "every answer is unsure: not even the surest were right often enough on the images that settled it"
 MOST_EXPLAINED = 100  # images on the page of explain, some 40 kB each
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -83,6 +86,7 @@ def evaluate(
     from imprint.analysis.evaluation import evaluate as run_evaluation
     from imprint.core.files import make_folder
     from imprint.core.scores import label_predictions
+    from imprint.data.remote import without_secrets
     from imprint.report.tables import score_table
 
     if training is not None and not (clinic or output or mistakes):
@@ -127,8 +131,9 @@ def evaluate(
     if mistakes is not None:
         from imprint.report.mistakes_page import save_mistakes
 
-        count = save_mistakes(labelled, images, causes, data, mistakes)
-        then = f": correct their labels, then {_training_command(data, mistakes)}" if count else ""
+        named = without_secrets(data)
+        count = save_mistakes(labelled, images, causes, named, mistakes)
+        then = f": correct their labels, then {_training_command(named, mistakes)}" if count else ""
         say(f"wrote {count:,} mistakes to {mistakes}{then}")
     if as_json:
         print_json(facts)
@@ -165,8 +170,17 @@ def predict(
     model: Model,
     data: Annotated[list[str], typer.Argument(metavar="DATA", help="As for show, or several files of images.")],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE.csv", callback=writable, help="Write here instead of to stdout."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.csv|FOLDER/",
+            callback=writable_or_folder,
+            help="Write here instead of to stdout; of any number of images into a folder, going on if run again.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ray", help="For -o FOLDER/: predict on a Ray cluster, or on all cores.")
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Add a column for each class: its probability.")
@@ -182,8 +196,19 @@ def predict(
     """Name each image's class: ids and labels for a table that has ids, else source, label, confidence, unsure, why."""
     if link and sort_into is None:
         raise unused("--link", "without --sort-into")
+    into_folder = output is not None and is_folder(output)
+    if engine is not None and not into_folder:
+        raise unused("--engine", "without -o FOLDER/")
     classifier = read_model(model, data[0])
     chosen = one_or_files(data)
+    if output is not None and into_folder:
+        options = {"--probabilities": probabilities, "--sort-into": sort_into, "--id": ids}
+        for option in (name for name, value in options.items() if value):
+            raise UsageError(option, "-o FOLDER/", "a folder has five columns alone", f"Leave {option} out.")
+        if classifier.unsure_below > 1:
+            say(EVER_UNSURE)
+        _predict_folder(model, chosen, Path(output), engine, as_json)
+        return
     if sort_into is not None:
         from imprint.models.sorting import check_sorting
 
@@ -191,7 +216,7 @@ def predict(
     part = part_to_predict(chosen) if isinstance(chosen, str) else None
     predictions = classifier.predict(classifier.ready(chosen, part, ids=ids))
     if classifier.unsure_below > 1:
-        say("every answer is unsure: not even the surest were right often enough on the images that settled it")
+        say(EVER_UNSURE)
     if output is not None:
         predictions.write_csv(output, probabilities)
         say(f"wrote {len(predictions):,} predictions to {output}")
@@ -208,6 +233,22 @@ def predict(
         print_json(facts)
     elif output is None:
         print(predictions.to_csv(probabilities), end="")
+
+
+def _predict_folder(model: Path, data: str | list[str], out: Path, engine: str | None, as_json: bool) -> None:
+    """Predict into a folder of Parquet files, on this machine or by an engine."""
+    from imprint.models.bulk import predict_folder
+
+    run = None
+    if engine is not None:
+        if engine != "ray":
+            raise UsageError(f"engine {engine!r}", "--engine", "there is no such engine", "Give ray, or leave it out.")
+        from imprint.ray import on_cluster
+
+        run = on_cluster(model, out)
+    summary = predict_folder(model, data, out, run)
+    if as_json:
+        print_json(summary)
 
 
 def explain(
@@ -235,6 +276,7 @@ def explain(
     """Draw where a network looked in an image, its filters and layers; of several images, make a page."""
     from imprint.analysis.explanation import explain as run_explanation
     from imprint.analysis.explanation import explain_briefly
+    from imprint.data.remote import without_secrets
     from imprint.report.explanation_page import write_explanations
     from imprint.report.explanation_plots import save_explanation
 
@@ -244,7 +286,7 @@ def explain(
         raise UsageError(f"--output {output}", "--index", "a single image is drawn, not put on a page", remedy)
     classifier = load_classifier(model)
     part = part_to_predict(data) if index is None else None
-    images = classifier.ready(data, part)
+    images, data = classifier.ready(data, part), without_secrets(data)
     if index is None and (kind in PAGES or (len(images) > 1 and not kind)):
         shown = images[: limit or MOST_EXPLAINED]
         explained = explain_briefly(classifier, shown, network)

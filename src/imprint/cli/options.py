@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +71,22 @@ def writable(path: Path | None) -> Path | None:
             raise UsageError(path.name, "output", cause, f"Name it {path.stem}.csv, which such programs open.")
         check_output(path)
     return path
+
+
+def is_folder(output: str) -> bool:
+    """Tell an output that is a folder, which is there already or ends in a slash, from a file."""
+    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+
+
+def writable_or_folder(output: str | None) -> str | None:
+    """Do as `writable`, but for a folder, which may still have to be made."""
+    if output is not None and not is_folder(output):
+        writable(Path(output))
+    elif output is not None:
+        from imprint.models.bulk import check_folder
+
+        check_folder(Path(output))
+    return output
 
 
 def read_model(path: Path, data: str = "") -> Predictor:
@@ -176,20 +193,23 @@ def one_or_files(data: list[str]) -> str | list[str]:
 def part_to_score(data: str) -> str | None:
     """Tell which part of divided data was kept for scoring."""
     from imprint.data.load import parts
+    from imprint.data.remote import without_secrets
 
     part = next((part for part in ("test", "validation") if part in parts(data)), None)
     if part is not None:
-        say(f"scoring the {part} part of {data}")
+        say(f"scoring the {part} part of {without_secrets(data)}")
     return part
 
 
 def part_to_predict(data: str) -> str | None:
     """Tell which part of divided data is there to be predicted, rather than learnt from."""
     from imprint.data.load import parts
+    from imprint.data.remote import without_secrets
+    from imprint.data.split import TO_PREDICT
 
-    part = next((part for part in ("prediction", "test") if part in parts(data)), None)
+    part = next((part for part in TO_PREDICT if part in parts(data)), None)
     if part is not None:
-        say(f"predicting the {part} part of {data}")
+        say(f"predicting the {part} part of {without_secrets(data)}")
     return part
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     path = Path(path if special else os.path.realpath(path))
     check_output(path)
     beside = Path(tempfile.gettempdir()) if special else path.parent
-    temporary = beside / f".{path.name}.{os.getpid()}{UNFINISHED}"
+    temporary = beside / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}"  # no other host's either
     try:
         yield temporary
         if special:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import struct
 import time
 import zlib
@@ -55,6 +56,11 @@ class Entry:
 def folder() -> Path:
     """Give the folder of the decoded images; it need not exist yet."""
     return cache_folder() / "images"
+
+
+def remote_folder() -> Path:
+    """Give the folder of what was copied from other machines; it need not exist yet."""
+    return cache_folder() / "remote"
 
 
 def key(files: Iterable[Path | str], form: str) -> str:
@@ -180,6 +186,11 @@ def entries() -> list[Entry]:
         with contextlib.suppress(OSError):  # another process has just removed it
             status = path.stat()
             found.append(Entry(path, facts["name"], facts["shape"][0], status.st_size, status.st_mtime))
+    for path in remote_folder().glob("*/*"):
+        with contextlib.suppress(OSError):
+            files = [path, *path.rglob("*")]
+            size = sum(file.stat().st_size for file in files if file.is_file())
+            found.append(Entry(path.parent, path.name, len(files), size, path.parent.stat().st_mtime))
     return sorted(found, key=lambda entry: (entry.used, entry.path))
 
 
@@ -209,7 +220,7 @@ def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
             removed += _remove(entry.path)
     for path in (cache_folder() / "pictures").glob("*.pictures"):  # of versions before 0.2, which none can read now
         removed += _remove(path)
-    for path in folder().glob(f"*{UNFINISHED}"):
+    for path in (*folder().glob(f"*{UNFINISHED}"), *remote_folder().glob(f"*{UNFINISHED}")):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED:
                 removed += _remove(path)
@@ -224,6 +235,10 @@ def clear() -> int:
 def _remove(path: Path) -> int:
     """Remove a file; gives its size, or 0 where it stays (Windows, while it is mapped) or was gone."""
     try:
+        if path.is_dir():
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            shutil.rmtree(path)
+            return size
         size = path.stat().st_size
         path.unlink()
     except OSError:

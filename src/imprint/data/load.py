@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,10 +16,12 @@ from imprint.core.files import similar_path
 from imprint.core.progress import shown
 from imprint.data.decoding.formats import PEEK, name_format, split_step
 from imprint.data.images import LabelledImages, LoadedFrom, kind_of
-from imprint.data.readers.columns import Choice
+from imprint.data.readers.columns import BY_NAME, Choice
 from imprint.data.readers.idx import is_idx, read_idx
 from imprint.data.readers.layout import ARCHIVE_ENDINGS, ARRAY_ENDINGS, CSV_ENDINGS, IMAGE_ENDINGS, TABLE_ENDINGS
 from imprint.data.readers.memory import Data as Data
+from imprint.data.readers.pattern import expand_address, is_pattern
+from imprint.data.remote import fetch, is_address, without_secrets
 
 if TYPE_CHECKING:
     from imprint.data.decoding.image_list import ImageList
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 ACCEPTED = (
     "Give a folder of class folders, an image, a .csv of pixels or of path,label, a .npz, .npy, .parquet, .mat, IDX "
-    "file or a .zip or .tar of these, or the bundled set: digits."
+    "file or a .zip or .tar of these, an address of such, or the bundled set: digits."
 )
 
 
@@ -105,20 +108,13 @@ def load(
     if not 0 <= allow_bad <= 1:
         raise UsageError(f"allow_bad={allow_bad}", "load", "a share lies from 0 to 1", "Give 0.2 for one in five.")
     corrections = labels_path(labels)
-    try:
+    with reading(data):
         choice = Choice(label, group, ids)
         images = _read(data, part, spec, side, choice, allow_bad)
         if corrections is not None:
             from imprint.data.readers.corrections import with_corrections
 
             images = with_corrections(images, Path(corrections), _other_parts(data, part, choice))
-    except ModuleNotFoundError as error:
-        raise missing_package(error, "load", "give the images as .npy or .npz") from None
-    except OSError as error:
-        name = fspath(data) if isinstance(data, str | PathLike) else "the list"
-        cause = f"it cannot be read ({error.strerror or error})"
-        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
-        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
     if not isinstance(data, str | PathLike):
         return images if classes is None else images.select(classes)
     given = {"part": part, "side": side, "label": label, "group": group, "ids": ids, "allow_bad": allow_bad}
@@ -128,9 +124,24 @@ def load(
         options["form"] = [spec.channels, *spec.image_size]
         settled = {"pixel_range": spec.pixel_range, "background": spec.background}
         options |= {key: value for key, value in settled.items() if value is not None}
-    path = data if data == "digits" else str(Path(data).absolute())
+    remote = is_address(data)
+    path = data if data == "digits" else without_secrets(str(data)) if remote else str(Path(data).absolute())
     images = replace(images, loaded_from=LoadedFrom(str(path), options))
     return images if classes is None else images.select(classes)
+
+
+@contextmanager
+def reading(data: Data) -> Iterator[None]:
+    """Turn what the system says of data that cannot be read into a `DataError`; name a package that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "load", "give the images as .npy or .npz") from None
+    except OSError as error:
+        name = fspath(data) if isinstance(data, str | PathLike) else "the list"
+        cause = f"it cannot be read ({error.strerror or error})"
+        meant = similar_path(name, others=("digits",)) if isinstance(error, FileNotFoundError) else ""
+        raise DataError("data", str(name), cause, f"{meant}Check the path and its permissions.") from None
 
 
 def _read(
@@ -165,6 +176,13 @@ def find_originals(data: Data, part: str | None = None, ids: str | None = None) 
         return _find(data, part, Choice(ids=ids), None)
 
 
+def find_images(data: str, part: str | None, spec: InputSpec) -> ImageList | LabelledImages:
+    """Find images as `load` does for a model, but leave image files undecoded."""
+    with reading(data):
+        found = _find(data, part, BY_NAME, spec)
+    return found if not isinstance(found, LabelledImages) else _fitted(found, spec)
+
+
 def _other_parts(data: Data, part: str | None, choice: Choice) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
     """Give sources and labels of the parts of divided data that are not being read, without decoding images."""
     for other in parts(data):
@@ -194,6 +212,9 @@ def parts(data: Data) -> tuple[str, ...]:
     """Name the parts that data are divided into: train, validation, test; empty where not divided, or unreadable."""
     if not isinstance(data, str | PathLike) or data == "digits":
         return ()
+    if is_address(data):
+        addresses = expand_address(str(data))
+        return parts(fetch(addresses[0])) if len(addresses) == 1 else ()
     path = Path(data)
     if path.is_dir():
         from imprint.data.readers.collection import find_collection, lone_table, scan_folder
@@ -241,7 +262,11 @@ def _find(data: Data, part: str | None, choice: Choice, spec: InputSpec | None) 
         raise DataError("data", "''", "the name is empty", ACCEPTED)
     if "\0" in fspath(data):
         raise DataError("data", fspath(data), "no name of a file holds a zero byte", ACCEPTED)
+    if isinstance(data, str) and is_address(data):
+        return _find_remote(data, part, choice, spec)
     path = Path(data)
+    if is_pattern(fspath(data)):
+        return _undivided(_find_pattern(fspath(data), choice, spec), part)
     if path.is_dir():
         return _find_in_folder(path, part, choice, spec)
     if path.exists() and not path.is_file():
@@ -270,12 +295,71 @@ def _find_in_folder(path: Path, part: str | None, choice: Choice, spec: InputSpe
     from imprint.data.readers.npy import is_array_folder, read_array_folder
 
     sizes = scan_folder(path)
-    if found := find_collection(sizes, str(path)):
+    if (found := find_collection(sizes, str(path))) and found.kind == "tar":
+        files = found.choose(part, path.name)
+        return _find_in_archives([str(path / file) for file in files], path.resolve().name, choice, spec)
+    if found:
         images = read_collection(path, found, part, choice, spec)
         return images if found.kind == "Parquet" else _labelled_by_path(images, choice)
     if is_array_folder(path):
         return _labelled_by_path(read_array_folder(path, part, spec), choice)
     return _find(path / table, part, choice, spec) if (table := lone_table(sizes)) else list_folder(path, part, choice)
+
+
+def _find_remote(address: str, part: str | None, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
+    """Read a copy of what is at an address, or at the addresses that a pattern names; its images keep their address."""
+    copies = {str(fetch(one)): without_secrets(one).rstrip("/") for one in expand_address(address)}
+    if len(copies) > 1:
+        found = _find_files(list(copies), without_secrets(address), choice, spec)
+        found = _undivided(found, part)
+    else:
+        found = _find(next(iter(copies)), part, choice, spec)
+    if isinstance(found, LabelledImages):
+        return found
+
+    def at_address(source: str) -> str:
+        copy = next((copy for copy in copies if source.startswith(copy)), None)
+        return source if copy is None else f"{copies[copy]}{source[len(copy) :]}"
+
+    left_out, skipped = (
+        tuple((at_address(source), cause) for source, cause in some) for some in (found.unreadable, found.skipped)
+    )
+    return replace(found, sources=[at_address(s) for s in found.sources], unreadable=left_out, skipped=skipped)
+
+
+def _find_in_archives(
+    files: Sequence[str], name: str, choice: Choice, spec: InputSpec | None
+) -> ImageList | LabelledImages:
+    """Read archives as one; their names alone tell them apart, else their paths."""
+    from imprint.data.readers.archive import read_archives
+
+    paths = [Path(file) for file in files]
+    names = [path.name for path in paths] if len({path.name for path in paths}) == len(paths) else list(files)
+    return read_archives(paths, names, name, choice, lambda file: _find(file, None, choice, spec))
+
+
+def _find_pattern(pattern: str, choice: Choice, spec: InputSpec | None) -> ImageList | LabelledImages:
+    """Read the files that a pattern names as one set."""
+    from imprint.data.readers.pattern import expand
+
+    files = expand(pattern)
+    return _find(files[0], None, choice, spec) if len(files) == 1 else _find_files(files, pattern, choice, spec)
+
+
+def _find_files(
+    files: Sequence[str], pattern: str, choice: Choice, spec: InputSpec | None
+) -> ImageList | LabelledImages:
+    """Read several files as one set."""
+    from imprint.data.readers.folder import list_files
+    from imprint.data.readers.parquet import read_shards
+    from imprint.data.readers.pattern import kind_of_files
+
+    kind = kind_of_files(files, pattern)
+    if kind == "images":
+        return _labelled_by_path(list_files(files, pattern), choice)
+    if kind == "Parquet":
+        return read_shards([Path(file) for file in files], pattern, choice)
+    return _find_in_archives(files, pattern, choice, spec)
 
 
 def _labelled_by_path(found: ImageList | LabelledImages, choice: Choice) -> ImageList | LabelledImages:

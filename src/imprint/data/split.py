@@ -27,6 +27,9 @@ PARTS = {
 }
 
 
+TO_PREDICT = ("prediction", "test")  # the part that there is to be predicted, the first that divided data have
+
+
 def in_part_order(parts: Iterable[str]) -> tuple[str, ...]:
     """Sort names of parts: train, validation, test, prediction."""
     found = set(parts)

@@ -18,6 +18,7 @@ from imprint.core import __version__
 from imprint.core.errors import DataError
 from imprint.data.images import LabelledImages, LoadedFrom
 from imprint.data.load import load_again
+from imprint.data.remote import without_secrets
 from imprint.models.backbones import weights_source
 from imprint.training.plan import Plan
 
@@ -135,7 +136,7 @@ def provenance_of(plan: Plan, command: str) -> Provenance:
 
 def command_line() -> str:
     """Give what was typed to start this process, so that it can be typed again; empty where that tells nothing."""
-    program, *arguments = sys.argv or [""]
+    program, *arguments = map(without_secrets, sys.argv or [""])
     if program in ("", "-c") or "ipykernel" in program:
         return ""
     if Path(program).stem == "imprint" or Path(program).parts[-2:] == ("imprint", "__main__.py"):

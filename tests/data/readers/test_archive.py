@@ -336,3 +336,59 @@ def test_a_packed_tar_is_unpacked_once(tarred, monkeypatch):
     monkeypatch.setattr("gzip.open", lambda path: opened.append(path) or gzip.GzipFile(path))
     assert len(load(tarred({f"cat/{i}.png": png(i) for i in range(50)}))) == 50
     assert len(opened) == 1
+
+
+def shard(path, members):
+    with tarfile.open(path, "w") as archive:
+        for member, content in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, BytesIO(content))
+    return path
+
+
+def webdataset(first, count, ending, told):
+    """Members of a WebDataset shard: images and what is told of each."""
+    members = {}
+    for i in range(first, first + count):
+        members[f"{i:04}.png"] = png(i)
+        members[f"{i:04}{ending}"] = told(i).encode()
+    return members
+
+
+TOLD = {
+    ".cls": lambda i: str(i % 2),
+    ".json": lambda i: f'{{"width": 4, "label": {i % 2}}}',
+    ".txt": lambda i: f"{i % 2}\n",
+}
+
+
+@pytest.mark.parametrize("ending", TOLD)
+def test_shards_of_webdataset(tmp_path, ending):
+    for number in range(3):
+        shard(tmp_path / f"train-{number:03}.tar", webdataset(4 * number, 4, ending, TOLD[ending]))
+    shard(tmp_path / "val-000.tar", webdataset(100, 2, ending, TOLD[ending]))
+    for data in (tmp_path, tmp_path / "train-{000..002}.tar", tmp_path / "train-*.tar"):
+        images = load(str(data))
+        assert labelled(images) == {i: str(i % 2) for i in range(12)}
+        assert images.sources[5] == "train-001.tar/0005.png"
+    assert parts(tmp_path) == ("train", "validation")
+    assert labelled(load(tmp_path, part="validation")) == {100: "0", 101: "1"}
+
+
+def test_a_field_of_the_facts_is_chosen_and_captions_are_no_classes(tmp_path):
+    facts = shard(tmp_path / "facts.tar", webdataset(0, 4, ".json", lambda i: f'{{"kind": "{"ab"[i % 2]}"}}'))
+    assert labelled(load(facts, label="kind")) == {0: "a", 1: "b", 2: "a", 3: "b"}
+    assert load(facts).labels is None
+    captions = shard(tmp_path / "captions.tar", webdataset(0, 4, ".txt", lambda i: f"photo {i} of a dog"))
+    assert load(captions).labels is None
+    boxes = shard(tmp_path / "boxes.tar", webdataset(0, 4, ".txt", lambda i: "0 0.5 0.5 0.1 0.1"))
+    with pytest.raises(DataError, match="object detection"):
+        load(boxes)
+
+
+def test_shards_that_differ_are_refused(tmp_path):
+    shard(tmp_path / "0.tar", webdataset(0, 2, ".cls", TOLD[".cls"]))
+    shard(tmp_path / "1.tar", {"a.png": png(1), "b.png": png(2)})
+    with pytest.raises(DataError, match=r"archive at 1.tar: its images have no labels, and those of 0.tar"):
+        load(tmp_path)

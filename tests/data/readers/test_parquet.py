@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from imprint import DataError, load
+from imprint.data.readers import parquet
 
 
 def png(red):
@@ -115,3 +116,19 @@ def test_metadata_that_is_nonsense_is_passed_over(tmp_path):
     for nonsense in ("{", "[]", '{"info": 3}', '{"info": {"features": {"label": 1}}}'):
         polars.DataFrame(rows(2, label=[0, 1])).write_parquet(path, metadata={"huggingface": nonsense})
         assert load(path).class_names == ("0", "1")
+
+
+def test_rows_are_read_some_at_a_time(tmp_path, monkeypatch):
+    path = save(tmp_path, rows(40, label=["cat", "dog"] * 20))
+    whole = load(path)
+    monkeypatch.setattr(parquet, "READ_AT_ONCE", path.stat().st_size // 13)
+    listed = parquet.read_parquet(path)
+    assert [listed.open(i) for i in (39, 0, 20, 1)] == [png(i) for i in (39, 0, 20, 1)]
+    assert np.array_equal(whole.pixels[:, 0, 0, 0], range(40))
+
+
+def test_a_pattern_of_files_is_one_set(tmp_path):
+    for i in range(3):
+        polars.DataFrame(rows(2, label=["cat", "dog"])).write_parquet(tmp_path / f"{i}.parquet")
+    images = load(str(tmp_path / "{0..2}.parquet"))
+    assert (len(images), images.sources[3]) == (6, "1.parquet#2")

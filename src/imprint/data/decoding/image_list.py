@@ -7,11 +7,13 @@ import math
 import os
 import re
 import statistics
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,33 @@ class ImageList:
     skipped: tuple[tuple[str, str], ...] = ()
     ids: Sequence[str] | None = None
     headers: tuple[str, str] = ("", "")
+
+
+def join_lists(lists: Sequence[ImageList], name: str) -> ImageList:
+    """Join lists of images into one; labels, groups and ids stay where all have them."""
+    starts = [0, *accumulate(len(one.sources) for one in lists)]
+
+    def open_at(i: int) -> ImageSource | Image.Image:
+        among = bisect_right(starts, i) - 1
+        return lists[among].open(i - starts[among])
+
+    def joined(field: str) -> list[str] | None:
+        columns = [getattr(one, field) for one in lists]
+        return None if any(column is None for column in columns) else [value for column in columns for value in column]
+
+    return ImageList(
+        name,
+        [source for one in lists for source in one.sources],
+        open_at,
+        [file for one in lists for file in one.files],
+        joined("labels"),
+        tuple(left_out for one in lists for left_out in one.unreadable),
+        joined("groups"),
+        joined("paths"),
+        tuple(skipped for one in lists for skipped in one.skipped),
+        joined("ids"),
+        lists[0].headers,
+    )
 
 
 def with_groups(listed: ImageList, pattern: str) -> ImageList:

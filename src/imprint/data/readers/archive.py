@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import shutil
 import tarfile
 import zipfile
@@ -18,18 +19,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Lock
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from weakref import finalize
 
 from imprint.core.errors import DataError
 from imprint.core.files import cache_folder
 from imprint.core.progress import say
-from imprint.data.decoding.content import ALWAYS_ALLOWED, GZIP_START, MAX_RATIO, is_bomb
-from imprint.data.decoding.image_list import ImageList
+from imprint.data.decoding.content import ALWAYS_ALLOWED, GZIP_START, MAX_RATIO, ImageSource, is_bomb
+from imprint.data.decoding.image_list import ImageList, join_lists
 from imprint.data.images import LabelledImages
 from imprint.data.readers.collection import find_collection
-from imprint.data.readers.columns import Choice
-from imprint.data.readers.folder import find_table, is_system_file, may_be_image, refuse_detection
+from imprint.data.readers.columns import LABELS, Choice, find_column, first_named
+from imprint.data.readers.folder import BOX, find_table, is_system_file, may_be_image, refuse_detection
 from imprint.data.readers.layout import (
     ARCHIVE_ENDINGS,
     CSV_ENDINGS,
@@ -42,8 +43,11 @@ from imprint.data.readers.layout import (
 )
 from imprint.data.readers.path_table import is_path_table, with_table
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 CLASS_FILE = ".cls"  # holds the class of an image of the same name, as WebDataset has it
-MAX_CLASS_NAME = 1000  # bytes
+MAX_CLASS_NAME, MAX_FACTS = 1000, 2**20  # bytes
 REPACK = "Pack it again from files that you trust."
 DAMAGED = "it is cut short, damaged or no "
 MAX_MEMBERS = 5_000_000  # each takes some 500 bytes of memory; ImageNet has 1.3 million images
@@ -213,6 +217,11 @@ class Archive:
         """The files inside with their sizes."""
         return {name: member.size for name, member in self.members.items() if not name.endswith("/")}
 
+    @property
+    def unpacked_sizes(self) -> dict[str, int]:
+        """The same without archives in the archive."""
+        return {name: size for name, size in self.sizes.items() if not name.lower().endswith(ARCHIVE_ENDINGS)}
+
     def read(self, name: str) -> bytes:
         """Read a member into memory (thread-safe); raises DataError when it is missing, damaged or locked."""
         place = f"{self.path.name}/{name}"
@@ -242,7 +251,7 @@ def read_archive(path: Path, part: str | None, choice: Choice, read_file: ReadFi
     Only the latter is unpacked, into a folder that is removed at once.
     """
     archive = Archive(path)
-    if found := find_collection(archive.sizes, path.name):
+    if found := find_collection(archive.unpacked_sizes, path.name):
         names = found.needed(part, path.name, archive.sizes)
         with _unpacked(archive, {name: name for name in names}) as folder:
             return _renamed(read_file(folder), archive)
@@ -258,6 +267,10 @@ def read_archive(path: Path, part: str | None, choice: Choice, read_file: ReadFi
     if packed and not named:
         cause = f"it holds archives, first {packed[0]}"
         raise DataError("archive", path.name, cause, "Unpack it, and then them, each into a folder of its name.")
+    if choice.label is not None and part is None:
+        told = _classes_beside(archive, images, others, choice.label)
+        if told is not None:
+            return _with_classes(archive, sorted(images), told)
     layout = infer_layout(images, archive.folders, part=part, where=path.name)
     tables = [name for name in others if name.lower().endswith(TABLE_ENDINGS)]
     chosen = find_table(layout, tables, archive.read, choice)
@@ -269,6 +282,8 @@ def read_archive(path: Path, part: str | None, choice: Choice, read_file: ReadFi
     if choice.label is not None:
         layout = infer_layout(images, archive.folders, part=part, where=path.name, label=choice.label)
     elif layout.labels is None or len(set(layout.labels)) < 2:
+        if part is None and (told := _classes_beside(archive, layout.paths, others)) is not None:
+            return _with_classes(archive, layout.paths, told)
         refuse_detection(layout.paths, others, archive.read, path.name)
     listed = _list_members(archive, list(layout.paths))
     labels = None if layout.labels is None else list(layout.labels)
@@ -276,10 +291,29 @@ def read_archive(path: Path, part: str | None, choice: Choice, read_file: ReadFi
     return replace(listed, labels=labels, unreadable=unreadable, skipped=_named(archive, layout.skipped))
 
 
+def read_archives(paths: Sequence[Path], names: Sequence[str], name: str, choice: Choice, read: ReadFile) -> ImageList:
+    """Read archives as one set, in the order given, under these names; raises DataError where they differ in form."""
+    lists = list[ImageList]()
+    for path, called in zip(paths, names, strict=True):
+        found = read_archive(path, None, choice, read)
+        if not isinstance(found, ImageList):
+            raise DataError("archive", path.name, "it holds a table or arrays", "Name that archive alone.")
+        if lists and (found.labels is None) != (lists[0].labels is None):
+            cause = (
+                f"its images have {'no labels, and' if found.labels is None else 'labels, but not'} those of {names[0]}"
+            )
+            raise DataError("archive", path.name, cause, "Name the archives that belong together.")
+        start = len(path.name)
+        left_out = tuple((f"{called}{source[start:]}", cause) for source, cause in found.unreadable)
+        sources = [f"{called}{source[start:]}" for source in found.sources]
+        lists.append(replace(found, sources=sources, unreadable=left_out))
+    return join_lists(lists, name)
+
+
 def archive_parts(path: Path, parts_of: Callable[[Path], tuple[str, ...]]) -> tuple[str, ...]:
     """Name the parts that an archive is divided into; empty where it is not. `parts_of` tells those of a table."""
     archive = Archive(path)
-    if found := find_collection(archive.sizes, path.name):
+    if found := find_collection(archive.unpacked_sizes, path.name):
         return found.parts
     if data := _data_files(archive):
         with _unpacked_data(archive, data) as unpacked:
@@ -322,18 +356,71 @@ def _with_class_files(archive: Archive, names: Sequence[str], part: str | None) 
     if part is not None:
         cause = "it is not divided into parts"
         raise DataError(f"part {part}", archive.path.name, cause, "Name the archive that holds this part.")
-    classes = {name.removesuffix(CLASS_FILE): name for name in archive.sizes if name.endswith(CLASS_FILE)}
-    labels = dict[str, str]()
-    left_out = list[tuple[str, str]]()
-    for name in sorted(names):
-        folder, slash, file = name.rpartition("/")
-        class_file = classes.get(f"{folder}{slash}{file.partition('.')[0]}")  # 0001.left.jpg is of 0001 too
-        if class_file is None or archive.sizes[class_file] > MAX_CLASS_NAME:
-            left_out.append((f"{archive.path.name}/{name}", "there is no class beside it"))
+    beside = {name.removesuffix(CLASS_FILE): name for name in archive.sizes if name.endswith(CLASS_FILE)}
+    classes = {key: _short_text(archive, name) for key, name in beside.items()}
+    return _with_classes(archive, sorted(names), {key: text for key, text in classes.items() if text is not None})
+
+
+def _with_classes(archive: Archive, names: Sequence[str], classes: Mapping[str, str]) -> ImageList:
+    """Label images by the key of their names; one without a class is left out."""
+    labelled = [name for name in names if _key(name) in classes]
+    left_out = _named(archive, [(name, "there is no class beside it") for name in names if _key(name) not in classes])
+    listed = _list_members(archive, labelled)
+    labels = [classes[_key(name)] for name in labelled]
+    return replace(listed, labels=labels, unreadable=(*archive.left_out, *left_out))
+
+
+def _classes_beside(
+    archive: Archive, names: Sequence[str], others: Sequence[str], column: str | None = None
+) -> dict[str, str] | None:
+    """Find classes in a .json or a .txt beside each image, by its key; None where these hold something else.
+
+    Of JSON the field is taken that is called `column`, or label or the like; text is one word, or what images share.
+    """
+    keys = {_key(name) for name in names}
+    for ending in (".json", ".txt"):
+        beside = {_key(name): name for name in others if name.lower().endswith(ending) and _key(name) in keys}
+        if len(beside) < len(keys) / 2 or (column is not None and ending == ".txt"):
             continue
-        labels[name] = archive.read(class_file).decode("utf-8", "replace").strip()
-    listed = _list_members(archive, list(labels))
-    return replace(listed, labels=list(labels.values()), unreadable=(*archive.left_out, *left_out))
+        if ending == ".json":
+            found = {key: _json_label(archive, name, column) for key, name in beside.items()}
+        else:
+            found = {key: _short_text(archive, name) for key, name in beside.items()}
+        classes = {key: text for key, text in found.items() if text}
+        texts = set(classes.values())
+        shared = ending == ".json" or len(texts) <= len(classes) / 2 or not any(" " in text for text in texts)
+        if len(classes) >= len(beside) / 2 and shared and not any(map(BOX.match, map(str.encode, classes.values()))):
+            return classes
+    return None
+
+
+def _key(name: str) -> str:
+    """Give what names the image in WebDataset: 0001.left.jpg is of 0001 too."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
+def _short_text(archive: Archive, name: str) -> str | None:
+    """Read a name of a class; None where the file is too large for one."""
+    if archive.sizes[name] > MAX_CLASS_NAME:
+        return None
+    return archive.read(name).decode("utf-8", "replace").strip()
+
+
+def _json_label(archive: Archive, name: str, column: str | None) -> str | None:
+    """Read the label among an image's facts; None where there is none."""
+    if archive.sizes[name] > MAX_FACTS:
+        return None
+    try:
+        facts = json.loads(archive.read(name))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(facts, dict):
+        return None
+    fields = list(facts)
+    at = find_column(fields, column) if column is not None else first_named(fields, LABELS, name)
+    value = None if at is None else facts[fields[at]]
+    return str(value).strip() if isinstance(value, str | int) else None
 
 
 @contextmanager
@@ -365,5 +452,23 @@ def _unpacked(archive: Archive, names: Mapping[str, str]) -> Iterator[Path]:
 def _renamed(found: ImageList | LabelledImages, archive: Archive) -> ImageList | LabelledImages:
     """Name images after the archive, and free those from a file that is about to be removed."""
     if isinstance(found, ImageList):
-        return replace(found, files=[archive.path], name=archive.path.name)
+        return replace(_in_memory(found), files=[archive.path], name=archive.path.name)
     return replace(found, pixels=found.pixels.copy(), name=archive.path.name)
+
+
+def _in_memory(found: ImageList) -> ImageList:
+    """Read the images of a list now, with what is wrong with each."""
+    held: list[ImageSource | Image.Image | DataError] = []
+    for i in range(len(found.sources)):
+        try:
+            held.append(found.open(i))
+        except DataError as error:
+            held.append(error)
+
+    def open_at(i: int) -> ImageSource | Image.Image:
+        content = held[i]
+        if isinstance(content, DataError):
+            raise content
+        return content
+
+    return replace(found, open=open_at)

@@ -1,4 +1,4 @@
-"""Data sets that come as several files in a folder: IDX, Parquet shards, CIFAR's batches, MATLAB's files.
+"""Data sets that come as several files in a folder: IDX, shards in Parquet or .tar, CIFAR's batches, MATLAB's files.
 
 Their parts are told by words in the names, as in ``train-images-idx3-ubyte`` or ``data/test-00000-of-00001.parquet``.
 """
@@ -21,20 +21,36 @@ from imprint.data.readers.cifar import VERSIONS, may_be_cifar, read_cifar
 from imprint.data.readers.columns import BY_NAME, Choice
 from imprint.data.readers.folder import is_system_file, may_be_image
 from imprint.data.readers.idx import read_idx
-from imprint.data.readers.layout import ARRAY_ENDINGS, CSV_ENDINGS, is_image_name
+from imprint.data.readers.layout import ARRAY_ENDINGS, CSV_ENDINGS, TAR_ENDINGS, is_image_name
 from imprint.data.readers.mat import read_mat
 from imprint.data.split import PARTS, in_part_order
 
 if TYPE_CHECKING:
     from imprint.preprocessing.input_spec import InputSpec
 
+SHARDED = ("Parquet", "tar")  # kinds whose files can each be read alone
 DEPTH = 3  # folders below the one named
 ENOUGH_IMAGES = 1000  # that many more than other files decide for images without looking on
 PART_WORDS = PARTS | {"t10k": "test"}  # MNIST's test images
 IDX = re.compile(r"[-.]idx\d")
 HASH = re.compile(r"[0-9a-f]{16,}")  # as Hugging Face adds to the names of shards
 # Words of a name that do not tell one set from another.
-NO_SET = {"images", "image", "labels", "label", "ubyte", "gz", "of", "data", "batch", "parquet", "bin", "mat"}
+NO_SET = {
+    "images",
+    "image",
+    "labels",
+    "label",
+    "ubyte",
+    "gz",
+    "of",
+    "data",
+    "batch",
+    "parquet",
+    "bin",
+    "mat",
+    "tar",
+    "tgz",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,8 @@ def find_collection(sizes: Mapping[str, int], where: str) -> Collection | None:
     kinds = {path: kind for path, size in sizes.items() if (kind := _kind(path, size)) is not None}
     strong = {path: kind for path, kind in kinds.items() if kind != "MATLAB"}  # annotations beside images are .mat too
     kinds = strong or kinds
+    if list(kinds.values()) == ["tar"]:  # it may be divided itself, and is to be named
+        return None
     if not kinds or images >= len(kinds):
         return None
     if len(set(kinds.values())) > 1:
@@ -159,7 +177,8 @@ def read_collection(
     name = root.resolve().name
     paths = [root / path for path in found.choose(part, name)]
     if found.kind == "Parquet":
-        from imprint.data.readers.parquet import read_shards  # polars takes a quarter of a second, which images need not
+        # polars takes a quarter of a second, which images need not
+        from imprint.data.readers.parquet import read_shards
 
         return read_shards(paths, name, choice)
     if found.kind == "CIFAR":
@@ -185,6 +204,8 @@ def _kind(path: str, size: int) -> str | None:
         return "Parquet"
     if name.endswith(".mat"):
         return "MATLAB"
+    if name.endswith(TAR_ENDINGS):
+        return "tar"
     return "CIFAR" if may_be_cifar(name, size) else None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from imprint.data.readers.path_table import (
 MOST_TABLES = 30  # beside images, among which the one of their labels is looked for
 TRIED_ROWS = 20  # of a table decide whether it speaks of the images beside it
 BOX = re.compile(rb"\s*\d+(\s+[\d.eE+-]+){4,}\s*$", re.MULTILINE)  # a line of YOLO: class, middle and size
+SAMPLED, SAMPLED_DEPTH = 20, 4  # images of a folder, and folders below the first, that tell parts of large data
 MAX_DEPTH = 40  # folders; deeper is a mistake, or a loop that the file system does not show
 # What systems and tools leave among images, besides hidden files.
 SYSTEM_FILES = {
@@ -58,7 +61,7 @@ def list_folder(root: Path, part: str | None = None, choice: Choice = BY_NAME) -
     """
     files, folders, beside, closed = _walk(root)
     if not closed and all(path.lower().endswith((*DATA_ENDINGS, *ARCHIVE_ENDINGS)) for path in files):
-        raise _no_images(root)
+        raise no_images(root)
     name, start = root.resolve().name, str(root / "x")[:-1]  # 60,000 paths as text cost 0.6 s less than as Path
     tables = [path for path in beside if path.lower().endswith(TABLE_ENDINGS)]
     found = infer_layout(files, folders, part=part, where=str(root))
@@ -246,6 +249,66 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[str], list[tuple[str, 
     return files, folders, others, closed
 
 
+def walk(root: str) -> Iterator[str]:
+    """Yield the files of a folder that may be images, in the order of their paths, holding the names of few folders.
+
+    A folder that cannot be entered is yielded itself, so that reading it tells why; links in circles end.
+    """
+    inside = [_Entered(root if root.endswith("/") else f"{root}/", frozenset())]
+    while inside:
+        name = inside[-1].next_name()
+        path = f"{inside[-1].path}{name}"
+        if not name:
+            inside.pop()
+        elif not name.endswith("/"):
+            yield path
+        elif len(inside) <= MAX_DEPTH:
+            try:
+                entered = _Entered(path, inside[-1].above)
+            except OSError:
+                yield path.rstrip("/")
+                continue
+            inside += [entered] if entered.is_new else []
+
+
+class _Entered:
+    """A folder that `walk` is in: the names still to come, folders with ``/`` at the end, and what it lies in."""
+
+    def __init__(self, path: str, above: frozenset[tuple[int, int]]) -> None:
+        status = os.stat(path)  # noqa: PTH116
+        self.path, self.above = path, above | {(status.st_dev, status.st_ino)}
+        self.is_new = self.above != above
+        with os.scandir(path) as entries:
+            names = (f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
+            wanted = (n for n in names if not is_system_file(n.rstrip("/")) and (n.endswith("/") or may_be_image(n)))
+            self._names = sorted(wanted, reverse=True)
+
+    def next_name(self) -> str:
+        return self._names.pop() if self._names else ""
+
+
+def sampled_parts(root: Path) -> dict[str, str]:
+    """Map the parts that a folder is divided into to their folders below it, judged by some images of each folder.
+
+    Raises DataError where all of these are other data than images.
+    """
+    some, waiting = list[str](), deque([""])
+    while waiting:
+        inside = waiting.popleft()
+        with suppress(OSError), os.scandir(root / inside) as entries:
+            wanted, here = (entry for entry in entries if not is_system_file(entry.name)), 0
+            for entry in wanted:
+                if _is_folder(entry):
+                    waiting += [f"{inside}{entry.name}/"] if inside.count("/") < SAMPLED_DEPTH else []
+                elif here < SAMPLED and may_be_image(entry.name):
+                    some.append(f"{inside}{entry.name}")
+                    here += 1
+    if some and all(path.lower().endswith((*DATA_ENDINGS, *ARCHIVE_ENDINGS)) for path in some):
+        raise no_images(root)
+    home, divided = find_parts(some, str(root))
+    return {part: f"{home}{folder}" for part, folder in divided.items()}
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -253,7 +316,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _no_images(root: Path) -> DataError:
+def no_images(root: Path) -> DataError:
     """Say that a folder holds no images, and what else it holds that could be read."""
     names = sorted(path.name for path in root.rglob("*"))
     endings = (*DATA_ENDINGS, *ARCHIVE_ENDINGS)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import polars
 from numpy import ndarray
-from PIL import Image
 
 from imprint.core.errors import DataError, UsageError
-from imprint.data.decoding.content import ImageSource
-from imprint.data.decoding.image_list import ImageList
+from imprint.data.decoding.image_list import ImageList, join_lists
 from imprint.data.images import LabelledImages, encode_labels
 from imprint.data.readers.columns import BY_NAME, LABELS, Choice, find_column, first_named, no_label_among
 from imprint.data.readers.csv import read_columns, settle_columns
 
 IMAGES = ("image", "img", "picture")
+PATH = "imprint: path"  # of an image within the file, beside other columns of any name
+READ_AT_ONCE, HELD = 2**25, 4  # bytes of a file that are read together; that often they are held
 REMEDY = "Save or download it again."
 NAME_ONE = "Name one file, or the folder of files that belong together."
 
@@ -43,13 +42,19 @@ def read_parquet(path: Path, choice: Choice = BY_NAME) -> ImageList | LabelledIm
         class_names = _class_names(path)
         label = _label_column(list(schema), class_names, path.name, choice.label)
         groups = group if group in schema else None
-        chosen = dict.fromkeys(name for name in (images[0], label, groups) if name)
-        table = polars.read_parquet(path, columns=list(chosen))
+        struct = schema[images[0]] if images[0] in structs else None
+        content = polars.col(images[0]) if struct is None else polars.col(images[0]).struct.field("bytes")
+        inside = struct is not None and "path" in dict(struct)  # type: ignore[call-overload]
+        chosen = [polars.col(name) for name in dict.fromkeys((label, groups)) if name]
+        chosen += [polars.col(images[0]).struct.field("path").alias(PATH)] if inside else []
+        counted = polars.scan_parquet(path).select(polars.len()).collect().item()
+        table = polars.scan_parquet(path).select(chosen).collect(engine="streaming") if chosen else polars.DataFrame()
     except (polars.exceptions.PolarsError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError("Parquet", path.name, "it is cut short, damaged or no Parquet file", REMEDY) from None
-    return _listed(path, table, images[0], label, groups, class_names.get(label or ""))
+    cells = _Cells(path, content, counted)
+    return _listed(path, table, cells, label, groups, class_names.get(label or ""))
 
 
 def read_shards(paths: Sequence[Path], name: str, choice: Choice = BY_NAME) -> ImageList | LabelledImages:
@@ -65,30 +70,7 @@ def read_shards(paths: Sequence[Path], name: str, choice: Choice = BY_NAME) -> I
     if len(shards) == 1:
         return replace(first, name=name)
     lists = [shard for shard in shards if isinstance(shard, ImageList)]
-    return _joined_lists(lists, name) if lists else _joined_pixels(shards, name)  # type: ignore[arg-type]
-
-
-def _joined_lists(lists: Sequence[ImageList], name: str) -> ImageList:
-    starts = [0, *accumulate(len(one.sources) for one in lists)]
-
-    def open_at(i: int) -> ImageSource | Image.Image:
-        shard = bisect_right(starts, i) - 1
-        return lists[shard].open(i - starts[shard])
-
-    def joined(field: str) -> list[str] | None:
-        columns = [getattr(one, field) for one in lists]
-        return None if any(column is None for column in columns) else [value for column in columns for value in column]
-
-    return ImageList(
-        name,
-        [source for one in lists for source in one.sources],
-        open_at,
-        [file for one in lists for file in one.files],
-        joined("labels"),
-        tuple(left_out for one in lists for left_out in one.unreadable),
-        joined("groups"),
-        joined("paths"),
-    )
+    return join_lists(lists, name) if lists else _joined_pixels(shards, name)  # type: ignore[arg-type]
 
 
 def _joined_pixels(shards: Sequence[LabelledImages], name: str) -> LabelledImages:
@@ -138,23 +120,44 @@ def _label_column(columns: list[str], class_names: dict[str, list[str]], where: 
     return named[0] if named else None
 
 
+class _Cells:
+    """The image files in a column, read some rows at a time, of which a few are held."""
+
+    def __init__(self, path: Path, content: polars.Expr, count: int) -> None:
+        self._path, self._content, self._count = path, content.cast(polars.Binary).alias(PATH), count
+        self._at_once = max(1, READ_AT_ONCE * count // max(1, path.stat().st_size))
+        self._lock, self._held = Lock(), dict[int, polars.Series]()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int) -> bytes | None:
+        number, place = divmod(row, self._at_once)
+        with self._lock:
+            if number not in self._held:
+                rows = polars.scan_parquet(self._path).slice(number * self._at_once, self._at_once)
+                while len(self._held) >= HELD:
+                    self._held.pop(next(iter(self._held)))
+                self._held[number] = rows.select(self._content).collect().to_series()
+            found: bytes | None = self._held[number][place]
+        return found
+
+
 def _listed(
-    path: Path, table: polars.DataFrame, image: str, label: str | None, group: str | None, names: list[str] | None
+    path: Path, table: polars.DataFrame, cells: _Cells, label: str | None, group: str | None, names: list[str] | None
 ) -> ImageList:
     """List the rows that have a label; all of them where none has."""
-    struct = isinstance(table.schema[image], polars.Struct)
-    content = table[image].struct.field("bytes") if struct else table[image]
-    inside = table[image].struct.field("path") if struct and "path" in table[image].struct.fields else None
+    inside = table[PATH] if PATH in table.columns else None
     labels = None if label is None else _label_names(table[label], names, path.name)
-    sources = [f"{path.name}#{row}" for row in range(1, len(table) + 1)]
+    sources = [f"{path.name}#{row}" for row in range(1, len(cells) + 1)]
     if labels is not None and not any(labels):
         labels = None  # as in Hugging Face's test sets, where all are -1
-    labelled = [i for i in range(len(table)) if labels is None or labels[i]]
-    left_out = tuple((sources[i], "its row has no label") for i in range(len(table)) if labels and not labels[i])
+    labelled = [i for i in range(len(cells)) if labels is None or labels[i]]
+    left_out = tuple((sources[i], "its row has no label") for i in range(len(cells)) if labels and not labels[i])
     return ImageList(
         path.name,
         [sources[i] for i in labelled],
-        lambda i: _image_bytes(content, sources, labelled[i]),
+        lambda i: _image_bytes(cells, sources, labelled[i]),
         [path],
         None if labels is None else [labels[i] for i in labelled],
         left_out,
@@ -163,8 +166,12 @@ def _listed(
     )
 
 
-def _image_bytes(content: polars.Series, sources: list[str], i: int) -> bytes:
-    found: bytes | None = content[i]
+def _image_bytes(cells: _Cells, sources: list[str], i: int) -> bytes:
+    try:
+        found = cells[i]
+    except (polars.exceptions.PolarsError, OSError) as error:
+        cause = f"its row cannot be read ({str(error).splitlines()[0]})"
+        raise DataError("image", sources[i], cause, REMEDY) from None
     if found is None:
         raise DataError("image", sources[i], "its bytes are missing", "Fill them in.")
     return found
