@@ -64,6 +64,7 @@ class Project:
         self.folder, self.max_bytes, self.max_samples = folder, max_bytes, max_samples
         self._lock, self._closing, self._adding = threading.RLock(), ExitStack(), threading.Lock()
         self.of_model = False  # whether a model answers whose images are not here
+        self._closed = False
         _make_private(folder)
         try:
             self._closing.enter_context(sole_writer(folder))
@@ -91,7 +92,15 @@ class Project:
 
     def close(self) -> None:
         """Give the folder free."""
-        self._closing.close()
+        with self._lock:
+            self._closed = True
+            self._closing.close()
+
+    def remove_strays(self) -> None:
+        """Remove files of samples that no line of the journal names; nothing once another server may have the folder."""
+        with self._lock:
+            if not self._closed:
+                self.store.keep_only(self._files())
 
     def _read_journal(self) -> None:
         lines, self._journal.lines = self._journal.lines, []
@@ -295,7 +304,7 @@ class Project:
             self._take_in({"begin": begin})
             self.revision = revision + 1
             self._replay()
-            self.store.keep_only(self._files())
+            self.remove_strays()
 
     def add_folders(
         self, given: dict[str, list[Given]], max_pixels: int = MAX_PIXELS
@@ -450,13 +459,16 @@ class Project:
         """Take in the images of a run, which lie in the folder of samples: sha, look, class, scene, held out.
 
         Those that the run held out are the exam; where nothing tells scenes, its images count as several recordings.
+        Classes that somebody has made meanwhile are joined.
         """
         with self._lock:
             if len(listed) > self.max_samples or sum(each[1]["size"] for each in listed) > self.max_bytes:
                 raise Problem(507, "The project is full", f"The run has {len(listed):,} images.")
-            keys = {label: self._new_id("c") for label in dict.fromkeys(each[2] for each in listed)}
+            made = {each.name: key for key, each in self.state.classes.items()}
+            new = {label: self._new_id("c") for label in dict.fromkeys(each[2] for each in listed) if label not in made}
+            keys = made | new
             events: list[Event] = [{"do": "name", "name": name[:MAX_NAME]}]
-            events += [{"do": "class", "id": key, "name": label} for label, key in keys.items()]
+            events += [{"do": "class", "id": key, "name": label} for label, key in new.items()]
             takes: dict[tuple[Any, ...], dict[str, Any]] = {}
             for place, (sha, look, label, scene, held_out) in enumerate(listed):
                 together = (label, scene if scene is not None else place % RUN_TAKES, held_out)

@@ -83,11 +83,15 @@ class Teacher:
                 "held_out": held_out,
             }
             made: Facts = {"version": None}
-            future = self.trainer.ask(task, lambda told: self._hear(told, folder, training, made))
+            try:
+                future = self.trainer.ask(task, lambda told: self._hear(told, folder, training, made))
+            except Problem:
+                versions.drop(folder)
+                raise
             self._started = time.monotonic()
             self._status = {"state": "training", "seconds": 0.0, "seconds_left": None, "curve": []}
             self._set(message="Looking at the pictures.", version=None)
-            future.add_done_callback(lambda ended: self._end(ended, made))
+            future.add_done_callback(lambda ended: self._end(ended, folder, made))
             return self.status()
 
     def _listed(self, samples: Sequence[tuple[str, Take]]) -> list[list[str]]:
@@ -142,8 +146,9 @@ class Teacher:
         except (OSError, Problem, ImprintError) as error:
             made["error"] = error
 
-    def _end(self, ended: Any, made: Facts) -> None:
+    def _end(self, ended: Any, folder: Path, made: Facts) -> None:
         """Note how a training ended."""
+        self.project.versions.drop(folder)
         if made["version"] is not None:
             result = ended.result() if ended.exception() is None else {"why_no_score": "It was not scored: cancelled."}
             with contextlib.suppress(OSError, ImprintError):  # a full disk: the score is told until the server ends
@@ -277,7 +282,8 @@ def _adopt_run(project: Project, trainer: Trainer, run: Path) -> bool:
         project.adopt(found["name"], json.loads((folder / "images.json").read_text()))
     except Problem as problem:
         warn(f"the images of {run.name} are not in the project: {_words(problem)}")
-        project.store.keep_only(set())
+        project.versions.drop(folder)
+        project.remove_strays()
         return False
     (folder / "images.json").unlink()
     training, _ = project.training_sets()
