@@ -1,10 +1,14 @@
 """Teach, in a real browser with a fake webcam, a real server and real training."""
 
+import contextlib
+import http.server
 import io
 import json
 import random
+import re
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -13,7 +17,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from page_helpers import DRAW, ROUND, needs_browser, opened_browser
-from serve.pictures import photo
+from serve.pictures import drawing, photo
 from serve_helpers import Server
 
 pytestmark = needs_browser
@@ -236,6 +240,123 @@ def test_what_was_recorded_survives_a_killed_server(page, place):
     page.find(".class-facts")
     page.wait(f"document.querySelector('.class-facts').textContent.startsWith('{saved} pictures')")
     page.complaints()  # the browser tells of each request that the dead server did not answer
+
+
+WATCH = """
+window.seen = {curves: new Set(), notes: new Set(), accuracies: new Set()};
+new MutationObserver(() => {
+  if (!document.querySelector(".model.busy")) return;
+  const add = (kind, text) => text && window.seen[kind].add(text);
+  add("curves", document.querySelector(".curve .line")?.getAttribute("d"));
+  add("accuracies", document.querySelector(".accuracy")?.firstChild.data);
+  add("notes", document.querySelector(".train-note").textContent);
+}).observe(document.querySelector(".model"), {subtree: true, childList: true, characterData: true, attributes: true});
+"""
+
+
+def test_the_curve_grows_and_the_time_left_is_told_while_it_learns(page, tmp_path):
+    empty(page)
+    for kind in (0, 1):
+        paths = [tmp_path / f"{kind}-{seed}.png" for seed in range(6)]
+        for seed, path in enumerate(paths):
+            path.write_bytes(drawing(kind, seed))
+        give(page, kind + 1, *paths)
+    page.wait("document.querySelector('.train').ariaDisabled === 'false'")
+    page.run(WATCH)
+    train(page)
+    seen = page.run("return Object.fromEntries(Object.entries(window.seen).map(([key, set]) => [key, [...set]]))")
+    assert len(seen["curves"]) >= 4  # of seven epochs; two that end at once are one picture
+    corners = [curve.count("L") for curve in seen["curves"]]
+    assert corners == sorted(corners)
+    assert all(0 <= float(accuracy) <= 1 for accuracy in seen["accuracies"])
+    left = [int(note.split()[0]) for note in seen["notes"] if re.fullmatch(r"\d+ seconds? left", note)]
+    assert left
+    assert left[-1] <= left[0]
+
+
+# Whatever a page of another origin may try without the server's leave; `done` gets what it could read.
+FOREIGN = """<!doctype html><body><script>
+const home = "HOME";
+window.done = (async () => {
+  const read = [];
+  const ways = [
+    ["POST", "api/undo", "text/plain"], ["POST", "api/classes", "text/plain"],
+    ["POST", "api/classes", "application/x-www-form-urlencoded"], ["POST", "api/samples/delete", "application/json"],
+    ["DELETE", "api/classes/CLASS", undefined], ["GET", "api/project", undefined],
+  ];
+  for (const [method, path, kind] of ways)
+    for (const mode of ["cors", "no-cors"])
+      try {
+        const body = method === "POST" ? JSON.stringify({name: "mine", samples: ["SHA"]}) : undefined;
+        const headers = kind ? {"Content-Type": kind} : {};
+        const answer = await fetch(home + path, {method, mode, body, headers, credentials: "include"});
+        const text = await answer.text();
+        if (answer.type !== "opaque" || text) read.push([method, path, mode, answer.status]);
+      } catch {}
+  for (const enctype of ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"])
+    for (const path of ["api/undo", "api/classes", "api/train"]) {
+      const frame = Object.assign(document.createElement("iframe"), {name: `${enctype} ${path}`});
+      const form = Object.assign(document.createElement("form"), {action: home + path, method: "post", enctype});
+      form.target = frame.name;
+      form.append(Object.assign(document.createElement("input"), {name: '{"name":"mine","x":"', value: '"}'}));
+      document.body.append(frame, form);
+      const loaded = new Promise(resolve => frame.addEventListener("load", resolve));
+      form.submit();
+      await Promise.race([loaded, new Promise(resolve => setTimeout(resolve, 1000))]);
+    }
+  for (const path of ["", "api/project", "api/samples/SHA"]) {
+    for (const tag of ["img", "iframe", "script"]) {
+      const node = Object.assign(document.createElement(tag), {src: home + path});
+      const ended = new Promise(resolve => { node.onload = () => resolve("loaded"); node.onerror = () => resolve(""); });
+      document.body.append(node);
+      if (await Promise.race([ended, new Promise(resolve => setTimeout(resolve, 1000))]) && tag !== "iframe")
+        read.push([tag, path]);
+    }
+  }
+  return read;
+})();
+</script><a href="HOME#teach">home</a>"""
+
+
+@contextlib.contextmanager
+def foreign_page(content):
+    """A page on another port of this machine; gives the port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content.encode() if self.path == "/" else b"")
+
+        def log_message(self, *told):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def bytes_of(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_page_of_another_origin_changes_and_reads_nothing(page, place, tmp_path, name):
+    empty(page)
+    give(page, 1, *photos(tmp_path, 0, range(2)))
+    [own] = project(page)["classes"]
+    before = bytes_of(place.folder / "project")
+    content = FOREIGN.replace("HOME", place.home).replace("CLASS", own["id"]).replace("SHA", own["thumbnails"][0])
+    with foreign_page(content) as port:
+        page.driver.get(f"http://{name}:{port}/")
+        assert page.driver.execute_async_script("window.done.then(arguments[0])") == []
+        assert bytes_of(place.folder / "project") == before
+        page.driver.find_element("css selector", "a").click()  # to follow a link is no attack
+        page.find("#next")
+    assert counts(page) == {"Class 1": 2}
+    page.open(f"{place.home}#teach")  # forget what the console said of the other page
 
 
 def test_training_goes_on_with_the_tab_closed(page, tmp_path):
