@@ -37,6 +37,7 @@ from imprint.recipes import PHOTOS, PROBE, QUICK, SMALL_SIDE
 from imprint.runs.read_run import RunRecord, read_run
 from imprint.runs.run import Run
 from imprint.runs.training import train
+from imprint.serve.hints import MOST_TOLD
 from imprint.serve.samples import SampleStore, encode_pixels
 from imprint.serve.versions import EXPORTED_NAME, MODEL_NAME
 from imprint.training.plan import FEWEST_IN_ALL, FEWEST_IN_CLASS
@@ -368,8 +369,8 @@ def find_faults(task: Facts, tell: Tell) -> Facts:
     findings = check(together[np.arange(len(training))], against=against, verbose=True)
     classes = {Path(each[0]).stem: each[1] for each in (*training, *exam)}
     found = []
-    for one in findings.findings:
-        where = [str(place) for place in one.where if str(place) in classes]
+    for one in findings.findings[:MOST_TOLD]:
+        where = [str(place) for place in one.where if str(place) in classes][:MOST_TOLD]
         message = one.message[:1].upper() + one.message[1:] + "."
         found.append({"kind": one.kind, "where": where, "message": message, "class": None, "blocks": False})
     return {"findings": found}

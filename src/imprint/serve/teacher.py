@@ -82,7 +82,7 @@ class Teacher:
                 "seed": seed,
                 "held_out": held_out,
             }
-            made: Facts = {"version": None}
+            made: Facts = {"version": None, "lesson": self.project.lesson()}
             try:
                 future = self.trainer.ask(task, lambda told: self._hear(told, folder, training, made))
             except Problem:
@@ -134,6 +134,7 @@ class Teacher:
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "images": len(training),
             "trained": [sha for sha, _ in training],
+            "lesson": made["lesson"],
             **result,
         }
         try:
@@ -188,6 +189,17 @@ class Teacher:
     def current(self) -> Facts:
         """Give what is known of the version that answers."""
         return self.project.versions.listed.get(self.project.used or 0, {})
+
+    def has_changed(self) -> bool:
+        """Whether there is something else to train on than the latest version was trained on."""
+        listed = self.project.versions.listed
+        if not listed:
+            return False
+        latest = listed[max(listed)]
+        if "lesson" in latest:
+            return bool(latest["lesson"] != self.project.lesson())
+        training, _ = self.project.training_sets()  # of a version that came from a file, or from an older Imprint
+        return {sha for sha, _ in training} != set(latest["trained"])
 
     def check(self) -> Facts:
         """Give score, confusion, findings, and the mistakes not corrected since, of the version that answers."""
@@ -287,7 +299,8 @@ def _adopt_run(project: Project, trainer: Trainer, run: Path) -> bool:
         return False
     (folder / "images.json").unlink()
     training, _ = project.training_sets()
-    facts = {"images": len(training), "trained": [sha for sha, _ in training], **found["facts"]}
+    facts = {"images": len(training), "trained": [sha for sha, _ in training], "lesson": project.lesson()}
+    facts |= found["facts"]
     project.use(project.versions.add(folder, facts))
     return True
 

@@ -51,6 +51,7 @@ class Teaching:
             ("PATCH", "/api/classes/{id}", self._rename_class),
             ("DELETE", "/api/classes/{id}", self._delete_class),
             ("GET", "/api/classes/{id}/samples", self._list_samples),
+            ("GET", "/api/classes/{id}/takes", self._list_takes),
             ("POST", "/api/takes", self._add_take),
             ("POST", "/api/takes/{id}/samples", self._add_samples),
             ("POST", "/api/folder", self._add_folder),
@@ -85,6 +86,7 @@ class Teaching:
         status = getattr(self.teacher.served, "status", "none")  # the page need not ask for a model that is not there
         model = {"version": self.project.used, "digest": getattr(engine, "digest", None), "status": status}
         known = {"score": facts.get("score"), "why_no_score": facts.get("why_no_score")}
+        known |= {"changed": self.teacher.has_changed()}
         return {**self.project.summary(), "model": model, "training": self.teacher.status(), **known}
 
     async def _show(self, request: Request) -> Response:
@@ -112,6 +114,9 @@ class Teaching:
         offset, limit = _number(request, "offset", 0, 10**9), _number(request, "limit", 200, 1000)
         key = request.path_params["id"]
         return JSONResponse(await run_in_threadpool(self.project.samples_of, key, offset, limit))
+
+    async def _list_takes(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self.project.takes_of, request.path_params["id"]))
 
     async def _add_take(self, request: Request) -> Response:
         given = await _json(request, {"class": str, "kind": str})

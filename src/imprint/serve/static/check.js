@@ -6,7 +6,7 @@ import { note, openPictures, together } from "./classes.js";
 import { announce, button, fail, h, icon, language, mount, sheet, t, toast } from "./dom.js";
 import { pictureGrid } from "./grid.js";
 import { keepTogether } from "./tabs.js";
-import { changed, running, scoreLine } from "./training.js";
+import { running, scoreLine } from "./training.js";
 
 const MATRIX = 20; // classes up to which the table of confusions is shown
 const CONFUSED = 5; // confusions in words
@@ -82,7 +82,7 @@ export function enter(root, context) {
 
   /** After corrections: back to Train, in one step. */
   function again() {
-    if (!changed(context.project) || running(context.project.training)) return null;
+    if (!context.project.changed || running(context.project.training)) return null;
     return h(
       "div",
       { class: "again" },

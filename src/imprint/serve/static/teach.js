@@ -9,7 +9,7 @@ import { openFile, openProject } from "./project.js";
 import { createStage } from "./record.js";
 import { keepTogether } from "./tabs.js";
 import { byFolder, newTake, onWaiting, told } from "./takes.js";
-import { changed, createTraining, running } from "./training.js";
+import { createTraining, running } from "./training.js";
 
 const FEWEST = 2; // pictures of a class, and classes
 
@@ -201,7 +201,7 @@ export function enter(root, context) {
     const filled = project.classes.filter((each) => each.samples);
     const empty = cards.find((card) => !card.count);
     const few = cards.find((card) => card.count && card.count < FEWEST);
-    const once = filled.find((each) => each.takes.filter((take) => take.kind !== "correction").length < 2);
+    const once = filled.find((each) => each.recorded < 2);
     let [next, words, target] = ["", "", null];
     if (running(state))
       [next, words] = ["teach.next.learning", state.version ? "teach.next.already" : "teach.next.learning.text"];
@@ -219,7 +219,7 @@ export function enter(root, context) {
     else if (few) [next, words, target] = ["teach.next.more", "teach.next.more.text", few];
     else if (!project.model?.version)
       [next, words] = ["teach.next.train", once ? "teach.next.train.once" : "teach.next.train.text"];
-    else if (changed(project)) [next, words] = ["teach.next.again", "teach.next.again.text"];
+    else if (project.changed) [next, words] = ["teach.next.again", "teach.next.again.text"];
     else
       [next, words] = [
         "teach.next.try",
