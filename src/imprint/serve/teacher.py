@@ -15,10 +15,11 @@ from typing import Any
 from imprint.core.errors import ImprintError
 from imprint.core.progress import say, warn
 from imprint.recipes import RECIPES
-from imprint.serve import hints
+from imprint.serve import hints, predicting
 from imprint.serve.engine import Served
 from imprint.serve.problems import Problem
 from imprint.serve.project import Project, refused_by_disk
+from imprint.serve.samples import MAX_PIXELS
 from imprint.serve.state import Take
 from imprint.serve.training_process import Trainer
 
@@ -29,9 +30,9 @@ Facts = dict[str, Any]
 class Teacher:
     """Trains, compares, explains and examines by the child process, and keeps the state that the page shows."""
 
-    def __init__(self, project: Project, trainer: Trainer, served: Served) -> None:
-        self.project, self.trainer, self.served = project, trainer, served
-        self._lock = threading.RLock()
+    def __init__(self, project: Project, trainer: Trainer, served: Served, max_pixels: int = MAX_PIXELS) -> None:
+        self.project, self.trainer, self.served, self.max_pixels = project, trainer, served, max_pixels
+        self._lock, self._explaining = threading.RLock(), threading.Lock()
         self._status: Facts = {"state": "idle", "seconds": 0.0, "seconds_left": None, "curve": []}
         self._status |= {"message": "", "version": None}
         self._started = 0.0
@@ -236,10 +237,13 @@ class Teacher:
             raise Problem(409, "Too few classes", "Show me two kinds of things first.")
 
     def explain(self, content: bytes) -> bytes:
-        """Give a PNG that shows where the version that answers looks in an image."""
+        """Give a PNG that shows where the model that answers looks in an image.
+
+        Of a version that was taught here by Grad-CAM in the child; of the model that the command line named, of which
+        there may be nothing but its export, by covering one part after the other.
+        """
         if self.project.used is None:
-            detail = "Only what was taught here can be explained. Train first."
-            raise Problem(409, "Nothing to explain", detail)
+            return self._explain_by_covering(content)
         path = self.project.folder / f".{secrets.token_hex(8)}.part"
         drawn = path.with_suffix(".png.part")
         try:
@@ -251,6 +255,16 @@ class Teacher:
         finally:
             path.unlink(missing_ok=True)
             drawn.unlink(missing_ok=True)
+
+
+    def _explain_by_covering(self, content: bytes) -> bytes:
+        if (engine := self.served.current) is None:
+            raise Problem(409, "Nothing to explain", "There is no model yet. Train first.")
+        with self._explaining:  # one at a time, since each asks the model a hundred times
+            picture = predicting.explain(content, engine, self.max_pixels)
+        if picture is None:
+            raise Problem(409, "No single place decided.", "Whichever part I cover, my answer stays nearly the same.")
+        return picture
 
 
 def answer_by(project: Project, served: Served, version: int | None) -> None:

@@ -31,9 +31,8 @@ FOREVER = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-T
 
 def routes(project: Project, trainer: Trainer | None, served: Served, settings: Any = None) -> list[Route]:
     """Give all routes of a project; the child that trains ends with this process."""
-    return Teaching(
-        Teacher(project, trainer or Trainer(), served), getattr(settings, "max_pixels", None) or MAX_PIXELS
-    ).routes()
+    most = getattr(settings, "max_pixels", None) or MAX_PIXELS
+    return Teaching(Teacher(project, trainer or Trainer(), served, most), most).routes()
 
 
 class Teaching:
