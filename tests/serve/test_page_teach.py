@@ -311,7 +311,10 @@ window.done = (async () => {
   for (const path of ["", "api/project", "api/samples/SHA"]) {
     for (const tag of ["img", "iframe", "script"]) {
       const node = Object.assign(document.createElement(tag), {src: home + path});
-      const ended = new Promise(resolve => { node.onload = () => resolve("loaded"); node.onerror = () => resolve(""); });
+      const ended = new Promise(resolve => {
+        node.onload = () => resolve("loaded");
+        node.onerror = () => resolve("");
+      });
       document.body.append(node);
       if (await Promise.race([ended, new Promise(resolve => setTimeout(resolve, 1000))]) && tag !== "iframe")
         read.push([tag, path]);

@@ -183,7 +183,9 @@ def test_who_teaches_while_a_run_is_taken_in_loses_nothing_and_spoils_nothing(tm
 
     def meanwhile():
         for kind, name in enumerate(("1", "own")):  # one is a class of the run too
-            project.add_samples(project.add_take(project.add_class(name), "upload"), [Given("a", photo(kind, 50 + kind))])
+            project.add_samples(
+                project.add_take(project.add_class(name), "upload"), [Given("a", photo(kind, 50 + kind))]
+            )
         with pytest.raises(Problem, match="under way"):
             Teacher(project, trainer, served).start()
 

@@ -27,7 +27,8 @@ def occlusion(
     """
     edges = [np.linspace(0, side, min(PATCHES, side) + 1).astype(int) for side in image.shape[1:]]
     rows, columns = (
-        [(max(0, place), min(len(edge) - 1, place + PATCH)) for place in range(1 - PATCH, len(edge) - 1)] for edge in edges
+        [(max(0, place), min(len(edge) - 1, place + PATCH)) for place in range(1 - PATCH, len(edge) - 1)]
+        for edge in edges
     )
     boxes = [(row, column) for row in rows for column in columns]
     falls = np.empty(len(boxes), dtype=np.float32)
@@ -58,4 +59,3 @@ def drawn(image: UInt8[ndarray, "h w c"], heat: Float32[ndarray, "p q"] | None) 
     strength = np.asarray(glow, dtype=np.float32)[..., None] / 255 * 0.6
     mixed = np.asarray(large, dtype=np.float32) * (1 - strength) + ORANGE * strength
     return Image.fromarray(mixed.round().astype(np.uint8))
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -154,7 +155,9 @@ def train_version(task: Facts, tell: Tell) -> Facts:
         options["batch_size"] = FEW_BATCH
     seconds = round(1 + FEATURE_SECONDS * len(images), 1) if recipe == PROBE.name else None
     tell({"event": "progress", "message": "Training.", "seconds_left": seconds})
+    started = time.monotonic()
     run = train(images, recipe, validation=_held_out(images, recipe, task["held_out"], because), **options)
+    lasted = time.monotonic() - started
     model = run.model
     if taught.form is not None:
         model = replace(model, spec=replace(model.spec, glyph=taught.form))
@@ -169,8 +172,7 @@ def train_version(task: Facts, tell: Tell) -> Facts:
         facts |= _scored(images, run)
     tell({"event": "model", "result": facts})
     if run.validation is None and not facts["why_no_score"]:
-        tell({"event": "progress", "message": "Estimating how good it is.", "seconds_left": None})
-        return _cross_validated(images, run)
+        return _cross_validated(images, run, lasted, tell)
     return {}
 
 
@@ -254,8 +256,11 @@ def _score_facts(
     }
 
 
-def _cross_validated(images: LabelledImages, run: Run) -> Facts:
-    """Estimate the method: each third of the takes is predicted by a network that was trained on the others."""
+def _cross_validated(images: LabelledImages, run: Run, lasted: float, tell: Tell) -> Facts:
+    """Estimate the method: each third of the takes is predicted by a network that was trained on the others.
+
+    `lasted` are the seconds that the training on all of them took.
+    """
     from imprint.core.scores import estimate_accuracy
 
     assert images.labels is not None
@@ -263,6 +268,8 @@ def _cross_validated(images: LabelledImages, run: Run) -> Facts:
     folds = deal_folds(images.labels, images.groups, FOLDS, run.recipe.seed)
     probabilities = np.zeros((len(images), len(images.class_names)), dtype=np.float32)
     for number in range(FOLDS):
+        left = round(lasted * (1 - 1 / FOLDS) * (FOLDS - number), 1)
+        tell({"event": "progress", "message": "Estimating how good it is.", "seconds_left": left})
         seen, unseen = folds != number, folds == number
         if not unseen.any():
             continue

@@ -98,7 +98,7 @@ class Project:
             self._closing.close()
 
     def remove_strays(self) -> None:
-        """Remove files of samples that no line of the journal names; nothing once another server may have the folder."""
+        """Remove sample files that no line of the journal names, unless another server may have the folder."""
         with self._lock:
             if not self._closed:
                 self.store.keep_only(self._files())
@@ -518,7 +518,7 @@ class Project:
             return facts | {"can_undo": self.can_undo, "can_redo": self.can_redo}
 
     def _class_facts(self, key: str, told: list[str]) -> dict[str, Any]:
-        """Give counts and what a card shows: a class of thousands, each drawing a take, is no longer than a small one."""
+        """Give counts and what a card shows, so that a class of thousands is told as shortly as a small one."""
         takes = self.state.takes_of(key)
         return {
             "id": key,

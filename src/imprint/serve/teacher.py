@@ -118,6 +118,8 @@ class Teacher:
 
     def _hear(self, told: Facts, folder: Path, training: Sequence[tuple[str, Take]], made: Facts) -> None:
         """Take in what the child tells while it trains."""
+        if "epoch" in told and made["version"] is not None:
+            return  # of the networks that only the score needs
         if told["event"] == "progress":
             facts = {key: told[key] for key in ("message",) if key in told}
             if (left := told.get("seconds_left")) is not None:
@@ -255,7 +257,6 @@ class Teacher:
         finally:
             path.unlink(missing_ok=True)
             drawn.unlink(missing_ok=True)
-
 
     def _explain_by_covering(self, content: bytes) -> bytes:
         if (engine := self.served.current) is None:
