@@ -384,6 +384,31 @@ def has_ended(pid):
         return True
 
 
+LISTENER = """
+import json, sys
+print(json.dumps({"event": "ready"}), flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    print(json.dumps({"id": task["id"], "event": "done", "result": task}), flush=True)
+    if task["do"] == "read":
+        print(task["samples"], file=open(sys.argv[1], "a"))
+"""
+
+
+def test_what_is_added_is_read_ahead_and_hinders_no_task(tmp_path, app_of):
+    child = Trainer((sys.executable, "-c", LISTENER, str(tmp_path / "read")))
+    app, client = app_of(tmp_path / "p", child)
+    [key] = classes(client, "Disc")
+    record(client, key, "camera", [photo(0, 0)])  # before there is a child, which is not started for that
+    assert child.pid is None
+    client.post("/api/warm")
+    wait_for(lambda: child.ready)
+    [sha] = record(client, key, "camera", [photo(0, 1)])
+    assert child.ask({"do": "explain"}).result(10)["do"] == "explain"  # and not the other one's end
+    assert (tmp_path / "read").read_text() == f"['{app.state.project.store.path(sha, 'jpg')}']\n"
+    child.close()
+
+
 def test_a_task_of_a_busy_child_is_refused_and_its_failure_told_in_words(trainer):
     with pytest.raises(Problem, match=r"there is no such file|cannot be read") as refused:
         trainer.ask({"do": "explain", "model": "/no/such.safetensors", "image": "x", "drawn": "y"}).result()

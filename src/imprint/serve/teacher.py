@@ -95,6 +95,12 @@ class Teacher:
             future.add_done_callback(lambda ended: self._end(ended, folder, made))
             return self.status()
 
+    def read_ahead(self, shas: Sequence[str]) -> None:
+        """Have the child read samples that were just added, while others are being recorded."""
+        looks, store = self.project.state.looks, self.project.store
+        files = [str(store.path(sha, looks[sha]["kind"])) for sha in shas if sha in looks]
+        self.trainer.prepare({"do": "read", "samples": files})
+
     def _listed(self, samples: Sequence[tuple[str, Take]]) -> list[list[str]]:
         """List samples as the child takes them: file, class, scene, kind of take."""
         state, store = self.project.state, self.project.store

@@ -125,6 +125,7 @@ class Teaching:
         given = [Given(each.name, each.content) for each in await read_uploads(request, MAX_FILES)]
         take = request.path_params["id"]
         added, problems = await run_in_threadpool(self.project.add_samples, take, given, self.max_pixels)
+        await run_in_threadpool(self.teacher.read_ahead, added)
         return JSONResponse({"added": added, "problems": problems})
 
     async def _add_folder(self, request: Request) -> Response:
@@ -137,9 +138,9 @@ class Teaching:
             if not parts[-1].startswith("."):
                 folders.setdefault(parts[-2], []).append(Given(each.name, each.content))
         added, problems = await run_in_threadpool(self.project.add_folders, folders, self.max_pixels)
-        return JSONResponse(
-            {"classes": added, "added": [sha for each in added.values() for sha in each], "problems": problems}
-        )
+        every = [sha for each in added.values() for sha in each]
+        await run_in_threadpool(self.teacher.read_ahead, every)
+        return JSONResponse({"classes": added, "added": every, "problems": problems})
 
     async def _delete_samples(self, request: Request) -> Response:
         given = await _json(request, {"samples": list}, {"class": str})

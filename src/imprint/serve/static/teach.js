@@ -12,6 +12,7 @@ import { byFolder, newTake, onWaiting, told } from "./takes.js";
 import { createTraining, running } from "./training.js";
 
 const FEWEST = 2; // pictures of a class, and classes
+const narrow = matchMedia("(max-width: 46rem)");
 
 let here = null;
 
@@ -86,7 +87,7 @@ export function enter(root, context) {
   update();
   choose(cards[0]);
   stage.start();
-  if (matchMedia("(min-width: 46.01rem)").matches && !cards[0].id) cards[0].input.focus({ preventScroll: true });
+  if (!narrow.matches && !cards[0].id) cards[0].input.focus({ preventScroll: true });
   context.onProject(update);
   api.post("/api/warm").catch(() => {});
 
@@ -230,6 +231,8 @@ export function enter(root, context) {
     hint.textContent = t(words, values);
     for (const card of cards) card.hold.classList.toggle("button-primary", card === target);
     root.classList.toggle("taught", Boolean(context.model));
+    // On a phone one button records whatever class is chosen: let it be the one that is asked for.
+    if (next !== said && next === "teach.next.second" && target && narrow.matches) choose(target);
     if (next !== said && said && next !== "teach.next.learning") announce(`${title.textContent}. ${hint.textContent}`);
     said = next;
   }
