@@ -23,6 +23,7 @@ from imprint.serve.samples import MAX_PIXELS
 from imprint.serve.state import Take
 from imprint.serve.training_process import Trainer
 
+READ_AHEAD = 2000  # samples that the child keeps decoded; of larger projects it reads none before it must
 CHECKED_IMAGES = 4  # on which a new export is tried before it answers
 Facts = dict[str, Any]
 
@@ -97,6 +98,8 @@ class Teacher:
 
     def read_ahead(self, shas: Sequence[str]) -> None:
         """Have the child read samples that were just added, while others are being recorded."""
+        if self.project.state.count() > READ_AHEAD:
+            return
         looks, store = self.project.state.looks, self.project.store
         files = [str(store.path(sha, looks[sha]["kind"])) for sha in shas if sha in looks]
         self.trainer.prepare({"do": "read", "samples": files})
