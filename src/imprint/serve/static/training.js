@@ -141,7 +141,7 @@ export function createTraining(context, { blocked, onstate }) {
 
   const time = () =>
     state.seconds_left == null
-      ? t("teach.time", { n: Math.round(state.seconds) })
+      ? t(state.seconds < 1 ? "teach.some.seconds" : "teach.time", { n: Math.round(state.seconds) })
       : t("teach.left", { n: Math.max(Math.ceil(state.seconds_left), 1) });
 
   async function ended() {
