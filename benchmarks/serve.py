@@ -1,20 +1,24 @@
-"""`imprint serve` under load, beside FastAPI with onnxruntime and LitServe in the same run.
+"""`imprint serve` under load, each row with its target, beside FastAPI with onnxruntime and LitServe in the same run.
 
-Each row is asked over some connections, each again once it is answered; then at five times the rate that was reached.
-The client runs on the same machine and takes its share of it.
+A row is asked over some connections, each again once it is answered; `overload` at five times the rate that 16 clients
+reached. The client is a process of its own on the same machine, and the share of a core that it took is printed.
 """
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +27,20 @@ from common import IMPRINT, machine
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
+PREDICT, TOKEN = "/v1/predict", "a token for this benchmark"
+PNG, JPEG, RAW, JSON, FORM = (
+    "image/png",
+    "image/jpeg",
+    "application/octet-stream",
+    "application/json",
+    "multipart/form-data; boundary=x",
+)
+OVERLOAD, OVERLOAD_CONNECTIONS = 5, 240  # times the capacity; connections, of which the server takes 256
+TRAINED = 600  # digits that are trained on while it is asked
+ASKED_MEANWHILE = 50  # requests a second
+
+
+# What is sent
 
 
 def as_png(image):
@@ -33,8 +51,8 @@ def as_png(image):
 
 def form(files):
     parts = [
-        f'--x\r\nContent-Disposition: form-data; name="file"; filename="{i}.png"\r\n\r\n'.encode() + content + b"\r\n"
-        for i, content in enumerate(files)
+        f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode() + content + b"\r\n"
+        for name, content in files
     ]
     return b"".join([*parts, b"--x--\r\n"])
 
@@ -47,12 +65,21 @@ def drawing(side=280):
     return paper
 
 
-def photo():
+def photo(width=4000, height=3000):
     """12 megapixels of soft colour."""
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     file = BytesIO()
-    Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+def bomb(side=60_000):
+    """A PNG whose header claims 3.6 gigapixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + bytes(1000)
+
+
+# Servers
 
 
 class Server:
@@ -72,27 +99,40 @@ class Server:
                 time.sleep(0.02)
         self.seconds = time.perf_counter() - self.started
 
-    def memory(self):
+    @classmethod
+    def of(cls, *options, ready="/readyz"):
+        """Start `imprint serve`."""
+        port = free_port()
+        return cls([*IMPRINT, "serve", *map(str, options), "--port", str(port), "--no-browser"], port, ready)
+
+    def memory(self, children=True):
         """Resident memory in MB, of its children too."""
         total, waiting = 0.0, [self.process.pid]
         while waiting:
             one = waiting.pop()
-            try:
-                total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * 4096 / 1e6
-                for task in Path(f"/proc/{one}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+                for task in Path(f"/proc/{one}/task").iterdir() if children else ():
                     waiting += map(int, (task / "children").read_text().split())
-            except OSError:
-                continue
         return total
 
+    def start_load(self, path, kind, body, **options):
+        """Start the client in a process of its own."""
+        file = Path(tempfile.mkstemp()[1])
+        file.write_bytes(body)
+        given = [f"--{name}={value}" for name, value in options.items()]
+        command = [sys.executable, HERE / "load.py", str(self.port), path, kind, file, *given]
+        return subprocess.Popen(command, stdout=subprocess.PIPE), file
+
     def load(self, path, kind, body, **options):
-        """Run the client in a process of its own, and give what it measured."""
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(body)
-            file.flush()
-            given = [f"--{name}={value}" for name, value in options.items()]
-            command = [sys.executable, HERE / "load.py", str(self.port), path, kind, file.name, *given]
-            return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        """Run the client, and give what it measured."""
+        return ended(*self.start_load(path, kind, body, **options))
+
+    def ask(self, method, path, body=None, kind=JSON):
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": kind}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers, method=method)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.loads(answer.read() or "null")
 
     def stop(self):
         """End it gracefully, and give the seconds that takes."""
@@ -105,96 +145,314 @@ class Server:
         return time.perf_counter() - started
 
 
+def ended(client, file):
+    """Wait for a client, and give what it measured."""
+    told, _ = client.communicate()
+    file.unlink()
+    return json.loads(told)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def row(name, facts, images=1):
-    rate = facts["rate"] * images
-    unit = "images/s" if images > 1 else "/s"
-    times = f"p50 {facts.get('answered_p50', 0):7.2f} ms, p99 {facts.get('answered_p99', 0):7.2f} ms"
+# What is printed
+
+
+def told(name, measured, verdict, more=""):
+    print(f"{name:44} {measured:58} {verdict}{more}", flush=True)
+
+
+def verdict(*pairs):
+    """Say whether each value keeps its target: ("p99", 12, "<=", 25)."""
+    words = []
+    for name, value, sign, target in pairs:
+        kept = value <= target if sign == "<=" else value >= target
+        words.append(f"{name} {'≤' if sign == '<=' else '≥'} {target:,} {'kept' if kept else 'MISSED'}")
+    return ", ".join(words)
+
+
+def row(name, facts, images=1, p50=None, p99=None, rate=None):
+    """Print a row with its targets, in milliseconds and images a second."""
+    reached = facts["rate"] * images
+    median, tail = facts.get("answered_p50", float("inf")), facts.get("answered_p99", float("inf"))
+    pairs = [("p50", median, "<=", p50), ("p99", tail, "<=", p99), ("rate", reached, ">=", rate)]
     odd = facts["refused"] + facts["failed"]
-    print(f"{name:55} {times} {rate:9,.0f} {unit}{f', {odd} refused or failed' if odd else ''}", flush=True)
+    more = f"; client {facts['client']:.0%} of a core" + (f"; {odd} refused or failed" if odd else "")
+    measured = f"p50 {median:8.2f} ms, p99 {tail:8.2f} ms, {reached:9,.0f} {'images' if images > 1 else ''}/s"
+    told(name, measured, verdict(*(pair for pair in pairs if pair[3] is not None)), more)
     return facts
 
 
-def serve_imprint(model, photos, seconds):
-    port = free_port()
-    server = Server([*IMPRINT, "serve", str(model), "--port", str(port), "--no-browser"], port, "/readyz")
-    print(f"imprint serve: ready after {server.seconds:.2f} s, {server.memory():.0f} MB", flush=True)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model") as answer:
-        shape = json.load(answer)["image"]
-    height, width = shape["height"], shape["width"]
-    tiny = np.asarray(drawing().resize((width, height), Image.Resampling.BOX))
-    tiny = 255 - tiny
-    content, batch = as_png(Image.fromarray(tiny)), np.repeat(tiny[None], 64, axis=0)
-    numbers = json.dumps({"pixels": tiny.tolist()}).encode()
-    many = json.dumps({"pixels": batch.tolist()}).encode()
-    kinds = {"png": "image/png", "form": "multipart/form-data; boundary=x", "json": "application/json"}
-    raw, path = "application/octet-stream", "/v1/predict"
-    name = f"PNG {width}×{height}, raw body"
-    row(f"{name}, 1 client", server.load(path, kinds["png"], content, seconds=seconds))
-    busy = row(f"{name}, 16 clients", server.load(path, kinds["png"], content, seconds=seconds, connections=16))
-    for kind, body in (("form", form([content])), ("json", numbers)):
-        for clients in (1, 16):
-            facts = server.load(path, kinds[kind], body, seconds=seconds, connections=clients)
-            row(f"the same as {kind}, {clients} client{'s' * (clients > 1)}", facts)
-    for clients in (1, 4):
-        facts = server.load(path, kinds["png"], as_png(drawing()), seconds=seconds, connections=clients)
-        row(f"drawing of 280×280, {clients} client{'s' * (clients > 1)}", facts)
-    for told, kind, body, query in (
-        ("raw", raw, batch.tobytes(), f"?shape=64,{height},{width}"),
-        ("JSON", kinds["json"], many, ""),
-        ("PNG", kinds["form"], form([content] * 64), ""),
-    ):
-        facts = server.load(path + query, kind, body, seconds=seconds, connections=2)
-        row(f"batch of 64 as {told}, 2 clients", facts, 64)
-    behind = subprocess.Popen(
-        [sys.executable, __file__, "--photos-to", str(port), "--seconds", str(seconds)], stdout=subprocess.DEVNULL
-    )
-    time.sleep(0.5)
-    row("PNG, 1 client, while 4 clients send photos", server.load(path, kinds["png"], content, seconds=seconds))
-    behind.wait()
-    over = server.load(path, kinds["png"], content, rate=5 * busy["rate"], seconds=3 * seconds)
-    row("five times too much", over)
-    share = over["rate"] / busy["rate"]
-    refusals = over.get("refused_p99", 0)
-    print(f"  {share:.0%} of capacity answered; refusals p99 {refusals} ms; {over['late']} found no connection")
-    row("a second later, 1 client", server.load(path, kinds["png"], content, seconds=seconds))
-    memory = server.memory()
-    print(f"  {memory:.0f} MB after the load; ended in {server.stop():.2f} s", flush=True)
-    if photos is not None:
-        port = free_port()
-        server = Server([*IMPRINT, "serve", str(photos), "--port", str(port), "--no-browser"], port, "/readyz")
-        for clients in (1, 4):
-            facts = server.load(path, "image/jpeg", photo(), seconds=seconds, connections=clients)
-            row(f"12-megapixel JPEG, photo model, {clients} client{'s' * (clients > 1)}", facts)
+class Bench:
+    """The rows; a server of the digits' model is started for the first of them, and kept."""
+
+    def __init__(self, given):
+        self.seconds, self.given = given.seconds, given
+        self.folder = Path(tempfile.mkdtemp())
+        self.server, self.capacity = None, None
+
+    @property
+    def model(self):
+        if self.given.model is None:
+            import imprint
+
+            self.given.model = self.folder / "digits.onnx"
+            imprint.export(imprint.train("digits", verbose=False).model, self.given.model)
+        return self.given.model
+
+    def start(self):
+        """Start the server of the digits' model unless it runs, and learn in which form that takes images."""
+        if self.server is not None:
+            return
+        self.server = Server.of(self.model)
+        shape = self.server.ask("GET", "/v1/model")["image"]
+        self.height, self.width = shape["height"], shape["width"]
+        self.tiny = 255 - np.asarray(drawing().resize((self.width, self.height), Image.Resampling.BOX))
+        self.png, self.batch = as_png(Image.fromarray(self.tiny)), np.repeat(self.tiny[None], 64, axis=0)
+        self.start_memory = self.server.memory(children=False)
+        self.server.load(PREDICT, PNG, self.png, seconds=1, connections=4)  # warm
+
+    def run(self, kind, body, path=PREDICT, **options):
+        return self.server.load(path, kind, body, **{"seconds": self.seconds, **options})
+
+    def close(self):
+        if self.server is not None:
+            seconds = self.server.stop()
+            told("ended by SIGTERM", f"{seconds:.2f} s", verdict(("s", seconds, "<=", 5)))
+
+    def ready(self):
+        """Ready in time and memory."""
+        self.start()
+        seconds, memory = round(self.server.seconds, 2), round(self.start_memory)
+        told("ready", f"{seconds} s, {memory} MB", verdict(("s", seconds, "<=", 1.5), ("MB", memory, "<=", 200)))
+
+    def png_row(self):
+        """A PNG in training's form as the body."""
+        self.start()
+        row("PNG, raw body, 1 client", self.run(PNG, self.png), p50=0.8, p99=4)
+        self.capacity = row("PNG, raw body, 16 clients", self.run(PNG, self.png, connections=16), p99=25, rate=2000)
+
+    def form_row(self):
+        """The same as a form."""
+        self.start()
+        self._tiny("form", FORM, form([("a.png", self.png)]))
+
+    def json_row(self):
+        """The same as JSON of numbers."""
+        self.start()
+        self._tiny("JSON", JSON, json.dumps({"pixels": self.tiny.tolist()}).encode())
+
+    def _tiny(self, name, kind, body):
+        row(f"the same as {name}, 1 client", self.run(kind, body), p50=1.0, p99=5)
+        row(f"the same as {name}, 16 clients", self.run(kind, body, connections=16), p99=30, rate=1500)
+
+    def drawing(self):
+        """A drawing of 280×280."""
+        self.start()
+        body = as_png(drawing())
+        row("drawing of 280×280, 1 client", self.run(PNG, body), p50=20, p99=40)
+        row("drawing of 280×280, 4 clients", self.run(PNG, body, connections=4), p99=120, rate=60)
+
+    def photo(self):
+        """A 12-megapixel JPEG, photo model."""
+        server, body = Server.of(self.photos), photo()
+        server.load(PREDICT, JPEG, body, seconds=1)
+        for clients, targets in ((1, {"p50": 70, "p99": 150}), (4, {"p99": 300, "rate": 25})):
+            facts = server.load(PREDICT, JPEG, body, seconds=max(self.seconds, 5), connections=clients)
+            row(f"12-megapixel JPEG, photo model, {clients} client{'s' * (clients > 1)}", facts, **targets)
         server.stop()
-    return content, busy
+
+    @property
+    def photos(self):
+        if self.given.photos is None:
+            import imprint
+
+            chance = np.random.default_rng(0)
+            pixels = chance.integers(0, 256, (24, 3, 96, 96), dtype=np.uint8)
+            images = imprint.load(pixels, np.arange(24) % 2)
+            self.given.photos = self.folder / "photos.onnx"
+            run = imprint.train(images, "photos", epochs=1, min_steps=1, validation=0.0, verbose=False)
+            imprint.export(run.model, self.given.photos)
+        return self.given.photos
+
+    def batch_raw(self):
+        """64 images as raw bytes."""
+        self.start()
+        self._batch("raw", RAW, self.batch.tobytes(), f"?shape=64,{self.height},{self.width}", 6, 10_000)
+
+    def batch_json(self):
+        """64 images as JSON."""
+        self.start()
+        self._batch("JSON", JSON, json.dumps({"pixels": self.batch.tolist()}).encode(), "", 10, 5000)
+
+    def batch_png(self):
+        """64 images as a form of PNGs."""
+        self.start()
+        self._batch("PNG", FORM, form([(f"{i}.png", self.png) for i in range(64)]), "", 20, 2500)
+
+    def _batch(self, name, kind, body, query, p50, rate):
+        row(f"batch of 64 as {name}, 1 client", self.run(kind, body, PREDICT + query), 64, p50=p50)
+        facts = self.run(kind, body, PREDICT + query, connections=2)
+        row(f"batch of 64 as {name}, 2 clients", facts, 64, p99=40, rate=rate)
+
+    def beside_photos(self):
+        """Tiny ones while 4 clients send photos."""
+        self.start()
+        behind = self.server.start_load(PREDICT, JPEG, photo(), seconds=self.seconds + 1, connections=4)
+        time.sleep(0.5)
+        row("PNG, 1 client, while 4 send photos", self.run(PNG, self.png), p99=50)
+        ended(*behind)
+
+    def training(self):
+        """Tiny ones while it trains, and training while it answers."""
+        import imprint
+
+        digits = imprint.load("digits")
+        server = Server.of("--project", self.folder / "project", "--token", TOKEN, ready="/healthz")
+        files = [
+            (f"{digits.class_names[label]}/{i}.png", as_png(Image.fromarray(pixels[0])))
+            for i, (pixels, label) in enumerate(zip(digits.pixels[:TRAINED], digits.labels[:TRAINED], strict=True))
+        ]
+        for start in range(0, len(files), 64):
+            server.ask("POST", "/api/folder", form(files[start : start + 64]), FORM)
+        png = as_png(Image.fromarray(digits.pixels[0, 0]))
+        self._trained(server)  # imports, and a first model
+        alone = min(self._trained(server) for _ in range(2))
+        behind = server.start_load(PREDICT, PNG, png, seconds=alone, rate=ASKED_MEANWHILE, connections=8, token=TOKEN)
+        slowed = self._trained(server)
+        facts = ended(*behind)
+        row(f"PNG, {ASKED_MEANWHILE}/s, while it trains", facts, p50=5, p99=60)
+        measured = f"{alone:.1f} s alone, {slowed:.1f} s meanwhile; both processes {server.memory():.0f} MB"
+        told("training meanwhile", measured, verdict(("times", round(slowed / alone, 2), "<=", 1.5)))
+        server.stop()
+
+    def _trained(self, server):
+        server.ask("POST", "/api/train", b"{}")
+        while (status := server.ask("GET", "/api/train"))["state"] in ("warming", "training"):
+            time.sleep(0.05)
+        if status["state"] != "done":
+            raise SystemExit(f"training ended so: {status}")
+        return status["seconds"]
+
+    def overload(self):
+        """Five times too much, then normal again."""
+        self.start()
+        if self.capacity is None:
+            self.capacity = self.run(PNG, self.png, connections=16)
+        capacity, seconds = self.capacity["rate"], self.given.overload_seconds
+        options = {"rate": OVERLOAD * capacity, "seconds": seconds, "connections": OVERLOAD_CONNECTIONS}
+        facts = self.run(PNG, self.png, **options)
+        row(f"{OVERLOAD} times {capacity:,.0f}/s, open loop, {seconds:g} s", facts, p99=250)
+        share, refusals = facts["rate"] / capacity, facts.get("refused_p99", 0.0)
+        measured = (
+            f"{share:.0%} of capacity answered; refusals p99 {refusals:.2f} ms; client late p99 {facts['lag_p99']} ms"
+        )
+        told("  of it", measured, verdict(("share", round(share, 2), ">=", 0.9), ("refusals", refusals, "<=", 5)))
+        time.sleep(1)
+        row("  a second later, 1 client", self.run(PNG, self.png, seconds=min(self.seconds, 2)), p50=0.8, p99=4)
+
+    def hostile(self):
+        """Memory under hostile load, and what a normal client sees of it."""
+        self.start()
+        bodies = [
+            (JPEG, photo(), 8),
+            (JSON, json.dumps({"pixels": np.zeros((64, 28, 28), int).tolist()}).encode(), 8),
+            (PNG, bomb(), 8),
+            (JSON, b"[" * 100_000, 4),
+            (FORM, b"-" * 1_000_000, 4),
+            (RAW, bytes(32 * 2**20), 4),
+        ]
+        slow = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(100)]
+        for one in slow:
+            one.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        behind = [
+            self.server.start_load(PREDICT, kind, body, seconds=self.seconds + 1, connections=clients)
+            for kind, body, clients in bodies
+        ]
+        most, stopped = [0.0], threading.Event()
+
+        def watch():
+            while not stopped.wait(0.05):
+                most[0] = max(most[0], self.server.memory(children=False))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        time.sleep(0.5)
+        facts = self.run(PNG, self.png)
+        for one in behind:
+            ended(*one)
+        stopped.set()
+        watching.join()
+        for one in slow:
+            one.close()
+        row("PNG, 1 client, under hostile load", facts)
+        told("  memory at most", f"{most[0]:.0f} MB", verdict(("MB", round(most[0]), "<=", 700)))
+
+    def million(self):
+        """Memory over 1,000,000 requests."""
+        self.start()
+        wanted, done, first = self.given.requests, 0, 0.0
+        while done < wanted:
+            facts = self.run(PNG, self.png, connections=16, seconds=10)
+            done += facts["answered"]
+            memory = self.server.memory(children=False)
+            first = first or memory
+            print(f"  {done:,} requests, {memory:.1f} MB, {facts['rate']:,.0f}/s", flush=True)
+        grown = round((memory / first - 1) * 100, 1)
+        told(f"{done:,} requests", f"{first:.0f} MB, then {memory:.0f}", verdict(("% more", grown, "<=", 5)))
+
+    def peers(self):
+        """FastAPI with onnxruntime, and LitServe, by their own tutorials."""
+        self.start()
+        if self.capacity is None:
+            self.capacity = self.run(PNG, self.png, connections=16)
+        for kind in ("fastapi", "litserve"):
+            if has_package(self.given.peers, kind):
+                self._peer(kind)
+            else:
+                print(f"{kind}: left out, since --peers names no Python that has benchmarks/serve-requirements.txt")
+
+    def _peer(self, kind):
+        port, seconds = free_port(), self.seconds
+        ready = "/docs" if kind == "fastapi" else "/health"
+        server = Server([self.given.peers, HERE / "serve_peer.py", kind, str(self.model), str(port)], port, ready)
+        print(f"{kind}: ready after {server.seconds:.2f} s, {server.memory():.0f} MB", flush=True)
+        path, media, body, name = "/raw", PNG, self.png, "raw body"
+        if kind == "litserve":
+            body = json.dumps({"image": base64.b64encode(self.png).decode()}).encode()
+            path, media, name = "/predict", JSON, "base64"
+        row(f"{kind}, PNG, {name}, 1 client", server.load(path, media, body, seconds=seconds))
+        busy = row(f"{kind}, PNG, {name}, 16 clients", server.load(path, media, body, seconds=seconds, connections=16))
+        if kind == "fastapi":
+            facts = server.load("/form", FORM, form([("a.png", self.png)]), seconds=seconds, connections=16)
+            row(f"{kind}, the same as a form, 16 clients", facts)
+        if busy["rate"]:
+            print(f"  imprint serve answers {self.capacity['rate'] / busy['rate']:.1f} times as many")
+            options = {"rate": OVERLOAD * busy["rate"], "seconds": seconds, "connections": OVERLOAD_CONNECTIONS}
+            row(f"{kind}, {OVERLOAD} times too much", server.load(path, media, body, **options))
+        server.stop()
 
 
-def serve_peer(kind, python, model, content, seconds, ours):
-    port = free_port()
-    ready = "/docs" if kind == "fastapi" else "/health"
-    server = Server([python, HERE / "serve_peer.py", kind, str(model), str(port)], port, ready)
-    print(f"{kind}: ready after {server.seconds:.2f} s, {server.memory():.0f} MB", flush=True)
-    path, media, body, told = "/raw", "image/png", content, "raw body"
-    if kind == "litserve":
-        body = json.dumps({"image": base64.b64encode(content).decode()}).encode()
-        path, media, told = "/predict", "application/json", "base64"
-    row(f"{kind}, PNG, {told}, 1 client", server.load(path, media, body, seconds=seconds))
-    busy = row(f"{kind}, PNG, {told}, 16 clients", server.load(path, media, body, seconds=seconds, connections=16))
-    if kind == "fastapi":
-        parts = form([content])
-        facts = server.load("/form", "multipart/form-data; boundary=x", parts, seconds=seconds, connections=16)
-        row(f"{kind}, the same as a form, 16 clients", facts)
-    if busy["rate"]:
-        print(f"  imprint serve answers {ours['rate'] / busy['rate']:.1f} times as many")
-    over = server.load(path, media, body, rate=5 * busy["rate"], seconds=3 * seconds)
-    row(f"{kind}, five times too much", over)
-    server.stop()
+ROWS = {
+    "ready": Bench.ready,
+    "png": Bench.png_row,
+    "form": Bench.form_row,
+    "json": Bench.json_row,
+    "drawing": Bench.drawing,
+    "batch-raw": Bench.batch_raw,
+    "batch-json": Bench.batch_json,
+    "batch-png": Bench.batch_png,
+    "beside-photos": Bench.beside_photos,
+    "overload": Bench.overload,
+    "photo": Bench.photo,
+    "training": Bench.training,
+    "hostile": Bench.hostile,
+    "peers": Bench.peers,
+    "million": Bench.million,
+}
 
 
 def has_package(python, name):
@@ -206,30 +464,18 @@ def has_package(python, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="an exported model; without it, one of the bundled digits")
-    parser.add_argument("--photos", type=Path, help="an exported model of photos")
+    parser.add_argument("--photos", type=Path, help="an exported model of photos; without it, one of noise, as slow")
     parser.add_argument("--peers", type=Path, help="a Python that has benchmarks/serve-requirements.txt")
-    parser.add_argument("--seconds", type=float, default=5, help="of each row")
-    parser.add_argument("--photos-to", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.photos_to:
-        background = Server.__new__(Server)
-        background.port = given.photos_to
-        background.load("/v1/predict", "image/jpeg", photo(), seconds=given.seconds + 1, connections=4)
-        return
+    parser.add_argument("--seconds", type=float, default=5, help="of each load")
+    parser.add_argument("--overload-seconds", type=float, default=30)
+    parser.add_argument("--requests", type=int, default=1_000_000, help="of the row million")
+    left = [name for name in ROWS if name != "million"]
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=left, help="all but million by default")
+    bench = Bench(parser.parse_args())
     print(machine(), flush=True)
-    model = given.model
-    if model is None:
-        import imprint
-
-        folder = Path(tempfile.mkdtemp())
-        model = folder / "digits.onnx"
-        imprint.export(imprint.train("digits", verbose=False).model, model)
-    content, ours = serve_imprint(model, given.photos, given.seconds)
-    for kind in ("fastapi", "litserve"):
-        if has_package(given.peers, kind):
-            serve_peer(kind, given.peers, model, content, given.seconds, ours)
-        else:
-            print(f"{kind}: left out, since --peers names no Python that has benchmarks/serve-requirements.txt")
+    for name in bench.given.rows:
+        ROWS[name](bench)
+    bench.close()
 
 
 if __name__ == "__main__":

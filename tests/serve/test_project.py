@@ -40,7 +40,7 @@ def facts(project):
     """What a page sees of classes and samples."""
     summary = project.summary()
     return [
-        (each["name"], [(take["id"], take["count"]) for take in each["takes"]], each["thumbnails"])
+        (each["name"], [(take["id"], take["count"]) for take in project.takes_of(each["id"])], each["thumbnails"])
         for each in summary["classes"]
     ]
 

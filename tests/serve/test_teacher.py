@@ -1,16 +1,23 @@
 """The teacher: a project is trained on in a child process, compared on the exam, and one version answers."""
 
+import json
 import os
 import signal
 import sys
 import time
+from concurrent.futures import Future
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imprint.serve.engine import Served
 from imprint.serve.problems import Problem
+from imprint.serve.project import Given, Project
+from imprint.serve.samples import SampleStore, encode
+from imprint.serve.teacher import Teacher, begin
 from imprint.serve.training_process import Trainer
 from serve.pictures import drawing, photo
 from serve.small_app import client_of, make_app
@@ -114,9 +121,6 @@ def test_photos_are_taught_answered_corrected_compared_and_gone_back_from(tmp_pa
 
 def test_a_run_whose_data_is_there_becomes_the_project(tmp_path, trainer, monkeypatch):
     import imprint
-    from imprint.serve.engine import Served
-    from imprint.serve.project import Project
-    from imprint.serve.teacher import begin
 
     digits = imprint.load("digits")
     monkeypatch.chdir(tmp_path)
@@ -146,6 +150,89 @@ def test_a_run_whose_data_is_there_becomes_the_project(tmp_path, trainer, monkey
     assert other.state.count() == 0
     assert [each["name"] for each in other.summary()["classes"]] == [f"{label}" for label in range(10)]
     other.close()
+
+
+class Importing(Trainer):
+    """A trainer that imports a run of two images, while somebody does what `meanwhile` does."""
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self.meanwhile, self.task = meanwhile, None
+
+    def ask(self, task, heard=lambda told: None):
+        if self.task is not None:
+            raise Problem(409, "Training is under way")
+        self.task = task
+        samples = [encode(photo(kind, kind), "image") for kind in (0, 1)]
+        SampleStore(Path(task["samples"])).write(samples)
+        listed = [[sample.sha, sample.look.to_dict(), f"{kind}", None, False] for kind, sample in enumerate(samples)]
+        (Path(task["folder"]) / "images.json").write_text(json.dumps(listed))
+        self.task["shas"] = {sample.sha for sample in samples}
+        done = Future()
+        try:
+            self.meanwhile()
+            done.set_result({"name": "digits", "facts": {}})
+        except Problem as problem:
+            done.set_exception(problem)
+        return done
+
+
+def test_who_teaches_while_a_run_is_taken_in_loses_nothing_and_spoils_nothing(tmp_path):
+    project, served = Project(tmp_path / "p"), Served()
+    (tmp_path / "run").mkdir()
+
+    def meanwhile():
+        for kind, name in enumerate(("1", "own")):  # one is a class of the run too
+            project.add_samples(
+                project.add_take(project.add_class(name), "upload"), [Given("a", photo(kind, 50 + kind))]
+            )
+        with pytest.raises(Problem, match="under way"):
+            Teacher(project, trainer, served).start()
+
+    trainer = Importing(meanwhile)
+    begin(project, trainer, served, tmp_path / "run")
+    assert {each["name"]: each["samples"] for each in project.summary()["classes"]} == {"1": 2, "own": 1, "0": 1}
+    assert set(project.versions.listed) == {1}
+    assert [path.name for path in project.versions.folder.iterdir()] == ["1"]
+    project.close()
+
+
+def test_a_run_that_cannot_be_taken_in_leaves_what_was_taught_meanwhile(tmp_path):
+    project = Project(tmp_path / "p")
+    (tmp_path / "run").mkdir()
+
+    def meanwhile():
+        project.add_samples(project.add_take(project.add_class("own"), "upload"), [Given("a", photo(0, 50))])
+        raise Problem(500, "Training stopped")
+
+    begin(project, Importing(meanwhile), Served(), tmp_path / "run")
+    assert len(list(project.store.folder.iterdir())) == 1
+    assert project.versions.listed == {}
+    assert list(project.versions.folder.iterdir()) == []
+    project.close()
+
+
+def test_a_server_that_has_ended_touches_nothing_of_the_next_one(tmp_path):
+    first = Project(tmp_path / "p")
+    (tmp_path / "run").mkdir()
+    others = []
+
+    def meanwhile():
+        first.close()
+        second = Project(tmp_path / "p")
+        second.add_samples(second.add_take(second.add_class("own"), "upload"), [Given("a", photo(0, 50))])
+        others.append(second)
+        raise Problem(500, "Training stopped")
+
+    begin(first, Importing(meanwhile), Served(), tmp_path / "run")
+    [sha] = [sha for sha, _ in others[0].state.samples()]
+    assert others[0].sample(sha)[0]
+    with pytest.raises(Problem):
+        first.add_class("late")
+    others[0].close()
+    again = Project(tmp_path / "p")
+    assert [each.name for each in again.state.classes.values()] == ["own"]
+    again.close()
 
 
 def test_a_bare_model_can_be_corrected_and_says_that_its_images_are_needed(tmp_path, app_of):
@@ -295,6 +382,31 @@ def has_ended(pid):
             return file.read().split()[2] == "Z"
     except OSError:
         return True
+
+
+LISTENER = """
+import json, sys
+print(json.dumps({"event": "ready"}), flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    print(json.dumps({"id": task["id"], "event": "done", "result": task}), flush=True)
+    if task["do"] == "read":
+        print(task["samples"], file=open(sys.argv[1], "a"))
+"""
+
+
+def test_what_is_added_is_read_ahead_and_hinders_no_task(tmp_path, app_of):
+    child = Trainer((sys.executable, "-c", LISTENER, str(tmp_path / "read")))
+    app, client = app_of(tmp_path / "p", child)
+    [key] = classes(client, "Disc")
+    record(client, key, "camera", [photo(0, 0)])  # before there is a child, which is not started for that
+    assert child.pid is None
+    client.post("/api/warm")
+    wait_for(lambda: child.ready)
+    [sha] = record(client, key, "camera", [photo(0, 1)])
+    assert child.ask({"do": "explain"}).result(10)["do"] == "explain"  # and not the other one's end
+    assert (tmp_path / "read").read_text() == f"['{app.state.project.store.path(sha, 'jpg')}']\n"
+    child.close()
 
 
 def test_a_task_of_a_busy_child_is_refused_and_its_failure_told_in_words(trainer):

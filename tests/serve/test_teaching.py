@@ -32,16 +32,22 @@ def add_samples(client, key, *contents, kind="upload"):
     return take, client.post(f"/api/takes/{take}/samples", files=files).json()
 
 
+def takes(client, given):
+    return client.get(f"/api/classes/{given['id']}/takes").json()
+
+
 def test_a_project_as_the_page_sees_it(client):
     key = add_class(client, "<img src=x onerror=alert(1)>")
     take, answer = add_samples(client, key, png(1), b"<svg/>")
     assert [each["source"] for each in answer["problems"]] == ["1.png"]
     project = client.get("/api/project").json()
     known = {"revision", "name", "place", "classes", "can_undo", "can_redo", "model", "training", "findings", "score"}
-    assert known | {"why_no_score", "needs_images"} == project.keys()
+    assert known | {"why_no_score", "needs_images", "changed"} == project.keys()
     [own] = [each for each in project["classes"] if each["id"] == key]
     assert own["name"] == "<img src=x onerror=alert(1)>"
-    assert own["takes"] == [{"id": take, "count": 1, "kind": "upload", "exam": False}]
+    assert (own["takes"], own["recorded"], own["exam_takes"]) == (1, 1, 0)
+    listed = client.get(f"/api/classes/{key}/takes").json()
+    assert listed == [{"id": take, "count": 1, "kind": "upload", "exam": False}]
     assert own["thumbnails"] == answer["added"]
     listed = client.get(f"/api/classes/{key}/samples?offset=0&limit=10").json()
     assert listed == {"total": 1, "samples": [{"sha": answer["added"][0], "take": take, "exam": False}]}
@@ -66,7 +72,7 @@ def test_folders_become_classes_of_one_take_each(client):
     answer = client.post("/api/folder", files=files).json()
     assert len(answer["added"]) == 4
     project = client.get("/api/project").json()
-    found = {each["name"]: [take["count"] for take in each["takes"]] for each in project["classes"]}
+    found = {each["name"]: [take["count"] for take in takes(client, each)] for each in project["classes"]}
     assert (found["cat"], found["dog"], found["bird"]) == ([2], [1], [1])
     flat = client.post("/api/folder", files=[("files", ("1.png", png(1)))])
     assert flat.status_code == 422
@@ -80,7 +86,7 @@ def test_corrections_by_key_by_upload_and_many_at_once(client):
     uploaded = client.post("/api/corrections", data={"class": right}, files={"image": ("a", png(202))}).json()
     listed = client.get(f"/api/classes/{right}/samples").json()["samples"]
     assert {each["sha"] for each in listed} == {*answer["added"], *uploaded["added"]}
-    kinds = {take["kind"] for each in client.get("/api/project").json()["classes"] for take in each["takes"]}
+    kinds = {take["kind"] for each in client.get("/api/project").json()["classes"] for take in takes(client, each)}
     assert "correction" in kinds
 
 

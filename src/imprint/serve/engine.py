@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from imprint.core.errors import ImprintError, ModelFileError
@@ -58,6 +58,11 @@ class Engine:
             }
             for name, confidence, why, row in rows
         ]
+
+    def probabilities(self, pixels: UInt8[ndarray, "n c h w"]) -> Float32[ndarray, "n k"]:
+        """Give the probability of each class alone."""
+        size = self._batch_size
+        return np.concatenate([self._run(pixels[at : at + size])[0] for at in range(0, len(pixels), size)])
 
     def _run(self, pixels: UInt8[ndarray, "n c h w"]) -> Sequence[ndarray]:
         result: list[ndarray] = self._model.session.run([PROBABILITIES, UNCERTAINTY], {PIXELS: pixels})

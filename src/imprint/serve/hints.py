@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ DARK = 60  # of 255: where not even the brightest hundredth of an image is brigh
 ALIKE_BITS = 4  # of 64 in which near copies differ at most
 TELLING_BITS = 12  # of 64 that are set where there is enough in a photo to tell it from others
 UNEVEN = 5  # times as many images as another class
+MOST_TOLD = 300  # samples of a finding, and conflicts, that are told at once; of more, the next ones afterwards
 
 
 def alike(prints: UInt64[ndarray, " n"]) -> int:
@@ -48,7 +50,7 @@ def quick_hints(state: State, known: dict[str, tuple[int, int]]) -> tuple[dict[s
 
 def finding(kind: str, where: list[str], message: str, class_id: str | None, blocks: bool = False) -> dict[str, Any]:
     """Make a finding as the page takes it."""
-    return {"kind": kind, "where": where, "message": message, "class": class_id, "blocks": blocks}
+    return {"kind": kind, "where": where[:MOST_TOLD], "message": message, "class": class_id, "blocks": blocks}
 
 
 def conflicts(state: State) -> dict[str, list[str]]:
@@ -61,7 +63,7 @@ def conflicts(state: State) -> dict[str, list[str]]:
 
 def _conflicts(state: State) -> list[dict[str, Any]]:
     found = []
-    for sha, keys in conflicts(state).items():
+    for sha, keys in islice(conflicts(state).items(), MOST_TOLD):
         names = " and ".join(state.classes[key].name for key in keys)
         message = f"The same picture is in {names}. Choose one."
         found.append(finding("conflict", [sha], message, keys[0], blocks=True) | {"classes": keys})
@@ -81,7 +83,7 @@ def _copies_in_exam(state: State) -> list[dict[str, Any]]:
         if copy not in (None, sha) and not take.exam and take.kind != "drawing":
             message = "Looks the same as a picture of the exam, so the exam would be too easy."
             found.append(finding("exam", [sha, str(copy)], message, take.class_id))
-    return found
+    return found[:MOST_TOLD]
 
 
 def _uneven(state: State, counts: dict[str, int]) -> list[dict[str, Any]]:

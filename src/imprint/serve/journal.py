@@ -52,8 +52,9 @@ class Journal:
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what is appended later is refused, and goes to no file that has its number now."""
         os.close(self._file)
+        self._file = -1
 
 
 def _spelled(line: Line) -> bytes:

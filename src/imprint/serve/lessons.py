@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,13 +31,14 @@ from imprint.data.split import deal_folds
 from imprint.models.backbones import find_weights
 from imprint.models.classifier import Classifier
 from imprint.models.predictor import Predictor
-from imprint.preprocessing.glyph import GlyphForm, fit_glyph
-from imprint.preprocessing.ink import find_glyph
+from imprint.preprocessing.glyph import GlyphForm, glyph_steps
 from imprint.preprocessing.input_spec import InputSpec, fit
 from imprint.recipes import PHOTOS, PROBE, QUICK, SMALL_SIDE
 from imprint.runs.read_run import RunRecord, read_run
 from imprint.runs.run import Run
 from imprint.runs.training import train
+from imprint.serve.heat import drawn
+from imprint.serve.hints import MOST_TOLD
 from imprint.serve.samples import SampleStore, encode_pixels
 from imprint.serve.versions import EXPORTED_NAME, MODEL_NAME
 from imprint.training.plan import FEWEST_IN_ALL, FEWEST_IN_CLASS
@@ -53,9 +55,10 @@ KEPT, IN_MEMORY = 2000, 2**29  # photos that are kept decoded, and bytes of a tr
 PROVED_ON = 4  # images that an export is compared on
 FOLDS, CROSS_VALIDATED = 3, 400  # up to so many images are cross-validated; of more a part is held out
 HELD_OUT = 0.15
-# Epochs of `quick` have half as many steps with few images: ten digits, 5 or 20 of each, 3 seeds: 0.948 instead of
-# 0.947, and 0.983 instead of 0.985, in half the time.
-FEW, FEW_STEPS = 200, 20
+# `quick` takes smaller batches of few images, ten digits, 3 seeds, seconds of CPU: of 5, 24 and 40 of each 0.917, 0.976
+# and 0.994 in 3.6 to 3.9 s, instead of 0.917, 0.978 and 0.995 in 4.2, 9.8 and 10.6 s; half as many steps of the large
+# batches gave 0.904, 0.975 and 0.994 in 1.7, 4.9 and 5.2 s (docs/log/serving.md, "Few drawings").
+FEW_BATCH = 64
 FEATURE_SECONDS = 0.03  # of an image's features on two cores, until they are known
 TOO_FEW = "No score yet: too few pictures to tell."
 ONE_TAKE = "Record each class once more, in another place, for an honest score."
@@ -95,8 +98,18 @@ def _photo(path: str) -> UInt8[ndarray, "h w k"]:
 def _glyph(path: str) -> tuple[UInt8[ndarray, "1 h w"], bool]:
     """Bring a sample's ink into the form of glyphs; tells whether it is ink on paper."""
     pixels = decode(Path(path)).pixels
-    ink = find_glyph(pixels)
-    return fit_glyph(pixels, GLYPH), ink is not None and ink.on_paper
+    steps = glyph_steps(pixels, GLYPH)
+    on_paper = len(steps) > 2 or GLYPH.holds(pixels)  # else the image is only scaled, or blank
+    return steps[-1][1].transpose(2, 0, 1), on_paper
+
+
+def read_ahead(task: Facts, tell: Tell) -> Facts:
+    """Read samples that were just added, so that a training need not: finding ink takes 7 to 45 ms each."""
+    for path in task["samples"]:
+        pixels = _photo(path)
+        if pixels.shape[2] == 1 or is_grey(pixels):
+            _glyph(path)
+    return {}
 
 
 def _within(size: Sequence[float]) -> tuple[int, int]:
@@ -147,11 +160,13 @@ def train_version(task: Facts, tell: Tell) -> Facts:
     images = taught.images
     options: Facts = {} if task["seed"] is None else {"seed": task["seed"]}
     recipe, because = task["recipe"] or _default_recipe(images), _no_score_because(images)
-    if recipe == QUICK.name and len(images) <= FEW:
-        options["min_steps"] = FEW_STEPS
+    if recipe == QUICK.name and len(images) <= CROSS_VALIDATED:
+        options["batch_size"] = FEW_BATCH
     seconds = round(1 + FEATURE_SECONDS * len(images), 1) if recipe == PROBE.name else None
     tell({"event": "progress", "message": "Training.", "seconds_left": seconds})
+    started = time.monotonic()
     run = train(images, recipe, validation=_held_out(images, recipe, task["held_out"], because), **options)
+    lasted = time.monotonic() - started
     model = run.model
     if taught.form is not None:
         model = replace(model, spec=replace(model.spec, glyph=taught.form))
@@ -166,8 +181,7 @@ def train_version(task: Facts, tell: Tell) -> Facts:
         facts |= _scored(images, run)
     tell({"event": "model", "result": facts})
     if run.validation is None and not facts["why_no_score"]:
-        tell({"event": "progress", "message": "Estimating how good it is.", "seconds_left": None})
-        return _cross_validated(images, run)
+        return _cross_validated(images, run, lasted, tell)
     return {}
 
 
@@ -251,8 +265,11 @@ def _score_facts(
     }
 
 
-def _cross_validated(images: LabelledImages, run: Run) -> Facts:
-    """Estimate the method: each third of the takes is predicted by a network that was trained on the others."""
+def _cross_validated(images: LabelledImages, run: Run, lasted: float, tell: Tell) -> Facts:
+    """Estimate the method: each third of the takes is predicted by a network that was trained on the others.
+
+    `lasted` are the seconds that the training on all of them took.
+    """
     from imprint.core.scores import estimate_accuracy
 
     assert images.labels is not None
@@ -260,6 +277,8 @@ def _cross_validated(images: LabelledImages, run: Run) -> Facts:
     folds = deal_folds(images.labels, images.groups, FOLDS, run.recipe.seed)
     probabilities = np.zeros((len(images), len(images.class_names)), dtype=np.float32)
     for number in range(FOLDS):
+        left = round(lasted * (1 - 1 / FOLDS) * (FOLDS - number), 1)
+        tell({"event": "progress", "message": "Estimating how good it is.", "seconds_left": left})
         seen, unseen = folds != number, folds == number
         if not unseen.any():
             continue
@@ -331,8 +350,6 @@ def _of_hundred(share: float) -> str:
 
 def explain_image(task: Facts, tell: Tell) -> Facts:
     """Draw where a model looks in an image: Grad-CAM over the image as the model sees it, as a PNG."""
-    from PIL import Image
-
     from imprint.analysis.explanation import grad_cam
     from imprint.models.layers import Ensemble
     from imprint.preprocessing.prepare import prepare, scale
@@ -344,19 +361,7 @@ def explain_image(task: Facts, tell: Tell) -> Facts:
     label = int(model.predict(ready).labels[0])
     heat = grad_cam(network, prepare(pixels, model.spec), label)
     image = scale(pixels, model.spec)[0].numpy().transpose(1, 2, 0)
-    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    height, width = image.shape[:2]
-    factor = max(1, -(-280 // max(height, width)))
-    drawn = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    if heat is not None:
-        map_ = heat[0].numpy()
-        map_ = map_ / max(float(map_.max()), 1e-9)
-        glow = Image.fromarray((map_ * 255).clip(0, 255).astype(np.uint8)).resize(drawn.size, Image.Resampling.BILINEAR)
-        strength = np.asarray(glow, dtype=np.float32)[..., None] / 255 * 0.6
-        orange = np.array([255, 120, 0], dtype=np.float32)
-        mixed = np.asarray(drawn, dtype=np.float32) * (1 - strength) + orange * strength
-        drawn = Image.fromarray(mixed.round().astype(np.uint8))
-    drawn.save(task["drawn"], "PNG")
+    drawn(image, None if heat is None else heat[0].numpy()).save(task["drawn"], "PNG")
     return {"label": model.class_names[label]}
 
 
@@ -368,8 +373,8 @@ def find_faults(task: Facts, tell: Tell) -> Facts:
     findings = check(together[np.arange(len(training))], against=against, verbose=True)
     classes = {Path(each[0]).stem: each[1] for each in (*training, *exam)}
     found = []
-    for one in findings.findings:
-        where = [str(place) for place in one.where if str(place) in classes]
+    for one in findings.findings[:MOST_TOLD]:
+        where = [str(place) for place in one.where if str(place) in classes][:MOST_TOLD]
         message = one.message[:1].upper() + one.message[1:] + "."
         found.append({"kind": one.kind, "where": where, "message": message, "class": None, "blocks": False})
     return {"findings": found}
@@ -418,6 +423,7 @@ def _run_facts(record: RunRecord) -> Facts:
 
 
 TASKS: dict[str, Callable[[Facts, Tell], Facts]] = {
+    "read": read_ahead,
     "train": train_version,
     "explain": explain_image,
     "doctor": find_faults,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from imprint.data.readers.arrays import array_images
 from imprint.preprocessing.glyph import which_hold
 from imprint.preprocessing.input_spec import InputSpec, fit
 from imprint.serve.bodies import MAX_IMAGES, Numbers, Upload, check_pixels, png_size
+from imprint.serve.engine import Engine
+from imprint.serve.heat import drawn, occlusion
 from imprint.serve.problems import Problem
 
 TINY_SIDE = 64  # pixels
@@ -75,6 +78,20 @@ def fitted(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c
     if spec.glyph is None and image.shape == (*spec.image_size, spec.channels):
         return image.transpose(2, 0, 1)
     return fit(image, spec)
+
+
+def explain(content: bytes, engine: Engine, max_pixels: int) -> bytes | None:
+    """Give a PNG of an image as a model sees it, orange where covering it takes the answer away; None where nowhere."""
+    spec = engine.spec
+    image = fitted(decode_for(Upload("the image", content), spec, max_pixels), spec)
+    label = int(engine.probabilities(image[None])[0].argmax())
+    ground = np.median(image, axis=(1, 2)) if spec.glyph is None else spec.glyph.ground
+    heat = occlusion(image, ground, lambda pixels: engine.probabilities(pixels)[:, label])
+    if heat is None:
+        return None
+    file = BytesIO()
+    drawn(image.transpose(1, 2, 0), heat).save(file, "PNG")
+    return file.getvalue()
 
 
 def problem_entry(error: DataError, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Project:
         self.folder, self.max_bytes, self.max_samples = folder, max_bytes, max_samples
         self._lock, self._closing, self._adding = threading.RLock(), ExitStack(), threading.Lock()
         self.of_model = False  # whether a model answers whose images are not here
+        self._closed = False
         _make_private(folder)
         try:
             self._closing.enter_context(sole_writer(folder))
@@ -91,7 +93,15 @@ class Project:
 
     def close(self) -> None:
         """Give the folder free."""
-        self._closing.close()
+        with self._lock:
+            self._closed = True
+            self._closing.close()
+
+    def remove_strays(self) -> None:
+        """Remove sample files that no line of the journal names, unless another server may have the folder."""
+        with self._lock:
+            if not self._closed:
+                self.store.keep_only(self._files())
 
     def _read_journal(self) -> None:
         lines, self._journal.lines = self._journal.lines, []
@@ -102,6 +112,7 @@ class Project:
         self.findings: list[dict[str, Any]] = []
         self._counted: dict[str, tuple[int, int]] = {}
         self._summary: dict[str, Any] | None = None
+        self._lesson: str | None = None
         self._used: int | None = None
         for line in lines:
             self._take_in(line)
@@ -139,7 +150,7 @@ class Project:
         for line in self._done:
             for event in line["events"]:
                 self.state.apply(event)
-        self._summary = None
+        self._summary = self._lesson = None
 
     def _files(self) -> set[str]:
         """Name the files of all samples that undoing or redoing may need."""
@@ -158,7 +169,7 @@ class Project:
         self._write({"unit": unit, "next": self._next, "events": events})
         for event in events:
             self.state.apply(event)
-        self._summary = None
+        self._summary = self._lesson = None
         for sha in undone.keys() - self.state.looks.keys():  # which nothing can bring back now
             with contextlib.suppress(OSError):
                 self.store.path(sha, undone[sha]["kind"]).unlink(missing_ok=True)
@@ -295,7 +306,7 @@ class Project:
             self._take_in({"begin": begin})
             self.revision = revision + 1
             self._replay()
-            self.store.keep_only(self._files())
+            self.remove_strays()
 
     def add_folders(
         self, given: dict[str, list[Given]], max_pixels: int = MAX_PIXELS
@@ -450,13 +461,16 @@ class Project:
         """Take in the images of a run, which lie in the folder of samples: sha, look, class, scene, held out.
 
         Those that the run held out are the exam; where nothing tells scenes, its images count as several recordings.
+        Classes that somebody has made meanwhile are joined.
         """
         with self._lock:
             if len(listed) > self.max_samples or sum(each[1]["size"] for each in listed) > self.max_bytes:
                 raise Problem(507, "The project is full", f"The run has {len(listed):,} images.")
-            keys = {label: self._new_id("c") for label in dict.fromkeys(each[2] for each in listed)}
+            made = {each.name: key for key, each in self.state.classes.items()}
+            new = {label: self._new_id("c") for label in dict.fromkeys(each[2] for each in listed) if label not in made}
+            keys = made | new
             events: list[Event] = [{"do": "name", "name": name[:MAX_NAME]}]
-            events += [{"do": "class", "id": key, "name": label} for label, key in keys.items()]
+            events += [{"do": "class", "id": key, "name": label} for label, key in new.items()]
             takes: dict[tuple[Any, ...], dict[str, Any]] = {}
             for place, (sha, look, label, scene, held_out) in enumerate(listed):
                 together = (label, scene if scene is not None else place % RUN_TAKES, held_out)
@@ -497,25 +511,34 @@ class Project:
                 per_class, found = hints.quick_hints(self.state, self._counted)
                 classes = [self._class_facts(key, per_class[key]) for key in self.state.classes]
                 self._summary = {"name": self.state.name, "classes": classes, "findings": found}
-            live = {sha for sha, _ in self.state.samples()}
+            live = {sha for sha, _ in self.state.samples()} if self.findings else set()
             kept = [each for each in self.findings if not each["where"] or live & {*each["where"]}]
             facts = {"revision": self.revision, "place": "saved on this computer", **self._summary}
             facts |= {"findings": [*self._summary["findings"], *kept], "needs_images": self.needs_images}
             return facts | {"can_undo": self.can_undo, "can_redo": self.can_redo}
 
     def _class_facts(self, key: str, told: list[str]) -> dict[str, Any]:
+        """Give counts and what a card shows, so that a class of thousands is told as shortly as a small one."""
         takes = self.state.takes_of(key)
-        samples = [sha for take in takes for sha in take.samples]
         return {
             "id": key,
             "name": self.state.classes[key].name,
-            "samples": len(samples),
-            "takes": [
-                {"id": take.id, "count": len(take.samples), "kind": take.kind, "exam": take.exam} for take in takes
-            ],
-            "thumbnails": samples[:SHOWN_THUMBNAILS],
+            "samples": sum(len(take.samples) for take in takes),
+            "takes": len(takes),
+            "recorded": sum(take.kind != "correction" for take in takes),
+            "exam_takes": sum(take.exam for take in takes),
+            "thumbnails": list(islice((sha for take in takes for sha in take.samples), SHOWN_THUMBNAILS)),
             "hints": told,
         }
+
+    def takes_of(self, class_id: str) -> list[dict[str, Any]]:
+        """List the takes of a class that hold samples."""
+        with self._lock:
+            self._class(class_id)
+            return [
+                {"id": take.id, "count": len(take.samples), "kind": take.kind, "exam": take.exam}
+                for take in self.state.takes_of(class_id)
+            ]
 
     def samples_of(self, class_id: str, offset: int, limit: int) -> dict[str, Any]:
         """List some samples of a class."""
@@ -548,6 +571,15 @@ class Project:
             training = [(sha, take) for sha, take in self.state.samples() if sha not in held_out]
             exam = {sha: take for sha, take in self.state.samples() if take.exam and sha not in taught}
             return training, list(exam.items())
+
+    def lesson(self) -> str:
+        """Give a digest of what would be trained on: it differs whenever a sample or the name of its class does."""
+        with self._lock:
+            if self._lesson is None:
+                training, _ = self.training_sets()
+                lines = sorted(f"{sha} {self.state.classes[take.class_id].name}" for sha, take in training)
+                self._lesson = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            return self._lesson
 
     def use(self, version: int | None) -> None:
         """Note which version answers."""

@@ -15,13 +15,15 @@ from typing import Any
 from imprint.core.errors import ImprintError
 from imprint.core.progress import say, warn
 from imprint.recipes import RECIPES
-from imprint.serve import hints
+from imprint.serve import hints, predicting
 from imprint.serve.engine import Served
 from imprint.serve.problems import Problem
 from imprint.serve.project import Project, refused_by_disk
+from imprint.serve.samples import MAX_PIXELS
 from imprint.serve.state import Take
 from imprint.serve.training_process import Trainer
 
+READ_AHEAD = 2000  # samples that the child keeps decoded; of larger projects it reads none before it must
 CHECKED_IMAGES = 4  # on which a new export is tried before it answers
 Facts = dict[str, Any]
 
@@ -29,9 +31,9 @@ Facts = dict[str, Any]
 class Teacher:
     """Trains, compares, explains and examines by the child process, and keeps the state that the page shows."""
 
-    def __init__(self, project: Project, trainer: Trainer, served: Served) -> None:
-        self.project, self.trainer, self.served = project, trainer, served
-        self._lock = threading.RLock()
+    def __init__(self, project: Project, trainer: Trainer, served: Served, max_pixels: int = MAX_PIXELS) -> None:
+        self.project, self.trainer, self.served, self.max_pixels = project, trainer, served, max_pixels
+        self._lock, self._explaining = threading.RLock(), threading.Lock()
         self._status: Facts = {"state": "idle", "seconds": 0.0, "seconds_left": None, "curve": []}
         self._status |= {"message": "", "version": None}
         self._started = 0.0
@@ -82,13 +84,25 @@ class Teacher:
                 "seed": seed,
                 "held_out": held_out,
             }
-            made: Facts = {"version": None}
-            future = self.trainer.ask(task, lambda told: self._hear(told, folder, training, made))
+            made: Facts = {"version": None, "lesson": self.project.lesson()}
+            try:
+                future = self.trainer.ask(task, lambda told: self._hear(told, folder, training, made))
+            except Problem:
+                versions.drop(folder)
+                raise
             self._started = time.monotonic()
             self._status = {"state": "training", "seconds": 0.0, "seconds_left": None, "curve": []}
             self._set(message="Looking at the pictures.", version=None)
-            future.add_done_callback(lambda ended: self._end(ended, made))
+            future.add_done_callback(lambda ended: self._end(ended, folder, made))
             return self.status()
+
+    def read_ahead(self, shas: Sequence[str]) -> None:
+        """Have the child read samples that were just added, while others are being recorded."""
+        if self.project.state.count() > READ_AHEAD:
+            return
+        looks, store = self.project.state.looks, self.project.store
+        files = [str(store.path(sha, looks[sha]["kind"])) for sha in shas if sha in looks]
+        self.trainer.prepare({"do": "read", "samples": files})
 
     def _listed(self, samples: Sequence[tuple[str, Take]]) -> list[list[str]]:
         """List samples as the child takes them: file, class, scene, kind of take."""
@@ -113,6 +127,8 @@ class Teacher:
 
     def _hear(self, told: Facts, folder: Path, training: Sequence[tuple[str, Take]], made: Facts) -> None:
         """Take in what the child tells while it trains."""
+        if "epoch" in told and made["version"] is not None:
+            return  # of the networks that only the score needs
         if told["event"] == "progress":
             facts = {key: told[key] for key in ("message",) if key in told}
             if (left := told.get("seconds_left")) is not None:
@@ -130,6 +146,7 @@ class Teacher:
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "images": len(training),
             "trained": [sha for sha, _ in training],
+            "lesson": made["lesson"],
             **result,
         }
         try:
@@ -142,8 +159,9 @@ class Teacher:
         except (OSError, Problem, ImprintError) as error:
             made["error"] = error
 
-    def _end(self, ended: Any, made: Facts) -> None:
+    def _end(self, ended: Any, folder: Path, made: Facts) -> None:
         """Note how a training ended."""
+        self.project.versions.drop(folder)
         if made["version"] is not None:
             result = ended.result() if ended.exception() is None else {"why_no_score": "It was not scored: cancelled."}
             with contextlib.suppress(OSError, ImprintError):  # a full disk: the score is told until the server ends
@@ -184,6 +202,17 @@ class Teacher:
         """Give what is known of the version that answers."""
         return self.project.versions.listed.get(self.project.used or 0, {})
 
+    def has_changed(self) -> bool:
+        """Whether there is something else to train on than the latest version was trained on."""
+        listed = self.project.versions.listed
+        if not listed:
+            return False
+        latest = listed[max(listed)]
+        if "lesson" in latest:
+            return bool(latest["lesson"] != self.project.lesson())
+        training, _ = self.project.training_sets()  # of a version that came from a file, or from an older Imprint
+        return {sha for sha, _ in training} != set(latest["trained"])
+
     def check(self) -> Facts:
         """Give score, confusion, findings, and the mistakes not corrected since, of the version that answers."""
         facts, state = self.current(), self.project.state
@@ -219,10 +248,13 @@ class Teacher:
             raise Problem(409, "Too few classes", "Show me two kinds of things first.")
 
     def explain(self, content: bytes) -> bytes:
-        """Give a PNG that shows where the version that answers looks in an image."""
+        """Give a PNG that shows where the model that answers looks in an image.
+
+        Of a version that was taught here by Grad-CAM in the child; of the model that the command line named, of which
+        there may be nothing but its export, by covering one part after the other.
+        """
         if self.project.used is None:
-            detail = "Only what was taught here can be explained. Train first."
-            raise Problem(409, "Nothing to explain", detail)
+            return self._explain_by_covering(content)
         path = self.project.folder / f".{secrets.token_hex(8)}.part"
         drawn = path.with_suffix(".png.part")
         try:
@@ -234,6 +266,15 @@ class Teacher:
         finally:
             path.unlink(missing_ok=True)
             drawn.unlink(missing_ok=True)
+
+    def _explain_by_covering(self, content: bytes) -> bytes:
+        if (engine := self.served.current) is None:
+            raise Problem(409, "Nothing to explain", "There is no model yet. Train first.")
+        with self._explaining:  # one at a time, since each asks the model a hundred times
+            picture = predicting.explain(content, engine, self.max_pixels)
+        if picture is None:
+            raise Problem(409, "No single place decided.", "Whichever part I cover, my answer stays nearly the same.")
+        return picture
 
 
 def answer_by(project: Project, served: Served, version: int | None) -> None:
@@ -277,11 +318,13 @@ def _adopt_run(project: Project, trainer: Trainer, run: Path) -> bool:
         project.adopt(found["name"], json.loads((folder / "images.json").read_text()))
     except Problem as problem:
         warn(f"the images of {run.name} are not in the project: {_words(problem)}")
-        project.store.keep_only(set())
+        project.versions.drop(folder)
+        project.remove_strays()
         return False
     (folder / "images.json").unlink()
     training, _ = project.training_sets()
-    facts = {"images": len(training), "trained": [sha for sha, _ in training], **found["facts"]}
+    facts = {"images": len(training), "trained": [sha for sha, _ in training], "lesson": project.lesson()}
+    facts |= found["facts"]
     project.use(project.versions.add(folder, facts))
     return True
 

@@ -31,9 +31,8 @@ FOREVER = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-T
 
 def routes(project: Project, trainer: Trainer | None, served: Served, settings: Any = None) -> list[Route]:
     """Give all routes of a project; the child that trains ends with this process."""
-    return Teaching(
-        Teacher(project, trainer or Trainer(), served), getattr(settings, "max_pixels", None) or MAX_PIXELS
-    ).routes()
+    most = getattr(settings, "max_pixels", None) or MAX_PIXELS
+    return Teaching(Teacher(project, trainer or Trainer(), served, most), most).routes()
 
 
 class Teaching:
@@ -51,6 +50,7 @@ class Teaching:
             ("PATCH", "/api/classes/{id}", self._rename_class),
             ("DELETE", "/api/classes/{id}", self._delete_class),
             ("GET", "/api/classes/{id}/samples", self._list_samples),
+            ("GET", "/api/classes/{id}/takes", self._list_takes),
             ("POST", "/api/takes", self._add_take),
             ("POST", "/api/takes/{id}/samples", self._add_samples),
             ("POST", "/api/folder", self._add_folder),
@@ -85,6 +85,7 @@ class Teaching:
         status = getattr(self.teacher.served, "status", "none")  # the page need not ask for a model that is not there
         model = {"version": self.project.used, "digest": getattr(engine, "digest", None), "status": status}
         known = {"score": facts.get("score"), "why_no_score": facts.get("why_no_score")}
+        known |= {"changed": self.teacher.has_changed()}
         return {**self.project.summary(), "model": model, "training": self.teacher.status(), **known}
 
     async def _show(self, request: Request) -> Response:
@@ -113,6 +114,9 @@ class Teaching:
         key = request.path_params["id"]
         return JSONResponse(await run_in_threadpool(self.project.samples_of, key, offset, limit))
 
+    async def _list_takes(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self.project.takes_of, request.path_params["id"]))
+
     async def _add_take(self, request: Request) -> Response:
         given = await _json(request, {"class": str, "kind": str})
         return JSONResponse({"id": await run_in_threadpool(self.project.add_take, given["class"], given["kind"])}, 201)
@@ -121,6 +125,7 @@ class Teaching:
         given = [Given(each.name, each.content) for each in await read_uploads(request, MAX_FILES)]
         take = request.path_params["id"]
         added, problems = await run_in_threadpool(self.project.add_samples, take, given, self.max_pixels)
+        await run_in_threadpool(self.teacher.read_ahead, added)
         return JSONResponse({"added": added, "problems": problems})
 
     async def _add_folder(self, request: Request) -> Response:
@@ -133,9 +138,9 @@ class Teaching:
             if not parts[-1].startswith("."):
                 folders.setdefault(parts[-2], []).append(Given(each.name, each.content))
         added, problems = await run_in_threadpool(self.project.add_folders, folders, self.max_pixels)
-        return JSONResponse(
-            {"classes": added, "added": [sha for each in added.values() for sha in each], "problems": problems}
-        )
+        every = [sha for each in added.values() for sha in each]
+        await run_in_threadpool(self.teacher.read_ahead, every)
+        return JSONResponse({"classes": added, "added": every, "problems": problems})
 
     async def _delete_samples(self, request: Request) -> Response:
         given = await _json(request, {"samples": list}, {"class": str})

@@ -69,6 +69,15 @@ class Trainer:
                 pass
             return future
 
+    def prepare(self, task: Facts) -> None:
+        """Have a child that is there do what a later task would have to, before that; nobody waits for its end."""
+        with self._lock:
+            if self.ready and self._process is not None:
+                with contextlib.suppress(OSError, ValueError):  # it has just died
+                    assert self._process.stdin is not None
+                    self._process.stdin.write(json.dumps({"id": 0, **task}).encode() + b"\n")
+                    self._process.stdin.flush()
+
     def cancel(self) -> bool:
         """End what is under way, and start a new child; False where nothing was."""
         with self._lock:

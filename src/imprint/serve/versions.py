@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ class Versions:
         return self.folder / str(number) / MODEL_NAME
 
     def new_folder(self) -> Path:
-        """Make the folder that a training writes to; it is no version until `add`."""
-        path = self.folder / f".new{UNFINISHED}"
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
-        return path
+        """Make a folder of its own for one training to write to; it is no version until `add`."""
+        return Path(tempfile.mkdtemp(prefix=".new-", suffix=UNFINISHED, dir=self.folder))
+
+    def drop(self, made: Path) -> None:
+        """Remove the folder of a training that came to nothing; one that became a version has another name."""
+        shutil.rmtree(made, ignore_errors=True)
 
     def add(self, made: Path, facts: dict[str, Any]) -> int:
         """Make a version of a folder that a training has written; raises OSError where the disk refuses."""

@@ -1,5 +1,7 @@
 // The camera: off until asked for, square, and its tracks stopped when the page is left.
 
+import { h, icon, t } from "./dom.js";
+
 const REASONS = {
   NotAllowedError: "denied",
   SecurityError: "denied",
@@ -64,3 +66,38 @@ export async function openCamera(video, { deviceId, onend } = {}) {
   };
   return { devices, deviceId: settings.deviceId, capture, stop };
 }
+
+/** The sign that the camera is on. */
+export const cameraLight = (...more) =>
+  h("p", { class: "on" }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", {}, t("camera.on")), ...more);
+
+/** A choice of another camera, where there is one. */
+export const cameraChoice = ({ devices, deviceId }, onchoose) =>
+  devices.length > 1 &&
+  h(
+    "select",
+    { "aria-label": t("try.camera.choose"), onchange: (event) => onchoose(event.target.value) },
+    ...devices.map((each, i) =>
+      h(
+        "option",
+        { value: each.deviceId, selected: each.deviceId === deviceId },
+        each.label || t("try.camera.number", { n: i + 1 }),
+      ),
+    ),
+  );
+
+/** «Take photo», by the system's own camera: `onphoto` gets the file input. */
+export const photoButton = (onphoto, kind = "") =>
+  h(
+    "label",
+    { class: `button ${kind}` },
+    icon("camera"),
+    t("try.photo"),
+    h("input", {
+      class: "unseen",
+      type: "file",
+      accept: "image/*",
+      capture: "environment",
+      onchange: (event) => onphoto(event.target),
+    }),
+  );

@@ -3,10 +3,11 @@
 import { percent } from "./answers.js";
 import { api } from "./api.js";
 import { note, openPictures, together } from "./classes.js";
-import { announce, button, fail, h, icon, language, mount, sheet, t, toast } from "./dom.js";
+import { announce, button, fail, h, icon, language, mount, t, toast } from "./dom.js";
 import { pictureGrid } from "./grid.js";
+import { explain } from "./result.js";
 import { keepTogether } from "./tabs.js";
-import { changed, running, scoreLine } from "./training.js";
+import { running, scoreLine } from "./training.js";
 
 const MATRIX = 20; // classes up to which the table of confusions is shown
 const CONFUSED = 5; // confusions in words
@@ -82,7 +83,7 @@ export function enter(root, context) {
 
   /** After corrections: back to Train, in one step. */
   function again() {
-    if (!changed(context.project) || running(context.project.training)) return null;
+    if (!context.project.changed || running(context.project.training)) return null;
     return h(
       "div",
       { class: "again" },
@@ -224,7 +225,11 @@ export function enter(root, context) {
         why.disabled = chosen.length !== 1;
       },
     });
-    const why = button(t("why"), () => explain(work.chosen[0]), {});
+    const why = button(t("why"), () => {
+      const { sha, answer } = work.chosen[0];
+      const shown = h("img", { src: `/api/samples/${sha}`, alt: t("why.picture") });
+      explain(answer, shown, () => api.post("/api/explain", { sample: sha }));
+    });
     work = { grid, chips, chosen: [] };
     mount(
       mistakes,
@@ -278,28 +283,6 @@ export function enter(root, context) {
     )
       return;
     work.chips[Number(event.key) - 1]?.click();
-  }
-
-  async function explain({ sha, answer }) {
-    const place = h("div", { class: "square" }, h("p", { class: "still" }, t("why.wait")));
-    const words = h("p", { class: "words", role: "status" });
-    sheet(
-      t("why.title", { label: answer }),
-      h(
-        "div",
-        { class: "pair" },
-        h("div", { class: "square" }, h("img", { src: `/api/samples/${sha}`, alt: t("why.picture") })),
-        place,
-      ),
-      words,
-    );
-    try {
-      const src = URL.createObjectURL(await api.post("/api/explain", { sample: sha }));
-      mount(place, h("img", { src, alt: t("why.map"), onload: () => URL.revokeObjectURL(src) }));
-      words.textContent = t("why.text");
-    } catch (problem) {
-      mount(place, h("p", { class: "still" }, problem.title, " ", problem.detail));
-    }
   }
 
   // Confusions

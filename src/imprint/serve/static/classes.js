@@ -92,11 +92,10 @@ export function classCard(context, stage, teach) {
       held = given.samples;
       if (document.activeElement !== input || !input.value) input.value = given.name;
       facts.hidden = !held;
-      const exam = given.takes.filter((take) => take.exam).length;
       facts.textContent = [
         t("teach.pictures", { n: held }),
-        t("teach.takes", { n: given.takes.length }),
-        exam && t("teach.exam.takes", { n: exam }),
+        t("teach.takes", { n: given.takes }),
+        given.exam_takes && t("teach.exam.takes", { n: given.exam_takes }),
       ]
         .filter(Boolean)
         .join(" · ");

@@ -1,15 +1,32 @@
 // A drawing pad. Strokes are kept as lines, so that they can be undone, shown in the colours of the page, and sent as
 // black ink on white paper with a pen that suits the size of the drawing.
 
+import { button, h, icon, t } from "./dom.js";
+
 const SIDE = 280; // of the picture sent; strokes are kept in these units
 const PEN = 20; // on the screen
 const STEP = 7; // a press of an arrow key
+
+/** A canvas to draw on with its ghost, buttons to undo and clear, and what `drawingPad` gives. */
+export function drawingStage(onChange) {
+  const canvas = h("canvas", { class: "pad", tabindex: 0, role: "application", "aria-label": t("try.pad") });
+  const buttons = [
+    button(t("undo"), () => pad.undo(), { shape: "undo", disabled: true }),
+    button(t("try.clear"), () => (pad.clear(), canvas.focus()), { shape: "trash", disabled: true }),
+  ];
+  const ghost = h("p", { class: "ghost", "aria-hidden": "true" }, icon("pen"), t("try.draw.here"));
+  const pad = drawingPad(canvas, () => {
+    for (const each of buttons) each.disabled = pad.empty;
+    onChange(pad);
+  });
+  return { canvas, ghost, buttons, pad };
+}
 
 /**
  * Make a canvas a drawing pad: mouse, finger, pen, or arrow keys with Space to lower and lift the pen.
  * `onChange` is called while drawing, with true at the end of a stroke.
  */
-export function drawingPad(canvas, onChange = () => {}) {
+function drawingPad(canvas, onChange = () => {}) {
   const context = canvas.getContext("2d");
   let strokes = [];
   let current = null; // the stroke being drawn

@@ -1,9 +1,9 @@
 // The stage: the camera or the drawing pad that classes are recorded from, and the live answer to what is on it.
 
 import { api } from "./api.js";
-import { cameraPossible, openCamera } from "./camera.js";
+import { cameraChoice, cameraLight, cameraPossible, openCamera, photoButton } from "./camera.js";
 import { announce, button, h, icon, mount, t, toast } from "./dom.js";
-import { drawingPad } from "./draw.js";
+import { drawingStage } from "./draw.js";
 import { chosen } from "./drop.js";
 import { addFiles, newTake, told } from "./takes.js";
 import { answerCard } from "./result.js";
@@ -62,13 +62,7 @@ export function createStage(context, teach, chips) {
   let photos = null; // the take that single photos join, {card, take, when}
   const video = h("video", { "aria-label": t("try.preview") });
   const tally = h("span", { class: "tally", "aria-hidden": "true" });
-  const light = h(
-    "p",
-    { class: "on" },
-    h("span", { class: "dot", "aria-hidden": "true" }),
-    h("span", {}, t("camera.on")),
-    tally,
-  );
+  const light = cameraLight(tally);
 
   function setMode(next) {
     if (mode === next && box.firstChild) return;
@@ -107,20 +101,7 @@ export function createStage(context, teach, chips) {
         icon("camera"),
         h("p", { role: trouble && "alert" }, t(`camera.${trouble ?? "off"}`)),
         possible && button(t(trouble ? "retry" : "try.camera.start"), () => open(), { shape: "camera" }),
-        trouble &&
-          h(
-            "label",
-            { class: "button" },
-            icon("camera"),
-            t("try.photo"),
-            h("input", {
-              class: "unseen",
-              type: "file",
-              accept: "image/*",
-              capture: "environment",
-              onchange: (event) => photo(event.target),
-            }),
-          ),
+        trouble && photoButton(photo),
       ),
     );
     label();
@@ -157,7 +138,6 @@ export function createStage(context, teach, chips) {
       return false;
     }
     element.classList.add("live");
-    const { devices } = opened;
     mount(
       box,
       video,
@@ -174,21 +154,7 @@ export function createStage(context, teach, chips) {
         icon("close"),
       ),
     );
-    mount(
-      controls,
-      devices.length > 1 &&
-        h(
-          "select",
-          { "aria-label": t("try.camera.choose"), onchange: (event) => open(event.target.value) },
-          ...devices.map((device, i) =>
-            h(
-              "option",
-              { value: device.deviceId, selected: device.deviceId === opened.deviceId },
-              device.label || t("try.camera.number", { n: i + 1 }),
-            ),
-          ),
-        ),
-    );
+    mount(controls, cameraChoice(opened, open));
     label();
     look();
     return true;
@@ -256,20 +222,16 @@ export function createStage(context, teach, chips) {
   // The drawing pad
 
   function showPad() {
-    const canvas = h("canvas", { class: "pad", tabindex: 0, role: "application", "aria-label": t("try.pad") });
-    const buttons = [
-      button(t("undo"), () => pad.undo(), { shape: "undo", disabled: true }),
-      button(t("try.clear"), () => (pad.clear(), canvas.focus()), { shape: "trash", disabled: true }),
-    ];
-    mount(box, canvas, h("p", { class: "ghost", "aria-hidden": "true" }, icon("pen"), t("try.draw.here")));
-    mount(controls, ...buttons);
-    pad = drawingPad(canvas, () => {
-      for (const each of [...buttons, thumb]) each.disabled = pad.empty;
+    const stage = drawingStage(() => {
+      thumb.disabled = pad.empty;
       if (pad.empty) answer.clear();
       else if (context.model) answer.ask(pad.blob, "drawing.png");
     });
+    const { canvas } = stage;
+    pad = stage.pad;
+    mount(box, canvas, stage.ghost);
+    mount(controls, ...stage.buttons);
     canvas.addEventListener("keydown", (event) => event.key === "Enter" && save());
-    return canvas;
   }
 
   async function save() {

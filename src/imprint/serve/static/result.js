@@ -9,7 +9,10 @@ export function answerCard(context, hint) {
   const place = h("div", { class: "result" });
   const [wrong, why] = [
     button(t("wrong"), () => correct(context, current), {}),
-    button(t("why"), () => explain(current), {}),
+    button(t("why"), () => {
+      const { blob, prediction } = current;
+      explain(prediction.label, picture(blob, t("why.picture")), () => api.send("/api/explain", blob));
+    }),
   ];
   const actions = h("div", { class: "row actions" }, wrong, why);
   const card = h("section", { class: "card answer-card", "aria-label": t("try.answer") }, place, actions);
@@ -32,7 +35,7 @@ export function answerCard(context, hint) {
     bars.show(prediction);
     actions.hidden = false;
     wrong.hidden = !context.project;
-    why.hidden = !context.project?.model.version; // only what was taught here can be explained
+    why.hidden = !context.project;
     wrong.textContent = prediction.unsure ? t("teach.this") : t("wrong");
     wrong.classList.toggle("button-primary", prediction.unsure);
     const words = sentence(prediction).replace(/\d+ %/, "");
@@ -130,17 +133,17 @@ function correct(context, { blob, prediction }) {
   }
 }
 
-/** «Why?»: where in the picture the network looked. */
-async function explain({ blob, prediction }) {
+/** «Why?»: where in a picture the network looked; `ask` gives the picture of that. */
+export async function explain(label, shown, ask) {
   const where = h("div", { class: "square" }, h("p", { class: "still" }, t("why.wait")));
   const text = h("p", { class: "words", role: "status" });
   sheet(
-    t("why.title", { label: prediction.label }),
-    h("div", { class: "pair" }, h("div", { class: "square" }, picture(blob, t("why.picture"))), where),
+    t("why.title", { label }),
+    h("div", { class: "pair" }, h("div", { class: "square" }, shown), where),
     text,
   );
   try {
-    mount(where, picture(await api.send("/api/explain", blob), t("why.map")));
+    mount(where, picture(await ask(), t("why.map")));
     text.textContent = t("why.text");
   } catch (problem) {
     mount(where, h("p", { class: "still" }, problem.title, " ", problem.detail));

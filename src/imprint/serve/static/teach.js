@@ -9,9 +9,10 @@ import { openFile, openProject } from "./project.js";
 import { createStage } from "./record.js";
 import { keepTogether } from "./tabs.js";
 import { byFolder, newTake, onWaiting, told } from "./takes.js";
-import { changed, createTraining, running } from "./training.js";
+import { createTraining, running } from "./training.js";
 
 const FEWEST = 2; // pictures of a class, and classes
+const narrow = matchMedia("(max-width: 46rem)");
 
 let here = null;
 
@@ -86,7 +87,7 @@ export function enter(root, context) {
   update();
   choose(cards[0]);
   stage.start();
-  if (matchMedia("(min-width: 46.01rem)").matches && !cards[0].id) cards[0].input.focus({ preventScroll: true });
+  if (!narrow.matches && !cards[0].id) cards[0].input.focus({ preventScroll: true });
   context.onProject(update);
   api.post("/api/warm").catch(() => {});
 
@@ -201,7 +202,7 @@ export function enter(root, context) {
     const filled = project.classes.filter((each) => each.samples);
     const empty = cards.find((card) => !card.count);
     const few = cards.find((card) => card.count && card.count < FEWEST);
-    const once = filled.find((each) => each.takes.filter((take) => take.kind !== "correction").length < 2);
+    const once = filled.find((each) => each.recorded < 2);
     let [next, words, target] = ["", "", null];
     if (running(state))
       [next, words] = ["teach.next.learning", state.version ? "teach.next.already" : "teach.next.learning.text"];
@@ -219,7 +220,7 @@ export function enter(root, context) {
     else if (few) [next, words, target] = ["teach.next.more", "teach.next.more.text", few];
     else if (!project.model?.version)
       [next, words] = ["teach.next.train", once ? "teach.next.train.once" : "teach.next.train.text"];
-    else if (changed(project)) [next, words] = ["teach.next.again", "teach.next.again.text"];
+    else if (project.changed) [next, words] = ["teach.next.again", "teach.next.again.text"];
     else
       [next, words] = [
         "teach.next.try",
@@ -230,6 +231,8 @@ export function enter(root, context) {
     hint.textContent = t(words, values);
     for (const card of cards) card.hold.classList.toggle("button-primary", card === target);
     root.classList.toggle("taught", Boolean(context.model));
+    // On a phone one button records whatever class is chosen: let it be the one that is asked for.
+    if (next !== said && next === "teach.next.second" && target && narrow.matches) choose(target);
     if (next !== said && said && next !== "teach.next.learning") announce(`${title.textContent}. ${hint.textContent}`);
     said = next;
   }

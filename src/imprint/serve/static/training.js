@@ -4,7 +4,6 @@ import { api, watchTraining } from "./api.js";
 import { announce, button, fail, h, icon, mount, t, toast } from "./dom.js";
 
 const RECIPES = ["", "probe", "quick", "finetune", "photos", "best"];
-const TAUGHT = "imprint.taught"; // in this browser: a model, and what it has learnt
 
 function svg(tag, attributes, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -30,23 +29,7 @@ function curve(points) {
   );
 }
 
-/** What the project would be trained on, as a text that differs whenever that does. */
-const contents = ({ classes }) =>
-  JSON.stringify(
-    classes.map((each) => [each.name, each.takes.filter((take) => !take.exam).map((take) => [take.id, take.count])]),
-  );
-
 export const running = (training) => ["training", "warming"].includes(training?.state);
-
-/** Whether something was added, moved or deleted since the model learnt, as far as this browser saw. */
-export function changed(project) {
-  const [digest, taught] = JSON.parse(localStorage.getItem(TAUGHT) ?? "[]");
-  if (!project.model?.digest || digest === project.model.digest) return Boolean(taught) && taught !== contents(project);
-  remember(project, contents(project));
-  return false;
-}
-
-const remember = ({ model }, taught) => localStorage.setItem(TAUGHT, JSON.stringify([model?.digest ?? null, taught]));
 
 /** How a new version did against the one before, in the order of the words of the comparison. */
 export function verdict({ text, keep }) {
@@ -95,7 +78,6 @@ export function createTraining(context, { blocked, onstate }) {
     more,
   );
   let state = context.project.training ?? { state: "idle" };
-  let taught = contents(context.project); // by the training that is under way
   let lasted = null; // seconds of the last training
   let [versions, mistakes] = [[], 0];
 
@@ -126,7 +108,6 @@ export function createTraining(context, { blocked, onstate }) {
   function update(next) {
     const before = state;
     state = next;
-    if (running(state) && !running(before)) taught = contents(context.project);
     if (running(state)) learning();
     if (running(before) && !running(state)) ended();
     else if (state.version && state.version !== before.version) context.refresh().catch(() => {}); // answers already
@@ -160,15 +141,14 @@ export function createTraining(context, { blocked, onstate }) {
 
   const time = () =>
     state.seconds_left == null
-      ? t("teach.time", { n: Math.round(state.seconds) })
+      ? t(state.seconds < 1 ? "teach.some.seconds" : "teach.time", { n: Math.round(state.seconds) })
       : t("teach.left", { n: Math.max(Math.ceil(state.seconds_left), 1) });
 
   async function ended() {
     mount(live);
     if (state.state === "failed") fail({ title: t("teach.failed"), detail: state.message });
     if (state.state === "cancelled") toast(t("teach.cancelled"));
-    const { project } = await context.refresh().catch(() => context);
-    if (state.state === "done") remember(project, taught);
+    await context.refresh().catch(() => {});
     onstate(state);
     await known();
     if (state.state === "done")
@@ -202,7 +182,7 @@ export function createTraining(context, { blocked, onstate }) {
           `· ${project.classes.reduce((sum, each) => sum + each.samples, 0)}`,
         ),
     );
-    train.classList.toggle("button-primary", !busy && !reason && (!project.model?.version || changed(project)));
+    train.classList.toggle("button-primary", !busy && !reason && (!project.model?.version || project.changed));
     train.setAttribute("aria-disabled", String(!busy && Boolean(reason)));
     note.textContent = busy
       ? time()

@@ -1,8 +1,8 @@
 // Try: draw, show to the camera, choose, drop or paste; one picture gets a live answer, many a table.
 
-import { cameraPossible, openCamera } from "./camera.js";
+import { cameraChoice, cameraLight, cameraPossible, openCamera, photoButton } from "./camera.js";
 import { button, h, icon, mount, picture, t } from "./dom.js";
-import { drawingPad } from "./draw.js";
+import { drawingStage } from "./draw.js";
 import { chosen, onFiles } from "./drop.js";
 import { answerCard } from "./result.js";
 import { answerMany } from "./table.js";
@@ -82,28 +82,13 @@ export function enter(root, context) {
 
   function draw() {
     const answer = answerCard(context, t("try.draw.first"));
-    const canvas = h("canvas", { class: "pad", tabindex: 0, role: "application", "aria-label": t("try.pad") });
-    const buttons = [
-      button(t("undo"), () => pad.undo(), { shape: "undo", disabled: true }),
-      button(t("try.clear"), () => (pad.clear(), canvas.focus()), { shape: "trash", disabled: true }),
-    ];
+    const { canvas, ghost, buttons, pad } = drawingStage(() =>
+      pad.empty ? answer.clear() : answer.ask(pad.blob, "drawing.png"),
+    );
     two(
-      [
-        h(
-          "div",
-          { class: "square paper" },
-          canvas,
-          h("p", { class: "ghost", "aria-hidden": "true" }, icon("pen"), t("try.draw.here")),
-        ),
-        h("div", { class: "row" }, ...buttons),
-      ],
+      [h("div", { class: "square paper" }, canvas, ghost), h("div", { class: "row" }, ...buttons)],
       answer.card,
     );
-    const pad = drawingPad(canvas, () => {
-      for (const each of buttons) each.disabled = pad.empty;
-      if (pad.empty) answer.clear();
-      else answer.ask(pad.blob, "drawing.png");
-    });
     here.pad = () => !pad.empty && (pad.undo(), true);
     here.end = answer.clear;
   }
@@ -126,19 +111,6 @@ export function enter(root, context) {
     const off = (reason) => {
       stop();
       answer.clear();
-      const photo = h(
-        "label",
-        { class: cameraPossible() ? "button" : "button button-primary" },
-        icon("camera"),
-        t("try.photo"),
-        h("input", {
-          class: "unseen",
-          type: "file",
-          accept: "image/*",
-          capture: "environment",
-          onchange: (event) => given(chosen(event.target)),
-        }),
-      );
       mount(
         box,
         h(
@@ -156,12 +128,13 @@ export function enter(root, context) {
         row,
         cameraPossible() &&
           button(t(reason ? "retry" : "try.camera.start"), () => on(), { kind: "button-primary", shape: "camera" }),
-        (reason || !cameraPossible()) && photo,
+        (reason || !cameraPossible()) &&
+          photoButton((input) => given(chosen(input)), cameraPossible() ? "" : "button-primary"),
       );
     };
     async function on(deviceId) {
       stop();
-      mount(box, video, h("p", { class: "on" }, h("span", { class: "dot", "aria-hidden": "true" }), t("camera.on")));
+      mount(box, video, cameraLight());
       mount(row, h("p", { class: "soft" }, t("camera.starting")));
       try {
         const started = await openCamera(video, { deviceId, onend: () => off("none") });
@@ -170,23 +143,7 @@ export function enter(root, context) {
       } catch (error) {
         return video.isConnected && off(error.reason);
       }
-      const { devices } = opened;
-      mount(
-        row,
-        button(t("try.camera.stop"), () => off(), { shape: "stop" }),
-        devices.length > 1 &&
-          h(
-            "select",
-            { "aria-label": t("try.camera.choose"), onchange: (event) => on(event.target.value) },
-            ...devices.map((device, i) =>
-              h(
-                "option",
-                { value: device.deviceId, selected: device.deviceId === opened.deviceId },
-                device.label || t("try.camera.number", { n: i + 1 }),
-              ),
-            ),
-          ),
-      );
+      mount(row, button(t("try.camera.stop"), () => off(), { shape: "stop" }), cameraChoice(opened, on));
       row.querySelector("button").focus();
       const look = async () => {
         const mine = opened;
