@@ -159,7 +159,7 @@ def read_collection(
     name = root.resolve().name
     paths = [root / path for path in found.choose(part, name)]
     if found.kind == "Parquet":
-        from imprint.data.readers.parquet import read_shards  # polars takes a quarter of a second, which images need not
+        from imprint.data.readers.parquet import read_shards  # polars takes time, which images need not
 
         return read_shards(paths, name, choice)
     if found.kind == "CIFAR":
