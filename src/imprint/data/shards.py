@@ -28,7 +28,7 @@ from imprint.data.split import TO_PREDICT
 from imprint.preprocessing.input_spec import InputSpec
 
 # Image files a shard. A shard ends after a file whose name says so, so that a new file changes one shard alone.
-FEWEST, MOST, MEAN = 256, 1024, 256
+FEWEST, MOST, MEAN = 128, 512, 256
 ASKED_AT_ONCE = 16
 READ_AT_ONCE, HELD = 64, 4  # files at addresses, read together; that often they are held
 
