@@ -72,10 +72,10 @@ def main():
         folder / "digits.safetensors"
     )
 
-    some = sorted(path for path in arguments.photos.rglob("*") if path.is_file())
-    for model in (folder / "photos", folder / "photos.onnx"):
-        seconds = run(*IMPRINT, "predict", model, some[0], "-o", folder / "one.csv")[0]
-        print(f"start and one photo, {model.name}: {seconds:.2f} s")
+    photo = sorted(arguments.photos.rglob("*.jpg"))[0]
+    for one in (folder / "photos", folder / "photos.onnx"):
+        seconds = run(*IMPRINT, "predict", one, photo, "-o", folder / "result.csv")[0]
+        print(f"start and one photo, {one.name}: {seconds:.2f} s")
     many = folder / "many"
     for copy in range(arguments.copies):
         shutil.copytree(arguments.photos, many / f"{copy}")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import pyarrow
 
     from imprint.data.shards import Shard
-    from imprint.models.bulk import Run, ShardResult
+    from imprint.models.bulk import RunShards, ShardResult
+
+MOST_BLOCKS = 2000  # of shards dealt to actors; beyond that several share one
 
 
 class Predict:
@@ -63,7 +65,7 @@ class Predict:
         return predict_files(self._model, contents, [str(source) for source in batch[self._source]]).to_arrow()
 
 
-def on_cluster(model: str | Path, out: Path) -> Run:
+def on_cluster(model: str | Path, out: Path) -> RunShards:
     """Give what predicts shards on the cluster that is there, or on the cores of this machine.
 
     Raises `UsageError` where Ray is missing.
@@ -101,9 +103,6 @@ def on_cluster(model: str | Path, out: Path) -> Run:
             raise UsageError("prediction", "the cluster", cause, remedy) from error
 
     return run
-
-
-MOST_BLOCKS = 2000  # shards share one beyond that
 
 
 class _PredictShards:

@@ -20,6 +20,7 @@ from imprint.core.errors import DataError, UsageError
 from imprint.data import cache, remote
 from imprint.data.load import parts
 from imprint.data.remote import fetch, is_address, without_secrets
+from imprint.data.shards import Shard
 from imprint.models.bulk import predict_folder
 
 pytest.importorskip("aiohttp")
@@ -192,7 +193,25 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
         imprint.load("s3://bucket/x.zip")
 
 
+def test_a_server_that_fails_is_asked_again(server, monkeypatch):
+    asked = []
+
+    class System:
+        def cat(self, paths, on_error):
+            asked.append(list(paths))
+            return {p: b"x" if p == "a" or len(asked) > 1 else OSError("busy") for p in paths if p != "c"} | {
+                p: FileNotFoundError(p) for p in paths if p == "c"
+            }
+
+    monkeypatch.setattr(remote, "PAUSES", (0, 0, 0))
+    found = remote.Remote("http://h/photos/", System(), "").read(["a", "b", "c"])
+    assert found[:2] == [b"x", b"x"]
+    assert found[2].cause == "nothing is there"
+    assert asked == [["a", "b", "c"], ["b"]]
+
+
 def test_secrets_in_addresses():
+    assert Shard(("https://host/photo?token=hush",)).name == "photo"
     for given, told in (
         ("https://me:pw@host/a.zip?X-Amz-Signature=1#x", "https://host/a.zip?…"),
         ("imprint train https://host/a.zip", "imprint train https://host/a.zip"),

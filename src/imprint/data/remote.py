@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ SECRET = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]+://)(?:[^/?#\s]*@)?(?P<pl
 VERSION = ("size", "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "Last-Modified", "LastModified", "last_modified")
 MOST_FILES = 5_000_000
 CHUNK = 2**20
+PAUSES = (0, 1, 5)  # seconds before each try to read files
+FINAL = ("nothing is there", "the server refuses")  # what another try does not change
 CHECK = "Check the address and who may read it."
 
 
@@ -124,11 +127,18 @@ class Remote:
         return listed
 
     def read(self, paths: Sequence[str]) -> list[bytes | DataError]:
-        """Read files whole, several at a time."""
-        with _told(self.address):
-            found = self.system.cat(list(paths), on_error="return")
-        found = found if isinstance(found, dict) else {paths[0]: found}
-        return [c if isinstance(c := found[path], bytes) else _unreadable(path, c) for path in paths]
+        """Read files whole, several at a time, and again where the server failed."""
+        held, left = dict[str, bytes | DataError](), list(paths)
+        for pause in PAUSES:
+            time.sleep(pause)
+            with _told(self.address):
+                found = self.system.cat(left, on_error="return")
+            found = found if isinstance(found, dict) else {left[0]: found}
+            held |= {path: c if isinstance(c := found[path], bytes) else _unreadable(path, c) for path in left}
+            left = [path for path in left if isinstance(e := held[path], DataError) and not e.cause.startswith(FINAL)]
+            if not left:
+                break
+        return [held[path] for path in paths]
 
     def copy(self, path: str, target: Path) -> None:
         """Copy a file; raises DataError where it takes more than half of the free space, or is not whole."""

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -28,7 +28,7 @@ from imprint.data.split import TO_PREDICT
 from imprint.preprocessing.input_spec import InputSpec
 
 # Image files a shard. A shard ends after a file whose name says so, so that a new file changes one shard alone.
-FEWEST, MOST, MEAN = 256, 1024, 256
+FEWEST, MOST, MEAN = 128, 512, 256
 ASKED_AT_ONCE = 16
 READ_AT_ONCE, HELD = 64, 4  # files at addresses, read together; that often they are held
 
@@ -48,7 +48,7 @@ class Shard:
     @property
     def name(self) -> str:
         """The name of its first file, without folders and endings."""
-        return Path(self.files[0]).name.partition(".")[0] or "images"
+        return Path(without_secrets(self.files[0]).rstrip("?…")).name.partition(".")[0] or "images"
 
     @property
     def digest(self) -> str:
@@ -159,7 +159,9 @@ def _cut(files: Iterable[str]) -> Iterator[Shard]:
 def _identity(file: str) -> str:
     """Tell a file's content by size and time of change; of a folder that is one data set, that of its files."""
     if is_address(file):
-        return Remote.at(file).version()
+        with suppress(DataError):  # told when it is read
+            return Remote.at(file).version()
+        return ""
     try:
         if os.path.isdir(file):  # noqa: PTH112
             return " ".join(_identity(os.path.join(file, name)) for name in sorted(scan_folder(Path(file))))  # noqa: PTH118

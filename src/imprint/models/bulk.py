@@ -143,10 +143,12 @@ def predict_shard(model: str | Path, shard: str | Path | Sequence[str | Path] | 
         return _predict(predictor, digest, shard, Path(out))
 
 
-Run = Callable[[Iterable[Shard]], Iterable[ShardResult]]
+RunShards = Callable[[Iterable[Shard]], Iterable[ShardResult]]
 
 
-def predict_folder(model: str | Path, data: str | Sequence[str], out: Path, run: Run | None = None) -> dict[str, Any]:
+def predict_folder(
+    model: str | Path, data: str | Sequence[str], out: Path, run: RunShards | None = None
+) -> dict[str, Any]:
     """Predict data of any size into a folder, and go on where that was stopped; gives what `summary.json` tells.
 
     `run` predicts the shards wherever and in whatever order it likes. Raises `UsageError` for a folder that holds
