@@ -76,7 +76,7 @@ def compute_settings(threads: int) -> Iterator[None]:
 
 ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
 # Largest relative error against float32, rows first; bfloat16 has 8 bits, GPUs may round float32 to 10.
-TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
+TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2, "float64": 2e-3}
 MIN_SPEEDUP = 1.1  # over the first candidate; less is noise
 ROUNDS, REPEATS = 3, 2
 _checking = threading.Lock()
@@ -88,8 +88,8 @@ _chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by d
 class ComputeConfig:
     """How a machine computes: precision of convolutions and matrix products, layout of images in memory, CPU threads.
 
-    Weights and sums stay float32. The layout ``"blocked"`` is oneDNN's own. `speed` is relative to float32, rows first,
-    with all threads; `error` is the largest relative difference of outputs and gradients from it.
+    Weights and sums stay float32, but in float64. The layout ``"blocked"`` is oneDNN's own. `speed` is relative to
+    float32, rows first, with all threads; `error` is the largest relative difference of outputs and gradients from it.
     """
 
     precision: str
@@ -128,8 +128,11 @@ def choose_compute_config(device: torch.device, precision: str = "auto") -> Comp
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept in the cache folder.
 
     Each candidate is first compared with float32, rows first: outputs and gradients of two convolutions with batch
-    normalisation. The fastest of the correct ones is chosen. `precision` may restrict them.
+    normalisation. The fastest of the correct ones is chosen. `precision` may restrict them; float64 is there to compare
+    runs, rows first.
     """
+    if precision == "float64":
+        return replace(choose_compute_config(device, "float32"), precision=precision, layout=ROWS)
     key = (device.type, device.index or 0, precision)
     with _checking:  # two self-checks at once would disturb each other's timing
         if key not in _chosen:

@@ -42,7 +42,8 @@ def network_compute_config(network: nn.Module, device: torch.device, precision: 
     Of networks that others wrote, images stay rows first: their operations may not know oneDNN's own layout, and
     ``view`` fails channels last. EfficientNet runs twice as fast channels last, its depthwise convolutions above all.
     """
-    config = choose_compute_config(device, precision)
+    exact = next(network.parameters()).dtype == torch.float64  # while it is being trained so
+    config = choose_compute_config(device, "float64" if exact else precision)
     members = members_of(network)
     if all(isinstance(member, ConvNet) for member in members):
         return config
@@ -65,7 +66,8 @@ def in_batches(
     """
     # Results of a batch are copied to their place at once. Kept batch by batch, they came to lie between the network's
     # large tensors, whose memory could then not be used again: that of photos grew from 0.6 to 1.6 GB.
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
+    device = weight.device
     compute = network_compute_config(network, device)
     was_training = network.training
     if was_training:  # only while it is being trained, which one thread does
@@ -74,7 +76,8 @@ def in_batches(
     done, count = 0, len(pixels) if chosen is None else len(chosen)
     size = cpu_batch_size(spec) if device.type == "cpu" else GPU_BATCH
     for batch in in_chunks(pixels, size, chosen):
-        found = run(prepare(torch.from_numpy(batch).to(device), spec), compute.to_layout)
+        prepared = prepare(torch.from_numpy(batch).to(device), spec).to(weight.dtype)
+        found = run(prepared, compute.to_layout)
         gathered = gathered or [one.new_empty(count, *one.shape[1:]) for one in found]
         for rows, one in zip(gathered, found, strict=True):
             rows[done : done + len(one)] = one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imprint.models.layers import Dropout
 from imprint.training.distributed import Crew
+from imprint.training.graph import Step
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -41,6 +42,22 @@ def coupled(network: nn.Module, crew: Crew, batch_size: int) -> Iterator[None]:
         for layer in network.modules():
             if isinstance(layer, Dropout):
                 layer.whole, layer.first = 0, 0
+
+
+def with_own_draws(step: Step, crew: Crew, device: torch.device) -> Step:
+    """Let each process draw its own numbers within a step, for layers that know nothing of the others.
+
+    What is drawn outside of it stays the same in all of them.
+    """
+    devices = [device] if device.type == "cuda" else []
+
+    def apart(*inputs: Any) -> Sequence[Tensor]:
+        seed = int(torch.randint(2**31, ()))
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed + crew.rank)
+            return step(*inputs)
+
+    return apart
 
 
 class GlobalBatchNorm(nn.Module):
@@ -98,7 +115,7 @@ class _Normalise(torch.autograd.Function):
     """Normalise by statistics of the whole batch, through which the gradient flows too."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         context: Any,
         activations: Tensor,
         weight: Tensor,
@@ -114,7 +131,7 @@ class _Normalise(torch.autograd.Function):
         return F.batch_norm(activations, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         activations, weight, mean, variance = context.saved_tensors
         # As if mean and variance were given; this gives the sums over the own rows of the gradient and of its product

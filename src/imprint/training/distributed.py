@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
+from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.core.errors import ImprintError, UsageError
@@ -96,14 +97,26 @@ class Crew:
             raise KeyboardInterrupt
         return seen[0], seen[1] > 0
 
-    def whole(self, count: int, own: Callable[[slice], Shaped[Tensor, "own ..."]]) -> Shaped[Tensor, "count ..."]:
-        """Compute `count` rows, each by one process; `own` computes some. All get all of them."""
-        rows = own(self.share(count))
+    def whole(
+        self, count: int, own: Callable[[slice], Shaped[ndarray, "own ..."]], device: torch.device
+    ) -> Shaped[ndarray, "count ..."]:
+        """Compute `count` rows, each by one process; `own` computes some. All get all of them, through `device`."""
+        share = self.share(count)
+        has_some = share.start < share.stop
+        rows = torch.from_numpy(own(share if has_some else slice(0, 1)))  # who has none needs to know their form
         if self.size == 1:
-            return rows
-        everything = rows.new_zeros(count, *rows.shape[1:])
-        everything[self.share(count)] = rows
-        return self.add_up([everything])[0]
+            return rows.numpy()
+        everything = torch.zeros(count, *rows.shape[1:], dtype=rows.dtype, device=device)
+        everything[share] = rows[: share.stop - share.start].to(device)
+        return self.add_up([everything])[0].cpu().numpy()
+
+    def sum_of_all(self, values: Float32[ndarray, "*n"]) -> Float32[ndarray, "*n"]:
+        """Add up what the processes computed each by itself, however long the slowest takes."""
+        if self.size == 1:
+            return values
+        self.gather(None)
+        with self.joined(torch.device("cpu")):
+            return self.add_up([torch.from_numpy(values)])[0].numpy()
 
     def follow(self, tensors: Sequence[Tensor], rank: int = 0) -> None:
         """Overwrite tensors by those of one process."""
@@ -303,13 +316,36 @@ def current_crew() -> Crew:
 
 
 @contextmanager
-def crew(of: Crew) -> Iterator[Crew]:
-    """Train with these processes in this block: `ALONE` to train something that the others do not."""
-    before = _current.set(of)
+def train_with(crew: Crew) -> Iterator[None]:
+    """Train with these processes in this block."""
+    before = _current.set(crew)
     try:
-        yield of
+        yield
     finally:
         _current.reset(before)
+
+
+@contextmanager
+def train_alone(alone: bool = True) -> Iterator[None]:
+    """Train something in this block that the other processes do not, if `alone`."""
+    with train_with(ALONE if alone else current_crew()):
+        yield
+
+
+def started_by_torchrun() -> int:
+    """Count the processes that torchrun, or what sets its variables, has started together with this one; 0 for none."""
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        return 0
+    return int(os.environ.get("WORLD_SIZE", "0"))
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Give the GPU of this process, one each on a machine as far as there are as many."""
+    if device.type != "cuda" or device.index is not None or started_by_torchrun() < 2:
+        return device
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(own)
+    return own
 
 
 def _backend(device: torch.device) -> str:

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 
 from imprint.core.errors import ImprintError, StoppedError
-from imprint.training.distributed import Crew, crew, current_crew
+from imprint.training.distributed import Crew, current_crew, started_by_torchrun, train_with
 
 STARTED_WITHIN = timedelta(minutes=15)  # as torchrun has it
 SECONDS_TO_SETTLE = 3600  # for writing what was learnt after Ctrl-C; torchrun's own 30 are few
@@ -41,7 +40,7 @@ def crew_of_torchrun() -> Iterator[Crew]:
     listener = threading.Thread(target=own.answer, args=(ended,), name="imprint crew", daemon=True)
     listener.start()
     try:
-        with crew(own), _one_tells(own):
+        with train_with(own), _one_tells(own):
             yield own
         own.leave()
     finally:
@@ -61,22 +60,6 @@ def _one_tells(own: Crew) -> Iterator[None]:
     except ImprintError as error:
         error.muted = not own.speaks_first()
         raise
-
-
-def started_by_torchrun() -> int:
-    """Count the processes that torchrun, or what sets its variables, has started together with this one; 0 for none."""
-    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
-        return 0
-    return int(os.environ.get("WORLD_SIZE", "0"))
-
-
-def own_device(device: torch.device) -> torch.device:
-    """Give the GPU of this process, one each on a machine as far as there are as many."""
-    if device.type != "cuda" or device.index is not None or current_crew().size == 1:
-        return device
-    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    torch.cuda.set_device(own)
-    return own
 
 
 def die_with_parent() -> None:
