@@ -177,7 +177,7 @@ def _time_steps(state: TrainingState, images: LabelledImages, steps: int, batch_
     short = replace(state.plan.recipe, epochs=1, steps_per_epoch=steps, min_steps=0)
     recipe = replace(short, batch_size=batch_size, class_balance=0.0)
     plan = replace(state.plan, images=images, training=np.arange(len(images)), validation=None, recipe=recipe)
-    losses = torch.full((len(images),), torch.inf, device=plan.device)
+    losses = torch.full((len(images),), torch.inf, dtype=plan.dtype, device=plan.device)
     pixels, labels = (
         torch.from_numpy(values).to(plan.device) for values in (images.pixels, images.labels_among(images.class_names))
     )

@@ -84,11 +84,10 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SETTLE))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     here = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", f"--rdzv-id={uuid.uuid4()}"]
-    config, program, words = config_from_args(
-        parse_args([*here, f"--nproc-per-node={processes}", "-m", "imprint", *arguments])
-    )
+    # Without the arguments of `imprint`, of which torchrun's parser would take some for its own.
+    config, program, words = config_from_args(parse_args([*here, f"--nproc-per-node={processes}", "-m", "imprint"]))
     try:
-        elastic_launch(config=config, entrypoint=program)(*words)
+        elastic_launch(config=config, entrypoint=program)(*words, *arguments)
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
         return status if status > 0 else 128 - status  # as shells give that of a process ended by a signal
