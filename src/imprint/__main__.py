@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,11 +17,25 @@ if TYPE_CHECKING:
 
 BAD_USAGE = 2  # the exit status of bad usage and bad input
 INTERRUPTED = 130  # the exit status by which shells know Ctrl-C: 128 and the signal's number
+TO_BE_TOLD = 1.0  # second
 NOTHING_KEPT = "run at Ctrl-C: stopped before there was anything to keep. Nothing was lost."
 
 
-def _failed(line: str) -> int:
-    print(f"error: {line}", file=sys.stderr)
+def _follows() -> bool:
+    """Whether another of the processes that torchrun has started speaks for this one."""
+    return "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def _tell(line: str, muted: bool | None = None) -> None:
+    """Print an error; where another process does, leave it the time, since torchrun ends all when one has ended."""
+    if _follows() if muted is None else muted:
+        time.sleep(TO_BE_TOLD)
+    else:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _failed(line: str, muted: bool | None = None) -> int:
+    _tell(line, muted)
     return BAD_USAGE
 
 
@@ -33,8 +48,8 @@ def _usage(error: TyperException) -> str:
     return f"usage at {command}: {message} Try {command} --help."
 
 
-def _stop(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
+def _stop(line: str, muted: bool | None = None) -> None:
+    _tell(line, muted)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -77,7 +92,9 @@ def _run(app: Callable[..., int | None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # a service manager ends a process by SIGTERM: as by Ctrl-C
             _handle(number, signal.default_int_handler)
         tune_malloc()
-        with shown():
+        if _follows():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        with shown(not _follows()):
             status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         if not sys.argv[1:]:
             status = BAD_USAGE
@@ -88,11 +105,11 @@ def _run(app: Callable[..., int | None]) -> None:
             raise
         status = _failed(_usage(error))
     except StoppedError as error:
-        _stop(str(error))
+        _stop(str(error), error.muted)
     except ImprintError as error:
         if os.environ.get("IMPRINT_TRACEBACK"):
             raise
-        status = _failed(str(error))
+        status = _failed(str(error), error.muted)
     except BrokenPipeError:  # the reader has seen enough
         _discard_stdout()
         status = 1

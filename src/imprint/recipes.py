@@ -17,7 +17,7 @@ from imprint.core.files import similar_path
 CHOICES = {
     "optimiser": ("rmsprop", "adamw", "muon"),
     "schedule": ("plateau", "one-cycle"),
-    "precision": ("auto", "float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16", "float64"),
     "hflip": ("auto", "yes", "no"),
     "tta": ("none", "shifts", "hflip", "auto"),
     "head": ("auto", "regression", "lda", "ridge"),
@@ -145,8 +145,9 @@ class Recipe:
     trust : float, default=0.95
         Share of the predictions not flagged as unsure that are to be right: predictions of less confidence than that
         takes, by the images held out, are flagged. 0 flags none for its confidence.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the arithmetic in training; ``"auto"`` asks the self-check. Predictions are always float32.
+    precision : {"auto", "float32", "bfloat16", "float64"}, default="auto"
+        Of the arithmetic in training; ``"auto"`` asks the self-check. In float64, which takes longer, several processes
+        give what one gives to 12 digits. Predictions are always float32.
     threads : int, default=0
         CPU threads in training; 0 takes as many as the self-check found fastest, and fewer from the next epoch on while
         other programs keep cores busy.

@@ -17,6 +17,7 @@ from imprint.data.split import deal_folds
 from imprint.models.backbones import find_weights
 from imprint.recipes import PROBE, Recipe, default_recipe
 from imprint.runs.training import train
+from imprint.training.distributed import current_crew, train_alone
 from imprint.training.plan import make_plan
 from imprint.training.probe import frozen_features, mean_over_deals, pretrained_network
 
@@ -110,10 +111,11 @@ def cross_validated_probabilities(
     images: LabelledImages, fold: Int64[ndarray, " n"], recipe: str | Recipe, seed: int, device: str
 ) -> Float32[ndarray, "n classes"]:
     """Predict each fold by a network trained on the others; rows are 0 where those hold fewer than two classes."""
-    labels = images.labels_among(images.class_names)
+    labels, crew = images.labels_among(images.class_names), current_crew()
     probabilities = np.zeros((len(images), len(images.class_names)), dtype=np.float32)
-    with progress_bar("looking for wrong labels", total=FOLDS) as advance:
-        for number in range(FOLDS):
+    own = range(FOLDS)[crew.rank :: crew.size]  # of several processes each trains some of the networks
+    with progress_bar("looking for wrong labels", total=len(own)) as advance, train_alone():
+        for number in own:
             seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             if not len(unseen) or len(np.unique(labels[seen])) < 2:
                 continue
@@ -122,7 +124,7 @@ def cross_validated_probabilities(
             known = np.array([images.class_names.index(name) for name in model.class_names])  # those with images here
             probabilities[np.ix_(unseen, known)] = model.predict_proba(images[unseen])
             advance()
-    return probabilities
+    return crew.sum_of_all(probabilities)
 
 
 def _has_pretrained(images: LabelledImages) -> bool:

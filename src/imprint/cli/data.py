@@ -13,9 +13,11 @@ from imprint.cli.options import (
     Data,
     Group,
     Label,
+    Processes,
     class_list,
     print_json,
     read_model,
+    share_out,
     unused,
     writable,
 )
@@ -122,6 +124,7 @@ def check(
     labels: Annotated[bool, typer.Option(help="Look for wrong labels.")] = True,
     seed: Annotated[int, typer.Option(help="Of the networks that judge labels.")] = 7,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    processes: Processes = None,
     label: Label = None,
     group: Group = None,
     classes: Classes = None,
@@ -132,12 +135,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Find what is wrong with images and labels: unreadable, doubled, leaking, wrongly labelled and more."""
+    share_out(processes)
     from dataclasses import replace
 
     from imprint.analysis.doctor import check as examine
     from imprint.data.load import load, parts
     from imprint.preprocessing.input_spec import InputSpec
     from imprint.report.tables import findings_table
+    from imprint.training.launching import crew_of_torchrun
 
     if fix_labels and (fix is None or not labels):
         cause = "it leaves wrongly labelled images out of the list that --fix writes, and needs them found"
@@ -148,7 +153,10 @@ def check(
     others = [load(data, part=part, spec=form, label=label, allow_bad=1.0) for part in parts(data)[1:]]
     others += [] if against is None else [load(against, spec=form, allow_bad=1.0)]
     turned = None if read_by is None else _orientation(data, read_by)
-    findings = examine(images, against=others, labels=labels, seed=seed, device=device)
+    with crew_of_torchrun() as crew:
+        findings = examine(images, against=others, labels=labels, seed=seed, device=device)
+    if not crew.leads:
+        return
     if turned is not None:
         findings = replace(findings, findings=(turned, *findings.findings))
     if as_json:

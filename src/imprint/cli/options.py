@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -58,7 +59,24 @@ Classes = Annotated[
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, an exported .onnx, or a run folder.")]
 OTHER_TABLES = (".xlsx", ".xls", ".ods", ".pdf", ".docx", ".parquet")  # endings of what is no text
 MODEL_ENDINGS = (".safetensors", ".onnx")
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Share the work among so many processes of this machine, by torchrun."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def share_out(processes: int | None) -> None:
+    """Run this command in several processes instead, and end with their status; returns in each of them."""
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 0
+    if processes is None or processes == max(1, started):
+        return
+    if started:
+        cause = f"torchrun has started {started}"
+        raise UsageError(f"--processes {processes}", "imprint", cause, "Leave the option out.")
+    from imprint.training.launching import launch
+
+    sys.exit(launch(processes, sys.argv[1:]))
 
 
 def writable(path: Path | None) -> Path | None:

@@ -15,11 +15,13 @@ from imprint.cli.options import (
     Ids,
     Label,
     Labels,
+    Processes,
     class_list,
     dated,
     joined_fields,
     print_json,
     share_or_data,
+    share_out,
 )
 
 # What a verb needs is imported inside it: `imprint --help` must not wait for torch.
@@ -54,7 +56,10 @@ def train(
         str | None, typer.Option(metavar="DATA", help="Predict this too: result.csv and predictions.png.")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder, {date} for today's. Left out, runs/0001-….")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The run folder, {date} for today's; goes on with one stopped. Else runs/0001-…."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, augmentation and dropout.")] = None,
     trust: Annotated[
@@ -67,6 +72,7 @@ def train(
         int, typer.Option(min=1, help="Train so many runs, each with the next seed and its own folder.")
     ] = 1,
     device: Annotated[str | None, typer.Option(help="auto (if left out), cpu, cuda or mps.")] = None,
+    processes: Processes = None,
     label: Label = None,
     group: Group = None,
     ids: Ids = None,
@@ -97,6 +103,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network; writes a new run folder with model, history, scores and curves."""
+    share_out(processes)
     from imprint.core.progress import details_too
     from imprint.recipes import parse_settings
     from imprint.report.tables import plan_lines, run_lines, seeds_table
@@ -104,6 +111,7 @@ def train(
     from imprint.runs.training import dry_run as plan_run
     from imprint.runs.training import train as train_run
     from imprint.runs.training import train_seeds
+    from imprint.training.launching import crew_of_torchrun
 
     own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "trust": trust}
     fields = joined_fields(parse_settings(settings or []), own)
@@ -113,14 +121,15 @@ def train(
     validation_given, folder = share_or_data(validation), True if run is None else dated(run)
     options |= {"validation": validation_given, "run": folder}
     if dry_run:
-        planned = plan_run(data, recipe, seeds=seeds, **options, **fields)
+        with crew_of_torchrun():
+            planned = plan_run(data, recipe, seeds=seeds, **options, **fields)
         if as_json:
             print_json(planned.facts())
         else:
             print(plan_lines(planned))
         return
     finished = []
-    with details_too(verbose):
+    with details_too(verbose), crew_of_torchrun():
         if seeds == 1:
             runs = iter([train_run(data, recipe, **options, **fields)])
         else:
@@ -129,6 +138,7 @@ def train(
             finished.append(finished_run)
             if not as_json:
                 print(run_lines(finished_run), flush=True)
+    finished.sort(key=lambda one: one.recipe.seed)  # several processes may have trained them
     facts = finished[0].facts() if seeds == 1 else seeds_facts(finished)
     if as_json:
         print_json(facts)

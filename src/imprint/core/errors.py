@@ -56,6 +56,8 @@ class ImprintError(Exception):
     'pixel 256 at a.csv row 1: too bright. Clip it.'
     """
 
+    muted: bool | None = None  # whether another of several processes tells it; None where nobody has settled that
+
     def __init__(self, what: str, where: str, cause: str, remedy: str) -> None:
         self.what, self.where, self.cause, self.remedy = what, where, cause, remedy
         super().__init__(spelled(f"{what} at {where}: {cause}. {remedy}"))

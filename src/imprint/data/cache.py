@@ -117,6 +117,30 @@ def matching(network: str) -> Iterator[tuple[Shaped[ndarray, "n ..."], dict[str,
 
 
 @contextmanager
+def sole_decoder(key: str) -> Iterator[None]:
+    """Wait until no other process of this machine decodes the images of a key; then they may be in the cache.
+
+    Without effect where files cannot be locked, as on Windows.
+    """
+    try:
+        import fcntl
+
+        folder().mkdir(parents=True, exist_ok=True)
+        path = folder() / f"{key}.lock"
+        file = open(path, "w")  # noqa: SIM115
+    except (ImportError, OSError):
+        yield
+        return
+    with file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # who has it open already finds the images
+
+
+@contextmanager
 def writing(key: str) -> Iterator[Writer]:
     """Write decoded images or features under a key; they appear in the cache once they are whole.
 

@@ -172,7 +172,7 @@ def _seconds_of_others() -> float:
 
 ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
 # Largest relative error against float32, rows first; bfloat16 has 8 bits, GPUs may round float32 to 10.
-TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
+TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2, "float64": 2e-3}
 MIN_SPEEDUP = 1.1  # over the first candidate; less is noise
 ROUNDS, REPEATS = 3, 2
 MOST_THREADS = 4096
@@ -185,8 +185,8 @@ _chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by d
 class ComputeConfig:
     """How a machine computes: precision of convolutions and matrix products, layout of images in memory, CPU threads.
 
-    Weights and sums stay float32. The layout ``"blocked"`` is oneDNN's own. `speed` is relative to float32, rows first,
-    with all threads; `error` is the largest relative difference of outputs and gradients from it.
+    Weights and sums stay float32, but in float64. The layout ``"blocked"`` is oneDNN's own. `speed` is relative to
+    float32, rows first, with all threads; `error` is the largest relative difference of outputs and gradients from it.
     """
 
     precision: str
@@ -236,8 +236,10 @@ def choose_compute_config(
 
     Each candidate is first compared with float32, rows first: outputs and gradients of two convolutions with batch
     normalisation. The fastest of the correct ones is chosen; on a GPU, where those two would mostly wait for Python, by
-    a `workload` if one is given. `precision` may restrict them.
+    a `workload` if one is given. `precision` may restrict them; float64 is there to compare runs, rows first.
     """
+    if precision == "float64":
+        return replace(choose_compute_config(device, "float32", workload), precision=precision, layout=ROWS)
     workload = None if device.type == "cpu" else workload
     asked = precision if workload is None else f"{precision}-{workload.name}"
     key = (device.type, device.index or 0, asked)

@@ -52,7 +52,8 @@ def network_compute_config(
     """
     members = members_of(network)
     known = all(isinstance(member, ConvNet | EfficientNetLite) for member in members)
-    config = choose_compute_config(device, precision, workload if known else None)
+    exact = next(network.parameters()).dtype == torch.float64  # while it is being trained so
+    config = choose_compute_config(device, "float64" if exact else precision, workload if known else None)
     if all(isinstance(member, ConvNet) for member in members):
         return config
     return replace(config, layout=CHANNELS_LAST if known else ROWS)
@@ -73,7 +74,8 @@ def in_batches(
     """
     # Results of a batch are copied to their place at once. Kept batch by batch, they came to lie between the network's
     # large tensors, whose memory could then not be used again: that of photos grew from 0.6 to 1.6 GB.
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
+    device = weight.device
     compute = network_compute_config(network, device)
     was_training = network.training
     if was_training:  # only while it is being trained, which one thread does
@@ -82,7 +84,7 @@ def in_batches(
     done, count = 0, len(pixels) if chosen is None else len(chosen)
     size = cpu_batch_size(spec) if device.type == "cpu" else GPU_BATCH
     for batch in in_chunks(pixels, size, chosen):
-        found = _within_memory(run, torch.from_numpy(batch).to(device), spec, compute.to_layout)
+        found = _within_memory(run, torch.from_numpy(batch).to(device), spec, compute.to_layout, weight.dtype)
         gathered = gathered or [one.new_empty(count, *one.shape[1:]) for one in found]
         for rows, one in zip(gathered, found, strict=True):
             rows[done : done + len(one)] = one
@@ -93,15 +95,15 @@ def in_batches(
 
 
 def _within_memory(
-    run: RunBatch, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec, to_layout: ToLayout
+    run: RunBatch, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec, to_layout: ToLayout, dtype: torch.dtype
 ) -> Sequence[Shaped[Tensor, "n ..."]]:
     """Run a batch; where it is too much for the device's memory, one half after the other."""
     try:
-        return run(prepare(pixels, spec), to_layout)
+        return run(prepare(pixels, spec).to(dtype), to_layout)
     except RuntimeError as error:
         if len(pixels) < 2 or not is_out_of_memory(error):
             raise
-    halves = [_within_memory(run, half, spec, to_layout) for half in pixels.chunk(2)]
+    halves = [_within_memory(run, half, spec, to_layout, dtype) for half in pixels.chunk(2)]
     return [torch.cat(parts) for parts in zip(*halves, strict=True)]
 
 

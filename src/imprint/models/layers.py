@@ -30,16 +30,19 @@ class Dropout(nn.Module):
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
+        self.whole, self.first = 0, 0  # rows of a batch that several processes share, 0 for those given; the own first
 
     def forward(self, activations: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Drop while training; pass through otherwise."""
         if not self.training:
             return activations
         activations = dense(activations)
-        bits = torch.empty(-(-activations.numel() // 4), dtype=torch.int64, device=activations.device)
+        a_row = activations[0].numel()
+        drawn_for = (self.whole or len(activations)) * a_row
+        bits = torch.empty(-(-drawn_for // 4), dtype=torch.int64, device=activations.device)
         bits = bits.random_(-(2**63), None).view(torch.int16)
         # A dense tensor's memory may run channels last: follow its strides.
-        drawn = bits.as_strided(activations.shape, activations.stride())
+        drawn = bits.as_strided(activations.shape, activations.stride(), self.first * a_row)
         kept = drawn >= round(self.share * 2**16) - 2**15
         return activations * (kept * (1 / (1 - self.share)))
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from imprint.preprocessing.input_spec import PLAIN_MEAN, PLAIN_STD, InputSpec, scaling_weights
@@ -55,12 +55,12 @@ def normalise(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
     return pixels.to(torch.float32).div_(255)
 
 
-def standardise(images: Float32[Tensor, "n c h w"], spec: InputSpec) -> Float32[Tensor, "n c h w"]:
+def standardise(images: Float[Tensor, "n c h w"], spec: InputSpec) -> Float[Tensor, "n c h w"]:
     """Subtract the mean and divide by the standard deviation that the network asks for; nothing for 0 and 1."""
     if (spec.mean, spec.std) == (PLAIN_MEAN, PLAIN_STD):
         return images
     mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
+        torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
         for values in (spec.mean, spec.std)
     )
     return (images - mean).div_(std)

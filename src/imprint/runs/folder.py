@@ -29,6 +29,7 @@ from imprint.models.model_file import (
     check_model_file,
     find_model,
 )
+from imprint.runs.dealing import remove_network_folders
 from imprint.runs.figures import random_window, save_curves, save_predictions
 from imprint.runs.listing import HISTORY_NAME, METRICS_NAME, RECIPE_NAME, VALIDATION_NAME, resume_command
 from imprint.runs.provenance import command_line, provenance_of
@@ -116,7 +117,7 @@ def merge_options(given: Mapping[str, Any], resumed: ResumableRun | None = None)
     return options
 
 
-def _storable(options: Mapping[str, Any]) -> dict[str, str | float]:
+def storable(options: Mapping[str, Any]) -> dict[str, str | float]:
     """Give what a checkpoint can hold: numbers, paths, how images were loaded; `in_memory` names those of Python."""
     stored: dict[str, str | float] = {}
     in_memory = []
@@ -151,7 +152,7 @@ def run_session(
         return
     with sole_writer(folder):
         remove_unfinished(folder)
-        checkpoint = Checkpoint(folder, plan, _storable(options))
+        checkpoint = Checkpoint(folder, plan, storable(options))
         checkpoint.epochs = len(resumed.epochs) if resumed is not None else 0
         try:
             if plan.parent is not None and resumed is None:
@@ -181,6 +182,7 @@ def _remove_checkpoint(checkpoint: Checkpoint) -> None:
     """Remove all that only a resumed run needs, the checkpoint first: without it nothing else is looked for."""
     for name in (CHECKPOINT_NAME, PARENT_NAME, PARENT_SEEN_NAME):
         checkpoint.path.with_name(name).unlink(missing_ok=True)
+    remove_network_folders(checkpoint.path.parent)
 
 
 def unfinished_note(path: Path) -> str:

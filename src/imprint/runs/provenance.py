@@ -83,7 +83,8 @@ class Provenance:
     """What a run came from.
 
     `settled` is the plan in words; `validation` is None where it is a share of `training`; `pretrained` tells where
-    weights came from that the run began with, `parent` the model that it started from: its path, SHA-256 and `leak`.
+    weights came from that the run began with, `parent` the model that it started from: its path, SHA-256 and `leak`;
+    `processes` how many trained together.
     """
 
     command: str
@@ -95,6 +96,7 @@ class Provenance:
     validation: DataProvenance | None
     pretrained: tuple[str, ...] = ()
     parent: dict[str, str] | None = None
+    processes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -113,6 +115,7 @@ class Provenance:
             validation=None if validation is None else DataProvenance.from_dict(validation),
             pretrained=tuple(str(source) for source in values.get("pretrained", ())),
             parent=None if parent is None else {key: str(parent[key]) for key in ("model", "sha256", "leak")},
+            processes=int(values.get("processes", 1)),
         )
 
 
@@ -131,7 +134,8 @@ def provenance_of(plan: Plan, command: str) -> Provenance:
     parent = None if plan.parent is None else plan.parent.facts(plan.leak)
     parent = parent and {key: _plain(text) for key, text in parent.items()}
     settled = _plain(str(plan))
-    return Provenance(_plain(command), made, settled, versions, machine, training, validation, pretrained, parent)
+    origin = machine, training, validation, pretrained, parent, plan.crew.size
+    return Provenance(_plain(command), made, settled, versions, *origin)
 
 
 def command_line() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 import torch
 
+from imprint.core import __version__
 from imprint.core.errors import UsageError
 from imprint.core.malloc import tune_malloc
 from imprint.core.progress import detail, duration, is_heard, progress_bar, say, shown, stage, warn
@@ -23,34 +24,53 @@ from imprint.models.backbones import EfficientNetLite
 from imprint.models.hardware import (
     ROWS,
     ComputeConfig,
+    adopt_compute_configs,
     choose_compute_config,
     compute_settings,
     cuda_settings,
     free_cores,
+    machine_name,
     own_compute_configs,
 )
 from imprint.models.inference import network_compute_config
+from imprint.models.model_file import CHECKPOINT_NAME
 from imprint.models.networks import combine
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.recipes import Recipe, RecipeFields
+from imprint.runs.dealing import fit_dealt
 from imprint.runs.folder import (
     check_run_folder,
     end_session,
     merge_options,
     new_run_folder,
     run_session,
+    storable,
     write_result,
     write_run,
 )
 from imprint.runs.run import Run
 from imprint.training.batches import place_images
 from imprint.training.calibration import calibrate, calibrate_probe, confidence_limit, unknown_limit
-from imprint.training.checkpoint import ResumableRun, TrainingState, read_resumable_run, start_network
+from imprint.training.checkpoint import (
+    ResumableRun,
+    TrainingState,
+    follow_first,
+    read_resumable_run,
+    start_network,
+)
+from imprint.training.distributed import ALONE, Crew, current_crew, train_alone
 from imprint.training.estimate import Estimate, estimate_seconds, no_estimate
 from imprint.training.fit import fit
 from imprint.training.ood_detector import fit_ood_detector
 from imprint.training.parent import Parent, read_kept_parent, read_parent
-from imprint.training.plan import Plan, decoding_side, make_plan
+from imprint.training.plan import (
+    Plan,
+    data_fingerprint,
+    decoding_side,
+    make_plan,
+    seed_random_numbers,
+    share_plan,
+)
 
 
 def train(
@@ -149,51 +169,60 @@ def train(
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
         loading["labels"] = labels_path(labels)
         _check_loading(images, loading)
-        resumed = None if resume is None else _read_resumed(Path(resume), run)
+        crew = current_crew()
+        resumed = _read_resumed(run, resume, crew)
         given = {"data": images, "validation": validation, "test": test, "from_model": from_model}
-        options = merge_options(given | loading | {"device": device}, resumed)
-        base = resumed.recipe if resumed is not None and recipe is None else recipe
-        parent = _read_parent(from_model, resumed)
-        plan, _, test_images = _plan(options, base, fields, parent)
-        if resumed is not None:
-            resumed.check(plan)
-        folder = new_run_folder(plan.recipe.name, run) if resumed is None else resumed.path.parent
+        with crew.agreement() as facts:
+            options = merge_options(given | loading | {"device": device}, resumed)
+            base = resumed.recipe if resumed is not None and recipe is None else recipe
+            parent = _read_parent(from_model, resumed, taken_up=resume is None)
+            plan, _, test_images = _plan(options, base, fields, parent)
+            plan = share_plan(plan, crew, None if resumed is None else resumed.dealt)
+            if resumed is not None:
+                resumed.check(plan)
+            facts |= _agreed_facts(plan)
+        folder = _run_folder(plan, run) if resumed is None else resumed.path.parent
         with (
-            run_session(folder, plan, options, resumed) as checkpoint,
+            run_session(folder if crew.leads else None, plan, options, resumed) as checkpoint,
             _training_context(plan, resumed) as estimate,
             progress_bar("training", total=estimate.seconds),
         ):
             first = 0 if resumed is None else resumed.facts["networks"]
             with stage(sum(estimate.features[: first + 1])):
                 state = start_network(plan) if resumed is None else resumed.restore(plan)
-            if resumed is not None:
+            if resumed is not None and not plan.dealt:
                 say(f"resumed after epoch {len(state.epochs)}")
             if checkpoint is not None:
                 checkpoint.write(state)  # a folder that cannot be written to is noticed now
             pixels = place_images(torch.from_numpy(plan.images.pixels), plan.device)
             targets = torch.from_numpy(plan.images.labels_among(plan.images.class_names)).to(plan.device)
-            members, done, detector, interrupted = plan.recipe.networks, len(state.finished), None, False
+            members, detector, interrupted = plan.recipe.networks, None, False
             try:
-                for index, name in enumerate(members[done:], start=done):
-                    if index > done:  # the first was started above, or taken from the checkpoint
-                        with stage(estimate.features[index]):
-                            state = start_network(plan, state.finished, state.epochs, state.seconds)
-                    if len(members) > 1:
-                        say(f"network {index + 1} of {len(members)}: {name}")
-                    with stage(estimate.networks[index]):
-                        fit(state, pixels, targets, checkpoint)
-                    state.finished.append(state.network)
-                if plan.recipe.ood_detector:
-                    with stage(estimate.ood_detector):
-                        detector = fit_ood_detector(plan)
+                if plan.dealt:
+                    fit_dealt(state, pixels, targets, folder, checkpoint, storable(options), estimate)
+                done = len(state.finished)
+                with crew.joined(plan.device):
+                    follow_first(state)
+                    for index, name in enumerate(members[done:], start=done):
+                        if index > done:  # the first was started above, or taken from the checkpoint
+                            with stage(estimate.features[index]):
+                                state = start_network(plan, state.finished, state.epochs, state.seconds)
+                        if len(members) > 1:
+                            say(f"network {index + 1} of {len(members)}: {name}")
+                        with stage(estimate.networks[index]):
+                            fit(state, pixels, targets, checkpoint)
+                        state.finished.append(state.network)
+                    if plan.recipe.ood_detector:
+                        with stage(estimate.ood_detector):
+                            detector = fit_ood_detector(plan)
             except KeyboardInterrupt:
                 interrupted = True
-                _settle_interrupted(state)
+                _settle_interrupted(state, len(members))
             started_from = None if plan.parent is None else plan.parent.facts(plan.leak)
             with stage(estimate.calibration):
                 trained = _calibrate_and_score(state, detector, interrupted)
                 trained = replace(trained, folder=folder, parent=started_from, warnings=plan.warnings)
-            if folder is not None:
+            if folder is not None and crew.leads:
                 write_run(trained, plan, options, test_images is not None)
             if test_images is not None:
                 trained = replace(trained, result=trained.model.predict(test_images))
@@ -237,24 +266,34 @@ def train_seeds(
         _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
         options = merge_options(given | loading | {"device": device})
-        plan, validation_given, test_images = _plan(options, recipe, fields, _read_parent(from_model))
-        _check_seeds(plan, seeds)
-        for seed in range(plan.recipe.seed, plan.recipe.seed + seeds):
+        crew = current_crew() if run is not False else ALONE  # runs of other processes are read from their folders
+        with crew.agreement() as facts:
+            plan, validation_given, test_images = _plan(options, recipe, fields, _read_parent(from_model))
+            _check_seeds(plan, seeds)
+            facts |= _agreed_facts(replace(plan, crew=crew))
+        own = range(plan.recipe.seed, plan.recipe.seed + seeds)[crew.rank :: crew.size]
+        if crew.size > 1:
+            say(f"{seeds} runs dealt to {crew.size} processes")
+        folders = list[str]()
+        for seed in own:
             fields["seed"] = seed
-            folder = run if isinstance(run, bool) else Path(run) / f"seed-{seed}"
-            finished = train(
-                plan.images,
-                recipe,
-                validation=validation_given,
-                test=test_images,
-                run=folder,
-                from_model=from_model,
-                device=device,
-                **fields,
-            )
+            with train_alone(crew.size > 1):
+                finished = train(
+                    plan.images,
+                    recipe,
+                    validation=validation_given,
+                    test=test_images,
+                    run=run if isinstance(run, bool) else Path(run) / f"seed-{seed}",
+                    from_model=from_model,
+                    device=device,
+                    **fields,
+                )
+            folders.append(str(finished.folder))
             yield finished
             if finished.interrupted:
                 break
+        for rank, others in enumerate(crew.gather(folders)):
+            yield from (Run.load(folder) for folder in others if rank != crew.rank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +331,7 @@ class PlannedRun:
             "seed": recipe.seed,
             "seeds": self.seeds,
             "device": plan.device.type,
+            "processes": plan.crew.size,
             "compute": str(self.compute),
             "warnings": list(plan.warnings),
             **started_from,
@@ -330,9 +370,11 @@ def dry_run(
         loading["labels"] = labels_path(labels)
         _check_loading(images, loading)
         given = {"data": images, "validation": validation, "test": test}
-        plan, _, test_images = _plan(
-            merge_options(given | loading | {"device": device}), recipe, fields, _read_parent(from_model)
-        )
+        options, crew = merge_options(given | loading | {"device": device}), current_crew()
+        with crew.agreement() as facts:
+            plan, _, test_images = _plan(options, recipe, fields, _read_parent(from_model))
+            plan = share_plan(plan, crew)
+            facts |= _agreed_facts(plan)
         if seeds > 1:
             _check_seeds(plan, seeds)
         check_run_folder(run)
@@ -370,18 +412,56 @@ def _check_loading(images: object, options: dict[str, Any]) -> None:
         raise UsageError(f"{given[0]}={options[given[0]]}", "train", cause, f"Give {given[0]} to imprint.load.")
 
 
-def _read_resumed(folder: Path, run: str | Path | bool) -> ResumableRun:
-    """Read where the run to resume was stopped; refuse another folder to write to."""
-    if not isinstance(run, bool) and Path(run).resolve() != folder.resolve():
-        raise UsageError(f"--run {run}", "--resume", f"the run goes on in {folder}", "Leave --run out.")
-    return read_resumable_run(folder)
+def _read_resumed(run: str | Path | bool, resume: str | Path | None, crew: Crew) -> ResumableRun | None:
+    """Read where the run to resume, or one in the folder to write to, was stopped; refuse two different ones.
+
+    One process reads, and tells the others all but the tensors.
+    """
+    read: list[ResumableRun] = []
+
+    def facts() -> dict[str, Any] | None:
+        folder = run if resume is None else resume
+        if resume is None and (isinstance(folder, bool) or not (Path(folder) / CHECKPOINT_NAME).is_file()):
+            return None
+        if not isinstance(run, bool) and Path(run).resolve() != Path(folder).resolve():
+            raise UsageError(f"--run {run}", "--resume", f"the run goes on in {folder}", "Leave --run out.")
+        read.append(read_resumable_run(Path(folder)))
+        return {"path": str(read[0].path), "facts": read[0].facts}
+
+    told = crew.told(facts)
+    if told is None or read:
+        return read[0] if read else None
+    return ResumableRun.from_facts(Path(told["path"]), told["facts"], {})
 
 
-def _read_parent(from_model: str | Path | None, resumed: ResumableRun | None = None) -> Parent | None:
-    """Read the model to start from, of a resumed run the copy that it kept."""
+def _run_folder(plan: Plan, run: str | Path | bool) -> Path | None:
+    """Make the run folder, which is one for all processes."""
+
+    def made() -> str | None:
+        folder = new_run_folder(plan.recipe.name, run)
+        return None if folder is None else str(folder)
+
+    folder = plan.crew.told(made)
+    return None if folder is None else Path(folder)
+
+
+def _agreed_facts(plan: Plan) -> dict[str, Any]:
+    """Give what must be the same in all processes that train together."""
+    if plan.crew.size == 1:
+        return {}
+    versions = {"version of Imprint": __version__, "version of torch": str(torch.__version__)}
+    fields = {f"recipe field {name}": value for name, value in plan.recipe.to_dict().items()}
+    kind = {"device": plan.device.type, "kind of machine": machine_name(plan.device)}
+    return versions | fields | {"data": data_fingerprint(plan)} | kind
+
+
+def _read_parent(
+    from_model: str | Path | None, resumed: ResumableRun | None = None, taken_up: bool = False
+) -> Parent | None:
+    """Read the model to start from, of a resumed run the copy that it kept; the same command names it once more."""
     if resumed is None:
         return None if from_model is None else read_parent(from_model)
-    if from_model is not None:
+    if from_model is not None and not taken_up:
         cause = f"the run in {resumed.path.parent} goes on from where it was stopped"
         raise UsageError(f"--from {from_model}", "--resume", cause, "Leave --from out.")
     facts = resumed.facts.get("parent")
@@ -460,19 +540,18 @@ def _training_context(plan: Plan, resumed: ResumableRun | None = None) -> Iterat
             say(f"{plan.work_line}: {duration(estimate.seconds)}")
         for warning in plan.warnings:
             warn(warning)
-        torch.default_generator.manual_seed(plan.recipe.seed)  # torch.manual_seed would reseed every GPU for good
-        if plan.device.type == "cuda":
-            torch.cuda.default_generators[plan.device.index or 0].manual_seed(plan.recipe.seed)
-        if plan.device.type == "mps":
-            torch.mps.manual_seed(plan.recipe.seed)
+        seed_random_numbers(plan)
         yield estimate
 
 
 @contextmanager
 def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
     """Compute as this machine is fastest meanwhile; torch's random numbers are as before afterwards."""
-    compute = choose_compute_config(plan.device, plan.recipe.precision)
-    choose_compute_config(plan.device, "float32")  # that of all predictions: checked before threads are set
+    precisions = plan.recipe.precision, "float32"  # that of all predictions: checked before threads are set
+    if plan.crew.size > 1:
+        chosen = plan.crew.told(lambda: {one: asdict(choose_compute_config(plan.device, one)) for one in precisions})
+        adopt_compute_configs(plan.device, {one: ComputeConfig(**config) for one, config in chosen.items()})
+    compute, _ = (choose_compute_config(plan.device, one) for one in precisions)
     devices = [plan.device] if plan.device.type == "cuda" else []
     deterministic, threads = plan.recipe.deterministic == "yes", plan.recipe.threads or compute.threads
     with (
@@ -483,9 +562,8 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
         yield compute
 
 
-def _settle_interrupted(state: TrainingState) -> None:
+def _settle_interrupted(state: TrainingState, members: int) -> None:
     """Settle what is kept after Ctrl-C, and say it; where there is nothing to keep, Ctrl-C goes on."""
-    members = len(state.plan.recipe.networks)
     if len(state.finished) == members:
         say("stopped: the model is kept, without its OOD detector")
     elif state.finished:
@@ -502,7 +580,8 @@ def _calibrate_and_score(state: TrainingState, detector: TrainingState | None, i
     plan, recipe, seconds = state.plan, state.kept_recipe(), state.seconds
     if detector is not None:
         recipe, seconds = replace(recipe, ood_detector=plan.recipe.ood_detector), seconds + detector.seconds
-    network = combine(state.finished or [state.network]).eval()
+        detector.network.float()
+    network = combine(state.finished or [state.network]).eval().float()  # of float64, too, predictions are float32
     if network_compute_config(network, plan.device).layout == ROWS:  # as it will be when loaded from its file
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     judged, predictions, method, folds = plan.validation, None, "held-out", 0

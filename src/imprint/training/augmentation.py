@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from imprint.recipes import Recipe
 
 DOWNSCALE_SIZES = 4  # of so many images at once; each costs two small tensor operations
 DOWNSCALED_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which of `total` images some are, where several processes share them; of None all.
+
+    Random numbers are drawn for the total, so that an image gets the same ones whoever computes it.
+    """
+
+    total: int
+    own: Int64[Tensor, " n"] | None = None
+
+    def keep(self, draws: Shaped[Tensor, "*n"], dim: int = 0) -> Shaped[Tensor, "*n"]:
+        """Keep, of numbers drawn for all images, those for the own."""
+        return draws if self.own is None else draws.index_select(dim, self.own)
+
+    def every(self, first: int, step: int) -> tuple[slice | Tensor, slice | Tensor]:
+        """Find the own images among each `step`-th of all from `first` on: their positions, and those among these."""
+        if self.own is None:
+            return slice(first, None, step), slice(None)
+        places = torch.where((self.own >= first) & ((self.own - first) % step == 0))[0]
+        return places, (self.own[places] - first) // step
 
 
 def warp(
@@ -26,9 +49,9 @@ def warp(
     between pixels bilinear, beyond the edge the nearest pixel.
     """
     count, _, height, width = pixels.shape
-    x = torch.arange(width, device=pixels.device) - (width - 1) / 2
-    y = torch.arange(height, device=pixels.device) - (height - 1) / 2
-    grid = torch.empty(count, height, width, 2, device=pixels.device)
+    x = torch.arange(width, dtype=pixels.dtype, device=pixels.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=pixels.dtype, device=pixels.device) - (height - 1) / 2
+    grid = torch.empty(count, height, width, 2, dtype=pixels.dtype, device=pixels.device)
     # The map is affine, so each coordinate is a sum of one term by column and one by row. That is
     # ten times as fast as F.affine_grid, which multiplies matrices with an inner side of three.
     for axis, side in enumerate((width, height)):
@@ -42,8 +65,9 @@ def warp(
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "n c h w"]:
+def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe, rows: Rows | None = None) -> Float[Tensor, "n c h w"]:
     """Change each image (from 0 to 1) at random, by the recipe's fields from rotation to color_jitter."""
+    rows = rows or Rows(len(pixels))
     warped = random_warp(
         pixels,
         rotation=recipe.rotation,
@@ -52,8 +76,9 @@ def augment(pixels: Float[Tensor, "n c h w"], recipe: Recipe) -> Float[Tensor, "
         elastic=recipe.elastic,
         min_crop_area=recipe.min_crop_area,
         hflip=recipe.hflip == "yes",
+        rows=rows,
     )
-    return random_color_jitter(random_downscale(warped, recipe.downscale), recipe.color_jitter)
+    return random_color_jitter(random_downscale(warped, recipe.downscale, rows), recipe.color_jitter, rows)
 
 
 def random_warp(
@@ -64,6 +89,7 @@ def random_warp(
     elastic: float = 0.0,
     min_crop_area: float = 1.0,
     hflip: bool = False,
+    rows: Rows | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Rotate, stretch, shift, bend, crop and mirror each image by its own random amounts.
 
@@ -75,8 +101,9 @@ def random_warp(
     # al., arXiv:1409.4842).
     if not (rotation or zoom or shift or elastic or min_crop_area < 1 or hflip):
         return pixels
-    count, _, height, width = pixels.shape
-    draws = torch.rand(8, count, device=pixels.device) * 2 - 1
+    height, width = pixels.shape[2:]
+    rows = rows or Rows(len(pixels))
+    draws = rows.keep(torch.rand(8, rows.total, device=pixels.device), 1).to(pixels.dtype) * 2 - 1
     angle = draws[0] * math.radians(rotation)
     zoom_x, zoom_y = 1 + zoom * draws[1], 1 + zoom * draws[2]
     shift_x, shift_y = shift * width * draws[3], shift * height * draws[4]
@@ -92,10 +119,12 @@ def random_warp(
     if hflip:
         zoom_x = zoom_x * torch.where(draws[7] < 0, -1.0, 1.0)
     matrices = affine_matrices(angle, zooms=(zoom_x, zoom_y), shifts=(shift_x, shift_y))
-    return warp(pixels, matrices, random_bend(count, (height, width), elastic, pixels.device) if elastic else None)
+    return warp(pixels, matrices, random_bend(pixels, elastic, rows) if elastic else None)
 
 
-def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
+def random_downscale(
+    pixels: Float[Tensor, "n c h w"], share: float, rows: Rows | None = None
+) -> Float[Tensor, "n c h w"]:
     """Show a share of the images as if taken at a third to six tenths of their side, then enlarged.
 
     Images from elsewhere often come so, and an enlarged edge is soft until somebody raises the contrast: so it is
@@ -105,25 +134,34 @@ def random_downscale(pixels: Float[Tensor, "n c h w"], share: float) -> Float[Te
     if not share:
         return pixels
     height, width = pixels.shape[2:]
+    rows = rows or Rows(len(pixels))
     seen = pixels.clone()
-    sizes = DOWNSCALE_SIZES * -(-len(pixels) // DOWNSCALED_AT_ONCE)
+    sizes = DOWNSCALE_SIZES * -(-rows.total // DOWNSCALED_AT_ONCE)
     step = max(round(sizes / share), sizes)
-    for first in range(min(sizes, len(pixels))):
-        some = pixels[first::step]
+    for first in range(min(sizes, rows.total)):
+        places, among = rows.every(first, step)
+        some = pixels[places]
         scale = 1 / 3 + 0.27 * float(torch.rand(()))
-        contrast = 1 + 2 * torch.rand(len(some), 1, 1, 1, device=pixels.device)
+        draws = torch.rand(len(range(first, rows.total, step)), 1, 1, 1, device=pixels.device)
+        contrast = 1 + 2 * draws[among].to(pixels.dtype)
+        if not len(some):  # all of this size are of other processes
+            continue
         size = max(round(height * scale), 1), max(round(width * scale), 1)
         small = F.interpolate(some, size=size, mode="bilinear", antialias=True)
         large = F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False)
-        seen[first::step] = ((large - 0.5) * contrast + 0.5).clamp(0, 1)
+        seen[places] = ((large - 0.5) * contrast + 0.5).clamp(0, 1)
     return seen
 
 
-def random_color_jitter(pixels: Float[Tensor, "n c h w"], amount: float) -> Float[Tensor, "n c h w"]:
+def random_color_jitter(
+    pixels: Float[Tensor, "n c h w"], amount: float, rows: Rows | None = None
+) -> Float[Tensor, "n c h w"]:
     """Change each image's saturation, contrast and brightness by own factors, from 1 - amount to 1 + amount."""
     if not amount:
         return pixels
-    factors = 1 + amount * (torch.rand(3, len(pixels), 1, 1, 1, device=pixels.device) * 2 - 1)
+    rows = rows or Rows(len(pixels))
+    draws = rows.keep(torch.rand(3, rows.total, 1, 1, 1, device=pixels.device), 1).to(pixels.dtype)
+    factors = 1 + amount * (draws * 2 - 1)
     saturation, contrast, brightness = factors
     grey = pixels.mean(dim=1, keepdim=True)
     coloured = grey.lerp(pixels, saturation)
@@ -132,9 +170,10 @@ def random_color_jitter(pixels: Float[Tensor, "n c h w"], amount: float) -> Floa
     return lit.clamp(0, 1)
 
 
-def random_bend(count: int, size: tuple[int, int], elastic: float, device: torch.device) -> Float[Tensor, "n 2 h w"]:
+def random_bend(pixels: Float[Tensor, "n c h w"], elastic: float, rows: Rows) -> Float[Tensor, "n 2 h w"]:
     """Draw smooth displacements for `warp`, in pixels along x and y; for `elastic` see `random_warp`."""
-    points = torch.randn(count, 2, 5, 5, device=device) * (elastic / 28)
+    size = pixels.shape[2:]
+    points = rows.keep(torch.randn(rows.total, 2, 5, 5, device=pixels.device)).to(pixels.dtype) * (elastic / 28)
     for axis, side in enumerate(reversed(size)):
         points[:, axis] *= side
     return F.interpolate(points, size=size, mode="bicubic", align_corners=True)

@@ -10,14 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from imprint.core.memmap import take_rows
 from imprint.core.progress import say
 from imprint.models.hardware import free_memory
 from imprint.preprocessing.prepare import normalise, scale, standardise
-from imprint.training.augmentation import augment
+from imprint.training.augmentation import Rows, augment
 from imprint.training.plan import Plan
 
 # Numbers augmented at once on a CPU: small tensor operations take longer to start than to do, large ones leave its
@@ -46,12 +46,18 @@ def iterate_batches(
     order: Int64[Tensor, " drawn"],
     batch_size: int,
     plan: Plan,
-) -> Iterator[tuple[Float32[Tensor, "batch c h w"], Int64[Tensor, " batch"]]]:
-    """Yield batches of augmented images and their labels; several are augmented at once."""
-    lots = order.split(batch_size * _batches_at_once(pixels, batch_size, plan))
-    for images, chosen in zip(_taken(pixels, order, len(lots[0]), plan), lots, strict=True):
-        augmented = standardise(augment(normalise(scale(images, plan.spec)), plan.recipe), plan.spec)
-        yield from zip(augmented.split(batch_size), labels[chosen].split(batch_size), strict=True)
+) -> Iterator[tuple[Float[Tensor, "own c h w"], Int64[Tensor, " own"]]]:
+    """Yield the own rows of batches of augmented images and their labels; several batches are augmented at once."""
+    crew, at_once = plan.crew, _batches_at_once(pixels, batch_size, plan)
+    own = crew.own_rows(order, batch_size)  # of several processes each computes some rows of every batch
+    own_size = len(own) * batch_size // len(order)
+    lots = own.split(own_size * at_once)
+    for images, chosen in zip(_taken(pixels, own, len(lots[0]), plan), lots, strict=True):
+        total = len(chosen) // own_size * batch_size
+        rows = Rows(total, None if crew.size == 1 else crew.own_rows(torch.arange(total), batch_size).to(plan.device))
+        ready = normalise(scale(images, plan.spec)).to(plan.dtype)
+        augmented = standardise(augment(ready, plan.recipe, rows), plan.spec)
+        yield from zip(augmented.split(own_size), labels[chosen].split(own_size), strict=True)
 
 
 def _batches_at_once(pixels: UInt8[Tensor, "n c h w"], batch_size: int, plan: Plan) -> int:

@@ -18,11 +18,12 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from imprint.core.errors import DataError, UsageError
-from imprint.core.files import similar_path
+from imprint.core.files import make_folder, similar_path
 from imprint.core.progress import detail, warn
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.classifier import NEVER_UNSURE, RESUME, UNFITTED, Classifier
 from imprint.models.hardware import (
+    BLOCKED,
     CHANNELS_LAST,
     MOST_THREADS,
     ComputeConfig,
@@ -115,7 +116,7 @@ def start_network(
     network, compute = init_network(name, plan)
     if network_kind(name).whitened:
         whiten(network, _some_prepared(plan))
-    load_start(network, len(finished), plan)
+    load_start(network, plan.member + len(finished), plan)
     if isinstance(network, EfficientNetLite):
         started = time.perf_counter()
         init_head(network, plan)
@@ -140,8 +141,18 @@ def state_before_training(network: nn.Module, compute: ComputeConfig, plan: Plan
     """Set up what trains a network."""
     optimisers = build_optimisers(plan.recipe, network)
     schedule = build_schedule(plan.recipe, sum(plan.recipe.epoch_steps(len(plan.training))))
-    losses = torch.full((len(plan.training),), torch.inf, device=plan.device)
+    losses = torch.full((len(plan.training),), torch.inf, dtype=plan.dtype, device=plan.device)
     return TrainingState(plan, compute, network, optimisers, schedule, losses)
+
+
+def follow_first(state: TrainingState) -> None:
+    """Take over the tensors and random numbers of the first of several processes, which may have resumed a run."""
+    device, random = state.plan.device, _random_state(state.plan.device)
+    numbers = {name: tensor.to(device) for name, tensor in random.items()}
+    kept = [*state.initial.values(), *state.kept_weights().values()]
+    state.plan.crew.follow([*state.training_tensors().values(), *kept, *numbers.values()])
+    if not state.plan.crew.leads:
+        _set_random_state(device, {name: tensor.cpu() for name, tensor in numbers.items()})
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -152,10 +163,12 @@ def copy_weights(network: nn.Module) -> dict[str, Tensor]:
 def init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
     """Initialise a network, laid out in memory as training wants it, and choose how to compute it."""
     classes = len(plan.images.class_names)
-    network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device)
+    network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device, plan.dtype)
     compute = network_compute_config(network, plan.device, plan.recipe.precision, training_workload(name, plan))
     if plan.device.type != "cpu":
         detail(f"{name}: {compute}")
+    if plan.crew.size > 1 and compute.layout == BLOCKED:  # in which batches cannot be normalised together
+        compute = replace(compute, layout=CHANNELS_LAST)
     if compute.layout == CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, compute
@@ -166,7 +179,7 @@ def load_start(network: nn.Module, member: int, plan: Plan) -> None:
     if plan.parent is not None:
         plan.parent.fill(network, member, plan.images.class_names)
     elif isinstance(network, EfficientNetLite):
-        load_weights(network, plan.recipe.networks[member], plan.recipe.pretrained)
+        load_weights(network, plan.recipe.networks[member - plan.member], plan.recipe.pretrained)
 
 
 class Checkpoint:
@@ -180,6 +193,7 @@ class Checkpoint:
             "recipe": plan.recipe.to_dict(),
             "options": dict(options),
             "data": data_fingerprint(plan),
+            "dealt": plan.dealt,
             "device": plan.device.type,
             "machine": machine_name(plan.device),
             "parent": None if plan.parent is None else plan.parent.facts(plan.leak),
@@ -196,6 +210,7 @@ class Checkpoint:
         """
         started = time.perf_counter()
         try:
+            make_folder(self.path.parent)  # of a network that one of several processes trains alone
             write_model_file(self.path, *self._contents(state))
             self.epochs = len(state.epochs)
         except UsageError as error:
@@ -223,7 +238,8 @@ class Checkpoint:
         }
         random = {f"{RANDOM}{name}": numbers for name, numbers in _random_state(plan.device).items()}
         tensors = {f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()}
-        return {**state.kept_weights(), **tensors, **random}, {**model.facts(), RESUME: {**self._facts, **resume_facts}}
+        kept = {name: _as_predicting(tensor) for name, tensor in state.kept_weights().items()}
+        return {**kept, **tensors, **random}, {**model.facts(), RESUME: {**self._facts, **resume_facts}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +253,24 @@ class ResumableRun:
     compute: dict[str, ComputeConfig]
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+
+    @classmethod
+    def from_facts(cls, path: Path, facts: dict[str, Any], tensors: dict[str, Tensor]) -> ResumableRun:
+        """Read what a checkpoint tells of its run; raises what a malformed one happens to raise."""
+        options = dict(facts["options"])
+        if not all(isinstance(value, str | float | int) for value in options.values()):
+            raise ValueError("options")
+        if not all(isinstance(facts[key], str) for key in ("data", "device", "machine")):
+            raise ValueError("data or machine")
+        recipe = Recipe.from_dict(facts["recipe"])
+        epochs = [{key: float(value) for key, value in epoch.items()} for epoch in facts["epochs"]]
+        compute = {precision: ComputeConfig(**config) for precision, config in facts["compute"].items()}
+        return cls(path, recipe, options, epochs, compute, tensors, facts)
+
+    @property
+    def dealt(self) -> bool:
+        """Whether its networks are trained each by one process, from a seed of its own."""
+        return bool(self.facts.get("dealt"))
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan that is not the one the run began with; compute with its settings, for the same rounding."""
@@ -263,13 +297,14 @@ class ResumableRun:
             if state.epochs and not finished:
                 state.best_weights = copy_weights(state.network)
             self._fill(state)
+            if plan.crew.leads:  # the others take over its tensors, see `follow_first`
+                self._fill_tensors(state)
         except MALFORMED as error:
             raise broken(self.path, f"its header is inconsistent ({error})") from None
         return state
 
-    @torch.no_grad()
     def _fill(self, state: TrainingState) -> None:
-        """Copy the file's numbers into a fresh state, if every name, shape, type and number fits."""
+        """Copy what the file tells beside tensors into a fresh state."""
         state.schedule.restore(*self.facts["schedule"])
         for optimiser, steps in zip(state.optimisers, self.facts["steps"], strict=True):
             optimiser.steps = int(steps)
@@ -277,6 +312,10 @@ class ResumableRun:
         state.threads = int(self.facts.get("threads", 0))
         if not 0 <= state.threads <= MOST_THREADS:
             raise ValueError("threads")
+
+    @torch.no_grad()
+    def _fill_tensors(self, state: TrainingState) -> None:
+        """Copy the file's numbers into a fresh state, if every name, shape, type and number fits."""
         random = {name.removeprefix(RANDOM): tensor for name, tensor in self.tensors.items() if name.startswith(RANDOM)}
         wanted = state.kept_weights() | {
             f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()
@@ -285,6 +324,8 @@ class ResumableRun:
             raise ValueError(f"tensor {name}")
         for name, tensor in wanted.items():
             given = self.tensors[name]
+            if not name.startswith(RESUME) and given.dtype == _as_predicting(tensor).dtype:
+                given = given.to(tensor.dtype)
             bad = given.isnan() if name == f"{RESUME}/losses" else ~given.isfinite()  # losses not known are infinite
             if given.shape != tensor.shape or given.dtype != tensor.dtype or bool(bad.any()):
                 raise ValueError(f"tensor {name}")
@@ -303,18 +344,19 @@ def read_resumable_run(folder: Path) -> ResumableRun:
         raise UsageError("run", str(folder), cause, remedy)
     tensors, facts = read_model_file(path)
     try:
-        resume_facts = dict(facts[RESUME])
-        options = dict(resume_facts["options"])
-        if not all(isinstance(value, str | float | int) for value in options.values()):
-            raise ValueError("options")
-        if not all(isinstance(resume_facts[key], str) for key in ("data", "device", "machine")):
-            raise ValueError("data or machine")
-        recipe = Recipe.from_dict(resume_facts["recipe"])
-        epochs = [{key: float(value) for key, value in epoch.items()} for epoch in resume_facts["epochs"]]
-        compute = {precision: ComputeConfig(**config) for precision, config in resume_facts["compute"].items()}
-        return ResumableRun(path, recipe, options, epochs, compute, tensors, resume_facts)
+        return ResumableRun.from_facts(path, dict(facts[RESUME]), tensors)
     except MALFORMED as error:
         raise broken(path, f"its header is inconsistent ({error})") from None
+
+
+def _precisions(plan: Plan) -> tuple[str, str]:
+    """Give the precisions that a run computes in: that of training, and float32 for all predictions."""
+    return plan.recipe.precision, "float32"
+
+
+def _as_predicting(weight: Tensor) -> Tensor:
+    """Give a weight in the type that models have; training may have been in float64."""
+    return weight.float() if weight.dtype == torch.float64 else weight
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

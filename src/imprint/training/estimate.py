@@ -20,9 +20,10 @@ from imprint.models.inference import predict_probabilities
 from imprint.preprocessing.input_spec import cpu_batch_size
 from imprint.training.calibration import CALIBRATION_IMAGES, MIN_HELD_OUT, count_ood_images
 from imprint.training.checkpoint import TrainingState, init_network, load_start, state_before_training
+from imprint.training.distributed import ALONE
 from imprint.training.fit import fit
-from imprint.training.ood_detector import detector_plan, make_synthetic_ood
-from imprint.training.plan import Plan
+from imprint.training.ood_detector import detector_plan, make_synthetic_ood, ood_detector_recipe
+from imprint.training.plan import Plan, dealt_to
 from imprint.training.probe import CHOOSING_FOLDS, count_folds, missing_features
 
 # Steps are timed for so long, in so many rounds; a round has at most as many as `fit` augments at once of 28×28 digits.
@@ -73,9 +74,13 @@ def estimate_seconds(plan: Plan, epochs: int = 0) -> Estimate:
     before. Decoding images and drawing figures is not in it.
     """
     devices = [plan.device] if plan.device.type == "cuda" else []
+    # Of a batch that several processes share, this one's part; what they say to each other is not timed.
+    sharing = 1 if plan.dealt else plan.crew.size
+    own = replace(plan.recipe, batch_size=-(-plan.recipe.batch_size // sharing))
+    alone = replace(plan, crew=ALONE, recipe=own)
     with shown(verbose=False), torch.random.fork_rng(devices):
-        timed = {name: _time_network(name, plan) for name in dict.fromkeys(plan.recipe.networks)}
-        detector = _time_detector(plan) if plan.recipe.ood_detector else _Timing()
+        timed = {name: _time_network(name, alone) for name in dict.fromkeys(plan.recipe.networks)}
+        detector = _time_detector(alone) if plan.recipe.ood_detector else _Timing()
     held_out = 0 if plan.validation is None else len(plan.validation)
     features, networks, recipe = [], [], plan.recipe
     for place, name in enumerate(recipe.networks):
@@ -83,11 +88,14 @@ def estimate_seconds(plan: Plan, epochs: int = 0) -> Estimate:
         begun = place < (epochs // recipe.epochs if recipe.epochs else 0)
         features.append(0.0 if begun else one.features)
         steps = sum(recipe.epoch_steps(len(plan.training))[recipe.epochs - left :])
-        networks.append(steps * one.step + left * held_out * one.prediction)
-    steps = sum(detector.plan.recipe.epoch_steps(len(plan.training))) if detector.plan else 0
+        networks.append(steps * one.step + left * held_out * one.prediction / sharing)
+    if plan.dealt:  # the first process, which tells, has some of them
+        dealt = dealt_to(plan.crew.rank, plan.crew.size, len(networks))
+        features, networks = ([one * (i in dealt) for i, one in enumerate(part)] for part in (features, networks))
+    steps = sum(ood_detector_recipe(plan.recipe).epoch_steps(len(plan.training))) if detector.plan else 0
     prediction = sum(timed[name].prediction for name in recipe.networks)
     calibration = _calibration(plan, prediction, detector.prediction)
-    return Estimate(tuple(features), tuple(networks), steps * detector.step, calibration)
+    return Estimate(tuple(features), tuple(networks), steps * detector.step / plan.crew.size, calibration)
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ def _time_steps(state: TrainingState, images: LabelledImages, steps: int, batch_
     short = replace(state.plan.recipe, epochs=1, steps_per_epoch=steps, min_steps=0)
     recipe = replace(short, batch_size=batch_size, class_balance=0.0)
     plan = replace(state.plan, images=images, training=np.arange(len(images)), validation=None, recipe=recipe)
-    losses = torch.full((len(images),), torch.inf, device=plan.device)
+    losses = torch.full((len(images),), torch.inf, dtype=plan.dtype, device=plan.device)
     pixels, labels = (
         torch.from_numpy(values).to(plan.device) for values in (images.pixels, images.labels_among(images.class_names))
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
@@ -25,6 +25,7 @@ from imprint.models.layers import ConvNet
 from imprint.recipes import Recipe
 from imprint.training.batches import iterate_batches
 from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
+from imprint.training.coupling import coupled, with_own_draws
 from imprint.training.graph import WORTH_RECORDING, RecordedStep, Step
 from imprint.training.optimisers import Factors
 from imprint.training.plan import Plan
@@ -52,14 +53,15 @@ def fit(
     balance = None
     if recipe.class_balance:
         weights = class_weights(labels[train_indices].cpu().numpy(), len(plan.images.class_names), recipe.class_balance)
-        balance = torch.from_numpy(weights).float().to(plan.device)
-    batch_size = min(recipe.batch_size, len(train_indices))
+        balance = torch.from_numpy(weights).to(plan.device, plan.dtype)
+    crew, batch_size = plan.crew, plan.batch_size
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     step = _step_for_device(state, balance, sum(steps))
     steps_done = sum(steps[: state.epoch])
-    threads = share_cores(state.compute.threads, settled=recipe.threads or state.threads)
+    fixed_threads = recipe.threads or (state.compute.threads if crew.size > 1 else 0)  # processes have to round alike
+    threads = share_cores(state.compute.threads, settled=fixed_threads or state.threads)
     started = time.perf_counter() - state.seconds
-    with progress_bar("training", total=sum(steps) - steps_done) as advance:
+    with progress_bar("training", total=sum(steps) - steps_done) as advance, coupled(network, crew, batch_size):
         for epoch_steps in steps[state.epoch :]:
             epoch_started = time.perf_counter()
             # Sums stay on the device: asking a GPU for a number makes Python wait until it has caught up.
@@ -83,8 +85,13 @@ def fit(
                 advance()
             epoch = {"loss": loss_sum.item() / epoch_steps, "acc": correct.item() / len(epoch_indices)}
             # Images held out are never learnt from: the accuracy on them estimates that on new ones.
+            crew.check_same(network, f"epoch {len(state.epochs) + 1}")
             if validation is not None:
-                probabilities = predict_probabilities(network, validation.pixels, spec)
+                probabilities = crew.whole(
+                    len(validation),
+                    lambda own: predict_probabilities(network, validation.pixels[own], spec),
+                    plan.device,
+                )
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
             epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started, "threads": threads}
@@ -96,7 +103,7 @@ def fit(
                 state.best_weights = copy_weights(network)
             state.schedule.end_epoch(accuracy)  # Keras's plateau schedule lowers the rate when this stops rising
             # A step waits for its slowest thread: two that share a core with another program are slower than one alone.
-            threads = state.threads = share_cores(state.compute.threads, settled=recipe.threads)
+            threads = state.threads = share_cores(state.compute.threads, settled=fixed_threads)
             state.seconds = time.perf_counter() - started
             state.epochs.append(epoch)
             if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
@@ -109,44 +116,50 @@ def fit(
 
 def train_step(
     state: TrainingState,
-    batch: Float32[Tensor, "batch c h w"],
-    targets: Int64[Tensor, " batch"],
+    batch: Float[Tensor, "own c h w"],
+    targets: Int64[Tensor, " own"],
     factors: Sequence[Factors],
-    balance: Float32[Tensor, " classes"] | None = None,
-) -> tuple[Float32[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    balance: Float[Tensor, " classes"] | None = None,
+) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
+
+    Of a batch that several processes share, each gets its own rows and gives the losses of all.
 
     Nothing in it asks the device for a number, and what changes from step to step comes in as arguments: so a GPU may
     record it once and replay it.
     """
-    network, compute, recipe = state.network, state.compute, state.plan.recipe
+    plan, network, compute = state.plan, state.network, state.compute
     network.zero_grad()
     seen = []
     # All at once, but where memory is too small: parts whose gradients add up to the same.
     for images, classes in zip(batch.chunk(state.parts), targets.chunk(state.parts), strict=True):
         # Forward: from pixels to one number a class, in the precision that this machine is fastest in.
-        with compute.autocast(state.plan.device):
-            logits = network(compute.to_layout(images)).float()
+        with compute.autocast(plan.device):
+            logits = network(compute.to_layout(images)).to(plan.dtype)
         # The loss is the cross-entropy of each image's label.
-        losses = F.cross_entropy(logits, classes, balance, reduction="none", label_smoothing=recipe.label_smoothing)
-        # Backward: how the batch's mean loss would change with each weight.
-        (losses.sum() / len(batch)).backward()
+        smoothing = plan.recipe.label_smoothing
+        losses = F.cross_entropy(logits, classes, balance, reduction="none", label_smoothing=smoothing)
+        # Backward: how the whole batch's mean loss would change with each weight.
+        (losses.sum() / plan.batch_size).backward()
         seen.append((losses.detach(), logits.argmax(dim=1) == classes))
+    losses, hits = (torch.cat(column) for column in zip(*seen, strict=True))
+    losses, hits = plan.crew.add_up_step(network, losses, hits, plan.batch_size)
     # Step: move each weight a little against that, by the rate that the schedule gives for this step.
     for optimiser, own in zip(state.optimisers, factors, strict=True):
         optimiser.update(own)
-    losses, hits = (torch.cat(column) for column in zip(*seen, strict=True))
     return losses, hits
 
 
-def _step_for_device(state: TrainingState, balance: Float32[Tensor, " classes"] | None, steps: int) -> Step:
+def _step_for_device(state: TrainingState, balance: Float[Tensor, " classes"] | None, steps: int) -> Step:
     """Give the training step as a function of tensors alone; on a GPU, for many steps, one that replays itself."""
 
     def step(batch: Tensor, targets: Tensor, *factors: Factors) -> Sequence[Tensor]:
         return train_step(state, batch, targets, factors, balance)
 
     # Networks that others wrote may do what cannot be recorded, such as asking for a number.
-    ours, device = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.device
+    ours, device, crew = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.device, state.plan.crew
+    if crew.size > 1:  # what processes say to each other is not recorded
+        return step if ours else with_own_draws(step, crew, device)
     return RecordedStep(step, device) if device.type == "cuda" and ours and steps >= WORTH_RECORDING else step
 
 
@@ -160,6 +173,9 @@ def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Ten
                 raise
         # Out here the error is gone, and with it what it held of that memory. No weight has changed: the forward and
         # backward passes need the most. Batch normalisation has counted a part once more, and goes by parts now.
+        if state.plan.crew.size > 1:  # the others wait for this one: not even where it stopped is sure
+            what, remedy = f"{len(batch)} images a process", "Use more processes or a smaller --batch-size."
+            raise UsageError(what, f"device {state.plan.device}", "they do not fit into its memory", remedy)
         if 2 * state.parts > len(batch) // SMALLEST_PART:
             what, remedy = f"batches of {len(batch)} images", "Make the images smaller, or use --device cpu."
             raise UsageError(what, f"device {state.plan.device}", "its memory does not hold a part of them", remedy)

@@ -38,6 +38,7 @@ from imprint.recipes import (
     find_recipe,
     recipe_for,
 )
+from imprint.training.distributed import ALONE, Crew, own_device
 from imprint.training.parent import ImageKeys, Parent, SeenImages
 
 PHOTO_NETWORKS = {*PRETRAINED, "residual", "whitened", "whitened_broad"}  # what they learn from is seldom drawn
@@ -75,6 +76,7 @@ CHOICES_BY_COST = (
 )
 KEPT_SIZE = 96  # pixels; images whose shorter side has so many are not enlarged to be trained on
 FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, FEWEST_TO_TELL  # images, for a score to be claimed
+SEED_STEP = 0x9E3779B1  # between the seeds of networks that are dealt, far from the next seed of a series
 BURST_SHARE, BURST_SOUGHT = 0.5, 500  # of a class's images, and in how many of them a burst is looked for at most
 
 
@@ -85,7 +87,9 @@ class Plan:
     `training` and `held_out` are positions: among `images`, and among what the validation images were taken from.
     `reason` and `hflip_reason` say why the recipe and the mirroring were chosen, where nobody named them; `start`
     what a run with a `parent` starts from, `leak` why its score is an upper estimate, where the parent was trained on
-    images held out. `seen` tells which images the model will have seen, None where nothing tells the parent's.
+    images held out. `seen` tells which images the model will have seen, None where nothing tells the parent's. `crew`
+    are the processes that train together; where networks are `dealt`, each trains some of these alone, of which the
+    first is a `member` of the whole.
     """
 
     images: LabelledImages
@@ -103,6 +107,19 @@ class Plan:
     start: str = ""
     leak: str = ""
     seen: SeenImages | None = None
+    crew: Crew = ALONE
+    dealt: bool = False
+    member: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and images in training."""
+        return torch.float64 if self.recipe.precision == "float64" else torch.float32
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step, of all processes together."""
+        return min(self.recipe.batch_size, len(self.training))
 
     @property
     def cross_validated(self) -> bool:
@@ -165,6 +182,7 @@ class Plan:
             work = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} of {networks}"
         work += f", {recipe.frozen_blocks} blocks frozen" if recipe.frozen_blocks else ""
         work += ", then an OOD detector" if recipe.ood_detector else ""
+        work += self._processes_text()
         return f"{work}{', mirrored' if recipe.hflip == 'yes' else ''}, seed {recipe.seed}, {self.device.type}"
 
     @property
@@ -184,8 +202,14 @@ class Plan:
         line += f" ({self.reason})" if self.reason else ""
         mirrored = "mirrored" if self.recipe.hflip == "yes" else "not mirrored"
         line += f", {mirrored} ({self.hflip_reason}; --set hflip=yes or no)" if self.hflip_reason else ""
-        line += f", seed {self.recipe.seed}, {self.device.type}{self._time_text()}"
+        line += f", seed {self.recipe.seed}, {self.device.type}{self._processes_text()}{self._time_text()}"
         return f"{line}; {self.start}" if self.start else line
+
+    def _processes_text(self) -> str:
+        """Say how several processes share the work."""
+        if self.crew.size == 1 or self.recipe.is_probe:
+            return ""
+        return f", {'networks dealt to' if self.dealt else 'batches shared by'} {self.crew.size} processes"
 
     def _time_text(self) -> str:
         """Say how long a pretrained network will train, before it starts."""
@@ -270,7 +294,7 @@ def make_plan(
         reason,
         hflip_reason,
         spec,
-        choose_device(device, settled.deterministic == "yes"),
+        _settled_device(device, settled),
         groups,
         warnings,
         parent,
@@ -338,6 +362,43 @@ def data_fingerprint(plan: Plan) -> str:
     for images in collections:
         digest.update(images.fingerprint.encode())
     return digest.hexdigest()
+
+
+def share_plan(plan: Plan, crew: Crew, dealt: bool | None = None) -> Plan:
+    """Plan how several processes share a run: each network by one of them where there are as many, else each batch.
+
+    A run that was begun is `dealt` or not, however many take it up. Raises `UsageError` where batches are too small.
+    """
+    if dealt is None:
+        dealt = 1 < crew.size <= len(plan.recipe.networks)
+    if not dealt and not plan.recipe.is_probe and plan.batch_size < crew.size:
+        cause = f"a batch has {plan.batch_size} images, fewer than one for each"
+        raise UsageError(f"{crew.size} processes", "train", cause, f"Use --processes {plan.batch_size}, or fewer.")
+    return replace(plan, crew=crew, dealt=dealt, device=own_device(plan.device))
+
+
+def seed_random_numbers(plan: Plan) -> None:
+    """Let the recipe's seed decide torch's random numbers from here on."""
+    torch.default_generator.manual_seed(plan.recipe.seed)  # torch.manual_seed would reseed every GPU for good
+    if plan.device.type == "cuda":
+        torch.cuda.default_generators[plan.device.index or 0].manual_seed(plan.recipe.seed)
+    if plan.device.type == "mps":
+        torch.mps.manual_seed(plan.recipe.seed)
+
+
+def dealt_to(rank: int, size: int, count: int) -> list[int]:
+    """Give the positions, of `count` networks, of those that one process trains.
+
+    There and back again: recipes alternate between networks that take long and others.
+    """
+    return [i for i in range(count) if (i % size if i // size % 2 == 0 else size - 1 - i % size) == rank]
+
+
+def network_plan(plan: Plan, member: int) -> Plan:
+    """Plan the training of a single network of several that are dealt, from a seed of its own."""
+    seed = (plan.recipe.seed + member * SEED_STEP) % 2**32
+    recipe = replace(plan.recipe, networks=(plan.recipe.networks[member],), ood_detector="", seed=seed)
+    return replace(plan, recipe=recipe, crew=ALONE, dealt=False, member=member)
 
 
 def _check_arguments(images: Any, validation: Any) -> None:
@@ -433,6 +494,14 @@ def _pass_seconds(size: tuple[int, int], frozen_blocks: int) -> float:
     """Estimate the seconds that one training step takes for each of its images."""
     share = min(share for frozen, share in SHARE_BY_FROZEN.items() if frozen <= frozen_blocks)
     return share * (SECONDS_AN_IMAGE + SECONDS_A_PIXEL * size[0] * size[1])
+
+
+def _settled_device(name: str, recipe: Recipe) -> torch.device:
+    """Choose the device; refuse one that lacks the recipe's precision."""
+    device = choose_device(name, recipe.deterministic == "yes")
+    if recipe.precision == "float64" and device.type == "mps":
+        raise UsageError("precision=float64", f"device {device}", "Apple's GPUs lack it", "Use --device cpu.")
+    return device
 
 
 def _settled_hflip(images: LabelledImages, recipe: Recipe) -> tuple[Recipe, str]:

@@ -206,6 +206,14 @@ def _cached_or_decoded(listed: ImageList, spec: InputSpec | None, side: int) -> 
         key = cache.key(listed.files, wanted)
         if (found := cache.lookup(key)) is not None:
             return found
+        with cache.sole_decoder(key):
+            found = cache.lookup(key)  # another process may have decoded them meanwhile
+            return _decoded(listed, spec, side, key) if found is None else found
+    return _decoded(listed, spec, side, key)
+
+
+def _decoded(listed: ImageList, spec: InputSpec | None, side: int, key: str) -> PixelsAndFacts:
+    """Decode a list of images in the form that is given, or that they ask for."""
     with without_warnings():
         if spec is not None:
             return _decode_all(listed, _Settled(spec), key)

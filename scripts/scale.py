@@ -1,0 +1,524 @@
+"""Training on several processes, measured: each line tells what was tried, and the number that was to be reached.
+
+python scripts/scale.py [ROW…]: all rows, or those named; `--digits train.csv` and `--photos folder` for rows that need
+more than the bundled digits. `docs/log/scale.md` has the figures.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+IMPRINT = [sys.executable, "-m", "imprint"]
+QUICK = ["--recipe", "quick", "--validation", "0.06", "--batch-size", "50"]
+SHORT = [*QUICK, "--epochs", "2", "--set", "min_steps=6"]
+LONG = [*QUICK, "--epochs", "40", "--set", "min_steps=40"]
+
+
+def torchrun(processes, *options):
+    """Give the command of torchrun for this machine; the program and its arguments come after it."""
+    where = [] if any(one.startswith("--nnodes") for one in options) else ["--standalone"]
+    return [sys.executable, "-m", "torch.distributed.run", *where, f"--nproc-per-node={processes}", *options]
+
+
+def environment(**more):
+    return {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", **more}
+
+
+def run(command, status=0, **more):
+    """Run a command to its end; gives its lines on stderr."""
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(**more))
+    assert status is None or done.returncode == status, (command, done.returncode, done.stdout, done.stderr)
+    return done.stderr.splitlines()
+
+
+def tensors(path):
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+# Workers: what each process of a row runs. They are given by name: scale.py --worker NAME ARGUMENTS.
+
+
+def worker_weights(out, stop="0", resume=""):
+    """Train `quick` on digits in float64 for three epochs with hard sampling; note weights and orders.
+
+    With `stop`, write a checkpoint after so many epochs instead; with `resume`, go on from one.
+    """
+    import torch
+
+    import imprint
+    from imprint.models.hardware import compute_settings
+    from imprint.training import fit as loop
+    from imprint.training.checkpoint import Checkpoint, follow_first, read_resumable_run, start_network
+    from imprint.training.launching import crew_of_torchrun
+    from imprint.training.plan import make_plan, share_plan
+
+    orders, drawn = [], loop.epoch_order
+
+    def noted(*arguments, **named):
+        orders.append(drawn(*arguments, **named))
+        return orders[-1]
+
+    loop.epoch_order = noted
+    precision = os.environ.get("PRECISION", "float64")
+    fields = {"epochs": 3, "min_steps": 4, "batch_size": 50, "precision": precision, "networks": "quick"}
+    fields |= json.loads(os.environ.get("FIELDS", "{}"))
+    with crew_of_torchrun() as crew, compute_settings(1):
+        images = imprint.load("digits")[:400]
+        plan = share_plan(make_plan(images, "quick", device="cpu", validation=0.1, **fields), crew)
+        torch.manual_seed(1)
+        state = start_network(plan)
+        if resume:
+            state = read_resumable_run(Path(resume)).restore(plan)
+        with crew.joined(plan.device):
+            follow_first(state)
+            checkpoint = Checkpoint(Path(out), plan, {}) if int(stop) and crew.leads else None
+            if int(stop):
+                limit_epochs(state, int(stop))
+            pixels, labels = torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
+            loop.fit(state, pixels, labels)
+        if checkpoint is not None:
+            state.plan = plan
+            checkpoint.write(state)
+    if crew.leads and not int(stop):
+        named = {name: tensor.double().numpy() for name, tensor in state.training_tensors().items()}
+        history = {f"history/{key}": np.array(column) for key, column in state.history.items() if key != "seconds"}
+        np.savez(out, orders=torch.cat(orders).numpy(), **named, **history)
+
+
+def limit_epochs(state, epochs):
+    """Let a loop end early, as if it had been stopped there: the schedule is that of the whole."""
+    from dataclasses import replace
+
+    import imprint.recipes
+
+    steps = imprint.recipes.Recipe.epoch_steps
+    whole = state.plan.recipe
+
+    class Shorter(imprint.recipes.Recipe):
+        def epoch_steps(self, images):
+            return steps(whole, images)[:epochs]
+
+    fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
+    state.plan = replace(state.plan, recipe=Shorter(**fields))
+
+
+def worker_validation(out):
+    """Predict 101 images, and 3, each by one process."""
+    import torch
+
+    import imprint
+    from imprint.models.inference import predict_probabilities
+    from imprint.training.checkpoint import start_network
+    from imprint.training.launching import crew_of_torchrun
+    from imprint.training.plan import make_plan, share_plan
+
+    with crew_of_torchrun() as crew:
+        images = imprint.load("digits")[:400]
+        plan = share_plan(make_plan(images, "quick", device="cpu", precision="float64"), crew)
+        torch.manual_seed(1)
+        network = start_network(plan).network.eval()
+        predicted, found = [], {}
+        with crew.joined(plan.device):
+            for count in (101, 3):
+
+                def own(rows, count=count):
+                    predicted.append(rows.stop - rows.start)
+                    return predict_probabilities(network, images.pixels[:count][rows], plan.spec)
+
+                found[str(count)] = crew.whole(count, own, plan.device)
+    if crew.leads:
+        np.savez(out, **found)
+
+
+def worker_odd(what, *arguments):
+    """Run imprint with something different on rank 1."""
+    import imprint.runs.training
+    from imprint.__main__ import main
+
+    words = list(arguments)
+    if os.environ.get("RANK") == "1":
+        if what == "version":
+            imprint.runs.training.__version__ = "0.0.1"
+        elif what == "label":
+            words[1] = os.environ["OTHER_DATA"]
+        elif what == "recipe":
+            words += ["--set", "label_smoothing=0.05"]
+        elif what == "missing":
+            words[1] = "nowhere.csv"
+    elif what == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    sys.argv = ["imprint", *words]
+    main()
+
+
+def worker_steps(recipe, photos, seconds):
+    """Time steady steps of a recipe; gives images a second."""
+    import torch
+
+    import imprint
+    from imprint.models.hardware import choose_compute_config, compute_settings
+    from imprint.training import fit as loop
+    from imprint.training.checkpoint import follow_first, start_network
+    from imprint.training.launching import crew_of_torchrun
+    from imprint.training.plan import make_plan, share_plan
+
+    with crew_of_torchrun() as crew:
+        images = imprint.load(photos) if recipe == "photos" else imprint.load("digits")
+        plan = share_plan(make_plan(images, recipe, device="cpu", epochs=1, min_steps=10**4, validation=0.0), crew)
+        choose_compute_config(plan.device)
+        with compute_settings(torch.get_num_threads()), crew.joined(plan.device):
+            torch.manual_seed(1)
+            state = start_network(plan)
+            follow_first(state)
+            taken, times = loop.train_step, []
+
+            def timed(*given):
+                times.append(time.perf_counter())
+                if times[-1] - times[0] > float(seconds) and len(times) > 20 and crew.leads:
+                    crew._stop_asked = 1.0
+                if len(times) > 20 and crew.size == 1 and times[-1] - times[0] > float(seconds):
+                    raise KeyboardInterrupt
+                return taken(*given)
+
+            loop.train_step = timed
+            try:
+                loop.fit(state, torch.from_numpy(images.pixels), torch.from_numpy(images.labels))
+            except KeyboardInterrupt:
+                steady = np.diff(times[10:])
+    if crew.leads:
+        print(f"IMAGES {plan.batch_size / float(np.median(steady)):.1f}", flush=True)
+
+
+# Rows: each is a line of the table.
+
+
+def weights(folder, processes, name=None, stop=0, resume="", **more):
+    """Train in so many processes, and give what `worker_weights` noted."""
+    out = folder / (name or f"{processes}.npz")
+    words = [str(HERE), "--worker", "weights", str(out), str(stop), str(resume)]
+    run([*([sys.executable] if processes == 1 else torchrun(processes)), *words], **more)
+    return out if stop else dict(np.load(out))
+
+
+def difference(one, other):
+    """The largest difference of two sets of weights, relative to the largest number of each tensor."""
+    names = [name for name in one if name.startswith(("network/", "optimiser/"))]
+    assert names
+    return max(float(np.abs(one[name] - other[name]).max() / (np.abs(one[name]).max() + 1e-300)) for name in names)
+
+
+def row_equal(folder, _):
+    """In float64, any number of processes gives the weights of one, and takes the same images in the same order."""
+    one = weights(folder, 1)
+    for processes in (2, 3, 4):
+        other = weights(folder, processes)
+        same = bool((one["orders"] == other["orders"]).all())
+        yield f"{processes} processes: weights differ by {difference(one, other):.1e}; orders equal: {same}"
+
+
+def row_same_bytes(folder, _):
+    """One process under torchrun writes the bytes of a plain run."""
+    run([*IMPRINT, "train", "digits", *SHORT, "--run", str(folder / "plain")])
+    words = ["-m", "imprint", "--", "train", "digits", *SHORT, "--run", str(folder / "launched")]
+    run([*torchrun(1), *words])
+    one, other = (tensors(folder / name / "model.safetensors") for name in ("plain", "launched"))
+    yield f"same bytes: {all(one[name].tobytes() == other[name].tobytes() for name in one | other)}"
+
+
+def row_accuracy(folder, given):
+    """Mean accuracy of `quick` over 5 seeds, with one process and two."""
+    means = {}
+    for processes in (1, 2):
+        found = []
+        for seed in range(1, 6):
+            out = folder / f"{processes}-{seed}"
+            words = ["--recipe", "quick", "--validation", "0.238", "--seed", str(seed)]
+            started = ["--processes", str(processes)] if processes > 1 else []
+            run([*IMPRINT, "train", given.digits, *words, "--run", str(out), *started])
+            found.append(json.loads((out / "metrics.json").read_text())["validation"]["accuracy"])
+        means[processes] = np.mean(found)
+        yield f"{processes} processes: {np.mean(found):.4f} ({', '.join(f'{one:.4f}' for one in found)})"
+    yield f"difference of the means: {means[2] - means[1]:+.4f}"
+
+
+def row_validation(folder, _):
+    """Each validation image is counted once, however many processes there are."""
+    found = {}
+    for processes in (1, 2, 3, 4, 5):
+        out = folder / f"validation-{processes}.npz"
+        words = [str(HERE), "--worker", "validation", str(out)]
+        run([*([sys.executable] if processes == 1 else torchrun(processes)), *words])
+        found[processes] = dict(np.load(out))
+    for processes in (2, 3, 4, 5):
+        apart = [float(np.abs(found[1][key] - found[processes][key]).max()) for key in ("101", "3")]
+        sums = [float(found[processes][key].sum()) for key in ("101", "3")]
+        shown = f"{sums[0]:.4f} and {sums[1]:.4f}"
+        yield f"{processes} processes, 101 and 3 images: differ by {max(apart):.1e}; sums of probabilities {shown}"
+
+
+def row_resume(folder, _):
+    """A run of two processes that was stopped goes on with any number."""
+    whole = weights(folder, 2, "whole.npz")
+    stopped = folder / "stopped"
+    stopped.mkdir()
+    weights(folder, 2, "stopped", stop=2)
+    for processes in (1, 3, 4):
+        taken_up = weights(folder, processes, f"taken-up-{processes}.npz", resume=stopped)
+        yield f"2 to {processes}: weights differ by {difference(whole, taken_up):.1e}"
+    single = {"PRECISION": "float32"}
+    whole = weights(folder, 2, "whole32.npz", **single)
+    stopped = folder / "stopped32"
+    stopped.mkdir()
+    weights(folder, 2, "stopped32", stop=2, **single)
+    taken_up = weights(folder, 2, "taken-up32.npz", resume=stopped, **single)
+    same = all((whole[name] == taken_up[name]).all() for name in whole if name.startswith("network/"))
+    yield f"2 to 2 in float32: same bytes: {same}"
+
+
+def start(folder, processes, *words, launcher=None, **more):
+    """Start a long run; gives its process after two epochs, and the processes of its ranks."""
+    command = launcher or [*IMPRINT, "train", "digits", *LONG, "--run", str(folder), "--processes", str(processes)]
+    process = subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
+    )
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if line.startswith("Epoch 2/"):
+            break
+    assert process.poll() is None, told
+    return process, ranks_of(process.pid, processes)
+
+
+def ranks_of(parent, processes):
+    """Find the processes of a launcher, by rank."""
+    found = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            if re.search(rf"^PPid:\s+{parent}$", status.read_text(), re.MULTILINE):
+                words = (status.parent / "environ").read_bytes().split(b"\0")
+                rank = next((int(word[5:]) for word in words if word.startswith(b"RANK=")), None)
+                if rank is not None:
+                    found[rank] = int(status.parent.name)
+        except OSError:
+            continue
+    assert len(found) == processes, found
+    return found
+
+
+def errors(text):
+    return [line for line in text.splitlines() if line.startswith("error") or "Traceback" in line]
+
+
+def row_killed(folder, _, processes=3):
+    """A process that is killed is named in one line, within 10 seconds; the checkpoint is whole."""
+    process, ranks = start(folder / "run", processes)
+    killed = time.monotonic()
+    os.kill(ranks[1], signal.SIGKILL)
+    _, err = process.communicate()
+    seconds = time.monotonic() - killed
+    from imprint.training.checkpoint import read_resumable_run
+
+    epochs = len(read_resumable_run(folder / "run").epochs)
+    yield f"exit {process.returncode} after {seconds:.1f} s: {errors(err)}; checkpoint of {epochs} epochs"
+
+
+def row_silent(folder, _):
+    """A process that does not answer is named within the time-out and 4 seconds."""
+    process, ranks = start(folder / "run", 3, IMPRINT_TIMEOUT="10")
+    stopped = time.monotonic()
+    os.kill(ranks[2], signal.SIGSTOP)
+    named = None
+    for line in process.stderr:
+        if line.startswith("error"):
+            named = f"after {time.monotonic() - stopped:.1f} s of a time-out of 10 s: {line.strip()}"
+            break
+    os.kill(ranks[2], signal.SIGKILL)
+    process.communicate()
+    yield named or "not named"
+
+
+def row_odd(folder, given, kinds=("label", "recipe", "version", "missing")):
+    """What differs on one process is refused within 5 seconds, and the process named."""
+    images = folder / "digits.npz"
+    import imprint
+
+    digits = imprint.load("digits")[:400]
+    names = np.array(digits.class_names)
+    np.savez(images, x=digits.pixels[:, 0], y=names[digits.labels])
+    labels = digits.labels.copy()
+    labels[7] = (labels[7] + 1) % 10
+    other = folder / "other" / "digits.npz"
+    other.parent.mkdir()
+    np.savez(other, x=digits.pixels[:, 0], y=names[labels])
+    for what in kinds:
+        words = [str(HERE), "--worker", "odd", what, "train", str(images), *SHORT, "--run", str(folder / what)]
+        started = time.monotonic()
+        lines = run([*torchrun(3), *words], status=None, OTHER_DATA=str(other))
+        told = [line for line in lines if line.startswith("error")]
+        yield f"{what}: {time.monotonic() - started:.1f} s with the start; {told}; {(folder / what).exists()=}"
+
+
+def row_full(folder, _):
+    """A full disk on the first process is told in one line."""
+    words = [str(HERE), "--worker", "odd", "full", "train", "digits", *SHORT, "--run", str(folder / "full")]
+    started = time.monotonic()
+    lines = run([*torchrun(2), *words], status=None)
+    yield f"{time.monotonic() - started:.1f} s with the start; {[one for one in lines if one.startswith('error')]}"
+
+
+def row_stopped(folder, _):
+    """Ctrl-C stops all at the same step, and the model is kept; a second one ends at once."""
+    for twice in (False, True):
+        process, _ = start(folder / f"run{twice}", 2)
+        pressed = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        if twice:
+            time.sleep(1.3)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+        said = [line for line in err.splitlines() if "stopped" in line or line.startswith("error")]
+        kept = (folder / f"run{twice}" / "model.safetensors").exists()
+        seconds = time.monotonic() - pressed
+        yield f"{1 + twice} signals: exit {process.returncode} after {seconds:.1f} s; model kept: {kept}; {said}"
+
+
+def row_restarted(folder, _):
+    """Under --max-restarts a killed process makes all go on from the checkpoint; the end is that of an unbroken run."""
+    words = ["-m", "imprint", "--", "train", "digits", *QUICK, "--epochs", "12", "--set", "min_steps=40", "--run"]
+    run([*torchrun(2), *words, str(folder / "unbroken")])
+    command = [*torchrun(2, "--max-restarts=1"), *words, str(folder / "broken")]
+    process, ranks = start(folder / "broken", 2, launcher=command)
+    os.kill(ranks[1], signal.SIGKILL)
+    _, err = process.communicate()
+    resumed = [line for line in err.splitlines() if line.startswith("resumed")]
+    one, other = (tensors(folder / name / "model.safetensors") for name in ("unbroken", "broken"))
+    same = all(one[name].tobytes() == other[name].tobytes() for name in one)
+    yield f"exit {process.returncode}; {resumed}; same bytes as unbroken: {same}"
+
+
+def row_orphans(folder, _):
+    """No process outlives torchrun."""
+    process, ranks = start(folder / "run", 2)
+    process.kill()
+    process.communicate()
+    time.sleep(5)
+    yield f"alive after 5 s: {[rank for rank, pid in ranks.items() if Path(f'/proc/{pid}').exists()]}"
+
+
+def row_decoded(folder, given):
+    """Images are decoded once a machine, however many processes ask for them."""
+    spent = {}
+    for processes in (1, 4):
+        os.environ["IMPRINT_CACHE"] = str(folder / f"cache{processes}")
+        words = [str(HERE), "--worker", "decode", given.photos]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run([*torchrun(processes), *words])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        caches = len(list((folder / f"cache{processes}").rglob("*.images")))
+        spent[processes] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, caches
+    alone = {}
+    for processes in (1, 4):  # what starting takes, with the images in the cache
+        os.environ["IMPRINT_CACHE"] = str(folder / f"cache{processes}")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run([*torchrun(processes), str(HERE), "--worker", "decode", given.photos])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        alone[processes] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    del os.environ["IMPRINT_CACHE"]
+    one, four = (spent[n][0] - alone[n] for n in (1, 4))
+    yield f"decoding took {one:.1f} s of CPU with 1 process, {four:.1f} with 4 ({four / one:.2f}); {spent[4][1]} cache"
+
+
+def worker_decode(photos):
+    import imprint
+
+    imprint.load(photos, side=128)
+
+
+def row_steps(folder, given):
+    """Steady steps of two processes with a thread each, against one with two."""
+    for recipe, target in (("quick", 0.75), ("photos", 0.88)):
+        if recipe == "photos" and not given.photos:
+            continue
+        words = [str(HERE), "--worker", "steps", recipe, str(given.photos), "8"]
+        speeds = {1: [], 2: []}
+        for _ in range(3):
+            for processes in (1, 2):
+                command = [*([sys.executable] if processes == 1 else torchrun(2)), *words]
+                done = subprocess.run(
+                    command, capture_output=True, text=True, env=environment(OMP_NUM_THREADS=str(3 - processes))
+                )
+                assert done.returncode == 0, done.stderr
+                speeds[processes].append(float(re.search(r"IMAGES ([\d.]+)", done.stdout)[1]))
+        one, two = np.median(speeds[1]), np.median(speeds[2])
+        yield f"{recipe}: {two:.0f} images a second against {one:.0f}: {two / one:.2f} (target {target})"
+
+
+def row_dealt(folder, given):
+    """`record`, or what of it fits: networks dealt to two processes with a thread each, against one with one thread."""
+    words = ["train", given.digits or "digits", "--recipe", "record", "--epochs", "3", "--set", "ood_detector="]
+    seconds = {}
+    for processes in (1, 2):
+        out = folder / str(processes)
+        run([*IMPRINT, *words, "--run", str(out), "--processes", str(processes)])
+        seconds[processes] = json.loads((out / "metrics.json").read_text())["seconds"]
+    efficiency = seconds[1] / seconds[2] / 2
+    yield f"{seconds[1]:.1f} s in one process, {seconds[2]:.1f} s in two: efficiency {efficiency:.2f}"
+
+
+def row_agents(folder, _):
+    """Two agents of torchrun on one machine give what one with two processes gives."""
+    one = weights(folder, 2)
+    out = folder / "agents.npz"
+    words = [str(HERE), "--worker", "weights", str(out)]
+    shared = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29517", "--rdzv-id=scale"]
+    command = [*torchrun(1, *shared), *words]
+    agents = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [agent.wait() for agent in agents] == [0, 0], [agent.stderr.read() for agent in agents]
+    other = dict(np.load(out))
+    yield f"weights differ by {difference(one, other):.1e}"
+
+
+ROWS = {name.removeprefix("row_"): row for name, row in list(globals().items()) if name.startswith("row_")}
+NEEDS = {"accuracy": "digits", "decoded": "photos"}
+
+
+def main():
+    if sys.argv[1:2] == ["--worker"]:
+        globals()[f"worker_{sys.argv[2]}"](*sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="all if none is named")
+    parser.add_argument("--digits", help="Kaggle's train.csv")
+    parser.add_argument("--photos", help="photos in class folders")
+    given = parser.parse_args()
+    for name in given.rows or ROWS:
+        if NEEDS.get(name) and not getattr(given, NEEDS[name]):
+            print(f"{name}: not run, needs --{NEEDS[name]}", flush=True)
+            continue
+        folder = Path(tempfile.mkdtemp(prefix=f"imprint-scale-{name}-"))
+        try:
+            for line in ROWS[name](folder, given):
+                print(f"{name}: {line}", flush=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
