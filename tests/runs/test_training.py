@@ -19,7 +19,7 @@ from imprint.models.networks import NETWORKS
 from imprint.recipes import parse_settings
 from imprint.runs.read_run import read_run
 from imprint.runs.training import dry_run
-from imprint.training.fit import _batches as fit_batches
+from imprint.training.batches import iterate_batches
 from imprint.training.fit import epoch_order
 from imprint.training.optimisers import AdamW
 
@@ -163,7 +163,7 @@ def test_small_sets_get_longer_epochs(digits, monkeypatch):
 
 
 def deal(dealt, *given):
-    for batch in fit_batches(*given):
+    for batch in iterate_batches(*given):
         dealt.append(0)
         yield batch
 
@@ -306,7 +306,7 @@ def press_ctrl_c(monkeypatch, step):
     left = [step]
 
     def batches(*given):
-        for batch in fit_batches(*given):
+        for batch in iterate_batches(*given):
             left[0] -= 1
             if not left[0]:
                 raise KeyboardInterrupt

@@ -233,6 +233,7 @@ class Checkpoint:
             "schedule": state.schedule.state(),
             "steps": [optimiser.steps for optimiser in state.optimisers],
             "seconds": state.seconds,
+            "parts": state.parts,
             "threads": state.threads,
             "compute": {asked: asdict(config) for asked, config in chosen_compute_configs(plan.device).items()},
         }
@@ -309,9 +310,9 @@ class ResumableRun:
         for optimiser, steps in zip(state.optimisers, self.facts["steps"], strict=True):
             optimiser.steps = int(steps)
         state.seconds, state.best_accuracy = float(self.facts["seconds"]), float(self.facts["best_accuracy"])
-        state.threads = int(self.facts.get("threads", 0))
-        if not 0 <= state.threads <= MOST_THREADS:
-            raise ValueError("threads")
+        state.parts, state.threads = int(self.facts.get("parts", 1)), int(self.facts.get("threads", 0))
+        if not 0 < state.parts < 2**32 or not 0 <= state.threads <= MOST_THREADS:
+            raise ValueError("parts or threads")
 
     @torch.no_grad()
     def _fill_tensors(self, state: TrainingState) -> None:

@@ -191,12 +191,11 @@ def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Ten
 def step_factors(state: TrainingState, steps_done: int, count: int) -> list[Sequence[Factors]]:
     """Give what each optimiser's update takes beside tensors, for `count` steps; a GPU has all of it sent at once."""
     each: list[Sequence[Factors]] = []
+    device = state.plan.device
     for optimiser in state.optimisers:
         rates = [state.schedule.rate(optimiser.rate, step) for step in range(steps_done, steps_done + count)]
         factors = [optimiser.factors(rate) for rate in rates]
-        each.append(
-            torch.tensor(factors, device=state.plan.device).unbind() if state.plan.device.type == "cuda" else factors
-        )
+        each.append(torch.tensor(factors, device=device).unbind() if device.type == "cuda" else factors)
     return list(zip(*each, strict=True))
 
 
