@@ -233,8 +233,7 @@ def test_the_whole_minute(page):
     train(page)
     lap("retrain")
     page.run("document.querySelector('.outcome .button').click()")  # See 2 mistakes
-    page.find(".check-versus")
-    assert "Cannot be proven yet" in page.text(".check-versus")
+    page.wait("document.querySelector('.check-versus')?.textContent.includes('Cannot be proven yet')")
     page.press("Keep old")
     page.wait("document.querySelector('.toast')?.textContent.includes('Version 1 answers now')")
     lap("before and after, and back")
