@@ -89,7 +89,7 @@ def on_cluster(model: str | Path, out: Path) -> RunShards:
             fn_constructor_args=(str(model), str(out), str(Path.cwd())),
             batch_size=1,
             num_gpus=1 if gpus else 0,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         )
         try:
             for row in dataset.iter_rows():
