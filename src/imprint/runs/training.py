@@ -172,6 +172,8 @@ def train(
             options = merge_options(given | loading | {"device": device}, resumed)
             base = resumed.recipe if resumed is not None and recipe is None else recipe
             parent = _read_parent(from_model, resumed, taken_up=resume is None)
+            if not crew.leads:
+                options.pop("test", None)  # the first predicts them for all
             plan, _, test_images = _plan(options, base, fields, parent)
             plan = share_plan(plan, crew, None if resumed is None else resumed.dealt)
             if resumed is not None:
@@ -549,7 +551,9 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
         adopt_compute_configs(plan.device, {one: ComputeConfig(**config) for one, config in chosen.items()})
     compute, _ = (choose_compute_config(plan.device, one) for one in precisions)
     devices = [plan.device] if plan.device.type == "cuda" else []
-    with compute_settings(compute.threads), torch.random.fork_rng(devices):
+    # Of several processes on a machine each has some of its cores, also where the run began with one that had all.
+    threads = compute.threads if plan.crew.size == 1 else min(compute.threads, torch.get_num_threads())
+    with compute_settings(threads), torch.random.fork_rng(devices):
         yield compute
 
 
