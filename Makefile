@@ -117,6 +117,7 @@ bench-gpu: $(INSTALLED)
 scale: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	$(BIN)/python scripts/scale_bulk.py
+	$(BIN)/python scripts/scale.py --digits $(DATA)/train.csv --photos $(PHOTOS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

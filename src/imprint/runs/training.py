@@ -176,6 +176,8 @@ def train(
             options = merge_options(given | loading | {"device": device}, resumed)
             base = resumed.recipe if resumed is not None and recipe is None else recipe
             parent = _read_parent(from_model, resumed, taken_up=resume is None)
+            if not crew.leads:
+                options.pop("test", None)  # the first predicts them for all
             plan, _, test_images = _plan(options, base, fields, parent)
             plan = share_plan(plan, crew, None if resumed is None else resumed.dealt)
             if resumed is not None:
@@ -553,10 +555,11 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
         adopt_compute_configs(plan.device, {one: ComputeConfig(**config) for one, config in chosen.items()})
     compute, _ = (choose_compute_config(plan.device, one) for one in precisions)
     devices = [plan.device] if plan.device.type == "cuda" else []
-    deterministic, threads = plan.recipe.deterministic == "yes", plan.recipe.threads or compute.threads
+    # Of several processes on a machine each has some of its cores, also where the run began with one that had all.
+    most = compute.threads if plan.crew.size == 1 else min(compute.threads, torch.get_num_threads())
     with (
-        compute_settings(threads),
-        cuda_settings(plan.device, deterministic),
+        compute_settings(plan.recipe.threads or most),
+        cuda_settings(plan.device, plan.recipe.deterministic == "yes"),
         torch.random.fork_rng(devices),
     ):
         yield compute

@@ -26,7 +26,7 @@ class Rows:
     total: int
     own: Int64[Tensor, " n"] | None = None
 
-    def keep(self, draws: Shaped[Tensor, "*n"], dim: int = 0) -> Shaped[Tensor, "*n"]:
+    def keep(self, draws: Shaped[Tensor, "*drawn"], dim: int = 0) -> Shaped[Tensor, "*kept"]:
         """Keep, of numbers drawn for all images, those for the own."""
         return draws if self.own is None else draws.index_select(dim, self.own)
 

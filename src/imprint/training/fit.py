@@ -58,7 +58,7 @@ def fit(
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
     step = _step_for_device(state, balance, sum(steps))
     steps_done = sum(steps[: state.epoch])
-    fixed_threads = recipe.threads or (state.compute.threads if crew.size > 1 else 0)  # processes have to round alike
+    fixed_threads = recipe.threads or (torch.get_num_threads() if crew.size > 1 else 0)  # all round alike
     threads = share_cores(state.compute.threads, settled=fixed_threads or state.threads)
     started = time.perf_counter() - state.seconds
     with progress_bar("training", total=sum(steps) - steps_done) as advance, coupled(network, crew, batch_size):
