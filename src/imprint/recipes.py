@@ -661,7 +661,7 @@ QUICK_COLOUR = Recipe(
     validation_fraction=0.08,
 )
 
-# What `best` is for small colour images; some 18 minutes for all of CIFAR-10 by what a step takes. Not run whole: with 6
+# What `best` is for small colour images; some 18 minutes for CIFAR-10 by what a step takes. Not run whole: with 6
 # epochs instead of 10 it had 0.8603 of 3,200 right after the fifth, without mirrored views, `quick` 0.8522 at its end.
 BEST_COLOUR = dataclasses.replace(QUICK_COLOUR, name="best", networks=("whitened_broad",), epochs=10)
 
