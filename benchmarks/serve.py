@@ -272,7 +272,7 @@ class Bench:
 
             chance = np.random.default_rng(0)
             pixels = chance.integers(0, 256, (24, 3, 96, 96), dtype=np.uint8)
-            images = imprint.load(pixels, np.arange(24) % 2)
+            images = imprint.LabelledImages(pixels, np.arange(24) % 2, ("even", "odd"), np.arange(24).astype(str))
             self.given.photos = self.folder / "photos.onnx"
             run = imprint.train(images, "photos", epochs=1, min_steps=1, validation=0.0, verbose=False)
             imprint.export(run.model, self.given.photos)
