@@ -5,6 +5,7 @@ reached. The client is a process of its own on the same machine, and the share o
 """
 
 import argparse
+import atexit
 import base64
 import contextlib
 import json
@@ -89,6 +90,7 @@ class Server:
         self.port, self.started = port, time.perf_counter()
         home = {**os.environ, "XDG_DATA_HOME": tempfile.mkdtemp()}
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=home)
+        atexit.register(self.process.kill)  # also where a row fails
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=5):
@@ -272,7 +274,7 @@ class Bench:
 
             chance = np.random.default_rng(0)
             pixels = chance.integers(0, 256, (24, 3, 96, 96), dtype=np.uint8)
-            images = imprint.load(pixels, np.arange(24) % 2)
+            images = imprint.LabelledImages(pixels, np.arange(24) % 2, ("even", "odd"), np.arange(24).astype(str))
             self.given.photos = self.folder / "photos.onnx"
             run = imprint.train(images, "photos", epochs=1, min_steps=1, validation=0.0, verbose=False)
             imprint.export(run.model, self.given.photos)
