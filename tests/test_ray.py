@@ -41,7 +41,7 @@ def test_columns_of_other_names(model_file, contents, monkeypatch):
 
 def test_missing_ray_is_told(model_file, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"package ray at this Python: .* pip install 'imprint-vision\[ray\]'"):
+    with pytest.raises(UsageError, match=r"package ray at this Python: .* pip install ray pyarrow pandas"):
         on_cluster(model_file, tmp_path / "out")
     line = refused("predict", model_file, "digits", "-o", "out/", "--engine", "ray", cwd=tmp_path)
     assert line.startswith("error: package ray")

@@ -28,26 +28,10 @@ MOST_BLOCKS = 2000  # of shards dealt to actors; beyond that several share one
 
 
 class Predict:
-    """A step for ``map_batches`` of Ray Data, which predicts image files; it is made once an actor.
+    """A step for ``map_batches`` of Ray Data, which predicts image files; `model` is a path that every worker has.
 
-    An image that cannot be read is a row with its cause in `error`: it ends no job.
-
-    Parameters
-    ----------
-    model : str
-        A model file, an exported ``.onnx`` or a run folder, at a path that every worker has.
-    content : str, default="bytes"
-        The column of the files' contents, as ``ray.data.read_binary_files`` calls it.
-    source : str, default="path"
-        The column of their names.
-
-    Examples
-    --------
-    >>> import imprint, tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "digits.safetensors"
-    >>> imprint.train("digits", "quick", epochs=1, min_steps=1, verbose=False).model.save(path)
-    >>> Predict(str(path)).class_names[:3]
-    ('0', '1', '2')
+    `content` and `source` are the columns of the files' contents and names, as ``ray.data.read_binary_files`` calls
+    them. An image that cannot be read is a row with its cause in `error`: it ends no job.
     """
 
     def __init__(self, model: str, content: str = "bytes", source: str = "path") -> None:
@@ -132,7 +116,7 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
-        remedy = "Install it: pip install 'imprint-vision[ray]', or leave --engine out."
+        remedy = "Install it: pip install ray pyarrow pandas."
         cause = "it is missing, and --engine ray needs it"
         raise UsageError(f"package {error.name}", "this Python", cause, remedy) from None
     return ray

@@ -187,7 +187,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "fsspec", raising=False)
         patch.setattr(builtins, "__import__", without("fsspec"))
-        with pytest.raises(UsageError, match=r"package fsspec .* pip install 'imprint-vision\[cloud\]'"):
+        with pytest.raises(UsageError, match=r"package fsspec .* Install fsspec and aiohttp by pip"):
             imprint.load("https://host/x.zip")
     with pytest.raises(UsageError, match=r"package s3fs at this Python: it is missing, and s3:// needs it"):
         imprint.load("s3://bucket/x.zip")

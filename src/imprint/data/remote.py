@@ -70,15 +70,13 @@ class Remote:
         try:
             import fsspec
         except ModuleNotFoundError:
-            raise _missing("fsspec", address, "'imprint-vision[cloud]'") from None
-        protocol = address.partition("://")[0].lower()
+            raise _missing("fsspec", address, "fsspec and aiohttp") from None
         try:
             system, path = fsspec.core.url_to_fs(address)
         except ImportError as error:
             told = re.search(r"(?i)(?:install|requires) ([\w-]+)", str(error))
             package = told[1] if told else error.name or "one"
-            remedy = "'imprint-vision[cloud]'" if protocol.startswith("http") else package
-            raise _missing(package, address, remedy) from None
+            raise _missing(package, address, package) from None
         except Exception as error:
             raise _unreadable(address, error) from None
         return cls(address, system, path)
@@ -226,7 +224,7 @@ def _unreadable(address: str, error: object) -> DataError:
     return DataError("data", without_secrets(address), cause, CHECK)
 
 
-def _missing(package: str, address: str, remedy: str) -> UsageError:
+def _missing(package: str, address: str, packages: str) -> UsageError:
     protocol = address.partition("://")[0]
     cause = f"it is missing, and {protocol}:// needs it"
-    return UsageError(f"package {package}", "this Python", cause, f"Install it: pip install {remedy}.")
+    return UsageError(f"package {package}", "this Python", cause, f"Install {packages} by pip.")
