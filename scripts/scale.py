@@ -367,7 +367,7 @@ def row_odd(folder, given, kinds=("label", "recipe", "version", "missing")):
     other.parent.mkdir()
     np.savez(other, x=digits.pixels[:, 0], y=names[labels])
     for what in kinds:
-        words = [str(HERE), "--worker", "odd", what, "train", str(images), *SHORT, "--run", str(folder / what)]
+        words = [str(HERE), "--", "--worker", "odd", what, "train", str(images), *SHORT, "--run", str(folder / what)]
         started = time.monotonic()
         lines = run([*torchrun(3), *words], status=None, OTHER_DATA=str(other))
         told = [line for line in lines if line.startswith("error")]
@@ -376,7 +376,7 @@ def row_odd(folder, given, kinds=("label", "recipe", "version", "missing")):
 
 def row_full(folder, _):
     """A full disk on the first process is told in one line."""
-    words = [str(HERE), "--worker", "odd", "full", "train", "digits", *SHORT, "--run", str(folder / "full")]
+    words = [str(HERE), "--", "--worker", "odd", "full", "train", "digits", *SHORT, "--run", str(folder / "full")]
     started = time.monotonic()
     lines = run([*torchrun(2), *words], status=None)
     yield f"{time.monotonic() - started:.1f} s with the start; {[one for one in lines if one.startswith('error')]}"

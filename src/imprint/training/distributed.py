@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ import torch.distributed as dist
 from jaxtyping import Float32, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from imprint.core.errors import ImprintError, UsageError
 
@@ -47,7 +49,7 @@ class Crew:
     `rank` counts them from 0. The first, which `leads`, speaks and writes.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: dist.Store | None = None) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank, self.size, self._store = rank, size, store
         self._exchanges, self._steps = 0, 0
         self._stop_asked = 0.0  # when, by time.monotonic
@@ -74,7 +76,7 @@ class Crew:
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        self._exchanged(lambda: dist.all_reduce(flat))
+        self._exchanged(partial(dist.all_reduce, flat))
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
@@ -127,7 +129,7 @@ class Crew:
             kinds.setdefault(tensor.dtype, []).append(tensor)
         for same in kinds.values():
             flat = torch.cat([tensor.detach().flatten() for tensor in same])
-            self._exchanged(lambda flat=flat: dist.broadcast(flat, src=rank))
+            self._exchanged(partial(dist.broadcast, flat, src=rank))
             with torch.no_grad():
                 for tensor, part in zip(same, flat.split([one.numel() for one in same]), strict=True):
                     tensor.copy_(part.view(tensor.shape))
@@ -218,7 +220,7 @@ class Crew:
         if self._store is None:
             yield
             return
-        store = dist.PrefixStore(f"group {self._exchanges}", self._store)
+        store = PrefixStore(f"group {self._exchanges}", self._store)
         timeout = timedelta(seconds=_timeout())
         dist.init_process_group(_backend(device), store=store, rank=self.rank, world_size=self.size, timeout=timeout)
         try:
