@@ -51,7 +51,7 @@ class Crew:
 
     def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank, self.size, self._store = rank, size, store
-        self._exchanges, self._steps = 0, 0
+        self._exchanges, self._groups, self._steps = 0, 0, 0
         self._stop_asked = 0.0  # when, by time.monotonic
 
     @property
@@ -220,7 +220,8 @@ class Crew:
         if self._store is None:
             yield
             return
-        store = PrefixStore(f"group {self._exchanges}", self._store)
+        self._groups += 1
+        store = PrefixStore(f"group {self._groups}", self._store)
         timeout = timedelta(seconds=_timeout())
         dist.init_process_group(_backend(device), store=store, rank=self.rank, world_size=self.size, timeout=timeout)
         try:
