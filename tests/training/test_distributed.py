@@ -185,7 +185,7 @@ def test_a_killed_process_is_named_and_the_checkpoint_is_whole(tmp_path):
     with process:
         os.kill(ranks[1], signal.SIGKILL)
         (line,) = scale.errors(process.stderr.read())
-    assert line.startswith("error: rank 1 at training: it has ended, or does not answer any more")
+    assert line.startswith("error: rank 1 at training: no answer any more")
     assert process.returncode
     assert len(read_resumable_run(folder).epochs)
 

@@ -203,11 +203,13 @@ class Crew:
         return found["made"]
 
     def _read(self, key: str) -> bytes:
-        """Wait for a key; Ctrl-C may come meanwhile, and processes that do not answer are named."""
+        """Wait for a key; Ctrl-C may come meanwhile, and processes that have failed or do not answer end it."""
         assert self._store is not None
         called = time.monotonic()
         while not self._store.check([key]):
             time.sleep(POLLED)
+            if self._store.check(["told"]):
+                raise LostProcessError("processes", "training", "one has ended, and has told why", TAKE_UP)
             if time.monotonic() - called > _timeout():
                 self.name_missing()
                 called = time.monotonic()
@@ -220,6 +222,7 @@ class Crew:
         if self._store is None:
             yield
             return
+        self.gather(None)  # while a group is made, no signal is heeded
         self._groups += 1
         store = PrefixStore(f"group {self._groups}", self._store)
         timeout = timedelta(seconds=_timeout())
@@ -274,7 +277,7 @@ class Crew:
             missing = ["0"]
         if missing:
             what = f"rank{'s' * (len(missing) > 1)} {', '.join(missing)}"
-            cause = "it has ended, or does not answer any more; the others have stopped"
+            cause = "no answer any more, as of a process that has ended or hangs; the others have stopped"
             raise LostProcessError(what, "training", cause, TAKE_UP)
 
     def speaks_first(self) -> bool:
