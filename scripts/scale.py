@@ -52,15 +52,16 @@ def tensors(path):
 # Workers: what each process of a row runs. They are given by name: scale.py --worker NAME ARGUMENTS.
 
 
-def worker_weights(out, stop="0", resume=""):
-    """Train `quick` on digits in float64 for three epochs with hard sampling; note weights and orders.
+def worker_weights(out, keep="", resume=""):
+    """Train `quick` on digits in float64 for three epochs with hard sampling; note weights, orders and predictions.
 
-    With `stop`, write a checkpoint after so many epochs instead; with `resume`, go on from one.
+    With `keep`, write a checkpoint after two of them; with `resume`, go on from one.
     """
     import torch
 
     import imprint
     from imprint.models.hardware import compute_settings
+    from imprint.models.inference import predict_probabilities
     from imprint.training import fit as loop
     from imprint.training.checkpoint import Checkpoint, follow_first, read_resumable_run, start_network
     from imprint.training.launching import crew_of_torchrun
@@ -72,76 +73,36 @@ def worker_weights(out, stop="0", resume=""):
         orders.append(drawn(*arguments, **named))
         return orders[-1]
 
-    loop.epoch_order = noted
     precision = os.environ.get("PRECISION", "float64")
-    fields = {"epochs": 3, "min_steps": 4, "batch_size": 50, "precision": precision, "networks": "quick"}
-    fields |= json.loads(os.environ.get("FIELDS", "{}"))
+    fields = {"epochs": 3, "min_steps": 4, "batch_size": 50, "precision": precision}
     with crew_of_torchrun() as crew, compute_settings(1):
         images = imprint.load("digits")[:400]
         plan = share_plan(make_plan(images, "quick", device="cpu", validation=0.1, **fields), crew)
         torch.manual_seed(1)
-        state = start_network(plan)
-        if resume:
-            state = read_resumable_run(Path(resume)).restore(plan)
+        state = read_resumable_run(Path(resume)).restore(plan) if resume else start_network(plan)
+        checkpoint = Checkpoint(Path(keep), plan, {}) if keep and crew.leads else None
+        if checkpoint is not None:
+            checkpoint.due = lambda: state.epoch == 2
+            write = checkpoint.write
+            checkpoint.write = lambda kept: write(kept) if kept.epoch == 2 else None
+        predicted = {}
         with crew.joined(plan.device):
             follow_first(state)
-            checkpoint = Checkpoint(Path(out), plan, {}) if int(stop) and crew.leads else None
-            if int(stop):
-                limit_epochs(state, int(stop))
-            pixels, labels = torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
-            loop.fit(state, pixels, labels)
-        if checkpoint is not None:
-            state.plan = plan
-            checkpoint.write(state)
-    if crew.leads and not int(stop):
-        named = {name: tensor.double().numpy() for name, tensor in state.training_tensors().items()}
-        history = {f"history/{key}": np.array(column) for key, column in state.history.items() if key != "seconds"}
-        np.savez(out, orders=torch.cat(orders).numpy(), **named, **history)
-
-
-def limit_epochs(state, epochs):
-    """Let a loop end early, as if it had been stopped there: the schedule is that of the whole."""
-    from dataclasses import replace
-
-    import imprint.recipes
-
-    steps = imprint.recipes.Recipe.epoch_steps
-    whole = state.plan.recipe
-
-    class Shorter(imprint.recipes.Recipe):
-        def epoch_steps(self, images):
-            return steps(whole, images)[:epochs]
-
-    fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
-    state.plan = replace(state.plan, recipe=Shorter(**fields))
-
-
-def worker_validation(out):
-    """Predict 101 images, and 3, each by one process."""
-    import torch
-
-    import imprint
-    from imprint.models.inference import predict_probabilities
-    from imprint.training.checkpoint import start_network
-    from imprint.training.launching import crew_of_torchrun
-    from imprint.training.plan import make_plan, share_plan
-
-    with crew_of_torchrun() as crew:
-        images = imprint.load("digits")[:400]
-        plan = share_plan(make_plan(images, "quick", device="cpu", precision="float64"), crew)
-        torch.manual_seed(1)
-        network = start_network(plan).network.eval()
-        predicted, found = [], {}
-        with crew.joined(plan.device):
-            for count in (101, 3):
+            loop.epoch_order = noted
+            try:
+                loop.fit(state, torch.from_numpy(images.pixels), torch.from_numpy(images.labels), checkpoint)
+            finally:
+                loop.epoch_order = drawn
+            for count in (101, 3, 2):
 
                 def own(rows, count=count):
-                    predicted.append(rows.stop - rows.start)
-                    return predict_probabilities(network, images.pixels[:count][rows], plan.spec)
+                    return predict_probabilities(state.network, images.pixels[:count][rows], plan.spec)
 
-                found[str(count)] = crew.whole(count, own, plan.device)
+                predicted[f"predicted/{count}"] = crew.whole(count, own, plan.device)
     if crew.leads:
-        np.savez(out, **found)
+        named = {name: tensor.double().numpy() for name, tensor in state.training_tensors().items()}
+        history = {f"history/{key}": np.array(column) for key, column in state.history.items() if key != "seconds"}
+        np.savez(out, orders=torch.cat(orders).numpy(), **named, **history, **predicted)
 
 
 def worker_odd(what, *arguments):
@@ -207,12 +168,12 @@ def worker_steps(recipe, photos, seconds):
 # Rows: each is a line of the table.
 
 
-def weights(folder, processes, name=None, stop=0, resume="", **more):
+def weights(folder, processes, name=None, keep="", resume="", **more):
     """Train in so many processes, and give what `worker_weights` noted."""
     out = folder / (name or f"{processes}.npz")
-    words = [str(HERE), "--worker", "weights", str(out), str(stop), str(resume)]
+    words = [str(HERE), "--worker", "weights", str(out), str(keep), str(resume)]
     run([*([sys.executable] if processes == 1 else torchrun(processes)), *words], **more)
-    return out if stop else dict(np.load(out))
+    return dict(np.load(out))
 
 
 def difference(one, other):
@@ -258,36 +219,26 @@ def row_accuracy(folder, given):
 
 def row_validation(folder, _):
     """Each validation image is counted once, however many processes there are."""
-    found = {}
-    for processes in (1, 2, 3, 4, 5):
-        out = folder / f"validation-{processes}.npz"
-        words = [str(HERE), "--worker", "validation", str(out)]
-        run([*([sys.executable] if processes == 1 else torchrun(processes)), *words])
-        found[processes] = dict(np.load(out))
+    one = weights(folder, 1)
     for processes in (2, 3, 4, 5):
-        apart = [float(np.abs(found[1][key] - found[processes][key]).max()) for key in ("101", "3")]
-        sums = [float(found[processes][key].sum()) for key in ("101", "3")]
-        shown = f"{sums[0]:.4f} and {sums[1]:.4f}"
-        yield f"{processes} processes, 101 and 3 images: differ by {max(apart):.1e}; sums of probabilities {shown}"
+        other = weights(folder, processes)
+        names = [f"predicted/{count}" for count in (101, 3, 2)]
+        apart = max(float(np.abs(one[name] - other[name]).max()) for name in names)
+        sums = ", ".join(f"{other[name].sum():.4f}" for name in names)
+        yield f"{processes} processes, 101, 3 and 2 images: differ by {apart:.1e}; sums of probabilities {sums}"
 
 
 def row_resume(folder, _):
     """A run of two processes that was stopped goes on with any number."""
-    whole = weights(folder, 2, "whole.npz")
-    stopped = folder / "stopped"
-    stopped.mkdir()
-    weights(folder, 2, "stopped", stop=2)
-    for processes in (1, 3, 4):
-        taken_up = weights(folder, processes, f"taken-up-{processes}.npz", resume=stopped)
-        yield f"2 to {processes}: weights differ by {difference(whole, taken_up):.1e}"
-    single = {"PRECISION": "float32"}
-    whole = weights(folder, 2, "whole32.npz", **single)
-    stopped = folder / "stopped32"
-    stopped.mkdir()
-    weights(folder, 2, "stopped32", stop=2, **single)
-    taken_up = weights(folder, 2, "taken-up32.npz", resume=stopped, **single)
-    same = all((whole[name] == taken_up[name]).all() for name in whole if name.startswith("network/"))
-    yield f"2 to 2 in float32: same bytes: {same}"
+    for precision, numbers in (("float64", (1, 3, 4)), ("float32", (2,))):
+        stopped = folder / precision
+        stopped.mkdir()
+        whole = weights(folder, 2, "whole.npz", keep=stopped, PRECISION=precision)
+        for processes in numbers:
+            taken_up = weights(folder, processes, "taken-up.npz", resume=stopped, PRECISION=precision)
+            same = all((whole[name] == taken_up[name]).all() for name in whole if name.startswith("network/"))
+            found = f"weights differ by {difference(whole, taken_up):.1e}; same bytes: {same}"
+            yield f"2 to {processes} in {precision}: {found}"
 
 
 def start(folder, processes, *words, launcher=None, **more):
@@ -367,7 +318,7 @@ def row_odd(folder, given, kinds=("label", "recipe", "version", "missing")):
     other.parent.mkdir()
     np.savez(other, x=digits.pixels[:, 0], y=names[labels])
     for what in kinds:
-        words = [str(HERE), "--worker", "odd", what, "train", str(images), *SHORT, "--run", str(folder / what)]
+        words = [str(HERE), "--", "--worker", "odd", what, "train", str(images), *SHORT, "--run", str(folder / what)]
         started = time.monotonic()
         lines = run([*torchrun(3), *words], status=None, OTHER_DATA=str(other))
         told = [line for line in lines if line.startswith("error")]
@@ -376,10 +327,13 @@ def row_odd(folder, given, kinds=("label", "recipe", "version", "missing")):
 
 def row_full(folder, _):
     """A full disk on the first process is told in one line."""
-    words = [str(HERE), "--worker", "odd", "full", "train", "digits", *SHORT, "--run", str(folder / "full")]
-    started = time.monotonic()
-    lines = run([*torchrun(2), *words], status=None)
-    yield f"{time.monotonic() - started:.1f} s with the start; {[one for one in lines if one.startswith('error')]}"
+    words = [str(HERE), "--", "--worker", "odd", "full", "train", "digits", *SHORT, "--run", str(folder / "full")]
+    command = [*torchrun(2), *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        told = next(line for line in process.stderr if line.startswith("error"))
+        failed = time.monotonic()
+        others = errors(process.stderr.read().replace("Traceback", ""))  # torchrun's own report has one
+    yield f"ended {time.monotonic() - failed:.1f} s after {told.strip()}; further errors: {others}"
 
 
 def row_stopped(folder, _):

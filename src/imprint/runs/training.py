@@ -422,12 +422,13 @@ def _read_resumed(run: str | Path | bool, resume: str | Path | None, crew: Crew)
     read: list[ResumableRun] = []
 
     def facts() -> dict[str, Any] | None:
-        folder = run if resume is None else resume
-        if resume is None and (isinstance(folder, bool) or not (Path(folder) / CHECKPOINT_NAME).is_file()):
+        named = None if isinstance(run, bool) else Path(run)
+        folder = named if resume is None else Path(resume)
+        if folder is None or (resume is None and not (folder / CHECKPOINT_NAME).is_file()):
             return None
-        if not isinstance(run, bool) and Path(run).resolve() != Path(folder).resolve():
+        if named is not None and named.resolve() != folder.resolve():
             raise UsageError(f"--run {run}", "--resume", f"the run goes on in {folder}", "Leave --run out.")
-        read.append(read_resumable_run(Path(folder)))
+        read.append(read_resumable_run(folder))
         return {"path": str(read[0].path), "facts": read[0].facts}
 
     told = crew.told(facts)

@@ -24,11 +24,11 @@ def coupled(network: nn.Module, crew: Crew, batch_size: int) -> Iterator[None]:
 
     Of other layers of somebody's own network that look beyond an image, each process has its own part alone.
     """
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    replaced: list[tuple[nn.Module, str, Any]] = []
     rows = crew.share(batch_size)
     for parent in network.modules() if crew.size > 1 else ():
         for name, layer in parent.named_children():
-            if type(layer) in PLAIN:
+            if type(layer) in PLAIN and layer.affine and layer.track_running_stats:
                 replaced.append((parent, name, layer))
             if isinstance(layer, Dropout):
                 layer.whole, layer.first = batch_size, rows.start
@@ -67,29 +67,32 @@ class GlobalBatchNorm(nn.Module):
     the same on GPUs alone, and sends each layer's numbers twice.
     """
 
-    def __init__(self, plain: nn.Module, crew: Crew, batch_size: int) -> None:
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, plain: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, crew: Crew, batch_size: int) -> None:
         super().__init__()
         self.weight, self.bias = plain.weight, plain.bias
         for name, buffer in plain.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
-        self.eps, self.momentum = float(plain.eps), plain.momentum  # type: ignore[arg-type]
+        self.eps, self.momentum = plain.eps, plain.momentum
         self.crew, self.batch_size = crew, batch_size
         self.train(plain.training)
 
     def forward(self, activations: Float[Tensor, "n c *rest"]) -> Float[Tensor, "n c *rest"]:
         """Normalise; in evaluation by the running statistics, as `plain` does."""
-        running: Any = self.running_mean, self.running_var
         if not self.training:
-            return F.batch_norm(activations, *running, self.weight, self.bias, eps=self.eps)
+            running = self.running_mean, self.running_var
+            return F.batch_norm(activations, *running, weight=self.weight, bias=self.bias, eps=self.eps)
         mean, variance, count = self._statistics(activations.detach())
         with torch.no_grad():
-            self.num_batches_tracked += 1  # type: ignore[operator]
-            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
-            running[0].lerp_(mean, momentum)
-            running[1].lerp_(variance * (count / (count - 1)), momentum)
-        normalised: Tensor = _Normalise.apply(
-            activations, self.weight, self.bias, mean, variance, self.eps, count, self.crew
-        )
+            self.num_batches_tracked += 1
+            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        given = activations, self.weight, self.bias, mean, variance, self.eps, count, self.crew
+        normalised: Tensor = _Normalise.apply(*given)  # type: ignore[no-untyped-call]
         return normalised
 
     @torch.no_grad()

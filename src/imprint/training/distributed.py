@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ import torch.distributed as dist
 from jaxtyping import Float32, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from imprint.core.errors import ImprintError, UsageError
 
@@ -47,9 +49,9 @@ class Crew:
     `rank` counts them from 0. The first, which `leads`, speaks and writes.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: dist.Store | None = None) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank, self.size, self._store = rank, size, store
-        self._exchanges, self._steps = 0, 0
+        self._exchanges, self._groups, self._steps = 0, 0, 0
         self._stop_asked = 0.0  # when, by time.monotonic
 
     @property
@@ -74,7 +76,7 @@ class Crew:
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        self._exchanged(lambda: dist.all_reduce(flat))
+        self._exchanged(partial(dist.all_reduce, flat))
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
@@ -127,7 +129,7 @@ class Crew:
             kinds.setdefault(tensor.dtype, []).append(tensor)
         for same in kinds.values():
             flat = torch.cat([tensor.detach().flatten() for tensor in same])
-            self._exchanged(lambda flat=flat: dist.broadcast(flat, src=rank))
+            self._exchanged(partial(dist.broadcast, flat, src=rank))
             with torch.no_grad():
                 for tensor, part in zip(same, flat.split([one.numel() for one in same]), strict=True):
                     tensor.copy_(part.view(tensor.shape))
@@ -201,11 +203,13 @@ class Crew:
         return found["made"]
 
     def _read(self, key: str) -> bytes:
-        """Wait for a key; Ctrl-C may come meanwhile, and processes that do not answer are named."""
+        """Wait for a key; Ctrl-C may come meanwhile, and processes that have failed or do not answer end it."""
         assert self._store is not None
         called = time.monotonic()
         while not self._store.check([key]):
             time.sleep(POLLED)
+            if self._store.check(["told"]):
+                raise LostProcessError("processes", "training", "one has ended, and has told why", TAKE_UP)
             if time.monotonic() - called > _timeout():
                 self.name_missing()
                 called = time.monotonic()
@@ -218,7 +222,9 @@ class Crew:
         if self._store is None:
             yield
             return
-        store = dist.PrefixStore(f"group {self._exchanges}", self._store)
+        self.gather(None)  # while a group is made, no signal is heeded
+        self._groups += 1
+        store = PrefixStore(f"group {self._groups}", self._store)
         timeout = timedelta(seconds=_timeout())
         dist.init_process_group(_backend(device), store=store, rank=self.rank, world_size=self.size, timeout=timeout)
         try:
@@ -271,7 +277,7 @@ class Crew:
             missing = ["0"]
         if missing:
             what = f"rank{'s' * (len(missing) > 1)} {', '.join(missing)}"
-            cause = "it has ended, or does not answer any more; the others have stopped"
+            cause = "no answer any more, as of a process that has ended or hangs; the others have stopped"
             raise LostProcessError(what, "training", cause, TAKE_UP)
 
     def speaks_first(self) -> bool:

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from numpy import ndarray
 from torch import Tensor, nn
 
 from imprint.core.errors import UsageError
 from imprint.core.metrics import class_weights, log_loss
 from imprint.core.progress import progress_bar, say
+from imprint.data.images import LabelledImages
 from imprint.models.backbones import EfficientNetLite
 from imprint.models.hardware import is_out_of_memory, share_cores
 from imprint.models.inference import predict_probabilities
@@ -46,7 +48,7 @@ def fit(
     which may come at any step, `state` holds the best epoch's weights. Raises `UsageError` where training diverges.
     """
     plan, network = state.plan, state.network
-    recipe, spec, validation = plan.recipe, plan.spec, plan.validation
+    recipe, validation = plan.recipe, plan.validation
     if validation is not None:
         validation_labels = validation.labels_among(plan.images.class_names)
     train_indices = torch.from_numpy(plan.training).to(plan.device)  # positions of the images that are not held out
@@ -84,14 +86,10 @@ def fit(
                 steps_done += 1
                 advance()
             epoch = {"loss": loss_sum.item() / epoch_steps, "acc": correct.item() / len(epoch_indices)}
-            # Images held out are never learnt from: the accuracy on them estimates that on new ones.
             crew.check_same(network, f"epoch {len(state.epochs) + 1}")
+            # Images held out are never learnt from: the accuracy on them estimates that on new ones.
             if validation is not None:
-                probabilities = crew.whole(
-                    len(validation),
-                    lambda own: predict_probabilities(network, validation.pixels[own], spec),
-                    plan.device,
-                )
+                probabilities = _predict_shared(network, validation, plan)
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
             epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started, "threads": threads}
@@ -114,6 +112,15 @@ def fit(
             weight.lerp_(state.initial[name], recipe.kept_share)
 
 
+def _predict_shared(network: nn.Module, images: LabelledImages, plan: Plan) -> Float32[ndarray, "n classes"]:
+    """Compute the probabilities of images, each by one of the processes that train together."""
+
+    def own(rows: slice) -> Float32[ndarray, "own classes"]:
+        return predict_probabilities(network, images.pixels[rows], plan.spec)
+
+    return plan.crew.whole(len(images), own, plan.device)
+
+
 def train_step(
     state: TrainingState,
     batch: Float[Tensor, "own c h w"],
@@ -123,10 +130,9 @@ def train_step(
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
 
-    Of a batch that several processes share, each gets its own rows and gives the losses of all.
-
-    Nothing in it asks the device for a number, and what changes from step to step comes in as arguments: so a GPU may
-    record it once and replay it.
+    Of a batch that several processes share, each gets its own rows, and gives the losses of all. Nothing in it asks the
+    device for a number, and what changes from step to step comes in as arguments: so a GPU may record it once and
+    replay it.
     """
     plan, network, compute = state.plan, state.network, state.compute
     network.zero_grad()

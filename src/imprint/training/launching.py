@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from imprint.core.errors import ImprintError, StoppedError
 from imprint.training.distributed import Crew, current_crew, started_by_torchrun, train_with
@@ -33,9 +34,9 @@ def crew_of_torchrun() -> Iterator[Crew]:
         yield current_crew()
         return
     die_with_parent()
-    store, rank, _ = next(iter(dist.rendezvous("env://", timeout=STARTED_WITHIN)))
+    store, rank, _ = next(iter(rendezvous("env://", timeout=STARTED_WITHIN)))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    own = Crew(rank, size, dist.PrefixStore(f"imprint {attempt}", store))
+    own = Crew(rank, size, PrefixStore(f"imprint {attempt}", store))
     ended = threading.Event()
     listener = threading.Thread(target=own.answer, args=(ended,), name="imprint crew", daemon=True)
     listener.start()
