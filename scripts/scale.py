@@ -410,7 +410,7 @@ def row_steps(folder, given):
     for recipe, target in (("quick", 0.75), ("photos", 0.88)):
         if recipe == "photos" and not given.photos:
             continue
-        words = [str(HERE), "--worker", "steps", recipe, str(given.photos), "8"]
+        words = [str(HERE), "--worker", "steps", recipe, str(given.photos), "6"]
         speeds = {1: [], 2: []}
         for _ in range(3):
             for processes in (1, 2):
