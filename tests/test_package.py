@@ -160,7 +160,7 @@ def test_arrays_are_learnt_and_predicted_with_few_packages(digits, digits_csv, t
     command = [sys.executable, "-c", BARE.format(missing=missing)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     csv, folder = done.stdout.splitlines()
-    assert csv.startswith("package polars at load: it is not installed. pip install polars, or give")
+    assert csv.startswith("package polars at load: it is not installed. Install polars, or give")
     assert folder.startswith("package matplotlib at run folder: it is not installed.")
     assert not (tmp_path / "runs").exists()
     assert len((tmp_path / "result.csv").read_text().splitlines()) == 51

@@ -115,4 +115,4 @@ class StoppedError(ImprintError):
 def missing_package(error: ModuleNotFoundError, where: str, otherwise: str) -> UsageError:
     """Say that a package is not installed which only some work needs, and how to do without."""
     name = (error.name or "").split(".")[0]
-    return UsageError(f"package {name}", where, "it is not installed", f"pip install {name}, or {otherwise}.")
+    return UsageError(f"package {name}", where, "it is not installed", f"Install {name}, or {otherwise}.")
