@@ -130,8 +130,8 @@ def train_step(
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
 
-    Of a batch that several processes share, each gets its own rows, and gives the losses of all. Nothing asks the device
-    for a number, and what changes from step to step comes in as arguments: so a GPU may record and replay it.
+    Of a batch that several processes share, each gets its own rows, and gives the losses of all. Nothing asks the
+    device for a number, and what changes from step to step are arguments: so a GPU may record and replay it.
     """
     plan, network, compute = state.plan, state.network, state.compute
     network.zero_grad()
