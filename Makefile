@@ -111,8 +111,8 @@ bench-importing: $(INSTALLED)
 	$(BIN)/python benchmarks/importing.py
 
 bench-gpu: $(INSTALLED)
-	$(BIN)/python benchmarks/gpu.py /tmp/digits.npz --pack $(DATA)/train.csv
-	$(BIN)/python benchmarks/gpu.py /tmp/digits.npz
+	$(BIN)/python benchmarks/gpu.py $(VENV)/digits.npz --pack $(DATA)/train.csv
+	$(BIN)/python benchmarks/gpu.py $(VENV)/digits.npz
 
 scale: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
