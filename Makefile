@@ -22,7 +22,7 @@ SEEDS ?= 5
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing scale clean
+.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu scale clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -104,6 +104,10 @@ bench-lesson: $(INSTALLED)
 
 bench-importing: $(INSTALLED)
 	$(BIN)/python benchmarks/importing.py
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py /tmp/digits.npz --pack $(DATA)/train.csv
+	$(BIN)/python benchmarks/gpu.py /tmp/digits.npz
 
 scale: $(INSTALLED)
 	$(BIN)/python scripts/scale.py --digits $(DATA)/train.csv --photos $(PHOTOS)

@@ -1,7 +1,9 @@
 import importlib.resources
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import imprint
@@ -114,3 +116,50 @@ def test_a_mistake_in_python_is_one_clear_line(digits, mistake, unchecked):
     assert "\n" not in str(caught.value)
     remedy_lists_all_fields = "recipes have none of that name" in str(caught.value)
     assert len(str(caught.value)) < (700 if remedy_lists_all_fields else 200)
+
+
+BARE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import imprint
+
+run = imprint.train("train.npz", "quick", epochs=1, min_steps=2, test="test.npz", verbose=False)
+run.result.write_csv("result.csv")
+for call in (lambda: imprint.load("train.csv"), lambda: imprint.train("train.npz", "quick", run="runs/1")):
+    try:
+        call()
+    except imprint.UsageError as error:
+        print(error)
+"""
+
+
+def test_arrays_are_learnt_and_predicted_with_few_packages(digits, digits_csv, tmp_path):
+    """As on a machine with a GPU that somebody else has set up."""
+    np.savez(tmp_path / "train.npz", x=digits.pixels[:200, 0], y=digits.labels[:200])
+    np.savez(tmp_path / "test.npz", images=digits.pixels[:50, 0])
+    shutil.copy(digits_csv / "train.csv", tmp_path)
+    missing = {
+        "polars",
+        "typer",
+        "rich",
+        "pydantic",
+        "matplotlib",
+        "safetensors",
+        "jinja2",
+        "pandas",
+        "onnx",
+        "beartype",
+    }
+    command = [sys.executable, "-c", BARE.format(missing=missing)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    csv, folder = done.stdout.splitlines()
+    assert csv.startswith("package polars at load: it is not installed. pip install polars, or give")
+    assert folder.startswith("package matplotlib at run folder: it is not installed.")
+    assert not (tmp_path / "runs").exists()
+    assert len((tmp_path / "result.csv").read_text().splitlines()) == 51

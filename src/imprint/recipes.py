@@ -21,6 +21,7 @@ CHOICES = {
     "hflip": ("auto", "yes", "no"),
     "tta": ("none", "shifts", "hflip", "auto"),
     "head": ("auto", "regression", "lda", "ridge"),
+    "deterministic": ("yes", "no"),
 }
 PRETRAINED = ("lite0", "lite1", "lite2")  # networks that begin with weights trained on ImageNet
 # What other libraries call a field, and options of `train` that are no fields.
@@ -145,6 +146,11 @@ class Recipe:
     precision : {"auto", "float32", "bfloat16", "float64"}, default="auto"
         Of the arithmetic in training; ``"auto"`` asks the self-check. In float64, which takes longer, several processes
         give what one gives to 12 digits. Predictions are always float32.
+    threads : int, default=0
+        CPU threads in training; 0 takes as many as the self-check found fastest, and fewer from the next epoch on while
+        other programs keep cores busy.
+    deterministic : {"yes", "no"}, default="no"
+        Whether the same seed gives the same bytes on a GPU too, which takes longer; on a CPU it always does.
     validation_seed : int, default=7
         Which images are held out.
     seed : int, default=7
@@ -202,6 +208,8 @@ class Recipe:
     class_balance: float = 0.0
     trust: float = 0.95
     precision: str = "auto"
+    threads: int = 0
+    deterministic: str = "no"
     validation_seed: int = 7
     seed: int = 7
 
@@ -229,6 +237,7 @@ class Recipe:
             alone = len(self.networks) == 1 and self.networks[0] in PRETRAINED and not self.ood_detector
             yield "epochs", lambda value: alone, f"it is at least 1: {whole}"
         yield "epochs frozen_blocks time_budget", lambda value: 0 <= value < 10**6, "it is at least 0"
+        yield "threads", lambda value: 0 <= value <= 4096, "it lies from 0 to 4096"
         yield "class_balance kept_share", lambda value: 0 <= value <= 1, "it lies from 0 to 1"
         at_least_0 = "largest_side smallest_side steps_per_epoch min_steps weight_decay plateau_min_delta"
         yield f"{at_least_0} plateau_min_learning_rate rotation elastic", lambda value: value >= 0, "it is at least 0"
@@ -420,6 +429,8 @@ class RecipeFields(TypedDict, total=False):
     class_balance: float
     trust: float
     precision: str
+    threads: int
+    deterministic: str | bool
     validation_seed: int
     seed: int
 
@@ -459,7 +470,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
     types = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
     if key not in types:
         raise UsageError(f"field {key!r}", where, "recipes have none of that name", _other_field(key, types))
-    if key == "hflip" and isinstance(value, bool):
+    if isinstance(value, bool) and {"yes", "no"} <= {*CHOICES.get(key, ())}:
         return "yes" if value else "no"
     kinds: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "tuple[str, ...]": _names}
     kind = kinds[types[key]]

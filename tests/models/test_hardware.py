@@ -1,4 +1,7 @@
 import json
+import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,3 +179,127 @@ def test_threads_and_denormals_are_the_callers_again(flushed):
         assert (float(torch.tensor(1e-30) * 1e-10) == 0) == flushed
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Four cores, and the times that are read of them: one row a call of time and seconds of other programs."""
+    monkeypatch.setattr(hardware, "count_cores", lambda: 4)
+    monkeypatch.setattr(hardware, "_last", hardware._Reading())
+    before = torch.get_num_threads()
+
+    def told(*rows):
+        readings = iter(rows)
+
+        def seconds():
+            now, others = next(readings)
+            monkeypatch.setattr("time.perf_counter", lambda: now)
+            return others
+
+        monkeypatch.setattr(hardware, "_seconds_of_others", seconds)
+
+    yield told
+    torch.set_num_threads(before)
+
+
+def test_threads_go_by_the_cores_that_other_programs_leave(machine):
+    machine((100, 50), (101, 50.1), (103, 52.1), (104, 56), (105, 56.0))
+    assert hardware.share_cores(4) == 4  # nothing is known yet
+    assert hardware.share_cores(4) == 4  # a tenth of a core is nobody
+    assert hardware.share_cores(4) == 3
+    assert hardware.share_cores(4) == 1
+    assert hardware.share_cores(4) == 4
+    assert torch.get_num_threads() == 4
+
+
+def test_never_more_threads_than_the_self_check_found(machine):
+    machine((100, 0), (101, 0), (102, 4))
+    assert [hardware.share_cores(2) for _ in range(3)] == [2, 2, 1]
+
+
+def test_a_moment_is_too_short_to_tell(machine):
+    machine((100, 0), (101, 3), (101.01, 3.01), (101.02, 3.05), (102, 3.05))
+    assert [hardware.share_cores(4) for _ in range(5)] == [4, 1, 1, 1, 4]
+
+
+def test_threads_that_are_settled_stay_so(machine):
+    machine((100, 0), (101, 4))
+    assert [hardware.share_cores(4, settled=2) for _ in range(2)] == [2, 2]
+
+
+def test_where_nothing_tells_all_threads_compute(machine):
+    machine((100, math.nan), (101, math.nan))
+    assert [hardware.share_cores(4) for _ in range(2)] == [4, 4]
+
+
+STAT = """cpu  1000 100 50 9000 10 5 5 10 0 0
+cpu0 400 60 20 4000 5 2 2 6 0 0
+cpu1 600 40 30 5000 5 3 3 4 0 0
+intr 1
+"""
+
+
+@pytest.mark.parametrize(("cores", "ticks"), [({0, 1}, 1170), ({1}, 680)])
+def test_seconds_of_others_are_those_of_our_cores(monkeypatch, cores, ticks):
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: STAT)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: cores, raising=False)
+    monkeypatch.setattr("os.sysconf", lambda name: 100)
+    monkeypatch.setattr("time.process_time", lambda: 2.0)
+    assert hardware._seconds_of_others() == pytest.approx(ticks / 100 - 2)
+
+
+@pytest.mark.parametrize("content", ["", "cpu 1 2 3", "nonsense\n", None])
+def test_a_system_that_does_not_tell_is_no_fault(monkeypatch, content):
+    def read_text(self, **_):
+        if content is None:
+            raise FileNotFoundError
+        return content
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert math.isnan(hardware._seconds_of_others())
+
+
+def test_settings_of_a_gpu_change_nothing_elsewhere():
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    with hardware.cuda_settings(CPU, deterministic=True):
+        assert (cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()) == before
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_settings_of_a_gpu_are_the_callers_again(monkeypatch, deterministic):
+    cudnn, asked = torch.backends.cudnn, []
+    monkeypatch.setattr("torch.use_deterministic_algorithms", lambda mode, **_: asked.append(mode))
+    with pytest.raises(KeyError), hardware.cuda_settings(torch.device("cuda"), deterministic):
+        assert (cudnn.benchmark, cudnn.deterministic) == (not deterministic, deterministic)
+        raise KeyError
+    assert (cudnn.benchmark, cudnn.deterministic) == (False, False)
+    assert asked == ([True, False] if deterministic else [])
+
+
+def test_cublas_is_told_before_it_is_used(monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.empty", lambda *_, **__: None)
+    monkeypatch.delenv(hardware.CUBLAS_SETTING, raising=False)
+    hardware.choose_device("cuda")
+    assert hardware.CUBLAS_SETTING not in os.environ
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    hardware.choose_device("cuda", deterministic=True)
+    assert "before Python starts" in caplog.text
+    assert hardware.CUBLAS_SETTING not in os.environ
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: False)
+    hardware.choose_device("cuda", deterministic=True)
+    assert os.environ[hardware.CUBLAS_SETTING] == ":4096:8"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 17.48 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_too_small_a_memory_is_told_from_other_errors(error, told):
+    assert hardware.is_out_of_memory(error) == told

@@ -162,3 +162,28 @@ def test_uncertainty_joins_distance_confidence_and_the_ood_detector():
     known = np.array([1.0, 0.1, 0.0], dtype=np.float32)
     added = inference.uncertainty_score(probabilities, distances, known) - plain
     assert added == pytest.approx([0, -0.2 * np.log(0.1), -0.2 * np.log(1e-3)], abs=1e-6)
+
+
+def test_a_batch_too_large_for_the_memory_goes_in_halves(monkeypatch):
+    monkeypatch.setattr(inference, "cpu_batch_size", lambda spec: 50)
+    pixels = np.arange(120, dtype=np.uint8).repeat(4).reshape(120, 1, 2, 2)
+    seen = []
+
+    def run(prepared, to_layout):
+        seen.append(len(prepared))
+        if len(prepared) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [prepared.flatten(1), prepared[:, 0, 0, 0]]
+
+    rows, firsts = in_batches(nn.Linear(1, 1), pixels, InputSpec(1, (2, 2), (2, 2)), run)
+    assert torch.equal((firsts * 255).round(), torch.arange(120).float())
+    assert torch.equal(rows, firsts[:, None].expand(120, 4))
+    assert set(seen) == {50, 25, 12, 13, 20}
+
+
+def test_a_memory_too_small_for_one_image_is_an_error():
+    def run(prepared, to_layout):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches(nn.Linear(1, 1), np.zeros((3, 1, 2, 2), dtype=np.uint8), InputSpec(1, (2, 2), (2, 2)), run)

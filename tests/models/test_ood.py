@@ -100,3 +100,14 @@ def test_wide_embeddings_have_the_distance_of_probabilistic_principal_components
     distances = score.distances(torch.from_numpy(new).float(), torch.ones(5, dtype=torch.int64)).numpy()
     assert score.whitening.shape == (1, number, rank)
     assert np.allclose(distances, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("classes", "features"), [(3, 12), (3, WIDE + 40), (400, 90)], ids=["each", "wide", "shared"])
+def test_a_gpu_computes_the_same_distances_without_asking_for_the_classes(classes, features):
+    torch.manual_seed(0)
+    embeddings, labels = torch.randn(500, features), torch.randint(classes, (500,))
+    fitted = fit_mahalanobis(embeddings, labels, classes)
+    assert len(fitted.whitening) == (classes if (classes, features) == (3, 12) else 1)
+    seen, predicted = torch.randn(60, features) * 2, torch.randint(classes - 1, (60,))
+    expected = fitted._of_each_class(seen, predicted)
+    assert torch.allclose(fitted._of_all_at_once(seen, predicted), expected, rtol=1e-4)

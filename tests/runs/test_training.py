@@ -19,7 +19,7 @@ from imprint.models.networks import NETWORKS
 from imprint.recipes import parse_settings
 from imprint.runs.read_run import read_run
 from imprint.runs.training import dry_run
-from imprint.training.fit import _batches as fit_batches
+from imprint.training.batches import iterate_batches
 from imprint.training.fit import epoch_order
 from imprint.training.optimisers import AdamW
 
@@ -41,7 +41,7 @@ def test_the_lesson_learns_too(digits):
 
 
 def test_history_is_kerass(run):
-    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds"}
+    assert set(run.history) == {"loss", "acc", "val_loss", "val_acc", "lr", "seconds", "threads"}
     assert {len(values) for values in run.history.values()} == {12}
     assert abs(run.history["val_acc"][-1] - run.validation.accuracy) < 0.03  # the last is scored without views
     assert run.history["loss"][-1] < run.history["loss"][0]
@@ -163,7 +163,7 @@ def test_small_sets_get_longer_epochs(digits, monkeypatch):
 
 
 def deal(dealt, *given):
-    for batch in fit_batches(*given):
+    for batch in iterate_batches(*given):
         dealt.append(0)
         yield batch
 
@@ -306,7 +306,7 @@ def press_ctrl_c(monkeypatch, step):
     left = [step]
 
     def batches(*given):
-        for batch in fit_batches(*given):
+        for batch in iterate_batches(*given):
             left[0] -= 1
             if not left[0]:
                 raise KeyboardInterrupt

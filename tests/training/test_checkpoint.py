@@ -294,3 +294,22 @@ def test_a_checkpoint_holds_no_code_and_no_secret(stopped_folder):
 def test_copies_of_a_folder_can_be_resumed(stopped_folder, tmp_path):
     shutil.copytree(stopped_folder, tmp_path / "moved")
     assert len(read_resumable_run(tmp_path / "moved").epochs) == 1
+
+
+def test_a_resumed_run_computes_with_the_threads_that_were_settled(digits, tmp_path, monkeypatch):
+    asked = []
+
+    def share_cores(most, settled=0):
+        asked.append(settled)
+        return settled or 3
+
+    monkeypatch.setattr("imprint.training.fit.share_cores", share_cores)
+    folder = killed_after(2, digits[:100], tmp_path, *SHORT)
+    assert asked == [0, 0, 0]
+    asked.clear()
+    resumed = trained(digits[:100], None, resume=folder)
+    assert asked == [3, 0]
+    assert resumed.history["threads"] == [3, 3, 3]
+    asked.clear()
+    trained(digits[:100], *SHORT, "threads=2")
+    assert set(asked) == {2}

@@ -9,6 +9,7 @@ from imprint.training.graph import WARM_UP, RecordedStep
 from imprint.training.plan import make_plan
 
 STEPS, BATCH = 7, 32
+CPU = torch.device("cpu")
 
 
 def replayed(step, inputs, stream):
@@ -46,7 +47,7 @@ def test_a_recorded_step_does_what_the_step_does(digits, recipe):
     recorded = []
 
     def make_step(step):
-        recorded.append(RecordedStep(step, replayed))
+        recorded.append(RecordedStep(step, CPU, replayed))
         return recorded[0]
 
     found, seen = learnt(digits, recipe, make_step)
@@ -68,7 +69,7 @@ def test_what_is_recorded_is_recorded_once_and_not_in_the_warm_up():
         recorded.append(inputs)
         return replayed(recorded_step, inputs, stream)
 
-    one = RecordedStep(step, record)
+    one = RecordedStep(step, CPU, record)
     results = [int(one(torch.tensor([number]))[0]) for number in range(WARM_UP + 3)]
     assert results == [number + 1 for number in range(WARM_UP + 3)]
     assert len(recorded) == 1
@@ -77,7 +78,7 @@ def test_what_is_recorded_is_recorded_once_and_not_in_the_warm_up():
 
 
 def test_another_shape_passes_by_the_recording():
-    one = RecordedStep(lambda numbers: [numbers * 2], replayed)
+    one = RecordedStep(lambda numbers: [numbers * 2], CPU, replayed)
     for _ in range(WARM_UP + 1):
         one(torch.ones(3))
     assert one(torch.ones(2))[0].tolist() == [2, 2]
@@ -91,7 +92,7 @@ def test_a_step_that_was_forgotten_is_recorded_again():
         recorded.append(inputs)
         return replayed(step, inputs, stream)
 
-    one = RecordedStep(lambda numbers: [numbers * 2], record)
+    one = RecordedStep(lambda numbers: [numbers * 2], CPU, record)
     for _ in range(2):
         for _ in range(WARM_UP + 1):
             one(torch.ones(3))

@@ -110,3 +110,9 @@ class UsageError(ImprintError, ValueError):
 
 class StoppedError(ImprintError):
     """Ctrl-C ended a run before its results were written, but it left a checkpoint to resume from."""
+
+
+def missing_package(error: ModuleNotFoundError, where: str, otherwise: str) -> UsageError:
+    """Say that a package is not installed which only some work needs, and how to do without."""
+    name = (error.name or "").split(".")[0]
+    return UsageError(f"package {name}", where, "it is not installed", f"pip install {name}, or {otherwise}.")

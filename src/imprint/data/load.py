@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imprint.core.errors import DataError, UsageError
+from imprint.core.errors import DataError, UsageError, missing_package
 from imprint.core.files import similar_path
 from imprint.core.progress import shown
 from imprint.data.decoding.formats import PEEK, name_format, split_step
@@ -112,6 +112,8 @@ def load(
             from imprint.data.readers.corrections import with_corrections
 
             images = with_corrections(images, Path(corrections), _other_parts(data, part, choice))
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "load", "give the images as .npy or .npz") from None
     except OSError as error:
         name = fspath(data) if isinstance(data, str | PathLike) else "the list"
         cause = f"it cannot be read ({error.strerror or error})"

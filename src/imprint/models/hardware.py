@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,13 +22,22 @@ from torch import Tensor
 
 from imprint.core.errors import ImprintError, UsageError
 from imprint.core.files import cache_folder, written_whole
+from imprint.core.progress import warn
+
+CUBLAS_SETTING = "CUBLAS_WORKSPACE_CONFIG"
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto", deterministic: bool = False) -> torch.device:
     """Choose where to compute: ``"auto"`` (CUDA, else Apple's GPU, else the CPU) or a device that torch knows by name.
 
-    Raises `UsageError` where it is unknown or missing on this machine.
+    For `deterministic` computation on a GPU, cuBLAS has to be told before the first use of that, for good; see
+    `cuda_settings` for the rest. Raises `UsageError` where the device is unknown or missing on this machine.
     """
+    if deterministic and name != "cpu" and CUBLAS_SETTING not in os.environ:
+        if torch.cuda.is_initialized():
+            warn(f"deterministic=yes: the GPU is in use already; set {CUBLAS_SETTING}=:4096:8 before Python starts")
+        elif torch.cuda.is_available():
+            os.environ[CUBLAS_SETTING] = ":4096:8"  # docs.nvidia.com/cuda/cublas, "Results reproducibility"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
@@ -74,14 +85,100 @@ def compute_settings(threads: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@contextmanager
+def cuda_settings(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Compute on a CUDA device with the algorithms that cuDNN finds fastest by trying, or always with the same.
+
+    Until the caller's own settings are restored; nothing on other devices.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, warned = torch.backends.cudnn, torch.is_deterministic_algorithms_warn_only_enabled()
+    before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+    with warnings.catch_warnings():
+        if deterministic:
+            # Torch calls the gradient of max pooling nondeterministic, since it adds in any order; windows that do not
+            # overlap, as ours, have nothing to add.
+            warnings.filterwarnings("ignore", message=".*deterministic")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.deterministic = before[:2]
+            if deterministic:
+                torch.use_deterministic_algorithms(before[2], warn_only=warned)
+
+
+SHORTEST_READ = 0.1  # second; the system counts in hundredths
+SPARE = 0.35  # of a core that other programs may take before all are better off with a thread less
+
+
+@dataclass
+class _Reading:
+    """The seconds that other programs had computed by some time, and how many cores they left before that."""
+
+    at: float = 0.0
+    others: float = math.nan
+    free: float = math.inf
+
+
+_last = _Reading()
+
+
+def free_cores() -> float:
+    """Measure how many cores other programs have left since the last call in this process; infinite where unknown.
+
+    Threads that wait spin, so that their own time tells nothing: what is read is the time that others took, on Linux.
+    Programs of low priority count too: they give way within one session only (man 7 sched, autogroup).
+    """
+    others, now = _seconds_of_others(), time.perf_counter()
+    if now - _last.at >= SHORTEST_READ:
+        taken = (others - _last.others) / (now - _last.at)
+        _last.free = math.inf if math.isnan(taken) else count_cores() - taken
+        _last.at, _last.others = now, others
+    return _last.free
+
+
+def share_cores(most: int, settled: int = 0) -> int:
+    """Let torch compute with the threads that other programs leave cores for, `most` at most; gives their number.
+
+    With as many as are `settled`, where that is not 0.
+    """
+    threads = settled or int(max(1, min(most, free_cores() + SPARE)))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return threads
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _seconds_of_others() -> float:
+    """Read how long the cores of this process have worked for other programs, since the system started."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        rows = {name: list(map(int, numbers)) for name, *numbers in map(str.split, lines) if name.startswith("cpu")}
+        ticks = [rows[f"cpu{core}"] for core in os.sched_getaffinity(0)]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return math.nan
+    # user, nice, system, idle, iowait, irq, softirq, steal (man 5 proc_stat)
+    worked = sum(user + nice + system + sum(rest[:3]) for user, nice, system, _, _, *rest in ticks)
+    return worked / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
 ROWS, BLOCKED, CHANNELS_LAST = "rows first", "blocked", "channels last"
 # Largest relative error against float32, rows first; bfloat16 has 8 bits, GPUs may round float32 to 10.
 TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2, "float64": 2e-3}
 MIN_SPEEDUP = 1.1  # over the first candidate; less is noise
 ROUNDS, REPEATS = 3, 2
+MOST_THREADS = 4096
 _checking = threading.Lock()
 _adopted: set[tuple[str, int, str]] = set()  # keys of `_chosen` that a resumed run brought along
-_chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and precision
+_chosen: dict[tuple[str, int, str], ComputeConfig] = {}  # in this process, by device and what was asked for
 
 
 @dataclass(frozen=True)
@@ -100,7 +197,7 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         known = self.precision in TOLERANCE and self.layout in (ROWS, BLOCKED, CHANNELS_LAST)
-        if not known or not 1 <= self.threads <= 4096:
+        if not known or not 1 <= self.threads <= MOST_THREADS:
             raise ValueError("precision, layout or threads")
 
     def __str__(self) -> str:
@@ -124,20 +221,40 @@ class ComputeConfig:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def choose_compute_config(device: torch.device, precision: str = "auto") -> ComputeConfig:
+@dataclass(frozen=True)
+class Workload:
+    """What a GPU is to compute, by a name that tells all its sizes, and how long one round of it takes in each way."""
+
+    name: str
+    seconds: Callable[[ComputeConfig], float]
+
+
+def choose_compute_config(
+    device: torch.device, precision: str = "auto", workload: Workload | None = None
+) -> ComputeConfig:
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept in the cache folder.
 
     Each candidate is first compared with float32, rows first: outputs and gradients of two convolutions with batch
-    normalisation. The fastest of the correct ones is chosen. `precision` may restrict them; float64 is there to compare
-    runs, rows first.
+    normalisation. The fastest of the correct ones is chosen; on a GPU, where those two would mostly wait for Python, by
+    a `workload` if one is given. `precision` may restrict them; float64 is there to compare runs, rows first.
     """
     if precision == "float64":
         return replace(choose_compute_config(device, "float32"), precision=precision, layout=ROWS)
-    key = (device.type, device.index or 0, precision)
+    workload = None if device.type == "cpu" else workload
+    asked = precision if workload is None else f"{precision}-{workload.name}"
+    key = (device.type, device.index or 0, asked)
     with _checking:  # two self-checks at once would disturb each other's timing
         if key not in _chosen:
-            _chosen[key] = _read_or_check(device, precision)
+            _chosen[key] = _read_or_check(device, precision, workload, asked)
         return _chosen[key]
+
+
+def chosen_compute_configs(device: torch.device) -> dict[str, ComputeConfig]:
+    """Give what was chosen on a device in this process, by what was asked for, for `adopt_compute_configs`."""
+    with _checking:
+        return {
+            asked: config for (*where, asked), config in _chosen.items() if where == [device.type, device.index or 0]
+        }
 
 
 @contextmanager
@@ -156,10 +273,10 @@ def own_compute_configs() -> Iterator[None]:
 
 
 def adopt_compute_configs(device: torch.device, chosen: Mapping[str, ComputeConfig]) -> None:
-    """Compute as an earlier process did, since other ways round differently; by the precision that is asked for."""
+    """Compute as an earlier process did, since other ways round differently; by what is asked for."""
     with _checking:
-        for precision, config in chosen.items():
-            key = device.type, device.index or 0, precision
+        for asked, config in chosen.items():
+            key = device.type, device.index or 0, asked
             _chosen[key] = config
             _adopted.add(key)
 
@@ -169,9 +286,9 @@ def machine_name(device: torch.device) -> str:
     return hashlib.sha256(_processor(device).encode()).hexdigest()[:16]
 
 
-def _read_or_check(device: torch.device, precision: str) -> ComputeConfig:
+def _read_or_check(device: torch.device, precision: str, workload: Workload | None, asked: str) -> ComputeConfig:
     """Read what an earlier self-check of this machine chose, or check now."""
-    path = cache_folder() / f"compute-{device.type}-{precision}.json"
+    path = cache_folder() / f"compute-{device.type}-{asked}.json"
     machine = _machine(device)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -179,12 +296,12 @@ def _read_or_check(device: torch.device, precision: str) -> ComputeConfig:
             return ComputeConfig(**kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # nothing kept, or nothing usable
-    chosen = self_check(device, precision)
+    chosen = self_check(device, precision, workload)
     _keep(chosen, machine, path)
     return chosen
 
 
-def self_check(device: torch.device, precision: str = "auto") -> ComputeConfig:
+def self_check(device: torch.device, precision: str = "auto", workload: Workload | None = None) -> ComputeConfig:
     """Choose the fastest correct candidate by measuring; float32, rows first, where no other is correct."""
     threads = torch.get_num_threads()
     plain = ComputeConfig("float32", ROWS, threads, 1.0, 0.0)
@@ -195,13 +312,18 @@ def self_check(device: torch.device, precision: str = "auto") -> ComputeConfig:
         probe = _Probe(device)
         expected = probe.results(plain)
         correct = [one for one in candidates if probe.error(one, expected) <= TOLERANCE[one.precision]]
-        seconds = probe.race([plain, *correct])
-        best = _fastest(correct or [plain], seconds)
+        if workload is None:
+            seconds = probe.race([plain, *correct])
+            best = _fastest(correct or [plain], seconds)
+        else:
+            seconds = {one: workload.seconds(one) for one in (plain, *correct)}
+            best = _fastest([plain, *correct], seconds)
         if device.type == "cpu" and threads > 1:  # half of them, where two share one core
             half = replace(best, threads=threads // 2)
             seconds |= probe.race([half])
             best = _fastest([best, half], seconds)
-        speed, error = seconds[plain] / seconds[best], probe.error(best, expected)
+        speed = seconds[plain] / seconds[best] if math.isfinite(seconds[plain]) else 1.0
+        error = probe.error(best, expected)
     return replace(best, speed=round(speed, 2), error=round(error, 6))
 
 

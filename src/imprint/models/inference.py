@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from imprint.core.memmap import in_chunks
 from imprint.models.backbones import EfficientNetLite
-from imprint.models.hardware import CHANNELS_LAST, ROWS, ComputeConfig, choose_compute_config
+from imprint.models.hardware import (
+    CHANNELS_LAST,
+    ROWS,
+    ComputeConfig,
+    Workload,
+    choose_compute_config,
+    is_out_of_memory,
+)
 from imprint.models.layers import ConvNet, members_of
 from imprint.models.ood import logits_and_embeddings
 from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
@@ -36,18 +43,21 @@ ToLayout = Callable[[Float[Tensor, "n c h w"]], Tensor]
 RunBatch = Callable[[Float32[Tensor, "n c h w"], ToLayout], Sequence[Shaped[Tensor, "n ..."]]]
 
 
-def network_compute_config(network: nn.Module, device: torch.device, precision: str = "float32") -> ComputeConfig:
+def network_compute_config(
+    network: nn.Module, device: torch.device, precision: str = "float32", workload: Workload | None = None
+) -> ComputeConfig:
     """Choose how to compute a network: as the machine is fastest, in any memory layout, where all of it is our own.
 
     Of networks that others wrote, images stay rows first: their operations may not know oneDNN's own layout, and
     ``view`` fails channels last. EfficientNet runs twice as fast channels last, its depthwise convolutions above all.
     """
     exact = next(network.parameters()).dtype == torch.float64  # while it is being trained so
-    config = choose_compute_config(device, "float64" if exact else precision)
+    precision = "float64" if exact else precision
     members = members_of(network)
+    known = all(isinstance(member, ConvNet | EfficientNetLite) for member in members)
+    config = choose_compute_config(device, precision, workload if known else None)
     if all(isinstance(member, ConvNet) for member in members):
         return config
-    known = all(isinstance(member, ConvNet | EfficientNetLite) for member in members)
     return replace(config, layout=CHANNELS_LAST if known else ROWS)
 
 
@@ -69,6 +79,10 @@ def in_batches(
     weight = next(network.parameters())
     device = weight.device
     compute = network_compute_config(network, device)
+
+    def to_layout(prepared: Float32[Tensor, "n c h w"]) -> Tensor:
+        return compute.to_layout(prepared.to(weight.dtype))
+
     was_training = network.training
     if was_training:  # only while it is being trained, which one thread does
         network.eval()
@@ -76,8 +90,7 @@ def in_batches(
     done, count = 0, len(pixels) if chosen is None else len(chosen)
     size = cpu_batch_size(spec) if device.type == "cpu" else GPU_BATCH
     for batch in in_chunks(pixels, size, chosen):
-        prepared = prepare(torch.from_numpy(batch).to(device), spec).to(weight.dtype)
-        found = run(prepared, compute.to_layout)
+        found = _within_memory(run, torch.from_numpy(batch).to(device), spec, to_layout)
         gathered = gathered or [one.new_empty(count, *one.shape[1:]) for one in found]
         for rows, one in zip(gathered, found, strict=True):
             rows[done : done + len(one)] = one
@@ -85,6 +98,19 @@ def in_batches(
     if was_training:
         network.train()
     return gathered
+
+
+def _within_memory(
+    run: RunBatch, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec, to_layout: ToLayout
+) -> Sequence[Shaped[Tensor, "n ..."]]:
+    """Run a batch; where it is too much for the device's memory, one half after the other."""
+    try:
+        return run(prepare(pixels, spec), to_layout)
+    except RuntimeError as error:
+        if len(pixels) < 2 or not is_out_of_memory(error):
+            raise
+    halves = [_within_memory(run, half, spec, to_layout) for half in pixels.chunk(2)]
+    return [torch.cat(parts) for parts in zip(*halves, strict=True)]
 
 
 def predict_probabilities(

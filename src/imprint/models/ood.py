@@ -141,14 +141,33 @@ class MahalanobisScore:
         >>> one.distances(torch.tensor([[3.0, 4.0]]), torch.tensor([0]))
         tensor([25.])
         """
+        found = self._of_each_class if embeddings.device.type == "cpu" else self._of_all_at_once
+        squared = found(embeddings, predicted)
+        return squared if self.power is None else squared.clamp_min(0) ** self.power
+
+    def _of_each_class(
+        self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
+    ) -> Float32[Tensor, " n"]:
+        """Compute the distances class by class, of its own images alone."""
         found = embeddings.new_empty(len(embeddings))
         for label in predicted.unique().tolist():
             of_class = predicted == label
-            whitening = self.whitening[label if len(self.whitening) > 1 else 0]
-            gaps = embeddings[of_class] - self.centres[label]
-            along = (gaps @ whitening).square().sum(dim=1)
-            found[of_class] = along if self.precision is None else gaps.square() @ self.precision - along
-        return found if self.power is None else found.clamp_min(0) ** self.power
+            found[of_class] = self._squared(embeddings[of_class] - self.centres[label], label)
+        return found
+
+    def _of_all_at_once(
+        self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
+    ) -> Float32[Tensor, " n"]:
+        """Compute them without asking a GPU which classes there are: Python would have to wait for it."""
+        if len(self.whitening) == 1:
+            return self._squared(embeddings - self.centres[predicted], 0)
+        each = [self._squared(embeddings - centre, label) for label, centre in enumerate(self.centres)]
+        return torch.stack(each).gather(0, predicted[None])[0]
+
+    def _squared(self, gaps: Float32[Tensor, "n features"], label: int) -> Float32[Tensor, " n"]:
+        """Compute the squared lengths of differences from class means, by a class's matrix or the only one."""
+        along = (gaps @ self.whitening[label if len(self.whitening) > 1 else 0]).square().sum(dim=1)
+        return along if self.precision is None else gaps.square() @ self.precision - along
 
     def sharpened(self, distances: Float32[Tensor, " n"]) -> MahalanobisScore:
         """Choose the power for which the logarithms of images' distances have a standard deviation of 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from imprint.core.errors import StoppedError, UsageError
+from imprint.core.errors import StoppedError, UsageError, missing_package
 from imprint.core.files import UNFINISHED, has_writer, remove_unfinished, sole_writer, written_whole
 from imprint.core.progress import say
 from imprint.core.scores import label_predictions
@@ -38,8 +39,9 @@ from imprint.training.parent import PARENT_NAME, PARENT_SEEN_NAME
 from imprint.training.plan import Plan
 
 CURVES_NAME, PREDICTIONS_NAME = "curves.png", "predictions.png"
+NEEDED = ("matplotlib", "safetensors")  # for figures, and for models and checkpoints
 DATA = ("data", "validation", "test")  # options of a run that name images
-HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr")
+HISTORY_COLUMNS = ("seconds", "loss", "acc", "val_loss", "val_acc", "lr", "threads")
 
 
 def new_run_folder(name: str, run: str | Path | bool, parent: Path | None = None) -> Path | None:
@@ -49,6 +51,11 @@ def new_run_folder(name: str, run: str | Path | bool, parent: Path | None = None
     """
     if run is False:
         return None
+    for needed in NEEDED:
+        try:
+            importlib.import_module(needed)
+        except ModuleNotFoundError as error:  # now, rather than when training has been paid for
+            raise missing_package(error, "run folder", "train without one: run=False") from None
     try:
         if run is True:
             return _numbered(name, parent or Path("runs"))

@@ -27,6 +27,8 @@ from imprint.models.hardware import (
     adopt_compute_configs,
     choose_compute_config,
     compute_settings,
+    cuda_settings,
+    free_cores,
     machine_name,
     own_compute_configs,
 )
@@ -92,8 +94,9 @@ def train(
 ) -> Run:
     """Train an image classifier.
 
-    Tunes malloc for the whole process, for good: it halves the time of a training step. Everything else that it sets
-    (threads, denormals, torch's random numbers) is the caller's again afterwards.
+    Tunes malloc for the whole process, for good: it halves the time of a training step. With ``deterministic="yes"`` on
+    a GPU, the environment variable CUBLAS_WORKSPACE_CONFIG is set for good too. Everything else that it sets (threads,
+    denormals, torch's random numbers, cuDNN's way of choosing) is the caller's again afterwards.
 
     Parameters
     ----------
@@ -161,6 +164,7 @@ def train(
     """
     with shown(verbose), own_compute_configs():
         tune_malloc()
+        free_cores()  # from here on, until the first epoch
         _check_folders(run, resume)
         loading = {"label": label, "group": group, "ids": ids, "allow_bad": allow_bad, "classes": _class_text(classes)}
         loading["labels"] = labels_path(labels)
@@ -552,9 +556,14 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
         adopt_compute_configs(plan.device, {one: ComputeConfig(**config) for one, config in chosen.items()})
     compute, _ = (choose_compute_config(plan.device, one) for one in precisions)
     devices = [plan.device] if plan.device.type == "cuda" else []
-    # Of several processes on a machine each has some of its cores, also where the run began with one that had all.
-    threads = compute.threads if plan.crew.size == 1 else min(compute.threads, torch.get_num_threads())
-    with compute_settings(threads), torch.random.fork_rng(devices):
+    deterministic, threads = plan.recipe.deterministic == "yes", plan.recipe.threads or compute.threads
+    if plan.crew.size > 1:  # each has some of the machine's cores, also where the run began with one that had all
+        threads = min(threads, torch.get_num_threads())
+    with (
+        compute_settings(threads),
+        cuda_settings(plan.device, deterministic),
+        torch.random.fork_rng(devices),
+    ):
         yield compute
 
 

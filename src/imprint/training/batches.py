@@ -66,7 +66,7 @@ def _batches_at_once(pixels: UInt8[Tensor, "n c h w"], batch_size: int, plan: Pl
     if plan.device.type == "cuda":
         # How many decides which random numbers an image gets: the same bytes twice need a number that is always the
         # same, such as the whole memory.
-        memory = free_memory(plan.device, all_of_it=False)
+        memory = free_memory(plan.device, all_of_it=plan.recipe.deterministic == "yes")
         numbers = max(numbers, memory // (2 * BYTES_A_NUMBER)) if pixels.device == plan.device else SENT_NUMBERS
     return max(1, numbers // (batch_size * plan.spec.channels * math.prod(plan.spec.input_size)))
 

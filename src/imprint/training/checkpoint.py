@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from imprint.core.errors import DataError, UsageError
 from imprint.core.files import make_folder, similar_path
-from imprint.core.progress import warn
+from imprint.core.progress import detail, warn
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.classifier import NEVER_UNSURE, RESUME, UNFITTED, Classifier
 from imprint.models.hardware import (
     BLOCKED,
     CHANNELS_LAST,
+    MOST_THREADS,
     ComputeConfig,
     adopt_compute_configs,
-    choose_compute_config,
+    chosen_compute_configs,
     machine_name,
 )
 from imprint.models.inference import network_compute_config
@@ -35,6 +36,7 @@ from imprint.recipes import Recipe
 from imprint.training.optimisers import Optimiser, Schedule, build_optimisers, build_schedule
 from imprint.training.plan import Plan, data_fingerprint
 from imprint.training.probe import init_head
+from imprint.training.workload import training_workload
 
 RANDOM = f"{RESUME}/random/"
 LARGEST_SHARE = 0.01  # of a run's time that its checkpoints may take
@@ -48,7 +50,8 @@ class TrainingState:
 
     `losses` holds each training image's loss when last seen, `epochs` the figures of every epoch of every network,
     `initial` the weights that the network began with where the recipe keeps a share of them, `parts` in how many parts
-    a batch is computed, more than one where it is too large for the device's memory.
+    a batch is computed, more than one where it is too large for the device's memory, `threads` how many compute the
+    next epoch, 0 where that is not settled.
     """
 
     plan: Plan
@@ -64,6 +67,7 @@ class TrainingState:
     seconds: float = 0.0
     initial: dict[str, Tensor] = field(default_factory=dict)
     parts: int = 1
+    threads: int = 0
 
     @property
     def epoch(self) -> int:
@@ -146,9 +150,17 @@ def init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
     """Initialise a network, laid out in memory as training wants it, and choose how to compute it."""
     classes = len(plan.images.class_names)
     network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device, plan.dtype)
-    compute = network_compute_config(network, plan.device, plan.recipe.precision)
+    workload = training_workload(name, plan)
+    # Of several processes one chooses: their timings would differ.
+    compute = ComputeConfig(
+        **plan.crew.told(lambda: asdict(network_compute_config(network, plan.device, plan.recipe.precision, workload)))
+    )
+    if plan.crew.size > 1:
+        compute = replace(compute, threads=min(compute.threads, torch.get_num_threads()))
     if plan.crew.size > 1 and compute.layout == BLOCKED:  # in which batches cannot be normalised together
         compute = replace(compute, layout=CHANNELS_LAST)
+    if plan.device.type != "cpu":
+        detail(f"{name}: {compute}")
     if compute.layout == CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, compute
@@ -213,9 +225,9 @@ class Checkpoint:
             "schedule": state.schedule.state(),
             "steps": [optimiser.steps for optimiser in state.optimisers],
             "seconds": state.seconds,
-            "compute": {
-                precision: asdict(choose_compute_config(plan.device, precision)) for precision in _precisions(plan)
-            },
+            "parts": state.parts,
+            "threads": state.threads,
+            "compute": {asked: asdict(config) for asked, config in chosen_compute_configs(plan.device).items()},
         }
         random = {f"{RANDOM}{name}": numbers for name, numbers in _random_state(plan.device).items()}
         tensors = {f"{RESUME}/{name}": tensor for name, tensor in state.training_tensors().items()}
@@ -290,6 +302,11 @@ class ResumableRun:
         for optimiser, steps in zip(state.optimisers, self.facts["steps"], strict=True):
             optimiser.steps = int(steps)
         state.seconds, state.best_accuracy = float(self.facts["seconds"]), float(self.facts["best_accuracy"])
+        state.parts, state.threads = int(self.facts.get("parts", 1)), int(self.facts.get("threads", 0))
+        if not 0 < state.parts < 2**32 or not 0 <= state.threads <= MOST_THREADS:
+            raise ValueError("parts or threads")
+        if state.plan.crew.size > 1:
+            state.parts, state.threads = 1, 0
 
     @torch.no_grad()
     def _fill_tensors(self, state: TrainingState) -> None:
@@ -325,11 +342,6 @@ def read_resumable_run(folder: Path) -> ResumableRun:
         return ResumableRun.from_facts(path, dict(facts[RESUME]), tensors)
     except MALFORMED as error:
         raise broken(path, f"its header is inconsistent ({error})") from None
-
-
-def _precisions(plan: Plan) -> tuple[str, str]:
-    """Give the precisions that a run computes in: that of training, and float32 for all predictions."""
-    return plan.recipe.precision, "float32"
 
 
 def _as_predicting(weight: Tensor) -> Tensor:

@@ -21,14 +21,14 @@ from imprint.core.metrics import class_weights, log_loss
 from imprint.core.progress import progress_bar, say
 from imprint.data.images import LabelledImages
 from imprint.models.backbones import EfficientNetLite
-from imprint.models.hardware import is_out_of_memory
+from imprint.models.hardware import is_out_of_memory, share_cores
 from imprint.models.inference import predict_probabilities
 from imprint.models.layers import ConvNet
 from imprint.recipes import Recipe
 from imprint.training.batches import iterate_batches
 from imprint.training.checkpoint import Checkpoint, TrainingState, copy_weights
 from imprint.training.coupling import coupled, with_own_draws
-from imprint.training.graph import RecordedStep, Step
+from imprint.training.graph import WORTH_RECORDING, RecordedStep, Step
 from imprint.training.optimisers import Factors
 from imprint.training.plan import Plan
 
@@ -56,10 +56,11 @@ def fit(
     if recipe.class_balance:
         weights = class_weights(labels[train_indices].cpu().numpy(), len(plan.images.class_names), recipe.class_balance)
         balance = torch.from_numpy(weights).to(plan.device, plan.dtype)
-    step = _step_for_device(state, balance)
     crew, batch_size = plan.crew, plan.batch_size
     steps = recipe.epoch_steps(len(train_indices))  # one number an epoch: a resumed run knows where it stands
+    step = _step_for_device(state, balance, sum(steps))
     steps_done = sum(steps[: state.epoch])
+    threads = share_cores(state.compute.threads, settled=recipe.threads or state.threads)
     started = time.perf_counter() - state.seconds
     with progress_bar("training", total=sum(steps) - steps_done) as advance, coupled(network, crew, batch_size):
         for epoch_steps in steps[state.epoch :]:
@@ -90,7 +91,7 @@ def fit(
                 probabilities = _predict_shared(network, validation, plan)
                 epoch["val_loss"] = log_loss(probabilities, validation_labels)
                 epoch["val_acc"] = float((probabilities.argmax(1) == validation_labels).mean())
-            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started}
+            epoch |= {"lr": epoch_rate, "seconds": time.perf_counter() - epoch_started, "threads": threads}
             say(_epoch_line(epoch, len(state.epochs) + 1, recipe))
             _stop_if_diverged(epoch, len(state.epochs) + 1, network, plan)
             accuracy = epoch.get("val_acc", epoch["acc"])
@@ -98,6 +99,8 @@ def fit(
                 state.best_accuracy = accuracy
                 state.best_weights = copy_weights(network)
             state.schedule.end_epoch(accuracy)  # Keras's plateau schedule lowers the rate when this stops rising
+            # A step waits for its slowest thread: two that share a core with another program are slower than one alone.
+            threads = state.threads = share_cores(state.compute.threads, settled=recipe.threads)
             state.seconds = time.perf_counter() - started
             state.epochs.append(epoch)
             if checkpoint is not None and (checkpoint.due() or state.epoch == recipe.epochs):
@@ -152,17 +155,17 @@ def train_step(
     return losses, hits
 
 
-def _step_for_device(state: TrainingState, balance: Float[Tensor, " classes"] | None) -> Step:
-    """Give the training step as a function of tensors alone; on a GPU one that records and replays itself."""
+def _step_for_device(state: TrainingState, balance: Float[Tensor, " classes"] | None, steps: int) -> Step:
+    """Give the training step as a function of tensors alone; on a GPU, for many steps, one that replays itself."""
 
     def step(batch: Tensor, targets: Tensor, *factors: Factors) -> Sequence[Tensor]:
         return train_step(state, batch, targets, factors, balance)
 
     # Networks that others wrote may do what cannot be recorded, such as asking for a number.
-    ours, crew = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.crew
+    ours, crew, device = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.crew, state.plan.device
     if crew.size > 1:  # what processes say to each other is not recorded
-        return step if ours else with_own_draws(step, crew, state.plan.device)
-    return RecordedStep(step) if state.plan.device.type == "cuda" and ours else step
+        return step if ours else with_own_draws(step, crew, device)
+    return RecordedStep(step, device) if device.type == "cuda" and ours and steps >= WORTH_RECORDING else step
 
 
 def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Tensor | Factors) -> Sequence[Tensor]:
@@ -193,12 +196,11 @@ def _within_memory(state: TrainingState, step: Step, batch: Tensor, *others: Ten
 def step_factors(state: TrainingState, steps_done: int, count: int) -> list[Sequence[Factors]]:
     """Give what each optimiser's update takes beside tensors, for `count` steps; a GPU has all of it sent at once."""
     each: list[Sequence[Factors]] = []
+    device = state.plan.device
     for optimiser in state.optimisers:
         rates = [state.schedule.rate(optimiser.rate, step) for step in range(steps_done, steps_done + count)]
         factors = [optimiser.factors(rate) for rate in rates]
-        each.append(
-            torch.tensor(factors, device=state.plan.device).unbind() if state.plan.device.type == "cuda" else factors
-        )
+        each.append(torch.tensor(factors, device=device).unbind() if device.type == "cuda" else factors)
     return list(zip(*each, strict=True))
 
 

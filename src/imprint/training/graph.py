@@ -14,6 +14,7 @@ Step = Callable[..., Sequence[Tensor]]
 Replay = Callable[[], object]
 
 WARM_UP = 3  # steps before the recording, in which libraries choose their algorithms and take memory
+WORTH_RECORDING = 32  # steps; a recording takes about as long
 
 
 def record_cuda_graph(step: Step, inputs: Sequence[Tensor], stream: torch.cuda.Stream) -> tuple[Replay, list[Tensor]]:
@@ -32,9 +33,11 @@ class RecordedStep:
     pass by the recording. Dropout goes on drawing new numbers, since torch counts them for each replay.
     """
 
-    def __init__(self, step: Step, record: Callable[..., tuple[Replay, list[Tensor]]] = record_cuda_graph) -> None:
+    def __init__(
+        self, step: Step, device: torch.device, record: Callable[..., tuple[Replay, list[Tensor]]] = record_cuda_graph
+    ) -> None:
         self._step, self._record = step, record
-        self._stream = torch.cuda.Stream() if torch.cuda.is_available() else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.forget()
 
     def forget(self) -> None:
@@ -62,8 +65,9 @@ class RecordedStep:
         """Run the step on the stream that will record it, as torch asks for."""
         if self._stream is None:
             return self._step(*inputs)
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             results = self._step(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return results

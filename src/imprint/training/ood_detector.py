@@ -64,7 +64,8 @@ def ood_detector_recipe(recipe: Recipe) -> Recipe:
 
     Detectors trained five times as long found no more (docs/log). Images are turned as far as the model's, or further.
     """
-    taken = {name: getattr(recipe, name) for name in ("hflip", "precision", "min_steps", "seed")}
+    kept = ("hflip", "precision", "threads", "deterministic", "min_steps", "seed")
+    taken = {name: getattr(recipe, name) for name in kept}
     taken |= {"epochs": min(recipe.epochs, QUICK.epochs), "rotation": max(recipe.rotation, QUICK.rotation)}
     return replace(QUICK, name="ood_detector", networks=(recipe.ood_detector,), validation_fraction=0.0, **taken)
 

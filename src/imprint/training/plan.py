@@ -497,7 +497,7 @@ def _pass_seconds(size: tuple[int, int], frozen_blocks: int) -> float:
 
 def _settled_device(name: str, recipe: Recipe) -> torch.device:
     """Choose the device; refuse one that lacks the recipe's precision."""
-    device = choose_device(name)
+    device = choose_device(name, recipe.deterministic == "yes")
     if recipe.precision == "float64" and device.type == "mps":
         raise UsageError("precision=float64", f"device {device}", "Apple's GPUs lack it", "Use --device cpu.")
     return device

@@ -23,7 +23,6 @@ from imprint.data.readers.folder import is_system_file, may_be_image
 from imprint.data.readers.idx import read_idx
 from imprint.data.readers.layout import ARRAY_ENDINGS, CSV_ENDINGS, is_image_name
 from imprint.data.readers.mat import read_mat
-from imprint.data.readers.parquet import read_shards
 from imprint.data.split import PARTS, in_part_order
 
 if TYPE_CHECKING:
@@ -160,6 +159,8 @@ def read_collection(
     name = root.resolve().name
     paths = [root / path for path in found.choose(part, name)]
     if found.kind == "Parquet":
+        from imprint.data.readers.parquet import read_shards  # polars takes time, which images need not
+
         return read_shards(paths, name, choice)
     if found.kind == "CIFAR":
         return read_cifar(paths, name)
