@@ -469,8 +469,9 @@ def row_judges(folder, _):
         command = [*IMPRINT, "check", "digits", "--json", "--processes", str(processes)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment())
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout)["findings"])
-    yield f"{len(found[0])} findings; the same with three processes: {found[0] == found[1]}"
+        found.append([json.loads(done.stdout), [line for line in done.stderr.splitlines() if "label" in line]])
+    same = found[0][0] == found[1][0] and found[0][1][-1] == found[1][1][-1]
+    yield f"{found[0][1][-1]}: {len(found[0][0]['findings'])} findings; the same with three processes: {same}"
 
 
 def row_agents(folder, _):

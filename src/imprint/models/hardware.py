@@ -236,9 +236,9 @@ def choose_compute_config(
 
     Each candidate is first compared with float32, rows first: outputs and gradients of two convolutions with batch
     normalisation. The fastest of the correct ones is chosen; on a GPU, where those two would mostly wait for Python, by
-    a `workload` if one is given. `precision` may restrict them; float64 is there to compare runs, rows first.
+    a `workload` if one is given. `precision` may restrict them.
     """
-    if precision == "float64":
+    if precision == "float64":  # for comparing runs, where speed counts less; oneDNN's own layout lacks it
         return replace(choose_compute_config(device, "float32"), precision=precision, layout=ROWS)
     workload = None if device.type == "cpu" else workload
     asked = precision if workload is None else f"{precision}-{workload.name}"
