@@ -234,9 +234,8 @@ def choose_compute_config(
 ) -> ComputeConfig:
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept in the cache folder.
 
-    Each candidate is first compared with float32, rows first: outputs and gradients of two convolutions with batch
-    normalisation. The fastest of the correct ones is chosen; on a GPU, where those two would mostly wait for Python, by
-    a `workload` if one is given. `precision` may restrict them.
+    Of the candidates that compute as float32, rows first, does, the fastest is chosen: by two convolutions with batch
+    normalisation, on a GPU, where these would mostly wait for Python, by a `workload`. `precision` may restrict them.
     """
     if precision == "float64":  # for comparing runs, where speed counts less; oneDNN's own layout lacks it
         return replace(choose_compute_config(device, "float32"), precision=precision, layout=ROWS)

@@ -129,9 +129,8 @@ def train_step(
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
 
-    Of a batch that several processes share, each gets its own rows, and gives the losses of all. Nothing in it asks the
-    device for a number, and what changes from step to step comes in as arguments: so a GPU may record it once and
-    replay it.
+    Of a batch that several processes share, each gets its own rows, and gives the losses of all. A GPU may record it
+    and replay it: nothing asks the device for a number, and what changes from step to step is an argument.
     """
     plan, network, compute = state.plan, state.network, state.compute
     network.zero_grad()
