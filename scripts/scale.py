@@ -500,6 +500,9 @@ def main():
     parser.add_argument("--digits", help="Kaggle's train.csv")
     parser.add_argument("--photos", help="photos in class folders")
     given = parser.parse_args()
+    for name in ("digits", "photos"):
+        if getattr(given, name) and not Path(getattr(given, name)).exists():
+            setattr(given, name, None)
     for name in given.rows or ROWS:
         if NEEDS.get(name) and not getattr(given, NEEDS[name]):
             print(f"{name}: not run, needs --{NEEDS[name]}", flush=True)
