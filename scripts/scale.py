@@ -436,6 +436,44 @@ def row_dealt(folder, given):
     yield f"{seconds[1]:.1f} s in one process, {seconds[2]:.1f} s in two: efficiency {efficiency:.2f}"
 
 
+def row_dealt_stopped(folder, _):
+    """Networks that were dealt to two processes and stopped are gone on with by one, and end as if unbroken."""
+    words = [
+        "--recipe",
+        "best",
+        "--epochs",
+        "8",
+        "--set",
+        "min_steps=30",
+        "--set",
+        "elastic=0",
+        "--set",
+        "ood_detector=",
+    ]
+    words = [*IMPRINT, "train", "digits", *words, "--set", "networks=quick+quick", "--run"]
+    run([*words, str(folder / "unbroken"), "--processes", "2"])
+    command = [*words, str(folder / "broken"), "--processes", "2"]
+    process, _ = start(folder / "broken", 2, launcher=command)
+    process.send_signal(signal.SIGINT)
+    told = errors(process.communicate()[1])
+    resumed = [line for line in run([*words, str(folder / "broken")]) if line.startswith("resumed")]
+    one, other = (tensors(folder / name / "model.safetensors") for name in ("unbroken", "broken"))
+    same = all(one[name].tobytes() == other[name].tobytes() for name in one if name.startswith("members."))
+    yield f"{told}; {resumed}; same bytes as unbroken: {same}"
+
+
+def row_judges(folder, _):
+    """The doctor finds the same with its networks dealt to three processes."""
+    found = []
+    for processes in (1, 3):
+        command = [*IMPRINT, "check", "digits", "--json", "--processes", str(processes)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, done.stderr
+        found.append([json.loads(done.stdout), [line for line in done.stderr.splitlines() if "label" in line]])
+    same = found[0][0] == found[1][0] and found[0][1][-1] == found[1][1][-1]
+    yield f"{found[0][1][-1]}: {len(found[0][0]['findings'])} findings; the same with three processes: {same}"
+
+
 def row_agents(folder, _):
     """Two agents of torchrun on one machine give what one with two processes gives."""
     one = weights(folder, 2)
@@ -462,6 +500,9 @@ def main():
     parser.add_argument("--digits", help="Kaggle's train.csv")
     parser.add_argument("--photos", help="photos in class folders")
     given = parser.parse_args()
+    for name in ("digits", "photos"):
+        if getattr(given, name) and not Path(getattr(given, name)).exists():
+            setattr(given, name, None)
     for name in given.rows or ROWS:
         if NEEDS.get(name) and not getattr(given, NEEDS[name]):
             print(f"{name}: not run, needs --{NEEDS[name]}", flush=True)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -217,3 +218,19 @@ def test_a_file_whose_end_does_not_fit_is_none(path, damage):
 def test_a_file_that_is_not_there_is_none(tmp_path):
     assert read_facts(tmp_path / "b.images") is None
     assert read_facts(tmp_path) is None
+
+
+def test_one_decodes_and_the_others_wait():
+    entered = threading.Event()
+
+    def other():
+        with cache.sole_decoder("a"):
+            entered.set()
+
+    with cache.sole_decoder("b"), cache.sole_decoder("a"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    thread.join()
+    assert not list(cache.folder().glob("*.lock"))

@@ -7,6 +7,7 @@ from scipy.ndimage import affine_transform, map_coordinates
 
 from imprint.models.inference import mirrored, shifted
 from imprint.training.augmentation import (
+    Rows,
     affine_matrices,
     augment,
     random_bend,
@@ -116,7 +117,7 @@ def test_bending_is_what_scipy_samples(digits):
     torch.manual_seed(0)
     images = torch.from_numpy(digits.pixels[:10].astype(np.float32))
     one, none = torch.ones(10), torch.zeros(10)
-    bend = random_bend(10, (8, 8), 2.0, torch.device("cpu"))
+    bend = random_bend(torch.zeros(10, 1, 8, 8), 2.0, Rows(10))
     ours = warp(images, affine_matrices(none, (one, one), (none, none)), bend)
     y, x = np.mgrid[:8, :8]
     for i in range(10):
@@ -127,7 +128,7 @@ def test_bending_is_what_scipy_samples(digits):
 
 def test_bends_are_smooth_and_of_the_size_that_was_asked():
     torch.manual_seed(0)
-    bend = random_bend(2000, (28, 56), 0.7, torch.device("cpu"))
+    bend = random_bend(torch.zeros(2000, 1, 28, 56), 0.7, Rows(2000))
     corners = bend[:, :, ::27, ::55]  # four of the 25 points, where nothing is interpolated
     assert corners[:, 0].std().item() == pytest.approx(1.4, rel=0.05)
     assert corners[:, 1].std().item() == pytest.approx(0.7, rel=0.05)

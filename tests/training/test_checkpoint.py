@@ -159,6 +159,19 @@ def test_before_the_first_epoch_there_is_no_model_but_a_run_to_resume(digits, tm
     assert resumed.history["loss"] == trained(digits[:300], *words).history["loss"]
 
 
+def test_the_same_command_goes_on_where_its_folder_is_named(digits, tmp_path):
+    words = ["quick", "epochs=3", "min_steps=2", "precision=float64"]
+    folder = killed_after(1, digits[:300], tmp_path, *words)
+    assert next(Classifier.load(folder).network.parameters()).dtype == torch.float32  # whatever training computes in
+    with pytest.raises(UsageError, match="seed=8 at --resume: the run began with seed=7"):
+        trained(digits[:300], *words, "seed=8", run=folder)
+    resumed = trained(digits[:300], *words, run=folder)
+    assert resumed.folder == folder
+    assert resumed.history["loss"] == trained(digits[:300], *words).history["loss"]
+    with pytest.raises(UsageError, match="it already holds something"):
+        trained(digits[:300], *words, run=folder)
+
+
 @pytest.fixture(scope="module")
 def stopped_folder(digits, tmp_path_factory):
     return killed_after(1, digits[:300], tmp_path_factory.mktemp("stopped"), *SHORT)

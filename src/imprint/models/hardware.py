@@ -234,11 +234,11 @@ def choose_compute_config(
 ) -> ComputeConfig:
     """Choose how to compute on a device, by a self-check of some 0.3 s whose outcome is kept in the cache folder.
 
-    The fastest of those is chosen whose outputs and gradients, of two convolutions with batch normalisation, are right;
-    on a GPU, where those two would mostly wait for Python, by a `workload`. `precision` may restrict them.
+    Of the candidates that compute as float32, rows first, does, the fastest is chosen: by two convolutions with batch
+    normalisation, on a GPU, where these would mostly wait for Python, by a `workload`. `precision` may restrict them.
     """
-    if precision == "float64":
-        return replace(choose_compute_config(device, "float32", workload), precision=precision, layout=ROWS)
+    if precision == "float64":  # for comparing runs, where speed counts less; oneDNN's own layout lacks it
+        return replace(choose_compute_config(device, "float32"), precision=precision, layout=ROWS)
     workload = None if device.type == "cpu" else workload
     asked = precision if workload is None else f"{precision}-{workload.name}"
     key = (device.type, device.index or 0, asked)

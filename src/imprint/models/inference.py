@@ -77,6 +77,10 @@ def in_batches(
     weight = next(network.parameters())
     device = weight.device
     compute = network_compute_config(network, device)
+
+    def to_layout(prepared: Float32[Tensor, "n c h w"]) -> Tensor:
+        return compute.to_layout(prepared.to(weight.dtype))
+
     was_training = network.training
     if was_training:  # only while it is being trained, which one thread does
         network.eval()
@@ -84,7 +88,7 @@ def in_batches(
     done, count = 0, len(pixels) if chosen is None else len(chosen)
     size = cpu_batch_size(spec) if device.type == "cpu" else GPU_BATCH
     for batch in in_chunks(pixels, size, chosen):
-        found = _within_memory(run, torch.from_numpy(batch).to(device), spec, compute.to_layout, weight.dtype)
+        found = _within_memory(run, torch.from_numpy(batch).to(device), spec, to_layout)
         gathered = gathered or [one.new_empty(count, *one.shape[1:]) for one in found]
         for rows, one in zip(gathered, found, strict=True):
             rows[done : done + len(one)] = one
@@ -95,15 +99,15 @@ def in_batches(
 
 
 def _within_memory(
-    run: RunBatch, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec, to_layout: ToLayout, dtype: torch.dtype
+    run: RunBatch, pixels: UInt8[Tensor, "n c h w"], spec: InputSpec, to_layout: ToLayout
 ) -> Sequence[Shaped[Tensor, "n ..."]]:
     """Run a batch; where it is too much for the device's memory, one half after the other."""
     try:
-        return run(prepare(pixels, spec).to(dtype), to_layout)
+        return run(prepare(pixels, spec), to_layout)
     except RuntimeError as error:
         if len(pixels) < 2 or not is_out_of_memory(error):
             raise
-    halves = [_within_memory(run, half, spec, to_layout, dtype) for half in pixels.chunk(2)]
+    halves = [_within_memory(run, half, spec, to_layout) for half in pixels.chunk(2)]
     return [torch.cat(parts) for parts in zip(*halves, strict=True)]
 
 

@@ -32,8 +32,8 @@ def fit_dealt(
 ) -> None:
     """Train the networks that are dealt to this process, and exchange all of them: `state` is then that of all.
 
-    Each has a seed, whatever the number of processes, and a checkpoint in `folder`, of its own. After Ctrl-C, which
-    goes on from here, `state` has those that had ended, and `checkpoint` tells how many epochs are kept.
+    Each has a seed and, in `folder`, a checkpoint of its own, so that the number of processes does not matter. After
+    Ctrl-C, which goes on from here, `state` has those that had ended; `checkpoint` is told how many epochs are kept.
     """
     plan = state.plan
     crew, names = plan.crew, plan.recipe.networks

@@ -556,11 +556,12 @@ def _compute_context(plan: Plan) -> Iterator[ComputeConfig]:
         adopt_compute_configs(plan.device, {one: ComputeConfig(**config) for one, config in chosen.items()})
     compute, _ = (choose_compute_config(plan.device, one) for one in precisions)
     devices = [plan.device] if plan.device.type == "cuda" else []
-    # Of several processes on a machine each has some of its cores, also where the run began with one that had all.
-    most = compute.threads if plan.crew.size == 1 else min(compute.threads, torch.get_num_threads())
+    deterministic, threads = plan.recipe.deterministic == "yes", plan.recipe.threads or compute.threads
+    if plan.crew.size > 1:  # each has some of the machine's cores, also where the run began with one that had all
+        threads = min(threads, torch.get_num_threads())
     with (
-        compute_settings(plan.recipe.threads or most),
-        cuda_settings(plan.device, plan.recipe.deterministic == "yes"),
+        compute_settings(threads),
+        cuda_settings(plan.device, deterministic),
         torch.random.fork_rng(devices),
     ):
         yield compute

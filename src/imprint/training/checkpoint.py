@@ -164,11 +164,17 @@ def init_network(name: str, plan: Plan) -> tuple[nn.Module, ComputeConfig]:
     """Initialise a network, laid out in memory as training wants it, and choose how to compute it."""
     classes = len(plan.images.class_names)
     network = build_network(name, plan.spec.channels, plan.spec.input_size, classes).to(plan.device, plan.dtype)
-    compute = network_compute_config(network, plan.device, plan.recipe.precision, training_workload(name, plan))
-    if plan.device.type != "cpu":
-        detail(f"{name}: {compute}")
+    workload = training_workload(name, plan)
+    # Of several processes one chooses: their timings would differ.
+    compute = ComputeConfig(
+        **plan.crew.told(lambda: asdict(network_compute_config(network, plan.device, plan.recipe.precision, workload)))
+    )
+    if plan.crew.size > 1:
+        compute = replace(compute, threads=min(compute.threads, torch.get_num_threads()))
     if plan.crew.size > 1 and compute.layout == BLOCKED:  # in which batches cannot be normalised together
         compute = replace(compute, layout=CHANNELS_LAST)
+    if plan.device.type != "cpu":
+        detail(f"{name}: {compute}")
     if compute.layout == CHANNELS_LAST:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, compute
@@ -313,6 +319,8 @@ class ResumableRun:
         state.parts, state.threads = int(self.facts.get("parts", 1)), int(self.facts.get("threads", 0))
         if not 0 < state.parts < 2**32 or not 0 <= state.threads <= MOST_THREADS:
             raise ValueError("parts or threads")
+        if state.plan.crew.size > 1:
+            state.parts, state.threads = 1, 0
 
     @torch.no_grad()
     def _fill_tensors(self, state: TrainingState) -> None:
@@ -348,11 +356,6 @@ def read_resumable_run(folder: Path) -> ResumableRun:
         return ResumableRun.from_facts(path, dict(facts[RESUME]), tensors)
     except MALFORMED as error:
         raise broken(path, f"its header is inconsistent ({error})") from None
-
-
-def _precisions(plan: Plan) -> tuple[str, str]:
-    """Give the precisions that a run computes in: that of training, and float32 for all predictions."""
-    return plan.recipe.precision, "float32"
 
 
 def _as_predicting(weight: Tensor) -> Tensor:

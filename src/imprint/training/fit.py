@@ -130,8 +130,8 @@ def train_step(
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Take one step of training; gives each image's loss, and whether its class came out as the likeliest.
 
-    Of a batch that several processes share, each gets its own rows, and gives the losses of all. Nothing asks the
-    device for a number, and what changes from step to step are arguments: so a GPU may record and replay it.
+    Of a batch that several processes share, each gets its own rows, and gives the losses of all. A GPU may record it
+    and replay it: nothing asks the device for a number, and what changes from step to step is an argument.
     """
     plan, network, compute = state.plan, state.network, state.compute
     network.zero_grad()
@@ -162,7 +162,7 @@ def _step_for_device(state: TrainingState, balance: Float[Tensor, " classes"] | 
         return train_step(state, batch, targets, factors, balance)
 
     # Networks that others wrote may do what cannot be recorded, such as asking for a number.
-    ours, device, crew = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.device, state.plan.crew
+    ours, crew, device = isinstance(state.network, ConvNet | EfficientNetLite), state.plan.crew, state.plan.device
     if crew.size > 1:  # what processes say to each other is not recorded
         return step if ours else with_own_draws(step, crew, device)
     return RecordedStep(step, device) if device.type == "cuda" and ours and steps >= WORTH_RECORDING else step
