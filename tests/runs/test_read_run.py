@@ -79,5 +79,6 @@ def test_no_run(copied):
 def test_an_origin_says_nothing_that_is_not_text(copied):
     provenance = json.loads((copied / "origin.json").read_text())
     keys = {"command", "made", "settled", "versions", "machine", "training", "validation", "pretrained", "parent"}
+    keys |= {"processes"}
     assert set(provenance) == keys
     assert (copied / "origin.json").stat().st_size < 5_000
