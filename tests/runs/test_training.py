@@ -278,14 +278,15 @@ def test_a_loss_far_above_guessing_is_divergence(digits):
 
 def test_weights_that_end_as_no_numbers_are_divergence_too(digits, monkeypatch):
     # The loss of an epoch's last step is taken before that step's harm is done.
-    step = AdamW.step
+    update, taken = AdamW.update, []
 
-    def last_step_fails(self, rate):
-        step(self, rate)
-        if self.steps == 4:
+    def last_step_fails(self, factors):
+        update(self, factors)
+        taken.append(factors)
+        if len(taken) == 4:
             self.weights[-1].data.fill_(float("inf"))
 
-    monkeypatch.setattr(AdamW, "step", last_step_fails)
+    monkeypatch.setattr(AdamW, "update", last_step_fails)
     settings = ["optimiser=adamw", "epochs=1", "min_steps=4", "batch_size=64"]
     with pytest.raises(UsageError, match="weights at epoch 1: they are no longer numbers: training has diverged"):
         imprint.train(digits[:256], "quick", **parse_settings(settings), validation=0, verbose=False)
