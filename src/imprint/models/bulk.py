@@ -200,7 +200,7 @@ def _tell(summary: Mapping[str, Any], found: int, causes: Sequence[str], notes: 
         raise DataError(f"{inputs:,} images", str(summary["data"]), f"not one can be used, first {cause}", remedy)
     if failed:
         say(f"{failed:,} of {inputs:,} images could not be read, first {causes[0]}")
-    say(f"wrote {inputs:,} predictions to {out}")
+    say(f"wrote {summary['said']:,} predictions to {out}")
 
 
 def _here(model: str | Path, out: Path) -> Callable[[Iterable[Shard]], Iterator[ShardResult]]:
