@@ -19,6 +19,7 @@ PHOTOS ?= photos
 COLOUR ?= cifar-10-batches-bin
 RECIPES ?= quick best record
 SEEDS ?= 5
+EPOCHS ?= 50
 
 # For `make kills` and `make fuzz` (which uses atheris where that is installed): how often, and how many damaged files.
 KILLS ?= 200
@@ -72,7 +73,7 @@ bench-photos: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/photos.py $(PHOTOS) --keras $(KERAS_VENV)/bin/python --seeds $(SEEDS)
 
 bench-colour: $(INSTALLED) $(KERAS)
-	$(BIN)/python benchmarks/colour.py $(COLOUR) --keras $(KERAS_VENV)/bin/python --recipes $(filter quick best,$(RECIPES)) --seeds $(SEEDS)
+	$(BIN)/python benchmarks/colour.py $(COLOUR) --keras $(KERAS_VENV)/bin/python --recipes $(filter quick best,$(RECIPES)) --seeds $(SEEDS) --epochs $(EPOCHS)
 
 bench-growth: $(INSTALLED)
 	$(BIN)/python benchmarks/growth.py $(DATA)/train.csv
