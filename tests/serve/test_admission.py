@@ -248,6 +248,16 @@ def test_a_connection_closes_once_it_has_been_idle_since_its_last_refusal():
     connected(work)
 
 
+def test_a_client_that_reads_no_refusals_is_cut():
+    async def work(protocol, transport, app):
+        protocol.data_received(request())
+        protocol.pause_writing()
+        protocol.data_received(request())
+        assert (len(answers(transport.written)), transport.closed) == (1, True)
+
+    connected(work)
+
+
 def test_what_needs_no_parser_is_told_apart():
     assert is_plain_predict(request())
     assert is_plain_predict(request(path="/v1/predict?shape=1,2"))

@@ -140,6 +140,9 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _refuse(self, headers: Iterable[tuple[bytes, bytes]] = (), closes: bool = False) -> None:
         """Answer a request that is one too many; its body, if any, has been passed over."""
+        if self.flow.write_paused:  # the client asks and asks, and reads nothing
+            self.transport.abort()
+            return
         self.transport.write(self.admission.refusal(headers, closes))
         self.waiting_since = self.loop.time()
         if closes:

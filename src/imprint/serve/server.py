@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 POLL = 1.0  # seconds between looks at the model file
 DRAIN = 0.5  # seconds that it still answers, as not ready, after it was told to end
 GRACE = 4  # seconds for requests under way after that
-SWITCH_INTERVAL = float(os.environ.get("SWI", 0.0005))  # seconds; Python's 5 ms would let a tiny request wait for a worker that long
+SWITCH_INTERVAL = 0.0005  # seconds; Python's 5 ms would let a tiny request wait for a worker that long
 BACKLOG = 512
 WEAK_TOKEN = 16  # characters
 
@@ -147,7 +147,7 @@ class GracefulServer(uvicorn.Server):
         """Start, and drop the loop's own reports of clients that vanished."""
         await super().startup(sockets)
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # going through all that is loaded, again and again, took a seventh of a busy server's time
         asyncio.get_running_loop().set_exception_handler(_log_quietly)
 
 
