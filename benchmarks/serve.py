@@ -219,7 +219,7 @@ class Bench:
     def start(self):
         """Start the server of the digits' model unless it runs; 64 digits in the form that it takes are what is asked.
 
-        Of digits, a few in a hundred are seen again in other views; of scribbles all are, which takes four times as long.
+        A few digits in a hundred are seen again in other views; scribbles all are, which takes four times as long.
         """
         if self.server is not None:
             return
@@ -439,9 +439,13 @@ class Bench:
             bodies = [json.dumps({"image": base64.b64encode(one).decode()}).encode() for one in self.pngs]
             path, media, name = "/predict", JSON, "base64"
         row(f"{kind}, PNG, {name}, 1 client", server.load(path, media, *bodies, seconds=seconds))
-        busy = row(f"{kind}, PNG, {name}, 16 clients", server.load(path, media, *bodies, seconds=seconds, connections=16))
+        busy = row(
+            f"{kind}, PNG, {name}, 16 clients", server.load(path, media, *bodies, seconds=seconds, connections=16)
+        )
         if kind == "fastapi":
-            facts = server.load("/form", FORM, *(form([("a.png", one)]) for one in self.pngs), seconds=seconds, connections=16)
+            facts = server.load(
+                "/form", FORM, *(form([("a.png", one)]) for one in self.pngs), seconds=seconds, connections=16
+            )
             row(f"{kind}, the same as a form, 16 clients", facts)
         if busy["rate"]:
             print(f"  imprint serve answers {self.capacity['rate'] / busy['rate']:.1f} times as many")

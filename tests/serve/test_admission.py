@@ -185,8 +185,15 @@ def test_a_page_of_an_allowed_origin_may_read_its_refusal():
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/healthz", 200), ("GET", "/v1/model", 503), ("GET", "/", 200), ("GET", "/readyz", 503)]
-    + [("POST", "/v1/predictions", 404), ("PUT", "/v1/predict", 405), ("POST", "/v1/predict/", 404)],
+    [
+        ("GET", "/healthz", 200),
+        ("GET", "/v1/model", 503),
+        ("GET", "/", 200),
+        ("GET", "/readyz", 503),
+        ("POST", "/v1/predictions", 404),
+        ("PUT", "/v1/predict", 405),
+        ("POST", "/v1/predict/", 404),
+    ],
 )
 def test_other_addresses_are_answered_meanwhile(method, path, status):
     async def work(protocol, transport, app):
@@ -264,6 +271,11 @@ def test_what_needs_no_parser_is_told_apart():
     assert is_plain_predict(request(body=b"\r\n\r\n"))
     one = request()
     others = [one[:-1], one + b"P", one[1:], one.replace(b"\r\n\r\n", b"\n\n"), b"", request("expect: 100-continue")]
-    others += [request(method="GET"), request(path="/v1/predict/"), request(path="/v1/predicted"), request(version="1.0")]
+    others += [
+        request(method="GET"),
+        request(path="/v1/predict/"),
+        request(path="/v1/predicted"),
+        request(version="1.0"),
+    ]
     others += [request(f"{name}: x") for name in ("Origin", "X-Request-ID", "connection", "Transfer-Encoding ")]
     assert not any(map(is_plain_predict, others))

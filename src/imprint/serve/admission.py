@@ -55,7 +55,7 @@ class Admission:
         return tiny >= MAX_TINY or self.admitted >= MAX_ADMITTED or not self._batcher.has_room
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]] = (), closes: bool = False) -> bytes:
-        """Count a request that is one too many, and give its whole answer; `closes` where the connection ends with it."""
+        """Count a request that is one too many, and give its whole answer; `closes` where the connection then ends."""
         given = dict(headers)
         request_id = self._ids.of(given)
         self._metrics.observe(PREDICT, 503, 0.0)
