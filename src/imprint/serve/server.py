@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 POLL = 1.0  # seconds between looks at the model file
 DRAIN = 0.5  # seconds that it still answers, as not ready, after it was told to end
 GRACE = 4  # seconds for requests under way after that
-SWITCH_INTERVAL = 0.0005  # seconds; Python's 5 ms would let a tiny request wait for a worker that long
+SWITCH_INTERVAL = 0.002  # seconds that a tiny request waits for a worker; with 0.0005 overload is mostly switching
 BACKLOG = 512
 WEAK_TOKEN = 16  # characters
 
