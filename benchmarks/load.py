@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections import deque
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,10 @@ def as_request(address, path, kind, body, token=""):
 
 
 class Client:
-    """Connections to one address that all send the same request; results are (status, seconds)."""
+    """Connections to one address that send the same requests in turn; results are (status, seconds)."""
 
-    def __init__(self, address, request, connections):
-        self._address, self._request, self._epoll = address, request, select.epoll()
+    def __init__(self, address, requests, connections):
+        self._address, self._requests, self._epoll = address, cycle(requests), select.epoll()
         self._sockets, self._due, self._rest, self._received = {}, {}, {}, {}
         self.results, self.idle = [], [self._open() for _ in range(connections)]
 
@@ -51,9 +52,9 @@ class Client:
         return one.fileno()
 
     def ask(self, number, due):
-        """Send the request over an idle connection; its time counts from `due`."""
+        """Send the next request over an idle connection; its time counts from `due`."""
         self._due[number] = due
-        self._send(number, self._request)
+        self._send(number, next(self._requests))
 
     def _send(self, number, content):
         try:
@@ -167,15 +168,15 @@ def main():
     parser.add_argument("port", type=int)
     parser.add_argument("path")
     parser.add_argument("kind")
-    parser.add_argument("body", type=Path)
+    parser.add_argument("bodies", type=Path, nargs="+")
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--rate", type=float, help="requests a second, open loop")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--token", default="")
     given = parser.parse_args()
     address = "127.0.0.1", given.port
-    request = as_request(address, given.path, given.kind, given.body.read_bytes(), given.token)
-    client = Client(address, request, given.connections)
+    requests = [as_request(address, given.path, given.kind, one.read_bytes(), given.token) for one in given.bodies]
+    client = Client(address, requests, given.connections)
     before = time.process_time()
     if given.rate:
         seconds, lags = opened(client, given.rate, given.seconds)

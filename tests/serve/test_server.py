@@ -17,10 +17,6 @@ import pytest
 
 import imprint
 from helpers import refused
-from imprint.serve.app import create_app, refuser
-from imprint.serve.batching import MAX_WAITING
-from imprint.serve.engine import Served
-from imprint.serve.security import Settings
 from serve_helpers import form, png
 
 IMAGE = png(np.zeros((8, 8), dtype=np.uint8))
@@ -191,23 +187,6 @@ def test_https(started, onnx_file, tmp_path):
     assert answer.status == 303
     assert "Secure" in answer.headers["Set-Cookie"]
     connection.close()
-
-
-def test_what_is_one_too_many_is_refused_before_the_application_sees_it(onnx_file):
-    app = create_app(Served(), Settings(token="t"))
-    refuse = refuser(app)
-    assert refuse() == b""
-    app.state.batcher.waiting = MAX_WAITING
-    head, _, body = refuse().partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines[1:])
-    assert lines[0] == "HTTP/1.1 503 Service Unavailable"
-    assert (headers["retry-after"], int(headers["content-length"])) == ("1", len(body))
-    assert headers["content-security-policy"]
-    problem = json.loads(body)
-    assert (problem["title"], problem["status"]) == ("Overloaded", 503)
-    assert problem["id"] == headers["x-request-id"]
-    assert app.state.metrics.requests["/v1/predict", 503] == 1
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path):

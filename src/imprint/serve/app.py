@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import count
-from secrets import token_hex
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -26,6 +23,7 @@ from imprint.core import __version__
 from imprint.core.errors import ImprintError, spelled
 from imprint.serve import metrics as prometheus
 from imprint.serve import pages, teaching
+from imprint.serve.admission import PREDICT, Admission, RequestIds
 from imprint.serve.batching import Batcher, Job
 from imprint.serve.bodies import Counted, Held, parse_images, read_body
 from imprint.serve.engine import Engine, Served
@@ -38,7 +36,6 @@ from imprint.serve.training_process import Trainer
 
 logger = logging.getLogger("imprint")
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PARSED_AT_ONCE = 2**16  # bytes of a body; larger ones are parsed beside the event loop
 
 
@@ -52,6 +49,7 @@ def create_app(
     """Make the application that answers with the served model, and teaches where there is a project."""
     sessions = sessions or Sessions(settings.token.encode(), settings.port)
     counted, batcher = Metrics(), Batcher(settings.max_pixels)
+    door, ids = Door(settings, sessions), RequestIds()
     document = interface(__version__)
     table = pages.static_files()
     table["/docs"] = pages.interface_page(document)
@@ -66,7 +64,7 @@ def create_app(
             batcher.stop()
 
     addresses = [
-        Route("/v1/predict", predict, methods=["POST"]),
+        Route(PREDICT, predict, methods=["POST"]),
         Route("/v1/model", model, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
@@ -80,42 +78,20 @@ def create_app(
         addresses += teaching.routes(project, trainer, served, settings)
     app = Starlette(
         routes=addresses,
-        middleware=[Middleware(Entrance, door=Door(settings, sessions), counted=counted)],
+        middleware=[Middleware(Entrance, door=door, counted=counted, ids=ids)],
         exception_handlers={HTTPException: _not_routed},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     state = app.state
     state.served, state.settings, state.sessions, state.batcher = served, settings, sessions, batcher
+    state.admission = Admission(batcher, counted, door, ids)
     state.held, state.metrics, state.stopping, state.address = Held(), counted, False, ""
     _add_gauges(counted, app)
     if trainer is not None:
         name, text = "imprint_child_resident_memory_bytes", "Resident memory of the process that trains."
         counted.gauge(name, text, lambda: prometheus.resident_bytes(trainer.pid) if trainer.pid else 0.0)
     return app
-
-
-def refuser(app: Starlette) -> Callable[[], bytes]:
-    """Give what tells, before the application sees a request to predict, that it is one too many: its whole answer.
-
-    An overloaded server refuses more than it answers, so this does without all that a request else passes.
-    """
-    batcher, counted, numbers = app.state.batcher, app.state.metrics, count(1)
-    prefix = token_hex(8)
-    fixed = b"".join(b"%s: %s\r\n" % header for header in HEADERS)
-    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n" + fixed
-    told = {"title": "Overloaded", "status": 503, "detail": "Too much work is queued. Try again in 1 s."}
-    body = json.dumps(told)[:-1].encode()
-
-    def answer() -> bytes:
-        if not batcher.is_full:
-            return b""
-        request_id = b"%s-%x" % (prefix.encode(), next(numbers))
-        counted.observe("/v1/predict", 503, 0.0)
-        content = b'%s, "id": "%s"}' % (body, request_id)
-        return b"%sx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (head, request_id, len(content), content)
-
-    return answer
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -126,9 +102,8 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 class Entrance:
     """What every request passes: the door, an id, the headers of its answer, problems, and counting."""
 
-    def __init__(self, app: ASGIApp, door: Door, counted: Metrics) -> None:
-        self._app, self._door, self._metrics = app, door, counted
-        self._prefix, self._numbers = token_hex(8).encode(), count(1)
+    def __init__(self, app: ASGIApp, door: Door, counted: Metrics, ids: RequestIds) -> None:
+        self._app, self._door, self._metrics, self._ids = app, door, counted, ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -137,8 +112,7 @@ class Entrance:
             return
         started = time.perf_counter()
         headers, hosts = header_map(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix, next(self._numbers))
+        request_id = self._ids.of(headers)
         added = [*HEADERS, (b"x-request-id", request_id), *self._door.cors(headers)]
         status, body = 0, None
 
@@ -184,7 +158,7 @@ def _as_problem(error: Exception, scope: Scope, request_id: str) -> Problem:
 def _place(path: str) -> str:
     """Name an address for counting; of unknown ones there may be any number."""
     first = "/".join(path.split("/", 3)[:3])
-    known = ("/v1/predict", "/v1/model", "/healthz", "/readyz", "/metrics")
+    known = (PREDICT, "/v1/model", "/healthz", "/readyz", "/metrics")
     return first if first in known else "/api" if path.startswith("/api/") else "other"
 
 

@@ -46,7 +46,6 @@ BATCH_IMAGES, BATCH_COST = 32, 0.005  # seconds of estimated cost
 # Seconds of queued work. An accepted tiny image waits at most a moment; a photo has one anyway.
 LIGHT_LIMIT, HEAVY_LIMIT = 0.15, 1.0
 STUCK = 60.0  # seconds of one batch
-MAX_WAITING = 128  # requests: half of all connections, so that there are some to tell others that it is too much
 LEARNING_RATE = 0.05  # of how far estimated costs are from measured ones on this machine
 
 
@@ -113,6 +112,7 @@ class Lane:
         self.items = deque[Item]()
         self.changed = threading.Condition()
         self.cost, self.factor = 0.0, 1.0  # measured to estimated seconds, smoothed
+        self.held = 0  # images, running or waiting
         self.batches = self.images = self.dropped = 0
         self.busy_since: float | None = None  # of the batch that is computed
         self.closed = False
@@ -136,6 +136,7 @@ class Lane:
         """Queue images."""
         with self.changed:
             self.items.extend(items)
+            self.held += len(items)
             self.cost += sum(item.cost for item in items)
             self.changed.notify()
 
@@ -159,6 +160,7 @@ class Lane:
         """Note that a batch has been answered, and how long that took."""
         estimated = sum(item.cost for item in batch)
         with self.changed:
+            self.held -= len(batch)
             self.cost = self.cost - estimated if self.items else 0.0
             if estimated:
                 ratio = min(max(seconds / estimated, 0.1), 20)
@@ -173,7 +175,6 @@ class Batcher:
     def __init__(self, max_pixels: int) -> None:
         self.light, self.heavy = Lane("tiny", LIGHT_LIMIT), Lane("large", HEAVY_LIMIT)
         self._max_pixels = max_pixels
-        self.waiting = 0  # requests
         self._workers = list[threading.Thread]()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
@@ -201,14 +202,14 @@ class Batcher:
         self._stack.close()
 
     @property
-    def is_full(self) -> bool:
-        """Whether any further request is one too many."""
-        return self.waiting >= MAX_WAITING or not self.light.accepts(TINY_COST)
+    def has_room(self) -> bool:
+        """Whether one more tiny image would be taken."""
+        return self.light.accepts(TINY_COST)
 
     def check_room(self, cost: float = 0.0, lane: Lane | None = None) -> None:
-        """Raise a `Problem` that says when to come back, where too many wait or a lane has too much work queued."""
+        """Raise a `Problem` that says when to come back, where a lane has too much work queued."""
         lane = lane or self.light
-        if self.waiting >= MAX_WAITING or not lane.accepts(cost):
+        if not lane.accepts(cost):
             seconds = max(1, math.ceil(lane.seconds))
             detail = f"About {lane.seconds:.1f} s of work is queued. Try again in {seconds} s."
             raise Problem(503, "Overloaded", detail, {"Retry-After": str(seconds)})
@@ -226,11 +227,9 @@ class Batcher:
             if items:
                 lane.put(items)
         watcher = _Watcher(self._loop, job, receive)
-        self.waiting += 1
         try:
             await job.future
         finally:
-            self.waiting -= 1
             job.gone = True
             watcher.stop()
 

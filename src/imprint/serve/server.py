@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -26,7 +27,7 @@ from imprint.core.errors import ImprintError, UsageError
 from imprint.core.malloc import return_freed_memory
 from imprint.core.progress import say, warn
 from imprint.models.model_file import check_model_file, find_model
-from imprint.serve.app import create_app, refuser
+from imprint.serve.app import create_app
 from imprint.serve.connections import PatientProtocol
 from imprint.serve.engine import Served
 from imprint.serve.exporting import export_in_child, is_exported, kept_export
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 POLL = 1.0  # seconds between looks at the model file
 DRAIN = 0.5  # seconds that it still answers, as not ready, after it was told to end
 GRACE = 4  # seconds for requests under way after that
-SWITCH_INTERVAL = 0.0005  # seconds; Python's 5 ms would let a tiny request wait for a worker that long
+SWITCH_INTERVAL = 0.002  # seconds that a tiny request waits for a worker; with 0.0005 overload is mostly switching
 BACKLOG = 512
 WEAK_TOKEN = 16  # characters
 
@@ -145,6 +146,8 @@ class GracefulServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and drop the loop's own reports of clients that vanished."""
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # going through all that is loaded, again and again, took a seventh of a busy server's time
         asyncio.get_running_loop().set_exception_handler(_log_quietly)
 
 
@@ -280,7 +283,7 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
             app,
-            http=type("Protocol", (PatientProtocol,), {"overload": staticmethod(refuser(app))}),
+            http=type("Protocol", (PatientProtocol,), {"admission": app.state.admission}),
             ws="none",
             lifespan="on",
             log_config=None,
