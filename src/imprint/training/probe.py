@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +33,9 @@ FEATURES_VERSION = 1  # raise it when the same network gives other features
 # Of an L2 penalty, for features that are scaled to a length of about 1: best or near it on every collection tried
 # (docs/log/photos.md), as are the shrinkage and the ridge.
 REGRESSION_PENALTY, RIDGE_PENALTY, SHRINKAGES = 8e-5, 1e-3, (0.5, 0.8)
-# Of the squared lengths of all images: more than float32 errs by, so that copies of an image, whose products are singular,
-# can be told apart; a thousandth of the regression's penalty.
-ROUNDING = 1e-7
 NO_IMAGE = -30.0  # logit of a class that has none
 LEAVE_ONE_OUT_BELOW = 60  # images; more are divided into folds
-CHOOSING_IMAGES, CHOOSING_FOLDS = 700, 5  # of 1,000 images the kinds chosen were no better (docs/log/photos.md)
+CHOOSING_IMAGES, CHOOSING_FOLDS = 1000, 5
 
 
 def frozen_features(
@@ -114,7 +113,7 @@ class _Scaled:
 
     rows: Float32[Tensor, "n rank"]
     scaled: Float32[Tensor, "n features"] | None
-    products: Float32[Tensor, "n n"] | None
+    products: Float64[Tensor, "n n"] | None
     scale: Float32[Tensor, " features"]
     mean: Float32[Tensor, " features"]
 
@@ -132,10 +131,10 @@ class _Scaled:
         if count >= width:
             return cls(scaled, None, None, scale, mean)
         # The rows of the Cholesky factor have the lengths and angles of the images' features.
-        products = scaled @ scaled.T
-        exact = products.double()
-        exact.diagonal().add_(exact.trace() * ROUNDING)
-        return cls(torch.linalg.cholesky(exact).float(), scaled, products, scale, mean)
+        exact = scaled.double()
+        products = exact @ exact.T
+        products.diagonal().add_(products.diagonal().mean() * 1e-9)  # copies of an image make it singular
+        return cls(torch.linalg.cholesky(products).float(), scaled, products, scale, mean)
 
     def head(
         self, weight: Float32[Tensor, "rank classes"], bias: Float32[Tensor, " classes"]
@@ -148,7 +147,6 @@ class _Scaled:
         return whole, bias - self.mean @ whole
 
 
-@compute_settings(1)  # so small, two threads take twice as long
 def fit_head(
     features: Float32[Tensor, "n features"],
     labels: Int64[ndarray, " n"],
@@ -160,12 +158,14 @@ def fit_head(
 ) -> tuple[Float32[Tensor, "features classes"], Float32[Tensor, " classes"], str]:
     """Fit a linear head; gives weights, biases, and which kind it is.
 
-    With "auto" the kind that names most images right in cross-validation on at most 700 of them. Images count by the
+    With "auto" the kind that names most images right in cross-validation on at most 1,000 of them. Images count by the
     size of their class to the power of -`balance`, there too.
     """
     scaled = _Scaled.of(features)
     kind = _KINDS[wanted][0] if wanted != "auto" else _choose_kind(scaled, labels, groups, classes, seed, balance)
-    return (*scaled.head(*_fit(kind, scaled.rows, labels, classes, scaled.width, balance, scaled.products)), kind)
+    with _one_thread():
+        weight, bias = _fit(kind, scaled.rows, labels, classes, scaled.width, balance, scaled.products)
+    return (*scaled.head(weight, bias), kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +195,6 @@ def cross_validate(
     return predict_folds(features, labels, _deal(labels, groups, seed), classes, kind, balance)
 
 
-@compute_settings(1)
 def predict_folds(
     features: Float32[Tensor, "n features"],
     labels: Int64[ndarray, " n"],
@@ -207,15 +206,15 @@ def predict_folds(
     """Predict each fold by a head that was fitted to the others."""
     scaled, folds = _Scaled.of(features), int(fold.max()) + 1
     logits, distances = torch.zeros(len(labels), classes), torch.zeros(len(labels))
-    for number in range(folds):
-        seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        if not len(seen) or not len(unseen):
-            continue
+
+    def predict(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
         products = None if scaled.products is None else _among(scaled.products, seen)
         weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width, balance, products)
         logits[unseen] = scaled.rows[unseen] @ weight + bias
         score = fit_mahalanobis(features[seen], torch.from_numpy(labels[seen]), classes)
         distances[unseen] = score.distances(features[unseen], logits[unseen].argmax(dim=1))
+
+    _for_each_fold(fold, predict)
     plain = logits.softmax(dim=1).numpy()
     method = "leave-one-out" if folds == len(labels) else "cross-validated"
     return CrossValidated(plain, distances, fit_temperature(plain, labels), folds, method)
@@ -230,11 +229,12 @@ def mean_over_deals(
     """Predict each image by heads of regression fitted to the other folds; the mean over several deals into folds."""
     scaled, total = _Scaled.of(features), np.zeros((len(labels), classes), dtype=np.float32)
     for fold in deals:
-        for number in range(int(fold.max()) + 1):
-            seen, unseen = fold != number, fold == number
-            if seen.any() and unseen.any():
-                weight, bias = _fit("regression", scaled.rows[seen], labels[seen], classes, scaled.width, 0.0)
-                total[unseen] += (scaled.rows[unseen] @ weight + bias).softmax(dim=1).numpy() / len(deals)
+
+        def predict(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
+            weight, bias = _fit("regression", scaled.rows[seen], labels[seen], classes, scaled.width, 0.0)
+            total[unseen] += (scaled.rows[unseen] @ weight + bias).softmax(dim=1).numpy() / len(deals)
+
+        _for_each_fold(fold, predict)
     return total
 
 
@@ -270,6 +270,26 @@ def init_head(network: EfficientNetLite, plan: Plan) -> None:
     say(f"linear head by {kind} on features of {len(chosen):,} images, {time.perf_counter() - started:.1f}s")
 
 
+def _for_each_fold(
+    fold: Int64[ndarray, " n"], work: Callable[[Int64[ndarray, " seen"], Int64[ndarray, " unseen"]], None]
+) -> None:
+    """Do some work with the images of all other folds and of each; a thread has a fold of its own."""
+    parts = ((np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(int(fold.max()) + 1))
+    threads = torch.get_num_threads()
+    with _one_thread(), ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, *part) for part in parts if len(part[0]) and len(part[1])]:
+            done.result()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute one head in one thread: so small, two take twice as long."""
+    from threadpoolctl import threadpool_limits
+
+    with compute_settings(1), threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def _deal(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int) -> Int64[ndarray, " n"]:
     """Deal images into folds: each group alone where they are few, else ten, five or three folds with even classes."""
     if len(labels) < LEAVE_ONE_OUT_BELOW:
@@ -301,16 +321,17 @@ def _choose_kind(
     if folds < 2:
         return "regression"
     fold = deal_folds(given, groups, folds, seed + 1)
-    products = rows @ rows.T if scaled.products is None else _among(scaled.products, some)
+    products = rows.double() @ rows.double().T if scaled.products is None else _among(scaled.products, some)
     kinds = [kind for kinds in _KINDS.values() for kind in kinds]
     logits = torch.full((len(kinds), len(given), classes), NO_IMAGE)
-    for number in range(folds):
-        seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        if len(seen) and len(unseen):
-            learnt, among = (rows[seen], given[seen], classes, scaled.width, balance), _among(products, seen)
-            for place, kind in enumerate(kinds):
-                weight, bias = _fit(kind, *learnt, among)
-                logits[place, unseen] = rows[unseen] @ weight + bias
+
+    def compare(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
+        learnt, among = (rows[seen], given[seen], classes, scaled.width, balance), _among(products, seen)
+        for place, kind in enumerate(kinds):
+            weight, bias = _fit(kind, *learnt, among)
+            logits[place, unseen] = rows[unseen] @ weight + bias
+
+    _for_each_fold(fold, compare)
     counted, merits = class_weights(given, classes, balance)[given], {}
     for kind, plain in zip(kinds, logits.softmax(dim=2).numpy(), strict=True):
         loss = log_loss(tempered(plain, fit_temperature(plain, given)), given)
@@ -328,7 +349,7 @@ def _fit(
     classes: int,
     width: int,
     balance: float,
-    products: Float32[Tensor, "n n"] | None = None,
+    products: Float64[Tensor, "n n"] | None = None,
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
     """Fit one kind of head to the classes that have images; `products` of the rows save time where they are few."""
     present, given = np.unique(labels, return_inverse=True)
@@ -353,7 +374,6 @@ def _regression(
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
     """Multinomial logistic regression by SciPy's L-BFGS, with scikit-learn's loss and tolerance, in half its time."""
     from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
 
     (count, rank), classes = rows.shape, len(counted)
     weights = (targets * counted).T.contiguous()  # an image has its class's weight at its label
@@ -369,22 +389,25 @@ def _regression(
         return float(loss), gradient.double().numpy().ravel()
 
     start = np.zeros(classes * (rank + 1))
-    with threadpool_limits(1, user_api="blas"):
-        found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 300, "gtol": 1e-3})
+    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 300, "gtol": 1e-3})
     head = torch.from_numpy(found.x).float().view(classes, rank + 1).T
     return head[:-1], head[-1]
 
 
 def _ridge(
     rows: Float32[Tensor, "n rank"],
-    products: Float32[Tensor, "n n"] | None,
+    products: Float64[Tensor, "n n"] | None,
     targets: Float32[Tensor, "n classes"],
     counted: Float32[Tensor, " classes"],
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
     """Least squares on ones and zeros with an L2 penalty, in closed form."""
-    weights = targets @ counted
+    weights, penalty = targets @ counted, RIDGE_PENALTY * len(rows)
     wanted = torch.cat([targets, torch.ones(len(rows), 1)], dim=1)  # the last column for the bias, without a penalty
-    fitted = _least_squares(rows, products, wanted, weights, RIDGE_PENALTY * len(rows))
+    if products is None:
+        weighted = weights[:, None] * rows
+        fitted = _solve(rows.T @ weighted, penalty, weighted.T @ wanted)
+    else:
+        fitted = (_solve(products.float(), penalty / weights, wanted).T @ rows).T
     gaps = weights @ (wanted - rows @ fitted)
     bias = gaps[:-1] / gaps[-1]
     return fitted[:, :-1] - fitted[:, -1:] * bias, bias
@@ -392,7 +415,7 @@ def _ridge(
 
 def _shrunk_lda(
     rows: Float32[Tensor, "n rank"],
-    products: Float32[Tensor, "n n"] | None,
+    products: Float64[Tensor, "n n"] | None,
     targets: Float32[Tensor, "n classes"],
     counted: Float32[Tensor, " classes"],
     shrinkage: float,
@@ -402,38 +425,35 @@ def _shrunk_lda(
 
     Friedman, JASA 84 (1989) 165-175.
     """
-    # The scatter within classes is that of all rows less that of the centres, which Woodbury's identity takes off.
-    counts, ones = targets.sum(dim=0), torch.ones(len(rows))
+    counts, middle = targets.sum(dim=0), rows.mean(dim=0)
     means = targets / counts
-    centres, middle = means.T @ rows, rows.mean(dim=0)
-    within = (rows.square().sum() - counts @ centres.square().sum(dim=1)) / len(rows)
-    penalty = shrinkage / (1 - shrinkage) * len(rows) * (within / width).clamp_min(1e-12)
-    weight = _least_squares(rows, products, means, ones, penalty)
-    weight = torch.linalg.solve(torch.eye(len(counts)) - counts[:, None] * (centres @ weight), weight, left=False)
-    weight = (weight - weight @ counts[:, None] / len(rows)) * (len(rows) / (1 - shrinkage))
+    centres = means.T @ rows
+    within = rows - targets @ centres
+    variance = (within.square().sum() / len(rows) / width).clamp_min(1e-12)
+    scale, penalty = len(rows) / (1 - shrinkage), shrinkage / (1 - shrinkage) * len(rows) * variance
+    if products is None:
+        weight = _solve(within.T @ within, penalty, (centres - middle).T) * scale
+    else:  # by Woodbury's identity; in float64, for classes that lie far apart
+        members, shares = targets.double(), means.double()
+        contrasts = shares - 1 / len(rows)
+        centred = torch.addmm(products, members, shares.T @ products, alpha=-1)
+        scatter = torch.addmm(centred, centred @ shares, members.T, alpha=-1).float()
+        along = _solve(scatter, penalty, (centred @ contrasts).float())
+        contrasts -= along - targets @ (means.T @ along)
+        weight = (contrasts.float().T @ rows).T * (scale / penalty)
     bias = (counts * counted / len(rows)).log() - ((centres + middle).T * weight).sum(dim=0) / 2
     return weight, bias
 
 
-def _among(products: Float32[Tensor, "n n"], some: Int64[ndarray, " m"]) -> Float32[Tensor, "m m"]:
+def _among(products: Float64[Tensor, "n n"], some: Int64[ndarray, " m"]) -> Float64[Tensor, "m m"]:
     """Give the products of some with each other; indexing by NumPy's array takes six times as long."""
     places = torch.from_numpy(some)
     return products.index_select(0, places).index_select(1, places)
 
 
-def _least_squares(
-    rows: Float32[Tensor, "n rank"],
-    products: Float32[Tensor, "n n"] | None,
-    wanted: Float32[Tensor, "n m"],
-    weights: Float32[Tensor, " n"],
-    penalty: float | Tensor,
-) -> Float32[Tensor, "rank m"]:
-    """Fit what is wanted by weighted least squares with an L2 penalty, from the products of rows where they are given."""
-    if products is None:
-        weighted = weights[:, None] * rows
-        matrix, right = rows.T @ weighted, weighted.T @ wanted
-        matrix.diagonal().add_(penalty)
-        return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
-    matrix = products.clone()
-    matrix.diagonal().add_(penalty / weights)
-    return (torch.cholesky_solve(wanted, torch.linalg.cholesky(matrix)).T @ rows).T
+def _solve(
+    matrix: Float32[Tensor, "n n"], penalty: float | Tensor, right: Float32[Tensor, "n m"]
+) -> Float32[Tensor, "n m"]:
+    """Solve a linear system of a positive definite matrix, once a penalty has been added to its diagonal."""
+    matrix.diagonal().add_(penalty)
+    return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
