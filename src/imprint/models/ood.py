@@ -229,9 +229,10 @@ def fit_mahalanobis(
     # A class's covariance is shrunk towards that within all classes by the weight of four images a feature, and that
     # towards that of uncorrelated features by the weight of one (Friedman, JASA 84, 1989), so that it can be inverted
     # however few images there are. A class without an image has the mean of all images.
-    # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602.
+    # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602. Of wide ones float32 will do, since
+    # differences from the mean of all are taken before those from the class's.
     number, labels = embeddings.shape[1], labels.cpu()
-    exact = embeddings.to("cpu", torch.float64, copy=True)
+    exact = embeddings.to("cpu", torch.float32 if number > WIDE else torch.float64, copy=True)
     middle = exact.mean(dim=0)
     within = exact.sub_(middle)  # in place: copies of 8,192 images' embeddings took 0.1 GB
     sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, within)
@@ -240,10 +241,9 @@ def fit_mahalanobis(
     spread = within.square().mean(dim=0).sqrt().clamp_min(1e-6)  # a channel that is always 0 still has a size
     scaled = within.div_(spread)
     if number > WIDE:
-        directions, precision = _principal(scaled.float())
+        directions, precision = _principal(scaled)
         whitening, precision = (directions / spread[:, None])[None], precision / spread.square()
-        score = MahalanobisScore(centres.float(), whitening.float().contiguous(), precision.float())
-        return score.to(embeddings.device)
+        return MahalanobisScore(centres, whitening.contiguous(), precision).to(embeddings.device)
     unrelated = torch.eye(number, dtype=exact.dtype)
     common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
     one_for_all = classes * number**2 > MAX_MATRIX_NUMBERS
