@@ -109,7 +109,8 @@ def test_heads_are_the_same_from_products_of_images_with_each_other(kind):
     rows = torch.from_numpy(rng.normal(size=(90, 60)) + 0.5 * labels[:, None] * rng.normal(size=60)).float() / 8
     rows[-1], labels[-1] = rows[-2], labels[-2]
     weight, bias = probe._fit(kind, rows, labels, 5, 60, 0.5)
-    known, offset = probe._fit(kind, rows, labels, 5, 60, 0.5, rows @ rows.T)
+    products = (rows @ rows.T).double()
+    known, offset = probe._fit(kind, rows, labels, 5, 60, 0.5, products)
     assert (weight - known).abs().max() < 1e-3 * weight.abs().max()
     assert (bias - offset).abs().max() < 1e-3
 
@@ -302,7 +303,9 @@ def test_a_class_of_one_group_is_not_scored(shapes):
     assert run.validation is None
     assert "class 'triangle'" in run.no_score_because
     everything = dataclasses.replace(shapes, groups=np.full(len(shapes), "all"))
-    assert imprint.train(everything, "probe", smallest_side=96, verbose=False).validation is None
+    run = imprint.train(everything, "probe", smallest_side=96, verbose=False)
+    assert run.validation is None
+    assert np.isfinite(run.model.unsure_above)
 
 
 def test_balanced_heads_are_those_of_repeated_images(prepared):
