@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import imprint.core.memmap
-from imprint.core.memmap import in_chunks, mark_read_only, release, select_rows, take_rows
+from imprint.core.memmap import in_chunks, keep_hashes, kept_hashes, mark_read_only, release, select_rows, take_rows
 
 COUNT, SIDE = 6000, 160
 DECODED = COUNT * SIDE * SIDE / 1e6  # MB
@@ -77,6 +77,21 @@ def test_rows_are_those_of_plain_indexing(pixels, chosen):
     parts = list(in_chunks(pixels, 700, places))
     assert [len(part) for part in parts[:-1]] == [700] * (len(parts) - 1)
     assert np.array_equal(np.concatenate([expected[:0], *parts]), expected)
+
+
+def test_hashes_are_kept_of_whole_read_only_values_and_of_rows_selected_from_them(mapped, pixels):
+    assert kept_hashes(pixels) is None
+    hashes = np.arange(COUNT, dtype=np.uint64)
+    keep_hashes(pixels, hashes)
+    chosen = np.random.default_rng(0).permutation(COUNT)[: COUNT // 2]
+    assert np.array_equal(kept_hashes(pixels), hashes)
+    assert np.array_equal(kept_hashes(select_rows(pixels, chosen)), hashes[chosen])
+    turned = pixels.transpose(0, 1, 3, 2)
+    others = [pixels[1:], pixels[::-1], turned, np.array(pixels), select_rows(pixels, chosen[:10])]
+    assert all(kept_hashes(other) is None for other in others)
+    own = np.memmap(mapped, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE))  # its user may write to it
+    keep_hashes(own, hashes)
+    assert kept_hashes(own) is None
 
 
 def test_where_no_file_can_be_written_rows_are_kept_in_memory(pixels, tmp_path, monkeypatch):

@@ -5,7 +5,15 @@ from sklearn.covariance import EmpiricalCovariance
 
 from imprint.models.layers import ReLU, Residual
 from imprint.models.networks import BUILT_IN, build_network, build_networks
-from imprint.models.ood import MAX_RANK, WIDE, count_embeddings, fit_mahalanobis, logits_and_embeddings
+from imprint.models.ood import (
+    LEAST_SPREAD,
+    MAX_RANK,
+    SHRINKAGE,
+    WIDE,
+    count_embeddings,
+    fit_mahalanobis,
+    logits_and_embeddings,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,18 +88,20 @@ def test_a_gpu_learns_what_the_cpu_learns():
     assert torch.equal(there.centres.cpu(), fitted.centres)
 
 
-def test_wide_embeddings_have_the_distance_of_probabilistic_principal_components():
-    """Against Tipping and Bishop's covariance, written out and inverted."""
+def test_wide_embeddings_have_the_distance_of_shrunk_principal_components():
+    """Against Tipping and Bishop's covariance, shrunk, written out and inverted."""
     random = np.random.default_rng(0)
     number, count, rank = WIDE + 6, 120, MAX_RANK
     found = random.normal(size=(count, 40)) @ random.normal(size=(40, number)) + random.normal(size=(count, number))
+    found[:, :5] *= 1e-3  # channels that hardly answer
     labels = np.arange(count) % 2
     score = fit_mahalanobis(torch.from_numpy(found).float(), torch.from_numpy(labels), 2)
     centres = np.stack([found[labels == label].mean(0) for label in (0, 1)])
     within = found - centres[labels]
-    spread = within.std(0)
+    spread = np.maximum(within.std(0), LEAST_SPREAD * np.median(within.std(0)))
     scaled = within / spread
-    values, vectors = np.linalg.eigh(scaled.T @ scaled / count)
+    weight = SHRINKAGE * number
+    values, vectors = np.linalg.eigh((scaled.T @ scaled + weight * np.eye(number)) / (count + weight))
     rest = (values.sum() - values[-rank:].sum()) / (number - rank)
     covariance = (vectors[:, -rank:] * (values[-rank:] - rest)) @ vectors[:, -rank:].T + rest * np.eye(number)
     new = random.normal(size=(5, number))

@@ -101,6 +101,44 @@ def test_shrunk_lda_is_scikit_learns(shapes, prepared):
     assert np.abs(torch.from_numpy(ours).softmax(1).numpy() - known).max() < 1e-2
 
 
+@pytest.mark.parametrize("kind", ["lda 0.5", "lda 0.8", "ridge"])
+def test_heads_are_the_same_from_products_of_images_with_each_other(kind):
+    """Of 90 images of 60 numbers, the last two copies; some classes rarer, one without an image."""
+    rng = np.random.default_rng(0)
+    labels = np.minimum(rng.integers(0, 6, 90), 3)
+    rows = torch.from_numpy(rng.normal(size=(90, 60)) + 0.5 * labels[:, None] * rng.normal(size=60)).float() / 8
+    rows[-1], labels[-1] = rows[-2], labels[-2]
+    weight, bias = probe._fit(kind, rows, labels, 5, 60, 0.5)
+    products = (rows @ rows.T).double()
+    known, offset = probe._fit(kind, rows, labels, 5, 60, 0.5, products)
+    assert (weight - known).abs().max() < 1e-3 * weight.abs().max()
+    assert (bias - offset).abs().max() < 1e-3
+
+
+def test_copies_and_nearly_equal_images_have_heads():
+    """Products of images that hardly differ are singular but for rounding."""
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(4, 300)) + np.zeros((50, 1, 1))).float().reshape(200, 300)
+    features += 1e-6 * torch.from_numpy(rng.normal(size=(200, 300))).float()
+    labels = np.tile(np.arange(4), 50)
+    for kind in ("regression", "lda", "ridge"):
+        found = logits_of(fit_head(features, labels, np.arange(200), 4, kind), features)
+        assert (found.argmax(1) == labels).all()
+
+
+def test_folds_in_threads_of_their_own_give_the_same_and_leave_the_settings(prepared):
+    _, features = prepared
+    labels, before = np.arange(42) % 3, torch.get_num_threads()
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(cross_validate(features, labels, np.arange(42), 3, "regression", 7))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert np.allclose(found[0].probabilities, found[1].probabilities, atol=1e-3)
+    assert torch.allclose(found[0].distances, found[1].distances, rtol=1e-3)
+
+
 def test_nobody_is_judged_by_a_head_that_saw_him(prepared):
     """With labels by chance, accuracy is that of guessing, though the head fits all of its own images."""
     _, features = prepared
@@ -265,7 +303,9 @@ def test_a_class_of_one_group_is_not_scored(shapes):
     assert run.validation is None
     assert "class 'triangle'" in run.no_score_because
     everything = dataclasses.replace(shapes, groups=np.full(len(shapes), "all"))
-    assert imprint.train(everything, "probe", smallest_side=96, verbose=False).validation is None
+    run = imprint.train(everything, "probe", smallest_side=96, verbose=False)
+    assert run.validation is None
+    assert np.isfinite(run.model.unsure_above)
 
 
 def test_balanced_heads_are_those_of_repeated_images(prepared):

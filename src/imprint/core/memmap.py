@@ -6,9 +6,10 @@ import math
 import mmap
 import tempfile
 from collections.abc import Iterator
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
+from jaxtyping import Shaped, UInt64
 from numpy import ndarray
 
 from imprint.core.files import cache_folder
@@ -16,6 +17,7 @@ from imprint.core.files import cache_folder
 MIN_MAPPED = 2**26  # bytes; smaller arrays may stay in memory
 ROWS_AT_ONCE = 32  # for each row that is read, the system may map 2 MB of the file
 _read_only = WeakSet[mmap.mmap]()
+_row_hashes = WeakKeyDictionary[mmap.mmap, ndarray]()
 
 
 def mark_read_only(values: np.memmap) -> np.memmap:
@@ -32,8 +34,23 @@ def mark_read_only(values: np.memmap) -> np.memmap:
 def release(values: ndarray) -> None:
     """Give back the memory of values marked read-only, or of a slice of such; they are read again when next used."""
     mapping = _mapping(values)
-    if mapping is not None and mapping in _read_only and len(mapping) > MIN_MAPPED and hasattr(mmap, "MADV_DONTNEED"):
+    if mapping is not None and _may_be_dropped(mapping) and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def keep_hashes(values: Shaped[ndarray, "n ..."], hashes: UInt64[ndarray, " n"]) -> None:
+    """Remember the hash of each row of large values marked read-only; without effect on others, which may change."""
+    mapping = _mapping(values)
+    if mapping is not None and _may_be_dropped(mapping) and values.nbytes == len(mapping):
+        _row_hashes[mapping] = hashes
+
+
+def kept_hashes(values: Shaped[ndarray, "n ..."]) -> UInt64[ndarray, " n"] | None:
+    """Give what `keep_hashes` was told of these values; None for a part of them, or another order, and for others."""
+    mapping = _mapping(values)
+    hashes = None if mapping is None else _row_hashes.get(mapping)
+    same = hashes is not None and len(hashes) == len(values) and values.flags.c_contiguous
+    return hashes if same and mapping is not None and values.nbytes == len(mapping) else None
 
 
 def take_rows(values: ndarray, chosen: ndarray) -> ndarray:
@@ -69,7 +86,12 @@ def select_rows(values: ndarray, chosen: ndarray) -> ndarray:
             for part in in_chunks(values, ROWS_AT_ONCE, rows):
                 file.write(part.data)
             file.flush()
-            return mark_read_only(np.memmap(file, dtype=values.dtype, mode="c", shape=shape))
+            taken = mark_read_only(np.memmap(file, dtype=values.dtype, mode="c", shape=shape))
+        if (hashes := kept_hashes(values)) is not None:
+            kept = hashes[rows]
+            kept.flags.writeable = False
+            keep_hashes(taken, kept)
+        return taken
     except OSError:  # no room for it
         return take_rows(values, rows)
 
@@ -80,6 +102,11 @@ def in_chunks(values: ndarray, size: int, chosen: ndarray | None = None) -> Iter
         part = slice(start, start + size)
         yield values[part] if chosen is None else take_rows(values, chosen[part])
         release(values)
+
+
+def _may_be_dropped(mapping: mmap.mmap) -> bool:
+    """Tell whether nothing that was written into a mapping lasts."""
+    return mapping in _read_only and len(mapping) > MIN_MAPPED
 
 
 def _mapping(values: ndarray) -> mmap.mmap | None:

@@ -28,7 +28,7 @@ from numpy import ndarray
 
 from imprint.core.errors import UsageError
 from imprint.core.files import cache_folder
-from imprint.core.memmap import mark_read_only
+from imprint.core.memmap import keep_hashes, mark_read_only
 
 FORMAT_VERSION = 1  # of the file; one with another version counts as broken, and its images are decoded anew
 TRAILER = struct.Struct("<QI8s")  # the facts' length and checksum, then:
@@ -103,7 +103,10 @@ def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
             pixels = np.memmap(path, dtype=kind, mode="r", shape=shape)
     except OSError:  # removed meanwhile, or it cannot be mapped
         return None
-    return mark_read_only(pixels), facts
+    pixels = mark_read_only(pixels)
+    if "hashes" in facts:
+        keep_hashes(pixels, np.frombuffer(bytes.fromhex(facts["hashes"]), dtype=np.uint64))
+    return pixels, facts
 
 
 def matching(network: str) -> Iterator[tuple[Shaped[ndarray, "n ..."], dict[str, Any]]]:

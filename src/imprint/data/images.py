@@ -15,7 +15,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError, brief, did_you_mean
-from imprint.core.memmap import in_chunks, select_rows
+from imprint.core.memmap import in_chunks, keep_hashes, kept_hashes, select_rows
 from imprint.preprocessing.depth import Range
 
 if TYPE_CHECKING:
@@ -280,9 +280,11 @@ class LabelledImages:
         >>> len(set(digits.pixel_hashes.tolist()))
         1797
         """
-        parts = in_chunks(self.pixels, HASH_CHUNK)
-        hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for part in parts for image in part]
-        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
+        hashes = kept_hashes(self.pixels)
+        if hashes is None:
+            hashes = np.frombuffer(b"".join(map(hash_images, in_chunks(self.pixels, HASH_CHUNK))), dtype=np.uint64)
+            keep_hashes(self.pixels, hashes)
+        return hashes
 
     @cached_property
     def fingerprint(self) -> str:
@@ -401,6 +403,11 @@ class LabelledImages:
         # A class that no image has may be unknown to the model; it is never looked up.
         table = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
         return np.take(table, self.labels)
+
+
+def hash_images(pixels: UInt8[ndarray, "n c h w"]) -> bytes:
+    """Hash each image's pixels, as `LabelledImages.pixel_hashes` gives them; eight bytes each."""
+    return b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
 
 
 def one_of_each(labels: Int64[ndarray, " n"], count: int) -> Int64[ndarray, " chosen"]:

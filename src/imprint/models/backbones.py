@@ -308,7 +308,7 @@ def _read_weights(path: Path) -> tuple[Mapping[str, Tensor], str]:
         raise UsageError("weights", str(path), cause, "Name a file with --set pretrained=FILE.safetensors.") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest in {source.digest for source in SOURCES.values()}:
-        return torch.load(path, map_location="cpu", weights_only=True), digest
+        return _unpickled(path, digest), digest
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -317,6 +317,13 @@ def _read_weights(path: Path) -> tuple[Mapping[str, Tensor], str]:
     except (SafetensorError, LookupError, ValueError, TypeError, AssertionError, RuntimeError) as error:
         cause = f"it is neither safetensors ({error}) nor a file whose SHA-256 is known"
         raise ModelFileError("weights", str(path), cause, "Name a .safetensors file.") from None
+
+
+@lru_cache(maxsize=1)  # training once more need not wait for it
+def _unpickled(path: Path, digest: str) -> Mapping[str, Tensor]:
+    """Unpickle a file whose SHA-256 is known."""
+    weights: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def _layers(network: EfficientNetLite) -> Iterator[tuple[str, SameConv]]:

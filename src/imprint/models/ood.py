@@ -22,6 +22,10 @@ from imprint.recipes import Recipe
 OOD_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
 WIDE = 1024  # numbers in an embedding; a whole matrix of more would outweigh the network
 MAX_RANK = 32  # of the matrix then
+ITERATIONS = 4  # of the subspace that holds its directions
+# Of wide embeddings: the weight of uncorrelated numbers in the covariance, in images a number, and the least deviation
+# of a number, in medians: that a channel hardly answered to a hundred photos proves nothing of the next one.
+SHRINKAGE, LEAST_SPREAD = 0.1, 0.2
 FEWEST_TO_SHARPEN, MAX_POWER = 3, 20.0  # distances that tell how far they scatter; a higher power leaves float32
 MAX_MATRIX_NUMBERS = 3_000_000  # 12 MB, in one matrix a class; `best` on ten classes stays just below
 
@@ -228,20 +232,23 @@ def fit_mahalanobis(
     # A class's covariance is shrunk towards that within all classes by the weight of four images a feature, and that
     # towards that of uncorrelated features by the weight of one (Friedman, JASA 84, 1989), so that it can be inverted
     # however few images there are. A class without an image has the mean of all images.
-    # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602.
-    exact, number = embeddings.to("cpu", torch.float64, copy=True), embeddings.shape[1]
-    labels = labels.cpu()
+    # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602. Of wide ones float32 will do, since
+    # differences from the mean of all are taken before those from the class's.
+    number, labels = embeddings.shape[1], labels.cpu()
+    exact = embeddings.to("cpu", torch.float32 if number > WIDE else torch.float64, copy=True)
     middle = exact.mean(dim=0)
-    sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, exact - middle)
-    centres = middle + sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
-    within = exact.sub_(centres[labels])  # in place: copies of 8,192 images' embeddings took 0.1 GB
-    spread = within.std(dim=0, correction=0).clamp_min(1e-6)  # a channel that is always 0 still has a size
+    within = exact.sub_(middle)  # in place: copies of 8,192 images' embeddings took 0.1 GB
+    sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, within)
+    gaps = sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
+    centres, within = middle + gaps, within.sub_(gaps[labels])
+    spread = within.square().mean(dim=0).sqrt()
+    least = LEAST_SPREAD * float(spread.median()) if number > WIDE else 0.0
+    spread = spread.clamp_min(max(least, 1e-6))  # a channel that is always 0 still has a size
     scaled = within.div_(spread)
     if number > WIDE:
         directions, precision = _principal(scaled)
         whitening, precision = (directions / spread[:, None])[None], precision / spread.square()
-        score = MahalanobisScore(centres.float(), whitening.float().contiguous(), precision.float())
-        return score.to(embeddings.device)
+        return MahalanobisScore(centres, whitening.contiguous(), precision).to(embeddings.device)
     unrelated = torch.eye(number, dtype=exact.dtype)
     common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
     one_for_all = classes * number**2 > MAX_MATRIX_NUMBERS
@@ -252,25 +259,23 @@ def fit_mahalanobis(
 
 
 def _principal(
-    scaled: Float64[Tensor, "n features"],
-) -> tuple[Float64[Tensor, "features rank"], Float64[Tensor, " features"]]:
-    """Fit a covariance that has one variance in all directions but a few; gives what is added and subtracted."""
-    from scipy.linalg import eigh
-    from threadpoolctl import threadpool_limits
+    scaled: Float32[Tensor, "n features"],
+) -> tuple[Float32[Tensor, "features rank"], Float32[Tensor, " features"]]:
+    """Fit a shrunk covariance with one variance in all directions but a few; gives what is added and subtracted.
 
+    By subspace iteration: Halko, Martinsson and Tropp, SIAM Review 53 (2011), algorithm 4.4. Of 800 images it takes a
+    third of the time of eigenvectors of their products.
+    """
     count, number = scaled.shape
     rank = min(MAX_RANK, count, number)
-    # From the smaller product of the features with themselves, and of its eigenvectors the last alone: of 800 images
-    # 0.04 s, where all took 0.7.
-    few = count < number
-    product = (scaled @ scaled.T if few else scaled.T @ scaled).numpy()
-    with threadpool_limits(1, user_api="blas"):  # two threads beside a busy program: 3 s
-        found = eigh(product, subset_by_index=(len(product) - rank, len(product) - 1), check_finite=False)
-    squares, vectors = (torch.from_numpy(one) for one in found)
-    squares = squares.clamp_min(0)
-    directions = scaled.T @ vectors / squares.sqrt().clamp_min(1e-9) if few else vectors
-    along = squares / count
-    others = ((scaled.square().sum() / count - along.sum()) / (number - rank)).clamp_min(1e-6)
+    basis = torch.randn(number, min(2 * rank, count, number), generator=torch.Generator().manual_seed(0))
+    for _ in range(ITERATIONS):
+        basis = torch.linalg.qr(scaled.T @ (scaled @ basis)).Q
+    _, sizes, turn = torch.linalg.svd(scaled @ basis, full_matrices=False)
+    weight = SHRINKAGE * number
+    directions, along = basis @ turn[:rank].T, (sizes[:rank].square() + weight) / (count + weight)
+    rest = (scaled.square().sum() - sizes[:rank].square().sum()) / (number - rank)
+    others = ((rest + weight) / (count + weight)).clamp_min(1e-6)
     surplus = (1 / others - 1 / torch.maximum(along, others)).sqrt()
     return directions * surplus, (1 / others).expand(number)
 

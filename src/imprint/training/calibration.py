@@ -104,8 +104,10 @@ def calibrate_probe(
     images, classes = plan.images, len(plan.images.class_names)
     labels = torch.from_numpy(images.labels_among(images.class_names))
     features = frozen_features(network, images, plan.spec)
+    # Of a single group no image can be judged by heads of others; no score is claimed then, but «unsure» needs a limit.
+    groups = plan.groups if len(np.unique(plan.groups)) > 1 else np.arange(len(images))
     found = cross_validate(
-        features, labels.numpy(), plan.groups, classes, network.head_kind, recipe.seed, recipe.class_balance
+        features, labels.numpy(), groups, classes, network.head_kind, recipe.seed, recipe.class_balance
     )
     ood_score = fit_mahalanobis(features[plan.training[:OOD_IMAGES]], labels[plan.training[:OOD_IMAGES]], classes)
     probabilities = tempered(found.probabilities, found.temperature)
@@ -114,8 +116,9 @@ def calibrate_probe(
     if ood_score.power is not None:  # as it will be computed of new images
         distances = (distances / distances.median()) ** ood_score.power
     uncertainty = uncertainty_score(probabilities, distances)
-    limit = normal_limit(uncertainty, MAX_FLAGGED) + ROUNDING_MARGIN
-    names = images.class_names
+    # Where no single image decides, the share itself is sought.
+    limit = (conformal_limit if len(images) >= 2 / MAX_FLAGGED else normal_limit)(uncertainty, MAX_FLAGGED)
+    limit, names = limit + ROUNDING_MARGIN, images.class_names
     model = Classifier(network, names, plan.spec, recipe, found.temperature, ood_score, limit, 0.0)
     preview = np.array(images.pixels[:TILES])
     return model, Predictions(probabilities, names, images.sources, uncertainty, limit, preview=preview), found
@@ -141,14 +144,16 @@ def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
 def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     """Find the limit that the next of normally distributed numbers exceeds with a chance of `share`.
 
-    The most uncertain of a hundred images decides nothing then; in cross-validation, which promises no share, that
-    found far more images of other things (docs/log/photos.md).
+    Their spread is that of the upper half: how sure a model is of the surest says nothing of the least sure. The most
+    uncertain of a hundred images decides nothing then, and far more images of other things are found
+    (docs/log/photos.md).
     """
     from scipy.special import stdtrit
 
-    count = len(uncertainty)
-    spread = float(uncertainty.std(ddof=1)) * math.sqrt(1 + 1 / count)
-    return float(uncertainty.mean()) + float(stdtrit(count - 1, 1 - share)) * spread
+    count, middle = len(uncertainty), float(np.median(uncertainty))
+    upper = uncertainty[uncertainty >= middle] - middle
+    spread = math.sqrt(float(np.square(upper).mean()) * (1 + 1 / count))
+    return middle + float(stdtrit(max(1, len(upper) - 1), 1 - share)) * spread
 
 
 BASES = ("certified", "estimated", "unreached", "unknown", "off")  # what a limit of confidence rests on

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,38 +107,46 @@ def _find_features(network: EfficientNetLite, images: LabelledImages, spec: Inpu
 class _Scaled:
     """Features with mean 0, each number scaled by its deviation, turned so that n images need at most n numbers.
 
-    All heads are the same in the turned space, since none has weights outside what the images span.
+    All heads are the same in the turned space, since none has weights outside what the images span. Where they were
+    turned, `scaled` has the features before that, and `products` are those of images with each other.
     """
 
     rows: Float32[Tensor, "n rank"]
-    turn: Float64[Tensor, "features rank"]
-    mean: Float64[Tensor, " features"]
-    width: int
+    scaled: Float32[Tensor, "n features"] | None
+    products: Float64[Tensor, "n n"] | None
+    scale: Float32[Tensor, " features"]
+    mean: Float32[Tensor, " features"]
+
+    @property
+    def width(self) -> int:
+        """Give how many numbers an image's features have."""
+        return len(self.mean)
 
     @classmethod
     def of(cls, features: Float32[Tensor, "n features"]) -> _Scaled:
-        exact = features.double()
-        mean, deviation = exact.mean(dim=0), exact.std(dim=0, correction=0) + 1e-3
-        (count, width), scale = exact.shape, deviation * exact.shape[1] ** 0.5
-        scaled = (exact - mean) / scale
+        (count, width), mean = features.shape, features.mean(dim=0)
+        scaled = features - mean
+        scale = (scaled.square().mean(dim=0).sqrt() + 1e-3) * width**0.5
+        scaled /= scale
         if count >= width:
-            return cls(scaled.float(), (1 / scale).diag(), mean, width)
+            return cls(scaled, None, None, scale, mean)
         # The rows of the Cholesky factor have the lengths and angles of the images' features.
-        products = scaled @ scaled.T
+        exact = scaled.double()
+        products = exact @ exact.T
         products.diagonal().add_(products.diagonal().mean() * 1e-9)  # copies of an image make it singular
-        factor = torch.linalg.cholesky(products)
-        turn = torch.linalg.solve_triangular(factor, scaled, upper=False).T
-        return cls(factor.float(), turn / scale[:, None], mean, width)
+        return cls(torch.linalg.cholesky(products).float(), scaled, products, scale, mean)
 
     def head(
         self, weight: Float32[Tensor, "rank classes"], bias: Float32[Tensor, " classes"]
     ) -> tuple[Float32[Tensor, "features classes"], Float32[Tensor, " classes"]]:
         """Express a head on the turned features as one on the features themselves."""
-        whole = self.turn @ weight.double()
-        return whole.float(), (bias - self.mean @ whole).float()
+        whole = weight
+        if self.scaled is not None:
+            whole = self.scaled.T @ torch.linalg.solve_triangular(self.rows.T, weight, upper=True)
+        whole = whole / self.scale[:, None]
+        return whole, bias - self.mean @ whole
 
 
-@compute_settings(1)  # so small, two threads take twice as long
 def fit_head(
     features: Float32[Tensor, "n features"],
     labels: Int64[ndarray, " n"],
@@ -153,7 +163,9 @@ def fit_head(
     """
     scaled = _Scaled.of(features)
     kind = _KINDS[wanted][0] if wanted != "auto" else _choose_kind(scaled, labels, groups, classes, seed, balance)
-    return (*scaled.head(*_fit(kind, scaled.rows, labels, classes, scaled.width, balance)), kind)
+    with _one_thread():
+        weight, bias = _fit(kind, scaled.rows, labels, classes, scaled.width, balance, scaled.products)
+    return (*scaled.head(weight, bias), kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +195,6 @@ def cross_validate(
     return predict_folds(features, labels, _deal(labels, groups, seed), classes, kind, balance)
 
 
-@compute_settings(1)
 def predict_folds(
     features: Float32[Tensor, "n features"],
     labels: Int64[ndarray, " n"],
@@ -195,14 +206,15 @@ def predict_folds(
     """Predict each fold by a head that was fitted to the others."""
     scaled, folds = _Scaled.of(features), int(fold.max()) + 1
     logits, distances = torch.zeros(len(labels), classes), torch.zeros(len(labels))
-    for number in range(folds):
-        seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        if not len(seen) or not len(unseen):
-            continue
-        weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width, balance)
+
+    def predict(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
+        products = None if scaled.products is None else _among(scaled.products, seen)
+        weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width, balance, products)
         logits[unseen] = scaled.rows[unseen] @ weight + bias
         score = fit_mahalanobis(features[seen], torch.from_numpy(labels[seen]), classes)
         distances[unseen] = score.distances(features[unseen], logits[unseen].argmax(dim=1))
+
+    _for_each_fold(fold, predict)
     plain = logits.softmax(dim=1).numpy()
     method = "leave-one-out" if folds == len(labels) else "cross-validated"
     return CrossValidated(plain, distances, fit_temperature(plain, labels), folds, method)
@@ -217,11 +229,12 @@ def mean_over_deals(
     """Predict each image by heads of regression fitted to the other folds; the mean over several deals into folds."""
     scaled, total = _Scaled.of(features), np.zeros((len(labels), classes), dtype=np.float32)
     for fold in deals:
-        for number in range(int(fold.max()) + 1):
-            seen, unseen = fold != number, fold == number
-            if seen.any() and unseen.any():
-                weight, bias = _fit("regression", scaled.rows[seen], labels[seen], classes, scaled.width, 0.0)
-                total[unseen] += (scaled.rows[unseen] @ weight + bias).softmax(dim=1).numpy() / len(deals)
+
+        def predict(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
+            weight, bias = _fit("regression", scaled.rows[seen], labels[seen], classes, scaled.width, 0.0)
+            total[unseen] += (scaled.rows[unseen] @ weight + bias).softmax(dim=1).numpy() / len(deals)
+
+        _for_each_fold(fold, predict)
     return total
 
 
@@ -257,6 +270,26 @@ def init_head(network: EfficientNetLite, plan: Plan) -> None:
     say(f"linear head by {kind} on features of {len(chosen):,} images, {time.perf_counter() - started:.1f}s")
 
 
+def _for_each_fold(
+    fold: Int64[ndarray, " n"], work: Callable[[Int64[ndarray, " seen"], Int64[ndarray, " unseen"]], None]
+) -> None:
+    """Do some work with the images of all other folds and of each; a thread has a fold of its own."""
+    parts = ((np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(int(fold.max()) + 1))
+    threads = torch.get_num_threads()
+    with _one_thread(), ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, *part) for part in parts if len(part[0]) and len(part[1])]:
+            done.result()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute one head in one thread: so small, two take twice as long."""
+    from threadpoolctl import threadpool_limits
+
+    with compute_settings(1), threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def _deal(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int) -> Int64[ndarray, " n"]:
     """Deal images into folds: each group alone where they are few, else ten, five or three folds with even classes."""
     if len(labels) < LEAVE_ONE_OUT_BELOW:
@@ -288,15 +321,19 @@ def _choose_kind(
     if folds < 2:
         return "regression"
     fold = deal_folds(given, groups, folds, seed + 1)
+    products = rows.double() @ rows.double().T if scaled.products is None else _among(scaled.products, some)
+    kinds = [kind for kinds in _KINDS.values() for kind in kinds]
+    logits = torch.full((len(kinds), len(given), classes), NO_IMAGE)
+
+    def compare(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
+        learnt, among = (rows[seen], given[seen], classes, scaled.width, balance), _among(products, seen)
+        for place, kind in enumerate(kinds):
+            weight, bias = _fit(kind, *learnt, among)
+            logits[place, unseen] = rows[unseen] @ weight + bias
+
+    _for_each_fold(fold, compare)
     counted, merits = class_weights(given, classes, balance)[given], {}
-    for kind in (kind for kinds in _KINDS.values() for kind in kinds):
-        logits = torch.full((len(given), classes), NO_IMAGE)
-        for number in range(folds):
-            seen, unseen = fold != number, fold == number
-            if unseen.any() and seen.any():
-                weight, bias = _fit(kind, rows[seen], given[seen], classes, scaled.width, balance)
-                logits[unseen] = rows[unseen] @ weight + bias
-        plain = logits.softmax(dim=1).numpy()
+    for kind, plain in zip(kinds, logits.softmax(dim=2).numpy(), strict=True):
         loss = log_loss(tempered(plain, fit_temperature(plain, given)), given)
         merits[kind] = (float(((plain.argmax(axis=1) == given) * counted).mean()), -loss)
     return max(merits, key=lambda kind: merits[kind])
@@ -306,9 +343,15 @@ _KINDS = {"regression": ("regression",), "lda": tuple(f"lda {value}" for value i
 
 
 def _fit(
-    kind: str, rows: Float32[Tensor, "n rank"], labels: Int64[ndarray, " n"], classes: int, width: int, balance: float
+    kind: str,
+    rows: Float32[Tensor, "n rank"],
+    labels: Int64[ndarray, " n"],
+    classes: int,
+    width: int,
+    balance: float,
+    products: Float64[Tensor, "n n"] | None = None,
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
-    """Fit one kind of head to the classes that have images."""
+    """Fit one kind of head to the classes that have images; `products` of the rows save time where they are few."""
     present, given = np.unique(labels, return_inverse=True)
     weight, bias = torch.zeros(rows.shape[1], classes), torch.full((classes,), NO_IMAGE)
     if len(present) == 1:
@@ -319,9 +362,9 @@ def _fit(
     if kind == "regression":
         some_weight, some_bias = _regression(rows, targets, counted)
     elif kind == "ridge":
-        some_weight, some_bias = _ridge(rows, targets, counted)
+        some_weight, some_bias = _ridge(rows, products, targets, counted)
     else:
-        some_weight, some_bias = _shrunk_lda(rows, targets, counted, float(kind.split()[1]), width)
+        some_weight, some_bias = _shrunk_lda(rows, products, targets, counted, float(kind.split()[1]), width)
     weight[:, present], bias[present] = some_weight, some_bias
     return weight, bias
 
@@ -331,43 +374,48 @@ def _regression(
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
     """Multinomial logistic regression by SciPy's L-BFGS, with scikit-learn's loss and tolerance, in half its time."""
     from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
 
-    count, rank = rows.shape
-    weights = targets * counted  # a row has its class's weight at its label
+    (count, rank), classes = rows.shape, len(counted)
+    weights = (targets * counted).T.contiguous()  # an image has its class's weight at its label
     share, penalty = 1 / float(weights.sum()), REGRESSION_PENALTY * count / float(weights.sum())
 
     def loss_and_gradient(flat: Float64[ndarray, " numbers"]) -> tuple[float, Float64[ndarray, " numbers"]]:
-        head = torch.from_numpy(flat).float().view(rank + 1, -1)
-        weight, bias = head[:-1], head[-1]
-        logs = torch.addmm(bias, rows, weight).log_softmax(dim=1)
-        gaps = logs.exp().mul_(weights.sum(dim=1, keepdim=True)).sub_(weights).mul_(share)
+        head = torch.from_numpy(flat).float().view(classes, rank + 1)  # class by class: products take a quarter as long
+        weight, bias = head[:, :-1], head[:, -1:]
+        logs = torch.addmm(bias, weight, rows.T).log_softmax(dim=0)
+        gaps = logs.exp().mul_(weights.sum(dim=0)).sub_(weights).mul_(share)
         loss = penalty / 2 * weight.square().sum() - share * (weights * logs).sum()
-        gradient = torch.cat([torch.addmm(weight, rows.T, gaps, beta=penalty), gaps.sum(dim=0, keepdim=True)])
+        gradient = torch.cat([torch.addmm(weight, gaps, rows, beta=penalty), gaps.sum(dim=1, keepdim=True)], dim=1)
         return float(loss), gradient.double().numpy().ravel()
 
-    start = np.zeros((rank + 1) * targets.shape[1])
-    with threadpool_limits(1, user_api="blas"):
-        found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 300, "gtol": 1e-3})
-    head = torch.from_numpy(found.x).float().view(rank + 1, -1)
+    start = np.zeros(classes * (rank + 1))
+    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 300, "gtol": 1e-3})
+    head = torch.from_numpy(found.x).float().view(classes, rank + 1).T
     return head[:-1], head[-1]
 
 
 def _ridge(
-    rows: Float32[Tensor, "n rank"], targets: Float32[Tensor, "n classes"], counted: Float32[Tensor, " classes"]
+    rows: Float32[Tensor, "n rank"],
+    products: Float64[Tensor, "n n"] | None,
+    targets: Float32[Tensor, "n classes"],
+    counted: Float32[Tensor, " classes"],
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
     """Least squares on ones and zeros with an L2 penalty, in closed form."""
-    weights = targets @ counted[:, None]
-    middle, mean = (weights * rows).mean(dim=0), (weights * targets).mean(dim=0)
-    centred = rows - middle
-    products = centred.T @ (weights * centred)
-    products.diagonal().add_(RIDGE_PENALTY * len(rows))
-    weight = _solve(products, centred.T @ (weights * (targets - mean)))
-    return weight, mean - middle @ weight
+    weights, penalty = targets @ counted, RIDGE_PENALTY * len(rows)
+    wanted = torch.cat([targets, torch.ones(len(rows), 1)], dim=1)  # the last column for the bias, without a penalty
+    if products is None:
+        weighted = weights[:, None] * rows
+        fitted = _solve(rows.T @ weighted, penalty, weighted.T @ wanted)
+    else:
+        fitted = (_solve(products.float(), penalty / weights, wanted).T @ rows).T
+    gaps = weights @ (wanted - rows @ fitted)
+    bias = gaps[:-1] / gaps[-1]
+    return fitted[:, :-1] - fitted[:, -1:] * bias, bias
 
 
 def _shrunk_lda(
     rows: Float32[Tensor, "n rank"],
+    products: Float64[Tensor, "n n"] | None,
     targets: Float32[Tensor, "n classes"],
     counted: Float32[Tensor, " classes"],
     shrinkage: float,
@@ -378,16 +426,34 @@ def _shrunk_lda(
     Friedman, JASA 84 (1989) 165-175.
     """
     counts, middle = targets.sum(dim=0), rows.mean(dim=0)
-    centres = targets.T @ (rows - middle) / counts[:, None]
-    within = rows - middle - targets @ centres
+    means = targets / counts
+    centres = means.T @ rows
+    within = rows - targets @ centres
     variance = (within.square().sum() / len(rows) / width).clamp_min(1e-12)
-    covariance = (1 - shrinkage) / len(rows) * within.T @ within
-    covariance.diagonal().add_(shrinkage * variance)
-    weight = _solve(covariance, centres.T)
-    bias = (counts * counted / len(rows)).log() - (centres.T * weight).sum(dim=0) / 2
-    return weight, bias - middle @ weight
+    scale, penalty = len(rows) / (1 - shrinkage), shrinkage / (1 - shrinkage) * len(rows) * variance
+    if products is None:
+        weight = _solve(within.T @ within, penalty, (centres - middle).T) * scale
+    else:  # by Woodbury's identity; in float64, for classes that lie far apart
+        members, shares = targets.double(), means.double()
+        contrasts = shares - 1 / len(rows)
+        centred = torch.addmm(products, members, shares.T @ products, alpha=-1)
+        scatter = torch.addmm(centred, centred @ shares, members.T, alpha=-1).float()
+        along = _solve(scatter, penalty, (centred @ contrasts).float())
+        contrasts -= along - targets @ (means.T @ along)
+        weight = (contrasts.float().T @ rows).T * (scale / penalty)
+    bias = (counts * counted / len(rows)).log() - ((centres + middle).T * weight).sum(dim=0) / 2
+    return weight, bias
 
 
-def _solve(matrix: Float32[Tensor, "n n"], right: Float32[Tensor, "n m"]) -> Float32[Tensor, "n m"]:
-    """Solve a linear system of a positive definite matrix."""
+def _among(products: Float64[Tensor, "n n"], some: Int64[ndarray, " m"]) -> Float64[Tensor, "m m"]:
+    """Give the products of some with each other; indexing by NumPy's array takes six times as long."""
+    places = torch.from_numpy(some)
+    return products.index_select(0, places).index_select(1, places)
+
+
+def _solve(
+    matrix: Float32[Tensor, "n n"], penalty: float | Tensor, right: Float32[Tensor, "n m"]
+) -> Float32[Tensor, "n m"]:
+    """Solve a linear system of a positive definite matrix, once a penalty has been added to its diagonal."""
+    matrix.diagonal().add_(penalty)
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))

@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -118,6 +119,18 @@ def test_the_second_read_decodes_nothing(many, monkeypatch):
     assert isinstance(second.pixels, np.memmap)
     assert (first.sources == second.sources).all()
     assert (first.labels == second.labels).all()
+
+
+def test_large_images_from_the_cache_and_those_selected_from_them_are_hashed_once(many, monkeypatch):
+    monkeypatch.setattr("imprint.core.memmap.MIN_MAPPED", 1000)
+    first = load(many)
+    hashes = replace(first, pixels=np.array(first.pixels)).pixel_hashes
+    monkeypatch.setattr("imprint.data.images.hash_images", None)
+    chosen = np.array([3, 39, 0])
+    assert np.array_equal(load(many).pixel_hashes, hashes)
+    assert np.array_equal(load(many)[chosen].pixel_hashes, hashes[chosen])
+    with pytest.raises(TypeError):
+        _ = replace(first, pixels=255 - first.pixels).pixel_hashes  # other pixels
 
 
 def test_pixels_from_the_cache_suit_torch(many):

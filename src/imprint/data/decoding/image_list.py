@@ -29,7 +29,7 @@ from imprint.data import cache
 from imprint.data.decoding.content import ImageSource, remedy_for
 from imprint.data.decoding.decode import NoRangeError, decode_in_thread, read_header, read_numbers, without_warnings
 from imprint.data.decoding.formats import READ, can_read_heic
-from imprint.data.images import LabelledImages, encode_labels
+from imprint.data.images import LabelledImages, encode_labels, hash_images
 from imprint.preprocessing.depth import SAMPLED, common_range, lost_levels, thinned_numbers
 from imprint.preprocessing.input_spec import InputSpec, fit
 from imprint.preprocessing.transparency import choose_background
@@ -354,6 +354,7 @@ def _decode_into(listed: ImageList, settled: _Settled, add: AddPixels) -> dict[s
     """Decode all images in order; give the facts beside their pixels."""
     form, demands = settled.form, {"must_be_grey": settled.must_be_grey, "must_be_decided": settled.must_be_decided}
     bad, sizes, notes = list[tuple[int, str]](), list[tuple[int, int]](), Counter[str]()
+    hashes = list[bytes]()
     blocks = block_ranges(len(listed.sources), form)
     decoded = decode_blocks(listed.open, blocks, form, **demands)
     for block in track(decoded, "Reading images", total=len(blocks)):
@@ -362,9 +363,11 @@ def _decode_into(listed: ImageList, settled: _Settled, add: AddPixels) -> dict[s
         notes.update(block.notes)
         if len(block.pixels):
             add(block.pixels)
+            hashes.append(hash_images(block.pixels))
     scaled = any(size != form.image_size for size in sizes)
     shape = (len(sizes), form.channels, *form.image_size)
     facts = {"name": listed.name, "shape": shape, "bad": bad, "notes": notes, "sizes": sizes if scaled else None}
+    facts["hashes"] = b"".join(hashes).hex()
     decided = {"pixel_range": form.pixel_range, "background": form.background, "warnings": settled.warnings}
     return facts | decided
 
