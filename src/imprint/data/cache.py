@@ -97,13 +97,14 @@ def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
     try:
         with contextlib.suppress(OSError):
             os.utime(path)
-        try:
-            pixels = np.memmap(path, dtype=kind, mode="c", shape=shape)
-        except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
-            pixels = np.memmap(path, dtype=kind, mode="r", shape=shape)
+        with open(path, "rb") as file:
+            try:
+                pixels = np.memmap(file, dtype=kind, mode="c", shape=shape)
+            except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
+                pixels = np.memmap(file, dtype=kind, mode="r", shape=shape)
+            return mark_read_only(pixels, file), facts
     except OSError:  # removed meanwhile, or it cannot be mapped
         return None
-    return mark_read_only(pixels), facts
 
 
 def matching(network: str) -> Iterator[tuple[Shaped[ndarray, "n ..."], dict[str, Any]]]:
