@@ -127,7 +127,7 @@ def in_chunks(values: ndarray, size: int, chosen: ndarray | None = None) -> Iter
 def _positions(chosen: ndarray, count: int) -> ndarray:
     """Turn a mask or positions, which may count from the end, into positions from the start."""
     if chosen.dtype.kind not in "iu" or (len(chosen) and not -count <= chosen.min() <= chosen.max() < count):
-        return np.arange(count)[chosen]  # which raises IndexError where it must
+        return np.asarray(np.arange(count)[chosen])  # which raises IndexError where it must
     return np.asarray(np.where(chosen < 0, chosen + count, chosen))
 
 
