@@ -10,7 +10,16 @@ import pytest
 
 import imprint.core.memmap
 from imprint import DataError
-from imprint.core.memmap import MIN_MAPPED, in_chunks, mark_read_only, read_ahead, release, select_rows, take_rows
+from imprint.core.memmap import (
+    MIN_MAPPED,
+    available_memory,
+    in_chunks,
+    mark_read_only,
+    read_ahead,
+    release,
+    select_rows,
+    take_rows,
+)
 
 COUNT, SIDE = 6000, 160
 DECODED = COUNT * SIDE * SIDE / 1e6  # MB
@@ -176,6 +185,32 @@ def test_where_no_file_can_be_written_rows_are_kept_in_memory(pixels, tmp_path, 
     half = select_rows(pixels, np.arange(0, COUNT, 2))
     assert not isinstance(half, np.memmap)
     assert np.array_equal(half, pixels[::2])
+
+
+def test_a_copy_that_neither_disk_nor_memory_holds_is_refused(pixels, monkeypatch):
+    monkeypatch.setattr("imprint.core.memmap.room_on_disk", lambda folder: 10**6)
+    assert not isinstance(select_rows(pixels, np.arange(3000)), np.memmap)
+    monkeypatch.setattr("imprint.core.memmap.available_memory", lambda: 10**7)
+    with pytest.raises(DataError, match=r"3,000 images at .*: a copy takes 0.1 GB, more than disk and memory hold"):
+        select_rows(pixels, np.arange(3000))
+
+
+def test_a_container_has_the_memory_that_it_is_allowed(tmp_path, monkeypatch):
+    group = tmp_path / "cgroup" / "jobs" / "one"
+    group.mkdir(parents=True)
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    (tmp_path / "own").write_text("0::/jobs/one\n")
+    real = Path
+    places = {"/proc/meminfo": "meminfo", "/proc/self/cgroup": "own", "/sys/fs/cgroup": "cgroup"}
+    monkeypatch.setattr(
+        imprint.core.memmap,
+        "Path",
+        lambda first, *rest: real(tmp_path / places[first] if first in places else first, *rest),
+    )
+    assert available_memory() == int(0.7 * 8000 * 1024)
+    (group / "memory.max").write_text("max\n")
+    (group.parent / "memory.max").write_text("1000000\n")
+    assert available_memory() == 700_000
 
 
 WHOLE = """

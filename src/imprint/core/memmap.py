@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 from weakref import WeakKeyDictionary, finalize
 
@@ -16,9 +19,11 @@ import numpy as np
 from numpy import ndarray
 
 from imprint.core.errors import DataError
-from imprint.core.files import cache_folder
+from imprint.core.files import cache_folder, room_on_disk
 
 MIN_MAPPED = 2**26  # bytes; smaller arrays may stay in memory
+MEMORY_SHARE = 0.7  # of what is free, that images may take
+MORE_ROOM = "Free some space, or name a folder on a larger disk: IMPRINT_CACHE=FOLDER."
 ROWS_AT_ONCE = 32  # for each row that is read, the system may map 2 MB of the file
 
 
@@ -101,15 +106,21 @@ def select_rows(values: ndarray, chosen: ndarray) -> ndarray:
     shape = (len(rows), *values.shape[1:])
     if math.prod(shape) * values.itemsize <= MIN_MAPPED:
         return take_rows(values, rows)
+    size = math.prod(shape) * values.itemsize
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
+        if size > room_on_disk(cache_folder()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=cache_folder()) as file:
             for part in in_chunks(values, ROWS_AT_ONCE, rows):
                 file.write(part.data)
             file.flush()
             return mark_read_only(np.memmap(file, dtype=values.dtype, mode="c", shape=shape), file)
-    except OSError:  # no room for it
-        return take_rows(values, rows)
+    except OSError as error:
+        if size <= available_memory():
+            return take_rows(values, rows)
+        what, cause = f"{len(rows):,} images", f"a copy takes {size / 1e9:.1f} GB, more than disk and memory hold"
+        raise DataError(what, str(cache_folder()), f"{cause} ({error.strerror})", MORE_ROOM) from None
 
 
 def in_chunks(values: ndarray, size: int, chosen: ndarray | None = None) -> Iterator[ndarray]:
@@ -174,3 +185,22 @@ def _read_rows(values: ndarray, rows: ndarray, file: _File) -> ndarray:
                     raise DataError("images", file.name, "the file has become shorter meanwhile", "Run again.")
                 done += read
     return np.ascontiguousarray(taken.transpose(np.argsort(axes)))
+
+
+def available_memory() -> int:
+    """Give the bytes of memory that images may take: a share of what is free, or of what a container is allowed."""
+    found = [sys.maxsize]
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # as on Windows
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                root = Path("/sys/fs/cgroup", controllers)
+                groups = [root / group for group in (path[1:], *map(str, Path(path[1:]).parents))]
+                for limit in (group / name for group in groups for name in ("memory.max", "memory.limit_in_bytes")):
+                    with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                        found.append(int(limit.read_text()))
+    return int(MEMORY_SHARE * min(found))
