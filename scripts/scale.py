@@ -197,7 +197,7 @@ def worker_mapped(key, rows, recipe, steps):
     fields = {"epochs": 1, "steps_per_epoch": int(steps), "min_steps": 0, "batch_size": 64}
     fields |= {"largest_side": 28} if recipe == "quick" else {}
     started, begun = time.perf_counter(), time.process_time()
-    imprint.train(images, recipe, validation=0.01, device="cpu", verbose=False, **fields)
+    imprint.train(images, recipe, validation=200 / len(pixels), device="cpu", verbose=False, **fields)
     whole = time.perf_counter() - started
     done.set()
     watching.join()

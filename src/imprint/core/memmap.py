@@ -169,22 +169,26 @@ def _places(values: ndarray, rows: ndarray, file: _File) -> list[int]:
 
 
 def _read_rows(values: ndarray, rows: ndarray, file: _File) -> ndarray:
-    """Read rows of mapped values from their file; raises DataError where they are no longer there."""
+    """Read rows of mapped values from their file."""
     axes = _axes(values)
     taken = np.empty((len(rows), *(values.shape[axis] for axis in axes[1:])), dtype=values.dtype)
     if taken.size:
         for row, place in zip(taken.reshape(len(rows), -1).view(np.uint8), _places(values, rows, file), strict=True):
-            done = 0
-            while done < len(row):
-                try:
-                    read = os.preadv(file.descriptor, [row[done:].data], place + done)
-                except OSError as error:
-                    cause = f"they cannot be read ({error.strerror})"
-                    raise DataError("images", file.name, cause, "Check the disk, then run again.") from None
-                if not read:
-                    raise DataError("images", file.name, "the file has become shorter meanwhile", "Run again.")
-                done += read
+            _read_bytes(row.data, place, file)
     return np.ascontiguousarray(taken.transpose(np.argsort(axes)))
+
+
+def _read_bytes(into: memoryview, place: int, file: _File) -> None:
+    """Fill memory from a file; raises DataError where the bytes are no longer there."""
+    while into:
+        try:
+            read = os.preadv(file.descriptor, [into], place)
+        except OSError as error:
+            cause = f"they cannot be read ({error.strerror})"
+            raise DataError("images", file.name, cause, "Check the disk, then run again.") from None
+        if not read:
+            raise DataError("images", file.name, "the file has become shorter meanwhile", "Run again.")
+        into, place = into[read:], place + read
 
 
 def available_memory() -> int:
