@@ -575,14 +575,15 @@ def row_mapped(folder, given):
         anonymous, of_files = (max(each[name] for each in mapped) for name in ("RssAnon", "RssFile"))
         limit = "" if group is None else " with 4 GB of memory"
         yield (
-            f"{recipe}: {path.stat().st_size / 1e9:.1f} GB{limit}: {anonymous:.0f} MB resident at most, and {of_files:.0f} "
-            f"MB of mapped files; in memory {memory[0]['RssAnon']:.0f} MB; whole runs {mapped[0]['seconds']:.0f} s"
+            f"{recipe}: {path.stat().st_size / 1e9:.1f} GB{limit}: {anonymous:.0f} MB resident at most, and "
+            f"{of_files:.0f} MB of mapped files; in memory "
+            f"{memory[0]['RssAnon']:.0f} MB; whole runs {mapped[0]['seconds']:.0f} s"
         )
     del os.environ["IMPRINT_CACHE"]
 
 
 ROWS = {name.removeprefix("row_"): row for name, row in list(globals().items()) if name.startswith("row_")}
-NEEDS = {"accuracy": "digits", "decoded": "photos"}
+NEEDS = {"accuracy": "digits", "decoded": "photos", "mapped": "gigabytes"}
 
 
 def main():
@@ -593,7 +594,7 @@ def main():
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="all if none is named")
     parser.add_argument("--digits", help="Kaggle's train.csv")
     parser.add_argument("--photos", help="photos in class folders")
-    parser.add_argument("--gigabytes", type=float, default=20.0, help="of the row mapped, which needs as much disk")
+    parser.add_argument("--gigabytes", type=float, help="of disk that the row mapped may take, such as 20")
     given = parser.parse_args()
     for name in ("digits", "photos"):
         if getattr(given, name) and not Path(getattr(given, name)).exists():
