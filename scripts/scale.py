@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -163,6 +164,46 @@ def worker_steps(recipe, photos, seconds):
                 steady = np.diff(times[10:])
     if crew.leads:
         print(f"IMAGES {plan.batch_size / float(np.median(steady)):.1f}", flush=True)
+
+
+def worker_mapped(key, rows, recipe, steps):
+    """Train on images of the cache, or on so many of them in memory; gives images a second, and what was resident."""
+    import imprint
+    from imprint.data import cache
+    from imprint.training import fit as loop
+
+    pixels, _ = cache.lookup(key)
+    pixels = np.array(pixels[: int(rows)]) if int(rows) else pixels
+    labels = np.arange(len(pixels)) % 2
+    pixels = pixels if isinstance(pixels, np.memmap) else np.ascontiguousarray(pixels)
+    images = imprint.LabelledImages(pixels, labels, ("even", "odd"), np.arange(len(pixels)))
+    most, times, done = {"RssAnon": 0, "RssFile": 0}, [], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            now = {line.split(":")[0]: int(line.split()[1]) / 1000 for line in lines if line.startswith("Rss")}
+            most.update({name: max(now[name], before) for name, before in most.items()})
+
+    taken = loop.train_step
+
+    def timed(*given):
+        times.append(time.perf_counter())
+        return taken(*given)
+
+    loop.train_step = timed
+    watching = threading.Thread(target=watch)
+    watching.start()
+    fields = {"epochs": 1, "steps_per_epoch": int(steps), "min_steps": 0, "batch_size": 64}
+    fields |= {"largest_side": 28} if recipe == "quick" else {}
+    started, begun = time.perf_counter(), time.process_time()
+    imprint.train(images, recipe, validation=200 / len(pixels), device="cpu", verbose=False, **fields)
+    whole = time.perf_counter() - started
+    done.set()
+    watching.join()
+    lasted = np.diff(times[-int(steps) :])  # before them, steps were timed to estimate how long it takes
+    facts = {"images": 64 / lasted.mean(), "median": 64 / np.median(lasted), "seconds": whole}
+    print(json.dumps(facts | most | {"cpu": time.process_time() - begun}), flush=True)
 
 
 # Rows: each is a line of the table.
@@ -487,8 +528,62 @@ def row_agents(folder, _):
     yield f"weights differ by {difference(one, other):.1e}"
 
 
+def limited(command, gigabytes):
+    """Prefix a command so that it has so much memory, pages of files included; as it is where cgroups are not ours."""
+    for group, name in (("memory/", "memory.limit_in_bytes"), ("", "memory.max")):
+        folder = Path("/sys/fs/cgroup", group, f"imprint-scale-{os.getpid()}")
+        try:
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_text(str(int(gigabytes * 2**30)))
+        except OSError:
+            continue
+        return ["sh", "-c", f'echo $$ > {folder}/cgroup.procs; exec "$@"', "sh", *command], folder
+    return command, None
+
+
+def row_mapped(folder, given):
+    """Images of 20 GB in the cache with 4 GB of memory: what is resident, and the speed against that in memory."""
+    os.environ["IMPRINT_CACHE"] = str(folder / "cache")
+    from imprint.data import cache
+
+    block = np.random.default_rng(0).integers(0, 256, (1000, 3, 128, 128), np.uint8)
+    count = int(given.gigabytes * 1e9 / block[0].nbytes) // 1000 * 1000
+    with cache.writing("large") as writer:
+        for start in range(0, count, 1000):
+            block[:, 0, 0, :8] = np.arange(start, start + 1000)[:, None].view(np.uint8)  # no two are the same
+            writer.add(block)
+        writer.facts = {"name": "large", "shape": [count, 3, 128, 128]}
+    (path,) = cache.folder().glob("*.images")
+    for recipe, steps in (("quick", 300), ("photos", 100)):
+        found = {}
+        for rows in (0, 10_000, 0, 10_000):
+            with open(path, "rb") as file:  # none of it is in memory
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            words = [sys.executable, str(HERE), "--worker", "mapped", "large", str(rows), recipe, str(steps)]
+            command, group = limited(words, 4)
+            done = subprocess.run(command, capture_output=True, text=True, env=environment())
+            assert done.returncode == 0, done.stderr
+            found.setdefault(rows, []).append(json.loads(done.stdout.splitlines()[-1]))
+            if group is not None:
+                group.rmdir()
+        mapped, memory = (found[rows] for rows in (0, 10_000))
+        for name in ("images", "median"):
+            one, other = (np.mean([each[name] for each in several]) for several in (mapped, memory))
+            told = "images a second" if name == "images" else "by the median step"
+            yield f"{recipe}: {one:.0f} {told}, {other:.0f} in memory: {one / other:.2f}"
+        anonymous, of_files = (max(each[name] for each in mapped) for name in ("RssAnon", "RssFile"))
+        limit = "" if group is None else " with 4 GB of memory"
+        yield (
+            f"{recipe}: {path.stat().st_size / 1e9:.1f} GB{limit}: {anonymous:.0f} MB resident at most, and "
+            f"{of_files:.0f} MB of mapped files; in memory "
+            f"{memory[0]['RssAnon']:.0f} MB; whole runs {mapped[0]['seconds']:.0f} s"
+        )
+    del os.environ["IMPRINT_CACHE"]
+
+
 ROWS = {name.removeprefix("row_"): row for name, row in list(globals().items()) if name.startswith("row_")}
-NEEDS = {"accuracy": "digits", "decoded": "photos"}
+NEEDS = {"accuracy": "digits", "decoded": "photos", "mapped": "gigabytes"}
 
 
 def main():
@@ -499,6 +594,7 @@ def main():
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="all if none is named")
     parser.add_argument("--digits", help="Kaggle's train.csv")
     parser.add_argument("--photos", help="photos in class folders")
+    parser.add_argument("--gigabytes", type=float, help="of disk that the row mapped may take, such as 20")
     given = parser.parse_args()
     for name in ("digits", "photos"):
         if getattr(given, name) and not Path(getattr(given, name)).exists():

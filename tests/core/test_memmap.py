@@ -1,4 +1,6 @@
+import gc
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,19 @@ import numpy as np
 import pytest
 
 import imprint.core.memmap
-from imprint.core.memmap import in_chunks, keep_hashes, kept_hashes, mark_read_only, release, select_rows, take_rows
+from imprint import DataError
+from imprint.core.memmap import (
+    MIN_MAPPED,
+    available_memory,
+    in_chunks,
+    keep_hashes,
+    kept_hashes,
+    mark_read_only,
+    read_ahead,
+    release,
+    select_rows,
+    take_rows,
+)
 
 COUNT, SIDE = 6000, 160
 DECODED = COUNT * SIDE * SIDE / 1e6  # MB
@@ -31,9 +45,11 @@ def mapped(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def pixels(mapped):
-    return mark_read_only(np.memmap(mapped, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE)))
+@pytest.fixture(params=["by the file", "through the map"])
+def pixels(mapped, request):
+    with open(mapped, "rb") as file:
+        values = np.memmap(file, np.uint8, "c", shape=(COUNT, 1, SIDE, SIDE))
+        return mark_read_only(values, file if request.param == "by the file" else None)
 
 
 @linux
@@ -64,7 +80,12 @@ def test_what_was_never_in_a_file_is_kept():
     assert values[:4].tolist() == [7, 7, 7, 0]
 
 
-CHOICES = [np.array([COUNT - 1, 3, 3, 0]), np.arange(0, COUNT, 2), np.arange(COUNT) % 3 == 0, np.array([], dtype=int)]
+CHOICES = [
+    np.array([COUNT - 1, 3, -3, 3, 0]),
+    np.arange(0, COUNT, 2),
+    np.arange(COUNT) % 3 == 0,
+    np.array([], dtype=int),
+]
 
 
 @pytest.mark.parametrize("chosen", CHOICES)
@@ -94,12 +115,119 @@ def test_hashes_are_kept_of_whole_read_only_values_and_of_rows_selected_from_the
     assert kept_hashes(own) is None
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda values: values[100:5000:3],
+        lambda values: values[::-2],
+        lambda values: values.reshape(COUNT, 2, SIDE, SIDE // 2)[:, 1:],
+        lambda values: values.reshape(COUNT, SIDE, SIDE // 2, 2).transpose(0, 3, 1, 2),  # channels last
+        lambda values: values[:, :, 10:20, 30:40],
+        lambda values: values.reshape(COUNT, SIDE * SIDE)[:, 5],
+        lambda values: values.view(np.int64),
+    ],
+    ids=["a slice", "backwards", "a channel", "channels last", "a window", "a number each", "another type"],
+)
+def test_rows_of_views_are_those_of_plain_indexing(pixels, view):
+    values, rows = view(pixels), np.random.default_rng(1).integers(0, len(view(pixels)), 50)
+    expected = np.asarray(values)[rows]
+    taken = take_rows(values, rows)
+    assert taken.dtype == expected.dtype
+    assert taken.flags.c_contiguous
+    assert np.array_equal(taken, expected)
+
+
+@pytest.mark.parametrize("chosen", [[COUNT], [-COUNT - 1], [0.5], []])
+def test_positions_that_are_none_are_refused(pixels, chosen):
+    with pytest.raises(IndexError):
+        take_rows(pixels, np.array(chosen, dtype=float if chosen in ([], [0.5]) else int))
+
+
+@linux
+def test_rows_at_random_leave_nothing_mapped(pixels):
+    rows = np.random.default_rng(2).permutation(COUNT)[:2000]
+    release(pixels)
+    before = mapped_file_memory()
+    read_ahead(pixels, rows)
+    peak = before
+    for start in range(0, len(rows), 100):
+        take_rows(pixels, rows[start : start + 100])
+        peak = max(peak, mapped_file_memory())
+    assert peak < before + 10
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="rows are read through the map")
+def test_a_file_that_has_become_shorter_is_told(tmp_path):
+    path = tmp_path / "pixels"
+    path.write_bytes(bytes(MIN_MAPPED + 100))
+    with open(path, "rb") as file:
+        values = mark_read_only(np.memmap(file, np.uint8, "c", shape=(MIN_MAPPED // 100 + 1, 100)), file)
+    os.truncate(path, 1050)
+    assert not take_rows(values, np.arange(10)).any()
+    read_ahead(values, np.array([3, 1000]))
+    with pytest.raises(DataError, match="pixels: the file has become shorter"):
+        take_rows(values, np.array([10]))
+
+
+@linux
+def test_the_file_is_open_for_as_long_as_the_map_is(mapped):
+    def descriptors():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    with open(mapped, "rb") as file:
+        values = mark_read_only(np.memmap(file, np.uint8, "c", shape=(COUNT, SIDE)), file)
+    assert descriptors() == before + 1
+    part = values[5:]
+    del values
+    assert len(take_rows(part, np.array([1]))) == 1
+    del part
+    gc.collect()
+    assert descriptors() == before
+
+
+def test_chunks_of_chosen_rows_are_asked_for_before_they_are_read(pixels, monkeypatch):
+    asked = []
+    monkeypatch.setattr("imprint.core.memmap.read_ahead", lambda values, rows: asked.append(rows.tolist()))
+    chunks = in_chunks(pixels, 2, np.array([9, 8, 7, 6, 5]))
+    next(chunks)
+    assert asked == [[9, 8], [7, 6]]
+    list(chunks)
+    assert asked == [[9, 8], [7, 6], [5], []]
+
+
 def test_where_no_file_can_be_written_rows_are_kept_in_memory(pixels, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("imprint.core.memmap.cache_folder", lambda: tmp_path / "file" / "cache")
     half = select_rows(pixels, np.arange(0, COUNT, 2))
     assert not isinstance(half, np.memmap)
     assert np.array_equal(half, pixels[::2])
+
+
+def test_a_copy_that_neither_disk_nor_memory_holds_is_refused(pixels, monkeypatch):
+    monkeypatch.setattr("imprint.core.memmap.room_on_disk", lambda folder: 10**6)
+    assert not isinstance(select_rows(pixels, np.arange(3000)), np.memmap)
+    monkeypatch.setattr("imprint.core.memmap.available_memory", lambda: 10**7)
+    with pytest.raises(DataError, match=r"3,000 images at .*: a copy takes 0.1 GB, more than disk and memory hold"):
+        select_rows(pixels, np.arange(3000))
+
+
+def test_a_container_has_the_memory_that_it_is_allowed(tmp_path, monkeypatch):
+    group = tmp_path / "cgroup" / "jobs" / "one"
+    group.mkdir(parents=True)
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    (tmp_path / "own").write_text("0::/jobs/one\n")
+    real = Path
+    places = {"/proc/meminfo": "meminfo", "/proc/self/cgroup": "own", "/sys/fs/cgroup": "cgroup"}
+    monkeypatch.setattr(
+        imprint.core.memmap,
+        "Path",
+        lambda first, *rest: real(tmp_path / places[first] if first in places else first, *rest),
+    )
+    assert available_memory() == int(0.7 * 8000 * 1024)
+    (group / "memory.max").write_text("max\n")
+    (group.parent / "memory.max").write_text("1000000\n")
+    assert available_memory() == 700_000
 
 
 WHOLE = """

@@ -234,3 +234,69 @@ def test_one_decodes_and_the_others_wait():
     assert entered.wait(10)
     thread.join()
     assert not list(cache.folder().glob("*.lock"))
+
+
+@pytest.fixture
+def small(monkeypatch, caplog):
+    """A cache of 180 bytes at most, in which every removal is told; gives what was said since."""
+    caplog.set_level("INFO", "imprint")
+
+    monkeypatch.setattr(cache, "WORTH_A_LINE", 10)
+    monkeypatch.setenv("IMPRINT_CACHE_GB", "0.00000018")
+
+    def said():
+        text = caplog.text
+        caplog.clear()
+        return text
+
+    return said
+
+
+def test_what_a_run_has_mapped_stays_beyond_the_limit_and_is_told(small):
+    keep("training")
+    training, _ = cache.lookup("training")
+    small()
+    keep("validation")
+    assert "GB are in use, which stay until others need the room; otherwise at most 1.8e-07 GB" in small()
+    validation, _ = cache.lookup("validation")
+    keep("test")
+    assert [entry.name for entry in cache.entries()] == ["training", "validation", "test"]
+    del training, validation
+    small()
+    keep("another")
+    assert "cache: removed training, validation, test (" in small()
+    assert [entry.name for entry in cache.entries()] == ["another"]
+
+
+def test_a_part_of_what_is_mapped_keeps_all_of_it(small):
+    keep("a")
+    part = cache.lookup("a")[0][5:]
+    keep("b")
+    assert [entry.name for entry in cache.entries()] == ["a", "b"]
+    assert cache.bound(0)
+    assert cache.entries() == []  # who clears the cache clears all of it
+    assert (part == 7).all()
+
+
+def test_room_is_made_on_the_disk_before_anything_is_written(small, monkeypatch):
+    monkeypatch.delenv("IMPRINT_CACHE_GB")
+    paths = [keep(name) for name in "abc"]
+    for age, path in enumerate(paths):
+        os.utime(path, (1000 + age, 1000 + age))
+    free, size = 5, paths[0].stat().st_size
+    present = {path.name for path in paths}
+
+    def room(folder):
+        assert folder == cache.folder()
+        return free + size * (len(present) - len(list(folder.glob("*.images"))))
+
+    monkeypatch.setattr(cache, "room_on_disk", room)
+    first, _ = cache.lookup("a")
+    with cache.writing("d", size + 5) as writer:
+        assert [entry.name for entry in cache.entries()] == ["c", "a"]  # of the others the oldest
+        assert "cache: removed b (0.0 GB), the least recently used: 0.0 GB are needed on the disk" in small()
+        writer.facts = {"name": "d", "shape": [0]}
+    with pytest.raises(OSError, match="and there is room for"), cache.writing("e", 100 * size):
+        raise AssertionError
+    assert sorted(entry.name for entry in cache.entries()) == ["a", "c", "d"]  # nothing went, as it would not do
+    assert len(first) == 10

@@ -11,10 +11,10 @@ from numpy import ndarray
 from imprint.analysis.orientation import POOR, find_better_orientation
 from imprint.core.errors import UsageError, brief
 from imprint.core.metrics import difference_interval, mcnemar
-from imprint.core.scores import Score, score
+from imprint.core.scores import JudgedPredictions, LabelledPredictions, Score, join_judged, judge, score_judged
 from imprint.data.images import LabelledImages, kind_of
 from imprint.data.load import Data
-from imprint.models.predictor import Predictor
+from imprint.models.predictor import Predictor, prediction_parts
 
 SIGNIFICANT = 0.05  # p-value below which a difference is not put down to chance
 
@@ -54,12 +54,23 @@ def evaluate(model: Predictor, images: LabelledImages | Data, part: str | None =
     1797
     """
     _check_model(model, "evaluate")
-    ready = model.ready(images, part)
-    labels = ready.labels_among(model.class_names)
-    predictions = model.predict(ready)
-    result = score(predictions.probabilities, labels, model.class_names, predictions.why)
-    better = find_better_orientation(model, ready) if result.accuracy < POOR else None
-    return result if better is None else replace(result, notes=(str(better),))
+    return evaluate_each(model, model.ready(images, part))[0]
+
+
+def evaluate_each(model: Predictor, images: LabelledImages) -> tuple[Score, LabelledPredictions]:
+    """Score a model as `evaluate` does, and give what it says of every image.
+
+    Probabilities of some images only are in memory at a time.
+    """
+    labels, judged_parts = images.labels_among(model.class_names), list[JudgedPredictions]()
+    for part in prediction_parts(len(images), len(model.class_names)):
+        said = model.predict(images[part])
+        judged_parts.append(judge(said.probabilities, labels[part], said.why))
+    judged = join_judged(judged_parts)
+    result = score_judged(judged, model.class_names)
+    better = find_better_orientation(model, images) if result.accuracy < POOR else None
+    said_of_each = judged.labelled(model.class_names, images.sources)
+    return result if better is None else replace(result, notes=(str(better),)), said_of_each
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,8 @@ def named_rightly(model: Predictor, images: LabelledImages, also_known: tuple[st
     Raises `DataError` where labels are missing, or neither the model's nor `also_known`.
     """
     labels = images.labels_among(tuple(dict.fromkeys((*model.class_names, *also_known))))
-    return np.asarray(model.predict(images).labels == labels)
+    parts = prediction_parts(len(images), len(model.class_names))
+    return np.concatenate([model.predict(images[part]).labels == labels[part] for part in parts])
 
 
 def unknown_classes(model: Predictor, images: LabelledImages) -> tuple[str, ...]:

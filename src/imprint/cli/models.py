@@ -83,9 +83,8 @@ def evaluate(
     """Give the honest score on labelled images: accuracy with interval and baseline, and the confusions."""
     from dataclasses import asdict
 
-    from imprint.analysis.evaluation import evaluate as run_evaluation
+    from imprint.analysis.evaluation import evaluate_each
     from imprint.core.files import make_folder
-    from imprint.core.scores import label_predictions
     from imprint.data.remote import without_secrets
     from imprint.report.tables import score_table
 
@@ -97,7 +96,7 @@ def evaluate(
     images = classifier.ready(data, part_to_score(data), label, labels=labels)
     images = images if classes is None else images.select(class_list(classes) or [])
     learnt_notes, trained_on = learnt_from(model, images)
-    result = run_evaluation(classifier, images)
+    result, labelled = evaluate_each(classifier, images)
     facts, text = asdict(result), score_table(result)
     facts |= {"notes": [*learnt_notes, *result.notes], "trained_on": trained_on}
     causes = dict[int, str]()
@@ -113,9 +112,6 @@ def evaluate(
         text += f"\n\n{mistakes_table(diagnosed)}"
     elif output or mistakes:
         causes = _causes(model, images, training)
-    if pictures or output or mistakes:
-        said, truth = classifier.predict(images), images.labels_among(classifier.class_names)
-        labelled = label_predictions(said.probabilities, truth, said.class_names, said.why, said.sources)
     if pictures is not None:
         from imprint.report.score_plots import save_score_plots
 

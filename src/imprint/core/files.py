@@ -14,6 +14,7 @@ from pathlib import Path
 from imprint.core.errors import UsageError, closest
 
 UNFINISHED = ".part"
+SPARED = 10**9  # bytes that stay free on a disk
 MOST_COMPARED = 10_000  # entries of a folder, with a wrong path
 WRITABLE = "Choose a folder that exists and can be written to."
 
@@ -151,3 +152,9 @@ def cache_folder() -> Path:
     if named := os.environ.get("IMPRINT_CACHE"):
         return Path(named).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "imprint"
+
+
+def room_on_disk(folder: Path) -> int:
+    """Give the bytes that may be written to the disk of a folder that exists: half of it is left free, or 1 GB."""
+    free = shutil.disk_usage(folder).free
+    return max(free // 2, free - SPARED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -36,15 +36,25 @@ def brier_loss(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarr
 
     The multi-class form of Brier, Monthly Weather Review 78 (1950) 1-3.
     """
+    return float(brier_losses(probabilities, labels).mean())
+
+
+def brier_losses(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"]) -> Float64[ndarray, " n"]:
+    """Give each image's term of `brier_loss`."""
     true = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
     squares = np.square(probabilities, dtype=np.float64).sum(axis=1)
-    return float((squares - 2 * true + 1).mean())
+    return np.asarray(squares - 2 * true + 1)
 
 
 def top_k_score(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"], k: int) -> float:
     """Share of images whose true class is among the k most probable; ties go to the first class."""
+    return float(in_top_k(probabilities, labels, k).mean())
+
+
+def in_top_k(probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"], k: int) -> Bool[ndarray, " n"]:
+    """Mark the images that `top_k_score` counts."""
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((top == labels[:, None]).any(axis=1).mean())
+    return np.asarray((top == labels[:, None]).any(axis=1))
 
 
 def calibration_error(confidence: Float32[ndarray, " n"], correct: ndarray, bins: int = 15) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy import ndarray
 
 from imprint.core.errors import DataError, brief
@@ -19,13 +19,13 @@ from imprint.core.files import written_whole
 from imprint.core.html import MOST_CELLS, ORANGE, block, confusion_table, headline, line, table
 from imprint.core.metrics import (
     Z_95,
-    brier_loss,
+    brier_losses,
     calibration_error,
     class_scores,
     confusion,
+    in_top_k,
     log_loss,
     percent,
-    top_k_score,
     wilson_interval,
 )
 
@@ -241,6 +241,49 @@ class Score:
         _write_rows(rows, Path(path))
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedPredictions:
+    """What is kept of predictions to score them: some 90 bytes an image, however many classes there are.
+
+    `brier` is each one's term of the Brier loss; `in_top_5` is only meant for more than ten classes.
+    """
+
+    labels: Int64[ndarray, " n"]
+    predicted: Int64[ndarray, " n"]
+    confidence: Float32[ndarray, " n"]
+    label_probability: Float32[ndarray, " n"]
+    brier: Float64[ndarray, " n"]
+    in_top_5: Bool[ndarray, " n"]
+    why: Shaped[ndarray, " n"]
+
+    def labelled(self, classes: tuple[str, ...], sources: Shaped[ndarray, " n"]) -> LabelledPredictions:
+        """Give them as predictions of labelled images, which are all of their data."""
+        columns = self.labels, self.predicted, self.confidence, self.label_probability, self.why
+        return LabelledPredictions(np.arange(len(self.labels)), sources, *columns, classes)
+
+
+def judge(
+    probabilities: Float32[ndarray, "n classes"], labels: Int64[ndarray, " n"], why: Shaped[ndarray, " n"]
+) -> JudgedPredictions:
+    """Compare probabilities with labels; `why` each is unsure, or ""."""
+    several = probabilities.shape[1] > 10
+    return JudgedPredictions(
+        labels,
+        np.asarray(probabilities.argmax(axis=1)),
+        np.asarray(probabilities.max(axis=1)),
+        probabilities[np.arange(len(labels)), labels],
+        brier_losses(probabilities, labels),
+        in_top_k(probabilities, labels, 5) if several else np.ones(len(labels), dtype=bool),
+        why,
+    )
+
+
+def join_judged(parts: Iterable[JudgedPredictions]) -> JudgedPredictions:
+    """Join what was judged part by part."""
+    columns = zip(*([getattr(part, one.name) for one in fields(part)] for part in parts), strict=True)
+    return JudgedPredictions(*(np.concatenate(column) for column in columns))
+
+
 def score(
     probabilities: Float32[ndarray, "n classes"],
     labels: Int64[ndarray, " n"],
@@ -253,26 +296,33 @@ def score(
 
     With `folds` of cross-validation an image counts for less than one in the interval.
     """
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    correct = predicted == labels
-    independent = cross_validated_number(float(len(labels)), folds) if folds else len(labels)
-    confused = confusion(labels, predicted, len(classes))
+    return score_judged(judge(probabilities, labels, why), classes, method, folds)
+
+
+def score_judged(
+    judged: JudgedPredictions, classes: tuple[str, ...], method: str = "held-out", folds: int = 0
+) -> Score:
+    """Do as `score`, with predictions that have been judged."""
+    labels, count = judged.labels, len(judged.labels)
+    correct = judged.predicted == labels
+    independent = cross_validated_number(float(count), folds) if folds else count
+    confused = confusion(labels, judged.predicted, len(classes))
     by_class = class_scores(confused)
     shown = [one for one in by_class if one["images"]]
     return Score(
-        images=len(labels),
+        images=count,
         accuracy=float(correct.mean()),
         interval=wilson_interval(float(correct.mean()) * independent, independent),
-        baseline=float(np.bincount(labels).max() / len(labels)),
-        log_loss=log_loss(probabilities, labels),
-        calibration_error=calibration_error(confidence, correct),
-        brier=brier_loss(probabilities, labels),
+        baseline=float(np.bincount(labels).max() / count),
+        log_loss=log_loss(judged.label_probability[:, None], np.zeros(count, dtype=np.int64)),
+        calibration_error=calibration_error(judged.confidence, correct),
+        brier=float(judged.brier.mean()),
         macro={key: float(np.mean([one[key] for one in shown])) for key in ("precision", "recall", "f1")},
         per_class=dict(zip(classes, by_class, strict=True)),
-        top_5=top_k_score(probabilities, labels, 5) if len(classes) > 10 else None,
+        top_5=float(judged.in_top_5.mean()) if len(classes) > 10 else None,
         confusion=confused.tolist(),
         classes=classes,
-        unsure=unsure_facts(why, correct),
+        unsure=unsure_facts(judged.why, correct),
         balanced_accuracy=float(np.mean([one["recall"] for one in shown])),
         method=method,
     )

@@ -7,6 +7,7 @@ so that they can be mapped; behind them facts as JSON, then a trailer with their
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -16,30 +17,34 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakValueDictionary
 
 import numpy as np
 from jaxtyping import Shaped
 from numpy import ndarray
 
 from imprint.core.errors import UsageError
-from imprint.core.files import cache_folder
+from imprint.core.files import cache_folder, room_on_disk
 from imprint.core.memmap import keep_hashes, mark_read_only
+from imprint.core.progress import say
 
 FORMAT_VERSION = 1  # of the file; one with another version counts as broken, and its images are decoded anew
 TRAILER = struct.Struct("<QI8s")  # the facts' length and checksum, then:
 SIGNATURE = b"imprint%d" % FORMAT_VERSION
 
 LIMIT_VARIABLE = "IMPRINT_CACHE_GB"
-DEFAULT_LIMIT = 10.0  # GB: three or four collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
+DEFAULT_LIMIT = 10.0  # GB: two collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
+WORTH_A_LINE = 10**9  # bytes; to decode so many again takes minutes
 ENDING, UNFINISHED = ".images", ".part"
 ABANDONED = 3600  # seconds since an unfinished file last grew; a writer adds to its own several times a second
 LATEST = 2**63 - 1  # ns, in the year 2262; clocks that are wrong date files later
 TICK = 0.05  # seconds; file systems date changes by the kernel's clock, in steps of up to 0.01
+_in_use = WeakValueDictionary[Path, Any]()  # the memory maps of this process
 
 
 @dataclass(frozen=True)
@@ -97,13 +102,15 @@ def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
     try:
         with contextlib.suppress(OSError):
             os.utime(path)
-        try:
-            pixels = np.memmap(path, dtype=kind, mode="c", shape=shape)
-        except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
-            pixels = np.memmap(path, dtype=kind, mode="r", shape=shape)
+        with open(path, "rb") as file:
+            try:
+                pixels = np.memmap(file, dtype=kind, mode="c", shape=shape)
+            except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
+                pixels = np.memmap(file, dtype=kind, mode="r", shape=shape)
+            _in_use[path] = pixels.base
+            pixels = mark_read_only(pixels, file)
     except OSError:  # removed meanwhile, or it cannot be mapped
         return None
-    pixels = mark_read_only(pixels)
     if "hashes" in facts:
         keep_hashes(pixels, np.frombuffer(bytes.fromhex(facts["hashes"]), dtype=np.uint64))
     return pixels, facts
@@ -144,13 +151,14 @@ def sole_decoder(key: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(key: str) -> Iterator[Writer]:
-    """Write decoded images or features under a key; they appear in the cache once they are whole.
+def writing(key: str, size: int = 0) -> Iterator[Writer]:
+    """Write decoded images or features under a key, `size` bytes at most; they appear in the cache once they are whole.
 
     The block adds numbers and sets `facts`, at least `name` and `shape`, and `dtype` where that is not uint8. Raises
-    OSError when the disk refuses.
+    OSError when the disk refuses, and before anything is written where so many bytes would fill it.
     """
     folder().mkdir(parents=True, exist_ok=True)
+    _make_room(size)
     path = folder() / f"{key}{ENDING}"
     temporary = folder() / f"{key}.{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}"
     try:
@@ -237,14 +245,20 @@ def limit() -> int:
 def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
     """Remove the least recently used until the rest fits, and what killed runs left unfinished; gives bytes removed.
 
-    None takes `limit`. `spare` stays whatever its size, because it is about to be used.
+    None takes `limit`, leaves what this process has mapped, and says what it did where that was much. `spare` stays
+    whatever its size, because it is about to be used.
     """
-    present = entries()
-    excess = sum(entry.size for entry in present) - (limit() if bytes_at_most is None else bytes_at_most)
-    removed = 0
-    for entry in present:
-        if removed < excess and entry.path != spare:
-            removed += _remove(entry.path)
+    present, most = entries(), limit() if bytes_at_most is None else bytes_at_most
+    total = sum(entry.size for entry in present)
+    kept = {spare} if bytes_at_most is not None else {spare, *_in_use}
+    gone = _remove_oldest(present, total - most, kept)
+    removed = sum(gone.values())
+    if bytes_at_most is None:
+        allowed = f"at most {most / 1e9:g} GB are kept ({LIMIT_VARIABLE})"
+        _tell_removed(gone, allowed)
+        if total - removed > max(most, WORTH_A_LINE):
+            in_use = f"{(total - removed) / 1e9:.1f} GB are in use"
+            say(f"cache: {in_use}, which stay until others need the room; otherwise {allowed}")
     for path in (cache_folder() / "pictures").glob("*.pictures"):  # of versions before 0.2, which none can read now
         removed += _remove(path)
     for path in (*folder().glob(f"*{UNFINISHED}"), *remote_folder().glob(f"*{UNFINISHED}")):
@@ -252,6 +266,32 @@ def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
             if time.time() - path.stat().st_mtime > ABANDONED:
                 removed += _remove(path)
     return removed
+
+
+def _remove_oldest(present: Iterable[Entry], wanted: int, kept: Container[Path | None]) -> dict[str, int]:
+    """Remove the least recently used until so many bytes are gone; gives the bytes by name."""
+    gone = dict[str, int]()
+    for entry in present:
+        if sum(gone.values()) < wanted and entry.path not in kept:
+            gone[entry.name] = gone.get(entry.name, 0) + _remove(entry.path)
+    return gone
+
+
+def _tell_removed(gone: Mapping[str, int], why: str) -> None:
+    """Say what was removed, where it takes long to decode again."""
+    if (size := sum(gone.values())) > WORTH_A_LINE:
+        say(f"cache: removed {', '.join(gone)} ({size / 1e9:.1f} GB), the least recently used: {why}")
+
+
+def _make_room(size: int) -> None:
+    """Remove the least recently used where the disk has too little room; raises OSError if that is not enough."""
+    room, present = room_on_disk(folder()), [entry for entry in entries() if entry.path not in _in_use]
+    if room < size <= room + sum(entry.size for entry in present):
+        _tell_removed(_remove_oldest(present, size - room, ()), f"{size / 1e9:.1f} GB are needed on the disk")
+        room = room_on_disk(folder())
+    if size > room:
+        cause = f"they take {size / 1e9:.1f} GB, and there is room for {room / 1e9:.1f}"
+        raise OSError(errno.ENOSPC, cause, str(folder()))
 
 
 def clear() -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
+# Images that are predicted at once: of 1,000 classes they take half a gigabyte meanwhile.
+NUMBERS_AT_ONCE, FEWEST_AT_ONCE, MOST_AT_ONCE = 2**24, 1024, 2**14
 COLUMNS = ("source", "label", "confidence", "unsure", "why")
 
 
@@ -321,6 +323,12 @@ def _tile(image: UInt8[ndarray, "c h w"], fact: Mapping[str, Any]) -> str:
     return tile(image, fact["label"], percent(fact["confidence"]), str(fact["source"]), doubt)
 
 
+def prediction_parts(images: int, classes: int) -> list[slice]:
+    """Divide images into parts that are predicted at once, by the memory that their probabilities take meanwhile."""
+    at_once = max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, NUMBERS_AT_ONCE // classes))
+    return [slice(start, start + at_once) for start in range(0, images, at_once)]
+
+
 class Predictor(ABC):
     """What `Classifier` and `OnnxClassifier` do with images; several threads may use one at once.
 
@@ -415,7 +423,10 @@ class Predictor(ABC):
         (1, 1797)
         """
         ready = self.ready(images)
-        probabilities, uncertainty = self._compute(ready.pixels)
+        probabilities = np.empty((len(ready), len(self.class_names)), dtype=np.float32)
+        uncertainty = np.empty(len(ready), dtype=np.float32)
+        for part in prediction_parts(len(ready), len(self.class_names)):  # embeddings of these alone are in memory
+            probabilities[part], uncertainty[part] = self._compute(ready.pixels[part])
         headers = ready.headers[0], self.label_header
         limits = self.unsure_above, self.unsure_below
         preview = np.array(ready.pixels[:TILES])  # a copy, which does not keep all images in memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from imprint.core.memmap import take_rows
+from imprint.core.memmap import read_ahead, take_rows
 from imprint.core.progress import say
 from imprint.models.hardware import free_memory
 from imprint.preprocessing.prepare import normalise, scale, standardise
@@ -26,6 +26,7 @@ from imprint.training.plan import Plan
 AUGMENTED_NUMBERS = 8 * 256 * 28 * 28
 SENT_NUMBERS = 16 * AUGMENTED_NUMBERS
 SENT_AHEAD = 2  # lots of images
+READ_AHEAD = 2  # more of them, which the system fetches from disk meanwhile
 BYTES_A_NUMBER = 64  # of a GPU's memory while it augments: sixteen copies in float32
 RESIDENT_SHARE = 0.4  # of a GPU's free memory that images may fill for good
 
@@ -75,10 +76,19 @@ def _taken(
     pixels: UInt8[Tensor, "n c h w"], order: Int64[Tensor, " drawn"], size: int, plan: Plan
 ) -> Iterator[UInt8[Tensor, "some c h w"]]:
     """Yield the images in their order, so many at once, on the device that computes."""
-    if pixels.device != plan.device:
-        lots = (_take(pixels, chosen, plan) for chosen in order.cpu().split(size))
-        return _sent(lots, plan.device)
-    return (_take(pixels, chosen, plan) for chosen in order.split(size))
+    lots = order.to(pixels.device).split(size)
+    taken = (_take(pixels, chosen, plan) for chosen in ahead(_asked_for(lots, pixels, plan), READ_AHEAD))
+    return taken if pixels.device == plan.device else _sent(taken, plan.device)
+
+
+def _asked_for(
+    lots: Sequence[Int64[Tensor, " some"]], pixels: UInt8[Tensor, "n c h w"], plan: Plan
+) -> Iterator[Int64[Tensor, " some"]]:
+    """Yield the positions of lots of images; of memory-mapped ones the system fetches the pixels from then on."""
+    for chosen in lots:
+        if pixels.device.type == "cpu":
+            read_ahead(plan.images.pixels, chosen.numpy())
+        yield chosen
 
 
 def _take(pixels: UInt8[Tensor, "n c h w"], chosen: Int64[Tensor, " some"], plan: Plan) -> UInt8[Tensor, "some c h w"]:

@@ -50,7 +50,7 @@ def frozen_features(
         found.features[part] = predict_with_embeddings(network, images.pixels, spec, part)[1].cpu().numpy()
     if len(images) >= MIN_CACHED and not found.whole:
         try:
-            with cache.writing(found.key) as writer:
+            with cache.writing(found.key, found.features.nbytes) as writer:
                 writer.add(found.features)
                 writer.facts = {
                     "name": f"features of {images.name}",

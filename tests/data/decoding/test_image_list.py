@@ -174,6 +174,26 @@ def test_without_a_cache_it_goes_on_and_says_so(many, tmp_path, monkeypatch, cap
     assert "cannot be kept" in caplog.messages[0]
 
 
+def test_where_the_disk_has_too_little_room_they_are_decoded_into_memory(many, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "room_on_disk", lambda folder: 1000)
+    caplog.set_level("INFO", logger="imprint")
+    assert len(load(many)) == 40
+    assert "kept for the next run: they take 0.0 GB, and there is room for 0.0 (" in caplog.messages[0]
+    assert cache.entries() == []
+
+
+def test_what_neither_disk_nor_memory_holds_is_refused_before_it_is_decoded(many, monkeypatch):
+    monkeypatch.setattr(cache, "room_on_disk", lambda folder: 1000)
+    monkeypatch.setattr(image_list, "MIN_MAPPED", 0)
+    monkeypatch.setattr(image_list, "available_memory", lambda: 1000)
+    monkeypatch.setattr(image_list, "_decode_block", None)
+    told = (
+        r"40 images at many: decoded they take 0.0 GB, more than the memory holds, and the cache does not take them: .*"
+    )
+    with pytest.raises(DataError, match=f"{told}IMPRINT_CACHE=FOLDER"):
+        load(many)
+
+
 def test_killed_half_way_the_next_run_reads_all(many):
     script = (
         "import os, sys, imprint; from imprint.data.decoding import image_list\n"

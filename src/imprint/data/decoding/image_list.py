@@ -24,6 +24,7 @@ from numpy import ndarray
 from PIL import Image
 
 from imprint.core.errors import DataError, UsageError
+from imprint.core.memmap import MIN_MAPPED, MORE_ROOM, available_memory
 from imprint.core.progress import say, track, warn
 from imprint.data import cache
 from imprint.data.decoding.content import ImageSource, remedy_for
@@ -335,16 +336,23 @@ class _InMemory:
 
 
 def _decode_all(listed: ImageList, settled: _Settled, key: str) -> PixelsAndFacts:
-    """Decode into the cache under a key; without a key, or if it cannot be written, into memory."""
-    decode_into = partial(_decode_into, listed, settled)
+    """Decode into the cache under a key; without a key, or if it cannot be written, into memory if they fit there."""
+    decode_into, why = partial(_decode_into, listed, settled), ""
+    size = len(listed.sources) * math.prod((settled.form.channels, *settled.form.image_size))
     if key:
         try:
-            with cache.writing(key) as writer:
+            with cache.writing(key, size) as writer:
                 writer.facts = decode_into(writer.add)
             if (found := cache.lookup(key)) is not None:
                 return found
         except OSError as error:
-            say(f"decoded images cannot be kept for the next run: {error.strerror} ({cache.folder()})")
+            why = f"{error.strerror} ({cache.folder()})"
+    if size > MIN_MAPPED and size > available_memory():
+        cause = f"decoded they take {size / 1e9:.1f} GB, more than the memory holds"
+        cause += f", and the cache does not take them: {why}" if why else ""
+        raise DataError(f"{len(listed.sources):,} images", listed.name, cause, MORE_ROOM)
+    if why:
+        say(f"decoded images cannot be kept for the next run: {why}")
     memory = _InMemory(len(listed.sources))
     facts = decode_into(memory.add)
     return memory.pixels, facts

@@ -206,7 +206,8 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 def _array(path: Path) -> ndarray:
     """Map a .npy into memory; not to be written to, as `LabelledImages` says."""
     try:
-        return mark_read_only(np.lib.format.open_memmap(path, mode="c"))
+        with open(path, "rb") as file:
+            return mark_read_only(np.lib.format.open_memmap(path, mode="c"), file)
     except (ValueError, EOFError, OSError) as error:
         raise _no_array(error, path.name) from None
 
