@@ -142,11 +142,9 @@ def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
 
 
 def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
-    """Find the limit that the next of normally distributed numbers exceeds with a chance of `share`.
+    """Find the limit that the next of numbers whose upper half is normal exceeds with a chance of `share`.
 
-    Their spread is that of the upper half: how sure a model is of the surest says nothing of the least sure. The most
-    uncertain of a hundred images decides nothing then, and far more images of other things are found
-    (docs/log/photos.md).
+    So the most uncertain of a hundred images decides nothing, and far more strangers are found (docs/log/photos.md).
     """
     from scipy.special import stdtrit
 
