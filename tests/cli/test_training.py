@@ -304,7 +304,7 @@ def test_ctrl_c_keeps_the_best_model(digits_csv, tmp_path, sent):
         history = list(csv.DictReader(file))
     assert len(history) == facts["epochs"] < 500
     best = max(float(row["val_acc"]) for row in history)
-    assert facts["validation"]["accuracy"] == pytest.approx(best, abs=0.05)  # the score is taken with views
+    assert facts["validation"]["accuracy"] >= best - 0.05  # with views, after one epoch far better than without
     assert len((tmp_path / "runs/0001-quick/result.csv").read_text().splitlines()) == 101
 
 

@@ -82,8 +82,8 @@ def _taken(
 
 
 def _asked_for(
-    lots: Sequence[Int64[Tensor, " some"]], pixels: UInt8[Tensor, "n c h w"], plan: Plan
-) -> Iterator[Int64[Tensor, " some"]]:
+    lots: Sequence[Int64[Tensor, " _"]], pixels: UInt8[Tensor, "n c h w"], plan: Plan
+) -> Iterator[Int64[Tensor, " _"]]:
     """Yield the positions of lots of images; of memory-mapped ones the system fetches the pixels from then on."""
     for chosen in lots:
         if pixels.device.type == "cpu":
