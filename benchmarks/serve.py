@@ -98,8 +98,9 @@ class Server:
     def __init__(self, command, port, ready):
         self.port, self.started = port, time.perf_counter()
         home = {**os.environ, "XDG_DATA_HOME": tempfile.mkdtemp()}
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=home)
-        atexit.register(self.process.kill)  # also where a row fails
+        quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, env=home, start_new_session=True, **quiet)
+        atexit.register(self.kill)  # also where a row fails
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=5):
@@ -151,11 +152,16 @@ class Server:
         """End it gracefully, and give the seconds that takes."""
         started = time.perf_counter()
         self.process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.kill()
+        return seconds
+
+    def kill(self):
+        """End it with its children, which LitServe leaves behind."""
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def ended(client, folder):
