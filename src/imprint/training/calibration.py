@@ -144,7 +144,7 @@ def conformal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
 def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     """Find the limit that the next of numbers whose upper half is normal exceeds with a chance of `share`.
 
-    So the most uncertain of a hundred images decides nothing, and far more strangers are found (docs/log/photos.md).
+    The most uncertain of a hundred images decides nothing, and far more images of other things are found (docs/log).
     """
     from scipy.special import stdtrit
 
