@@ -593,10 +593,10 @@ RECORD = dataclasses.replace(BEST, name="record", networks=("deep", "broad") * 4
 # Keras's 235 s.
 PHOTOS = Recipe(
     name="photos",
-    networks=("residual",),
+    networks=("whitened_photos",),
     largest_side=96,
     epochs=14,
-    min_steps=25,
+    min_steps=36,
     batch_size=64,
     optimiser="muon",
     learning_rate=5e-3,
@@ -609,6 +609,7 @@ PHOTOS = Recipe(
     color_jitter=0.3,
     label_smoothing=0.1,
     tta="auto",
+    tta_share=0.5,
     validation_fraction=0.1,
 )
 

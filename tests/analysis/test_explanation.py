@@ -33,7 +33,7 @@ def fresh(network, channels=1, size=(28, 28)):
 
 
 LATE = {"tutorial": "relu_1", "quick": "relu_1", "deep": "relu_4", "broad": "relu_2", "residual": "residual_1"}
-LATE |= {"whitened": "conv2d_5", "whitened_broad": "conv2d_5"}  # before they are pooled
+LATE |= dict.fromkeys(("whitened", "whitened_broad", "whitened_photos"), "conv2d_5")  # before they are pooled
 
 
 @pytest.mark.parametrize("network", LATE)

@@ -44,6 +44,17 @@ def test_outputs_of_the_layer_are_centred():
     assert torch.cov(layer(images).transpose(0, 1).flatten(1)[:12]).diagonal().max() < 1.01
 
 
+def test_a_layer_of_few_filters_takes_the_most_varying_directions():
+    images = correlated()
+    few, every = nn.Conv2d(3, 10, 2), nn.Conv2d(3, 24, 2)
+    whiten(few, images)
+    whiten(every, images)
+    chosen = [7, 8, 9, 10, 11, 19, 20, 21, 22, 23]  # the last five of both halves
+    assert torch.equal(few.weight, every.weight[chosen])
+    torch.testing.assert_close(few.bias, every.bias[chosen])
+    assert torch.equal(few.weight[:5], -few.weight[5:])
+
+
 @pytest.mark.parametrize("kind", ["one colour each", "grey as colour", "all alike"])
 def test_images_that_hardly_vary_give_finite_filters(kind):
     images = torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -56,8 +67,8 @@ def test_images_that_hardly_vary_give_finite_filters(kind):
     assert layer(images).abs().max() < 20
 
 
-@pytest.mark.parametrize("name", ["whitened", "whitened_broad"])
-@pytest.mark.parametrize("size", [(16, 16), (17, 64), (32, 32), (48, 50), (64, 64)])
+@pytest.mark.parametrize("name", ["whitened", "whitened_broad", "whitened_photos"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 64), (32, 32), (48, 50), (64, 64), (96, 128)])
 @pytest.mark.parametrize(("channels", "classes"), [(3, 2), (4, 100), (1, 3)])
 def test_whitened_networks_take_any_small_size(name, size, channels, classes):
     network = build_network(name, channels, size, classes).eval()

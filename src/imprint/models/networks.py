@@ -123,22 +123,36 @@ def whitened(channels: int, height: int, width: int, classes: int) -> ConvNet:
 
     The first layer sees pairs of pixels, from 48 pixels on every second one; `whiten` sets its weights.
     """
-    return _whitened(channels, (height, width), classes, widths=(48, 128, 192))
+    return _whitened(_every_direction(channels, height, width), classes, widths=(48, 128, 192))
 
 
 def whitened_broad(channels: int, height: int, width: int, classes: int) -> ConvNet:
     """Build `whitened` with the widths of its model, two and a half times its arithmetic."""
-    return _whitened(channels, (height, width), classes, widths=(64, 256, 256))
+    return _whitened(_every_direction(channels, height, width), classes, widths=(64, 256, 256))
 
 
-def _whitened(channels: int, size: tuple[int, int], classes: int, widths: tuple[int, int, int]) -> ConvNet:
-    side, stride = (3, 2) if min(size) >= 48 else (2, 1)
-    whitening = 2 * channels * side**2  # a filter and its opposite for each number in a patch
+def whitened_photos(channels: int, height: int, width: int, classes: int) -> ConvNet:
+    """Build `whitened` narrower, for photos of any size; from 64 pixels on the first layer halves them.
+
+    That sees patches of 3×3 or 4×4 pixels in the 16 directions in which they vary most.
+    """
+    side, stride = (4, 2) if min(height, width) >= 64 else (3, 1)
+    directions = min(16, channels * side**2)
+    first = nn.Conv2d(channels, 2 * directions, side, stride, padding=1)
+    return _whitened(first, classes, widths=(48, 96, 192))
+
+
+def _every_direction(channels: int, height: int, width: int) -> nn.Conv2d:
+    """Build a first layer with a filter and its opposite for each number in a patch."""
+    side, stride = (3, 2) if min(height, width) >= 48 else (2, 1)
+    return nn.Conv2d(channels, 2 * channels * side**2, side, stride)
+
+
+def _whitened(first: nn.Conv2d, classes: int, widths: tuple[int, int, int]) -> ConvNet:
     blocks = (
         (*_filters(inputs, outputs, 3, padding=1, pool=True), *_filters(outputs, outputs, 3, padding=1))
-        for inputs, outputs in pairwise((whitening, *widths))
+        for inputs, outputs in pairwise((first.out_channels, *widths))
     )
-    first = nn.Conv2d(channels, whitening, side, stride)
     head = (GlobalPool(), Dense(2 * widths[-1], classes))
     return he_normal(_named(first, ReLU(), *chain.from_iterable(blocks), *head))
 
@@ -206,6 +220,7 @@ NETWORKS = {
     "residual": NetworkKind(residual, 16),
     "whitened": NetworkKind(whitened, 16, whitened=True),
     "whitened_broad": NetworkKind(whitened_broad, 16, whitened=True),
+    "whitened_photos": NetworkKind(whitened_photos, 16, whitened=True),
     **{name: NetworkKind(partial(_pretrained, name), SMALLEST_SIDE, MEAN, STD) for name in SOURCES},
 }
 BUILT_IN = frozenset(NETWORKS)

@@ -27,9 +27,14 @@ def whitening_filters(images: Float[Tensor, "n c h w"], side: int) -> Float[Tens
 
 @torch.no_grad()
 def whiten(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
-    """Set a first layer, a convolution of two filters a number in a patch, to whiten images around their mean."""
+    """Set a first layer, a convolution of at most two filters a number in a patch, to whiten images around their mean.
+
+    Of fewer filters than that, those of the most varying directions are taken.
+    """
     layer = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    filters = whitening_filters(images, layer.kernel_size[0])
+    directions = layer.out_channels // 2
+    every = whitening_filters(images, layer.kernel_size[0])
+    filters = torch.cat([half[-directions:] for half in every.chunk(2)])
     layer.weight.copy_(filters)
     assert layer.bias is not None
     layer.bias.copy_(-(filters.sum(dim=(2, 3)) @ images.mean(dim=(0, 2, 3))))

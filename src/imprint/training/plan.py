@@ -41,7 +41,8 @@ from imprint.recipes import (
 from imprint.training.distributed import ALONE, Crew, own_device
 from imprint.training.parent import ImageKeys, Parent, SeenImages
 
-PHOTO_NETWORKS = {*PRETRAINED, "residual", "whitened", "whitened_broad"}  # what they learn from is seldom drawn
+# What these learn from is seldom drawn.
+PHOTO_NETWORKS = {*PRETRAINED, "residual", "whitened", "whitened_broad", "whitened_photos"}
 MANY_IMAGES = 20  # of the median class, beside which a class of one image is probably a mistake
 # Classes named after one of these would change their meaning in a mirror.
 DIRECTION_WORDS = {
