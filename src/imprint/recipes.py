@@ -588,9 +588,9 @@ BEST = dataclasses.replace(
 RECORD = dataclasses.replace(BEST, name="record", networks=("deep", "broad") * 4, epochs=54)
 
 # Photos, where pretrained weights are not installed. Evidence: beside the residual network of before, trained as long,
-# accuracy on flowers 0.71 for 0.68 (2 splits), trash 0.63 for 0.61 (2), CIFAR-10 (150 a class) 0.59 for 0.52 (1); with
+# accuracy on flowers 0.71 for 0.68 (2 splits), trash 0.63 for 0.61 (2), CIFAR-10 (150 a class) 0.59 for 0.53 (2); with
 # a sixth more steps hands 0.995 for 0.991 (1), eggs all right as before; 3,068 photos in 136 s, once, two cores of an
-# AMD EPYC (docs/log/photos.md, "`photos` from scratch, anew").
+# AMD EPYC (docs/log/photos.md).
 PHOTOS = Recipe(
     name="photos",
     networks=("whitened_photos",),
