@@ -57,7 +57,7 @@ def frozen_features(
                     "shape": found.features.shape,
                     "dtype": "float32",
                     "network": found.network,
-                    "images": found.prints.tobytes().hex(),
+                    "images": found.prints,
                 }
         except OSError:
             pass  # the next run computes them again
@@ -95,7 +95,7 @@ def _find_features(network: EfficientNetLite, images: LabelledImages, spec: Inpu
     features = np.empty((len(images), network.num_features), dtype=np.float32)
     missing = np.ones(len(images), dtype=bool)
     for rows, facts in cache.matching(network=of_network):
-        earlier = np.frombuffer(bytes.fromhex(facts["images"]), dtype=np.uint64)
+        earlier = facts["images"]
         order = np.argsort(earlier)
         places = order[np.searchsorted(earlier, prints, sorter=order).clip(max=len(earlier) - 1)]
         same = missing & (earlier[places] == prints)
