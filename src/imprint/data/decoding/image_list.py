@@ -142,7 +142,8 @@ def read_images(
         say(f"{count:,} image{'s' * (count > 1)} of {listed.name}: {note}")
     if len(facts["notes"]) > MOST_NOTES:
         say(f"{len(facts['notes']) - MOST_NOTES:,} more such lines about {listed.name} are left out")
-    good = [i for i in range(len(listed.sources)) if i not in bad]
+    every = range(len(listed.sources))
+    good = [i for i in every if i not in bad] if bad else every
     labels, class_names = (None, ()) if listed.labels is None else encode_labels([listed.labels[i] for i in good])
     return LabelledImages(
         pixels,
@@ -184,7 +185,7 @@ def _commonest(unreadable: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str]
     return unreadable[kinds.index(kind)], count
 
 
-def _select(values: Sequence[str], positions: list[int]) -> Shaped[ndarray, " n"]:
+def _select(values: Sequence[str], positions: Sequence[int]) -> Shaped[ndarray, " n"]:
     return text_array([values[i] for i in positions])
 
 
