@@ -116,7 +116,7 @@ class Lane:
         self.items = deque[Item]()
         self.changed = threading.Condition()  # whose lock a thread may take twice
         self.cost, self.factor = 0.0, 1.0  # measured to estimated seconds, smoothed
-        self.pace = math.inf  # measured seconds an image, smoothed; until then it may be any
+        self.pace = math.inf  # measured CPU seconds an image, smoothed; until then it may be any
         self.held = 0  # images, running or waiting
         self.batches = self.images = self.dropped = 0
         self.busy_since: float | None = None  # of the batch that is computed
@@ -167,8 +167,8 @@ class Lane:
                 cost += batch[-1].cost
             return batch
 
-    def done(self, batch: Sequence[Item], seconds: float) -> None:
-        """Note that a batch has been answered, and how long that took."""
+    def done(self, batch: Sequence[Item], seconds: float, worked: float) -> None:
+        """Note that a batch has been answered: how long that took, and how long without waiting for Python's lock."""
         estimated = sum(item.cost for item in batch)
         with self.changed:
             self.held -= len(batch)
@@ -176,7 +176,7 @@ class Lane:
             if estimated:
                 ratio = min(max(seconds / estimated, 0.1), 20)
                 self.factor += LEARNING_RATE * (ratio - self.factor)
-            pace = seconds / len(batch)
+            pace = worked / len(batch)
             self.pace = pace if math.isinf(self.pace) else self.pace + PACE_RATE * (pace - self.pace)
             self.batches += 1
             self.images += len(batch)
@@ -275,9 +275,10 @@ class Batcher:
 
     def _timed(self, lane: Lane, batch: Sequence[Item]) -> Finished:
         lane.busy_since = started = time.perf_counter()
+        worked = time.thread_time()
         finished = self._compute(lane, batch)
         lane.busy_since = None
-        lane.done(batch, time.perf_counter() - started)
+        lane.done(batch, time.perf_counter() - started, time.thread_time() - worked)
         return finished
 
     def _compute(self, lane: Lane, batch: Sequence[Item]) -> Finished:
