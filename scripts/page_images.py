@@ -83,7 +83,9 @@ def taught(folder):
         for number in range(TAKES):
             several = chances(10 * kind + number)
             drawn = [FACES[1 - kind if kind == number == 0 and i < SWAPPED else kind] for i in range(A_TAKE)]
-            pictures = [Given(f"{i}.jpg", as_jpeg(face(one, next(several)))) for i, one in enumerate(drawn)]
+            square = (60, 0, 420, 360)  # what the page takes of a camera's picture
+            faces = [face(one, next(several)).crop(square) for one in drawn]
+            pictures = [Given(f"{i}.jpg", as_jpeg(one)) for i, one in enumerate(faces)]
             project.add_samples(project.add_take(key, "camera"), pictures)
     project.close()
 
@@ -131,7 +133,7 @@ def show_teach(page):
     train(page)
     page.find(".model .score")
     page.press("Start camera")
-    page.wait("document.querySelector('.answer')?.textContent === 'Happy'", seconds=30)
+    page.wait("document.querySelector('.answer')?.textContent === 'Happy'", seconds=60)  # and is sure of it
     keep(page, "page-teach")
     page.press("Turn the camera off")
 
@@ -140,7 +142,7 @@ def show_check(page):
     """Correct the faces that have the wrong label, train again, and compare."""
     page.press("Check")
     page.find(".check-mistakes .cell[data-sha]")
-    page.show(1200, 1000)
+    page.show(1200, 1040)
     keep(page, "page-check")
 
 

@@ -20,8 +20,8 @@ from imprint.serve.security import HEADERS, Door, Headers
 
 PREDICT = "/v1/predict"
 # Requests that are let in at once, so that half of all connections stay to be refused. That many may come together; but
-# where more come than are answered, two batches of tiny images keep the worker busy while others are taken and
-# answered: with more, all wait longer and no more are answered (docs/log/serving.md).
+# where more come than are answered, two batches of tiny images are enough: with more, all wait longer and no more are
+# answered (docs/log/serving.md).
 MAX_ADMITTED, MAX_TINY = 128, 32
 CALM = 0.5  # seconds without a refusal until more than two batches may come together again
 RETRY_AFTER = 1  # seconds, the least that can be said: the queue of tiny images is shorter
