@@ -139,7 +139,7 @@ def show_teach(page):
 
 
 def show_check(page):
-    """Correct the faces that have the wrong label, train again, and compare."""
+    """Show the score, and the faces about which model and label differ."""
     page.press("Check")
     page.find(".check-mistakes .cell[data-sha]")
     page.show(1200, 1040)
