@@ -528,6 +528,51 @@ def row_agents(folder, _):
     yield f"weights differ by {difference(one, other):.1e}"
 
 
+def worker_million(data):
+    """Load images, hash their paths and hold some out; print seconds of CPU and memory of each."""
+    import imprint
+    from imprint.data.split import split
+    from imprint.training.parent import ImageKeys
+
+    def memory(name):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+    found = []
+    steps = {
+        "load": lambda: found.append(imprint.load(data)),
+        "hash pixels": lambda: found[0].fingerprint,
+        "hash paths": lambda: ImageKeys.of(found[0]),
+        "hold out": lambda: split(found[0], 0.1, 0),
+    }
+    for name, step in steps.items():
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+        before, start = memory("RssAnon"), time.process_time()
+        step()
+        seconds, kept, peak = time.process_time() - start, memory("RssAnon") - before, memory("VmHWM")
+        print(f"{name}: {seconds:.2f} s of CPU, {kept:.0f} MB kept, {peak:.0f} MB resident at most", flush=True)
+
+
+def row_million(folder, given):
+    """Many tiny images in 1,000 class folders, decoded and found in the cache: memory and seconds of CPU."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(given.images):
+        if i % 30_000 == 0:  # links to one file that ext4 allows, and some
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(file := folder / f"{i}.png")
+        home = folder / "data" / f"class_{i % 1000:04d}_of_a_longer_name"
+        home.mkdir(parents=True, exist_ok=True)
+        os.link(file, home / f"image_{i:010d}.png")
+    for times in ("decoded", "found in the cache"):
+        command = [sys.executable, str(HERE), "--worker", "million", str(folder / "data")]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment(IMPRINT_CACHE=str(folder / "cache"))
+        )
+        assert done.returncode == 0, done.stderr
+        yield from (f"{times}, {line}" for line in done.stdout.splitlines())
+
+
 def limited(command, gigabytes):
     """Prefix a command so that it has so much memory, pages of files included; as it is where cgroups are not ours."""
     for group, name in (("memory/", "memory.limit_in_bytes"), ("", "memory.max")):
@@ -583,7 +628,7 @@ def row_mapped(folder, given):
 
 
 ROWS = {name.removeprefix("row_"): row for name, row in list(globals().items()) if name.startswith("row_")}
-NEEDS = {"accuracy": "digits", "decoded": "photos", "mapped": "gigabytes"}
+NEEDS = {"accuracy": "digits", "decoded": "photos", "mapped": "gigabytes", "million": "images"}
 
 
 def main():
@@ -595,6 +640,7 @@ def main():
     parser.add_argument("--digits", help="Kaggle's train.csv")
     parser.add_argument("--photos", help="photos in class folders")
     parser.add_argument("--gigabytes", type=float, help="of disk that the row mapped may take, such as 20")
+    parser.add_argument("--images", type=int, help="of the row million, such as 1000000")
     given = parser.parse_args()
     for name in ("digits", "photos"):
         if getattr(given, name) and not Path(getattr(given, name)).exists():

@@ -206,13 +206,73 @@ def test_pixels_stand_at_the_start_in_order_and_facts_behind_them(path):
         lambda content: content[:4] + b"x" + content[4:],
         lambda content: content[4:],
         lambda content: content.replace(b'"shape"', b'"shapf"'),
-        lambda content: content.replace(b"imprint1", b"imprint2"),
+        lambda content: content.replace(b"imprint2", b"imprint1"),
     ],
     ids=["empty", "cut", "no end", "an end too much", "more pixels", "fewer pixels", "other facts", "another mark"],
 )
 def test_a_file_whose_end_does_not_fit_is_none(path, damage):
     path.write_bytes(damage(path.read_bytes()))
     assert read_facts(path) is None
+
+
+def keep_with_arrays(name="a"):
+    hashes, sizes = np.arange(10, dtype=np.uint64) + 2**63, np.arange(20, dtype=np.int32).reshape(10, 2)
+    with cache.writing(name) as writer:
+        writer.add(np.full((10, 1, 2, 2), 7, dtype=np.uint8))
+        writer.facts = {"name": name, "sizes": sizes, "shape": [10, 1, 2, 2], "hashes": hashes, "bad": [[3, "cut"]]}
+    return cache.folder() / f"{name}.images", hashes, sizes
+
+
+def test_facts_of_each_image_come_back_as_arrays():
+    path, hashes, sizes = keep_with_arrays()
+    pixels, facts = cache.lookup("a")
+    assert (pixels == 7).all()
+    for name, given in (("hashes", hashes), ("sizes", sizes)):
+        assert facts[name].dtype == given.dtype
+        assert np.array_equal(facts[name], given)
+        assert not facts[name].flags.writeable
+    assert {"columns", "bad"} & set(facts) == {"bad"}
+    assert path.read_bytes()[40:200] == sizes.tobytes() + hashes.tobytes()  # no text, which took ten times as long
+    assert [(entry.name, entry.images) for entry in cache.entries()] == [("a", 10)]
+
+
+@pytest.mark.parametrize("at", [40, 199])
+def test_a_file_whose_arrays_are_damaged_is_not_used(at):
+    path, _, _ = keep_with_arrays()
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert cache.lookup("a") is None
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[1:], lambda content: content[:100] + content[108:]])
+def test_a_file_with_other_arrays_than_it_describes_is_none(damage):
+    path, _, _ = keep_with_arrays()
+    path.write_bytes(damage(path.read_bytes()))
+    assert read_facts(path) is None
+
+
+def test_files_of_earlier_versions_go_with_the_next_one_written_and_broken_ones_by_age():
+    earlier, broken = keep("earlier"), keep("broken")
+    earlier.write_bytes(earlier.read_bytes()[:-1] + b"1")
+    broken.write_bytes(broken.read_bytes()[:-1])
+    keep("a")
+    assert not earlier.exists()
+    assert [entry.name for entry in cache.entries()] == ["broken", "a"]
+
+
+def test_a_key_depends_on_every_path_in_its_order(small_lots):
+    paths = [f"{i}.png" for i in range(7)]
+    assert (
+        len({cache.key(some, "") for some in (paths, paths[:6], paths[::-1], [*paths[:2], "1.png", *paths[3:]])}) == 4
+    )
+    assert cache.key(["a", "b"], "") != cache.key(["ab"], "")
+    assert cache.key([], "form") != cache.key([""], "form")
+
+
+@pytest.fixture
+def small_lots(monkeypatch):
+    monkeypatch.setattr(cache, "PATHS_AT_ONCE", 3)
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import imprint
 from helpers import BAD_NAME, random_images, tags
@@ -24,6 +25,25 @@ def test_picking_keeps_classes_and_sources():
 
 def test_one_place_picks_one_image():
     assert two()[1].sources.tolist() == two()[-1].sources.tolist() == [2]
+
+
+def test_texts_take_their_own_length_and_are_plain_text():
+    names = np.array(["cat/1.png", "dog/" + 100 * "x"])
+    images = replace(two(), sources=names, groups=np.array(["cat", "dog"]), ids=np.array(["1", "2"]))
+    assert [getattr(images, what).dtype.kind for what in ("sources", "groups", "ids")] == ["T", "T", "T"]
+    assert (images.sources == names).all()
+    assert [*images.sources, *images[::-1].sources.tolist()] == [*names.tolist(), *names.tolist()[::-1]]
+    assert replace(images, sources=np.array([3, 4])).sources.dtype.kind == "i"
+
+
+def test_sources_are_read_again_as_the_files_that_they_name(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    for name, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    images = imprint.load(tmp_path)
+    again = imprint.load(images.sources)
+    assert np.array_equal(again.pixels[:, 0], pixels)
+    assert again.sources.tolist() == images.sources.tolist()
 
 
 def test_images_turned_round_are_predicted_in_that_order(model, digits):

@@ -7,11 +7,10 @@ from imprint.models.layers import ReLU, Residual
 from imprint.models.networks import BUILT_IN, build_network, build_networks
 from imprint.models.ood import (
     LEAST_SPREAD,
-    MAX_RANK,
-    SHRINKAGE,
     WIDE,
     count_embeddings,
     fit_mahalanobis,
+    levelled,
     logits_and_embeddings,
 )
 
@@ -88,28 +87,32 @@ def test_a_gpu_learns_what_the_cpu_learns():
     assert torch.equal(there.centres.cpu(), fitted.centres)
 
 
-def test_wide_embeddings_have_the_distance_of_shrunk_principal_components():
-    """Against Tipping and Bishop's covariance, shrunk, written out and inverted."""
+def test_wide_embeddings_have_the_variances_within_classes():
+    """Against the formula, written out; a class's mean counts with 30 images at the mean of all."""
     random = np.random.default_rng(0)
-    number, count, rank = WIDE + 6, 120, MAX_RANK
-    found = random.normal(size=(count, 40)) @ random.normal(size=(40, number)) + random.normal(size=(count, number))
+    number, labels = WIDE + 6, np.arange(120) % 2
+    found = random.normal(size=(120, number)) + labels[:, None]
     found[:, :5] *= 1e-3  # channels that hardly answer
-    labels = np.arange(count) % 2
     score = fit_mahalanobis(torch.from_numpy(found).float(), torch.from_numpy(labels), 2)
-    centres = np.stack([found[labels == label].mean(0) for label in (0, 1)])
-    within = found - centres[labels]
-    spread = np.maximum(within.std(0), LEAST_SPREAD * np.median(within.std(0)))
-    scaled = within / spread
-    weight = SHRINKAGE * number
-    values, vectors = np.linalg.eigh((scaled.T @ scaled + weight * np.eye(number)) / (count + weight))
-    rest = (values.sum() - values[-rank:].sum()) / (number - rank)
-    covariance = (vectors[:, -rank:] * (values[-rank:] - rest)) @ vectors[:, -rank:].T + rest * np.eye(number)
+    centres = np.stack([(found[labels == label].sum(0) + 30 * found.mean(0)) / 90 for label in (0, 1)])
+    spread = np.sqrt(((found - centres[labels]) ** 2).mean(0))
+    spread = np.maximum(spread, LEAST_SPREAD * np.median(spread))
     new = random.normal(size=(5, number))
-    gaps = (new - centres[1]) / spread
-    expected = np.einsum("ij,jk,ik->i", gaps, np.linalg.inv(covariance), gaps)
     distances = score.distances(torch.from_numpy(new).float(), torch.ones(5, dtype=torch.int64)).numpy()
-    assert score.whitening.shape == (1, number, rank)
-    assert np.allclose(distances, expected, rtol=1e-3)
+    assert score.whitening is None
+    assert np.allclose(distances, (((new - centres[1]) / spread) ** 2).sum(1), rtol=1e-4)
+
+
+def test_no_depth_of_a_wide_embedding_outweighs_another():
+    wide = torch.randn(3, WIDE + 40, generator=torch.Generator().manual_seed(0)) ** 3
+    wide[:, 40:] *= 1000
+    level = levelled(wide, (40, WIDE))
+    assert torch.allclose(level[:, :40].square().mean(dim=1), torch.ones(3))
+    assert torch.allclose(level[:, 40:].square().mean(dim=1), torch.ones(3))
+    assert torch.equal(level.sign(), wide.sign())
+    assert torch.allclose(levelled(wide * 8, (40, WIDE)), level, atol=1e-5)
+    assert bool(levelled(torch.zeros(2, WIDE + 1), (WIDE + 1,)).isfinite().all())
+    assert torch.equal(levelled(wide[:, :WIDE], (WIDE,)), wide[:, :WIDE])
 
 
 @pytest.mark.parametrize(("classes", "features"), [(3, 12), (3, WIDE + 40), (400, 90)], ids=["each", "wide", "shared"])
@@ -117,7 +120,8 @@ def test_a_gpu_computes_the_same_distances_without_asking_for_the_classes(classe
     torch.manual_seed(0)
     embeddings, labels = torch.randn(500, features), torch.randint(classes, (500,))
     fitted = fit_mahalanobis(embeddings, labels, classes)
-    assert len(fitted.whitening) == (classes if (classes, features) == (3, 12) else 1)
+    shapes = None if fitted.whitening is None else len(fitted.whitening)
+    assert shapes == {12: classes, 90: 1}.get(features)
     seen, predicted = torch.randn(60, features) * 2, torch.randint(classes - 1, (60,))
     expected = fitted._of_each_class(seen, predicted)
     assert torch.allclose(fitted._of_all_at_once(seen, predicted), expected, rtol=1e-4)

@@ -6,6 +6,7 @@ import pytest
 
 from helpers import pixel_table
 from imprint import DataError, load
+from imprint.data.images import has_fingerprint
 from imprint.runs.provenance import DataProvenance, Provenance, provenance_of
 from imprint.training.plan import make_plan
 
@@ -41,6 +42,24 @@ def test_every_pixel_label_and_name_counts(digits):
     others += [dataclasses.replace(some, **change) for change in ({"pixels": pixels}, {"labels": labels})]
     others.append(dataclasses.replace(some, class_names=names))
     assert len({other.fingerprint for other in others}) == 4
+
+
+def test_fingerprints_of_versions_up_to_0_2_are_known_again(digits):
+    assert not has_fingerprint(digits, digits[::-1].fingerprint)
+    earlier = "b1291caeee242b2705518b699105c956"  # as 0.2.0 wrote it
+    assert has_fingerprint(digits, earlier)
+    assert not has_fingerprint(digits[::-1], earlier)
+    provenance = DataProvenance.of(load("digits"))
+    assert len(dataclasses.replace(provenance, fingerprint=earlier).read_again()) == 1797
+    with pytest.raises(DataError, match="they are not the images and labels of the run"):
+        dataclasses.replace(provenance, fingerprint=earlier[::-1]).read_again()
+
+
+def test_a_fingerprint_reads_no_pixels_whose_hashes_are_known(digits, monkeypatch):
+    images = dataclasses.replace(digits)
+    assert len(images.pixel_hashes) == 1797
+    monkeypatch.setattr("imprint.data.images.in_chunks", None)  # through which pixels are read
+    assert images.fingerprint == digits.fingerprint
 
 
 def test_through_json(digits):

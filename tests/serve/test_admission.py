@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from uvicorn.server import ServerState
 
-from imprint.serve.admission import MAX_ADMITTED, MAX_TINY
+from imprint.serve.admission import CALM, MAX_ADMITTED, MAX_TINY
 from imprint.serve.app import create_app
 from imprint.serve.connections import is_plain_predict
 from imprint.serve.engine import Served
@@ -229,17 +229,27 @@ def test_only_whole_requests_count_until_they_are_answered_or_gone(onnx_file):
     connected(work, full=False, served=served)
 
 
-def test_two_batches_of_tiny_images_fill_it_and_large_ones_have_room_of_their_own():
+def test_many_may_come_together_but_two_batches_of_tiny_images_once_some_were_refused():
     async def work(protocol, transport, app):
         admission = app.state.admission
+        admission.admitted = MAX_ADMITTED - 1
+        assert not admission.is_full
+        admission.admitted = MAX_ADMITTED
+        assert admission.is_full
+        protocol.data_received(request())  # which is refused
         admission.admitted = MAX_TINY
         assert admission.is_full
-        app.state.batcher.heavy.held = MAX_TINY
+        admission.admitted = MAX_TINY - 1
         assert not admission.is_full
-        admission.admitted = app.state.batcher.heavy.held = MAX_ADMITTED
+        admission.admitted = MAX_ADMITTED - 1
+        app.state.batcher.heavy.held = MAX_ADMITTED - MAX_TINY  # large ones have room of their own
+        assert not admission.is_full
+        app.state.batcher.heavy.held = 0
         assert admission.is_full
+        await asyncio.sleep(CALM)
+        assert not admission.is_full
 
-    connected(work)
+    connected(work, full=False)
 
 
 def test_a_connection_closes_once_it_has_been_idle_since_its_last_refusal():

@@ -9,7 +9,7 @@ import pytest
 
 from imprint.preprocessing.glyph import GlyphForm
 from imprint.preprocessing.input_spec import InputSpec
-from imprint.serve.batching import BATCH_IMAGES, HEAVY_LIMIT, Batcher, Job
+from imprint.serve.batching import BATCH_IMAGES, HEAVY_LIMIT, QUICK, TURN, Batcher, Job
 from imprint.serve.bodies import Numbers, Upload
 from imprint.serve.engine import Engine
 from imprint.serve.predicting import GLYPH_COST, TINY_COST, estimate_cost
@@ -72,6 +72,55 @@ def test_what_queued_while_it_was_busy_makes_a_batch():
     assert sum(engine.batches) == 100
     assert max(engine.batches) == BATCH_IMAGES
     assert len(engine.batches) <= 6
+
+
+class Timed(Slow):
+    """An engine that takes a while, and notes the thread in which it answers."""
+
+    def __init__(self, seconds=0.0):
+        super().__init__()
+        self.go.set()
+        self.seconds, self.threads = seconds, []
+
+    def predict(self, pixels):
+        self.threads.append(threading.current_thread().name)
+        until = time.thread_time() + self.seconds
+        while time.thread_time() < until:
+            pass
+        return super().predict(pixels)
+
+
+def test_tiny_images_of_a_quick_model_are_computed_in_the_event_loop():
+    engine = Timed()
+
+    async def work(batcher):
+        for pace, thread in ((None, "imprint-tiny"), (QUICK / 2, "MainThread"), (QUICK * 2, "imprint-tiny")):
+            batcher.light.pace = pace or batcher.light.pace
+            await batcher.answer(Job([TINY], engine), never)
+            assert engine.threads.pop() == thread
+        batcher.light.pace = QUICK / 2
+        await batcher.answer(Job([TINY], Timed(10 * QUICK)), never)
+        assert batcher.light.pace > QUICK  # one batch tells that it is quick no more
+
+    served(work)
+
+
+def test_the_event_loop_computes_a_few_images_and_takes_what_came_meanwhile():
+    engine = Timed()
+
+    async def work(batcher):
+        batcher.light.pace = TURN / 5
+        tasks = [asyncio.ensure_future(batcher.answer(Job([TINY], engine), never)) for _ in range(12)]
+        await asyncio.sleep(0)
+        batcher._turn()
+        assert engine.batches == [5]
+        batcher.light.pace = 2 * QUICK  # from now on it is the worker's
+        batcher._turn()
+        await asyncio.gather(*tasks)
+        assert sum(engine.batches) == 12
+        assert engine.threads[-1] == "imprint-tiny"
+
+    served(work)
 
 
 def test_large_images_hold_up_no_tiny_ones():

@@ -17,7 +17,7 @@ from imprint.models.whitening import whitening_filters
 from imprint.recipes import parse_settings
 from imprint.training import fit as fit_module
 from imprint.training.checkpoint import Checkpoint, read_resumable_run, start_network
-from imprint.training.plan import make_plan
+from imprint.training.plan import data_fingerprint, make_plan
 
 MUON = ["epochs=4", "min_steps=0", "batch_size=64", "epoch_fraction=0.5", "elastic=0.6"]
 RUNS = {
@@ -192,6 +192,14 @@ def test_changed_data_is_refused(digits, stopped_folder):
     for changed in (replace(digits[:300], pixels=pixels), replace(digits[:300], labels=labels), digits[:299]):
         with pytest.raises(DataError, match=r"it is not what the run in .* began with\. Give the same data"):
             trained(changed, None, resume=stopped_folder)
+
+
+def test_a_run_begun_by_an_earlier_version_is_gone_on_with(digits, stopped_folder):
+    resumed = read_resumable_run(stopped_folder)
+    plan = planned(digits[:300], *SHORT)
+    earlier = data_fingerprint(plan, earlier=True)
+    assert earlier != resumed.facts["data"]
+    replace(resumed, facts=resumed.facts | {"data": earlier}).check(plan)
 
 
 def test_another_machine_is_told(digits, stopped_folder, monkeypatch, caplog):

@@ -1,8 +1,10 @@
 """A run that starts from an earlier model: its weights, its classes, and the images that it has seen."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,6 +245,24 @@ def test_a_file_decoded_a_little_differently_is_known_by_its_path(digits, tmp_pa
     assert ImageKeys.of(other).among(keys.all).all()
     assert not ImageKeys.of(replace(other, loaded_from=None)).among(keys.all).any()
     assert not ImageKeys.of(images[:20]).among(ImageKeys.of(other[20:]).all).any()
+
+
+def test_paths_are_resolved_as_by_pathlib(digits, tmp_path, monkeypatch):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").touch()
+    (tmp_path / "pets.zip").touch()
+    (tmp_path / "linked").symlink_to("cat")
+    (tmp_path / "cat" / "2.png").symlink_to("1.png")
+    (tmp_path / "cat" / "circle.png").symlink_to("circle.png")
+    monkeypatch.chdir(tmp_path)
+    names = ["cat/1.png", "cat/2.png", "linked/1.png", "linked/2.png", "linked/../cat/1.png", "./cat//1.png"]
+    names += [f"{tmp_path}/cat/1.png", "pets.zip/cat/1.png", "https://a.org//b/1.png", "1.png", "gone/1.png", "/1.png"]
+    images = replace(digits[: len(names)], sources=np.array(names), loaded_from=LoadedFrom("x", {}))
+    paths = [hashlib.blake2b(str(Path(name).resolve()).encode(), digest_size=8).digest() for name in names]
+    assert ImageKeys.of(images).paths.tobytes() == b"".join(paths)
+    assert len(set(ImageKeys.of(images).paths[:7].tolist())) == 1
+    circle = replace(digits[:1], sources=np.array(["cat/circle.png"]), loaded_from=LoadedFrom("x", {}))
+    assert ImageKeys.of(circle).paths[0]
 
 
 def test_files_are_brought_into_the_old_form(digits, tmp_path):

@@ -132,7 +132,7 @@ def test_folds_in_threads_of_their_own_give_the_same_and_leave_the_settings(prep
     found = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.append(cross_validate(features, labels, np.arange(42), 3, "regression", 7))
+        found.append(cross_validate(features, (features.shape[1],), labels, np.arange(42), 3, "regression", 7))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert np.allclose(found[0].probabilities, found[1].probabilities, atol=1e-3)
@@ -143,7 +143,7 @@ def test_nobody_is_judged_by_a_head_that_saw_him(prepared):
     """With labels by chance, accuracy is that of guessing, though the head fits all of its own images."""
     _, features = prepared
     labels = np.random.default_rng(1).permutation(np.arange(42) % 3)
-    found = cross_validate(features, labels, np.arange(42), 3, "regression", 7)
+    found = cross_validate(features, (features.shape[1],), labels, np.arange(42), 3, "regression", 7)
     assert (found.method, found.folds) == ("leave-one-out", 42)
     assert (found.probabilities.argmax(1) == labels).mean() < 0.6
     whole = logits_of(fit_head(features, labels, np.arange(42), 3, "regression"), features)
@@ -155,8 +155,12 @@ def test_groups_stay_together(prepared):
     _, features = prepared
     doubled = torch.cat([features[:20], features[:20]])
     labels = np.tile(np.random.default_rng(2).integers(0, 2, 20), 2)
-    alone = cross_validate(doubled, labels, np.arange(40), 2, "regression", 7).probabilities.argmax(1)
-    together = cross_validate(doubled, labels, np.tile(np.arange(20), 2), 2, "regression", 7).probabilities.argmax(1)
+    alone = cross_validate(
+        doubled, (doubled.shape[1],), labels, np.arange(40), 2, "regression", 7
+    ).probabilities.argmax(1)
+    together = cross_validate(
+        doubled, (doubled.shape[1],), labels, np.tile(np.arange(20), 2), 2, "regression", 7
+    ).probabilities.argmax(1)
     assert (alone == labels).mean() > 0.95
     assert (together == labels).mean() < 0.9
 

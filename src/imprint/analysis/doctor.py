@@ -157,7 +157,7 @@ def _leak(
     for position in copies.tolist():
         which = int(np.searchsorted(ends, position, side="right"))
         images = collections[which]
-        source = images.sources[position - (ends[which] - len(images))].item()
+        source = images.sources.item(position - (ends[which] - len(images)))
         where.append(f"{images.name} row {source}" if which and images.from_pixel_table else source)
         if which:
             others[images.name] = None

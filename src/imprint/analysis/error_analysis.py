@@ -172,7 +172,7 @@ class ErrorAnalysis:
         labels = self.training.labels_among(names)
         return [
             {
-                "source": self.images.sources[one.image].item(),
+                "source": self.images.sources.item(one.image),
                 "label": names[one.label],
                 "prediction": names[one.predicted],
                 "confidence": one.confidence,
@@ -180,7 +180,7 @@ class ErrorAnalysis:
                 "cause": one.cause,
                 "strangeness": one.strangeness,
                 "nearest": [
-                    {"source": self.training.sources[i].item(), "label": names[labels[i]]} for i in one.neighbours
+                    {"source": self.training.sources.item(i), "label": names[labels[i]]} for i in one.neighbours
                 ],
             }
             for one in self.mistakes

@@ -78,7 +78,7 @@ def find_label_errors(
     for i, score in zip(errors.positions, errors.scores, strict=True):
         likely, image = int(probabilities[i].argmax()), int(judged[i])
         message = f"labelled {names[given[i]]}, looks like {names[likely]} ({probabilities[i, likely]:.0%})"
-        found.append(Finding("label", (images.sources[image].item(),), message, float(score), (image,), names[likely]))
+        found.append(Finding("label", (images.sources.item(image),), message, float(score), (image,), names[likely]))
     notes = [_trust(errors, float((probabilities.argmax(axis=1) == given).mean()))]
     if left := len(images) - len(judged):
         notes.append(f"{left:,} labels were not judged: too few images or groups of their classes")

@@ -236,6 +236,7 @@ def learnt_from(model: Path, images: LabelledImages) -> tuple[list[str], int | N
 
     Gives what was said, and how many of the images it was trained on; None where nothing tells, as of a file alone.
     """
+    from imprint.data.images import has_fingerprint
     from imprint.models.model_file import PROVENANCE_NAME
 
     told = {
@@ -248,7 +249,7 @@ def learnt_from(model: Path, images: LabelledImages) -> tuple[list[str], int | N
             ((model if model.is_dir() else model.parent) / PROVENANCE_NAME).read_text(encoding="utf-8")
         )
         for data, words in told.items():
-            if provenance[data] is not None and provenance[data]["fingerprint"] == images.fingerprint:
+            if provenance[data] is not None and has_fingerprint(images, provenance[data]["fingerprint"]):
                 notes.append(f"{model} {words}")
         if known is None and not notes and model.suffix.lower() != ".onnx" and provenance.get("parent") is not None:
             notes.append(f"nothing tells which images {model} was trained on, since nothing tells its old model's")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -28,6 +29,7 @@ from imprint.core.metrics import (
     percent,
     wilson_interval,
 )
+from imprint.core.texts import text_array
 
 FEWEST_TO_TELL = 20  # images, for an accuracy to be claimed
 COLUMNS = ("label", "prediction", "confidence", "label_probability", "unsure", "why")  # of validation.csv, after where
@@ -540,15 +542,15 @@ class LabelledPredictions:
         rows = zip(
             (self.places + 1).tolist(),
             self.sources.tolist(),
-            [self.class_names[label] for label in self.labels],
-            [self.class_names[label] for label in self.predicted],
-            [f"{probability:.6g}" for probability in self.confidence],
-            [f"{probability:.6g}" for probability in self.label_probability],
-            ["yes" if unsure else "no" for unsure in self.unsure],
+            (self.class_names[label] for label in self.labels),
+            (self.class_names[label] for label in self.predicted),
+            (f"{probability:.6g}" for probability in self.confidence),
+            (f"{probability:.6g}" for probability in self.label_probability),
+            ("yes" if unsure else "no" for unsure in self.unsure),
             self.why.tolist(),
             strict=True,
         )
-        _write_rows([header, *map(list, rows)], path)
+        _write_rows(chain([header], rows), path)
 
     def evaluated(self, chosen: Int64[ndarray, " m"], causes: Mapping[int, str]) -> list[list[str]]:
         """Give a row of `EVALUATED` for each chosen position; `causes` names those of mistakes, by position."""
@@ -569,7 +571,7 @@ class LabelledPredictions:
         _write_rows([list(EVALUATED), *self.evaluated(np.arange(len(self)), causes)], path)
 
 
-def _write_rows(rows: Iterable[list[Any]], path: Path) -> None:
+def _write_rows(rows: Iterable[Sequence[Any]], path: Path) -> None:
     with (
         written_whole(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -632,7 +634,7 @@ def _parse_predictions(header: list[str], rows: list[list[str]], class_names: tu
     position = {name: i for i, name in enumerate(class_names)}
     return LabelledPredictions(
         np.array(places, dtype=np.int64) - 1,
-        np.array([int(row) for row in sources] if header[1] == "row" else sources),
+        np.array([int(row) for row in sources]) if header[1] == "row" else text_array(sources),
         np.array([position[name] for name in labels], dtype=np.int64),
         np.array([position[name] for name in predicted], dtype=np.int64),
         probabilities[0],

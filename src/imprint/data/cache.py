@@ -1,7 +1,8 @@
 """The cache of decoded images and of their features: one memory-mapped file each, the least recently used goes first.
 
 A file is named after all that decides its content, so it is either right or not found. The numbers stand at its start,
-so that they can be mapped; behind them facts as JSON, then a trailer with their length, checksum and file version.
+so that they can be mapped; behind them facts of each image as arrays, the other facts as JSON, and a trailer with the
+length of that, its checksum and the file version.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
@@ -33,9 +35,11 @@ from imprint.core.files import cache_folder, room_on_disk
 from imprint.core.memmap import keep_hashes, mark_read_only
 from imprint.core.progress import say
 
-FORMAT_VERSION = 1  # of the file; one with another version counts as broken, and its images are decoded anew
-TRAILER = struct.Struct("<QI8s")  # the facts' length and checksum, then:
-SIGNATURE = b"imprint%d" % FORMAT_VERSION
+FORMAT_VERSION = 2  # of the file; one with another version counts as broken, and its images are decoded anew
+TRAILER = struct.Struct("<QI8s")  # the length and checksum of the facts as JSON, then:
+SIGNATURE, OUTDATED = b"imprint%d" % FORMAT_VERSION, (b"imprint1",)
+COLUMNS = "columns"  # among the facts: type, shape and checksum of each array before them
+PATHS_AT_ONCE = 2**14  # hashed together
 
 LIMIT_VARIABLE = "IMPRINT_CACHE_GB"
 DEFAULT_LIMIT = 10.0  # GB: two collections of 100,000 photos of 128×128 pixels, two hundred of sign-digits
@@ -74,8 +78,11 @@ def key(files: Iterable[Path | str], form: str) -> str:
     Where a file has just changed, this waits until a further change would show in its times.
     """
     paths = [os.fspath(file) for file in files]
-    identities = np.array([_identity(path) for path in paths], dtype=np.int64).reshape(-1, 3)
-    digest = hashlib.sha256(os.fsencode("\0".join([form, *paths])))
+    numbers = chain.from_iterable(map(_identity, paths))
+    identities = np.fromiter(numbers, dtype=np.int64, count=3 * len(paths)).reshape(-1, 3)
+    digest = hashlib.sha256(os.fsencode(form))
+    for start in range(0, len(paths), PATHS_AT_ONCE):
+        digest.update(os.fsencode("\0".join(["", *paths[start : start + PATHS_AT_ONCE]])))
     digest.update(identities.tobytes())
     age = time.time() - identities[:, 1:].max(initial=0) / 1e9
     if 0 <= age < TICK:
@@ -93,7 +100,10 @@ def _identity(path: str) -> tuple[int, int, int]:
 
 
 def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
-    """Find images or features by their key: memory-mapped, not to be written to, and facts; None if not whole."""
+    """Find images or features by their key: memory-mapped, not to be written to, and facts; None if not whole.
+
+    Facts of each image are arrays, not to be written to either.
+    """
     path = folder() / f"{key}{ENDING}"
     facts = read_facts(path)
     if facts is None:
@@ -103,6 +113,7 @@ def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
         with contextlib.suppress(OSError):
             os.utime(path)
         with open(path, "rb") as file:
+            columns = _read_columns(file, facts)
             try:
                 pixels = np.memmap(file, dtype=kind, mode="c", shape=shape)
             except OSError:  # larger than what one process may reserve: then not writable, which torch warns of
@@ -111,9 +122,11 @@ def lookup(key: str) -> tuple[Shaped[ndarray, "n ..."], dict[str, Any]] | None:
             pixels = mark_read_only(pixels, file)
     except OSError:  # removed meanwhile, or it cannot be mapped
         return None
-    if "hashes" in facts:
-        keep_hashes(pixels, np.frombuffer(bytes.fromhex(facts["hashes"]), dtype=np.uint64))
-    return pixels, facts
+    if columns is None:
+        return None
+    if "hashes" in columns:
+        keep_hashes(pixels, columns["hashes"])
+    return pixels, facts | columns
 
 
 def matching(network: str) -> Iterator[tuple[Shaped[ndarray, "n ..."], dict[str, Any]]]:
@@ -154,8 +167,9 @@ def sole_decoder(key: str) -> Iterator[None]:
 def writing(key: str, size: int = 0) -> Iterator[Writer]:
     """Write decoded images or features under a key, `size` bytes at most; they appear in the cache once they are whole.
 
-    The block adds numbers and sets `facts`, at least `name` and `shape`, and `dtype` where that is not uint8. Raises
-    OSError when the disk refuses, and before anything is written where so many bytes would fill it.
+    The block adds numbers and sets `facts`, at least `name` and `shape`, and `dtype` where that is not uint8; those of
+    each image are best arrays, which are not written as text. Raises OSError when the disk refuses, and before anything
+    is written where so many bytes would fill it.
     """
     folder().mkdir(parents=True, exist_ok=True)
     _make_room(size)
@@ -187,8 +201,16 @@ class Writer:
         self.images += len(block)
 
     def finish(self) -> None:
-        """Write the facts behind the pixels; without them the file counts as broken."""
-        facts = json.dumps(self.facts).encode()
+        """Write the facts behind the pixels, arrays first; without them the file counts as broken."""
+        columns = {name: np.ascontiguousarray(fact) for name, fact in self.facts.items() if isinstance(fact, ndarray)}
+        described = {
+            name: {"dtype": column.dtype.str, "shape": column.shape, "checksum": zlib.crc32(column.data)}
+            for name, column in columns.items()
+        }
+        others = {name: fact for name, fact in self.facts.items() if name not in columns}
+        facts = json.dumps(others | ({COLUMNS: described} if described else {})).encode()
+        for column in columns.values():
+            self._file.write(column.data)
         self._file.write(facts)
         self._file.write(TRAILER.pack(len(facts), zlib.crc32(facts), SIGNATURE))
 
@@ -209,8 +231,35 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     if zlib.crc32(content) != checksum:
         return None
     facts: dict[str, Any] = json.loads(content)
-    held = math.prod(facts["shape"]) * np.dtype(facts.get("dtype", "uint8")).itemsize
+    held = sum(map(_size, (facts, *facts.get(COLUMNS, {}).values())))
     return facts if held + length + TRAILER.size == size else None
+
+
+def _size(described: Mapping[str, Any]) -> int:
+    """Give the bytes of an array that a file describes."""
+    return int(math.prod(described["shape"]) * np.dtype(described.get("dtype", "uint8")).itemsize)
+
+
+def _read_columns(file: BinaryIO, facts: dict[str, Any]) -> dict[str, ndarray] | None:
+    """Read the facts of each image, in place of what describes them; None where a checksum does not fit."""
+    file.seek(_size(facts))
+    columns = dict[str, ndarray]()
+    for name, column in facts.pop(COLUMNS, {}).items():
+        content = file.read(_size(column))
+        if zlib.crc32(content) != column["checksum"]:
+            return None
+        columns[name] = np.frombuffer(content, dtype=column["dtype"]).reshape(column["shape"])
+    return columns
+
+
+def _signature(path: Path) -> bytes:
+    """Read how a file ends; empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(SIGNATURE), os.SEEK_END)
+            return file.read()
+    except OSError:
+        return b""
 
 
 def entries() -> list[Entry]:
@@ -248,16 +297,17 @@ def bound(bytes_at_most: int | None = None, spare: Path | None = None) -> int:
     None takes `limit`, leaves what this process has mapped, and says what it did where that was much. `spare` stays
     whatever its size, because it is about to be used.
     """
+    removed = sum(_remove(path) for path in folder().glob(f"*{ENDING}") if _signature(path) in OUTDATED)
     present, most = entries(), limit() if bytes_at_most is None else bytes_at_most
     total = sum(entry.size for entry in present)
     kept = {spare} if bytes_at_most is not None else {spare, *_in_use}
     gone = _remove_oldest(present, total - most, kept)
-    removed = sum(gone.values())
+    removed += sum(gone.values())
     if bytes_at_most is None:
         allowed = f"at most {most / 1e9:g} GB are kept ({LIMIT_VARIABLE})"
         _tell_removed(gone, allowed)
-        if total - removed > max(most, WORTH_A_LINE):
-            in_use = f"{(total - removed) / 1e9:.1f} GB are in use"
+        if (left := total - sum(gone.values())) > max(most, WORTH_A_LINE):
+            in_use = f"{left / 1e9:.1f} GB are in use"
             say(f"cache: {in_use}, which stay until others need the room; otherwise {allowed}")
     for path in (cache_folder() / "pictures").glob("*.pictures"):  # of versions before 0.2, which none can read now
         removed += _remove(path)

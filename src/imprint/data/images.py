@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from imprint.core.errors import DataError, UsageError, brief, did_you_mean
 from imprint.core.memmap import in_chunks, keep_hashes, kept_hashes, select_rows
+from imprint.core.texts import text_array
 from imprint.preprocessing.depth import Range
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ class LabelledImages:
         the labels are unknown.
     sources : ndarray, shape (n,)
         Where each image came from: whole numbers are rows of a CSV of pixels (the first image is row 1), anything else
-        is text.
+        is text, of numpy's ``StringDType``. ``sources.tolist()`` gives plain numbers or str; ``np.savez`` takes
+        ``np.array(sources.tolist())``.
     name : str, default="images"
         What the data are called in messages.
     unreadable : tuple of (str, str), default=()
@@ -119,7 +122,10 @@ class LabelledImages:
     background: int | None = None
 
     def __post_init__(self) -> None:
-        for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iU")):
+        for what in ("sources", "groups", "ids"):
+            if isinstance(values := getattr(self, what), ndarray) and values.dtype.kind == "U":
+                object.__setattr__(self, what, text_array(values.tolist()))
+        for what, kinds in (("pixels", "buif"), ("labels", "i"), ("sources", "iT")):
             values = getattr(self, what)
             if values is None and what == "labels":
                 continue
@@ -288,12 +294,12 @@ class LabelledImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """BLAKE2b hash of pixels, labels and class names, in their order.
+        """BLAKE2b hash of `pixel_hashes`, labels and class names, in their order.
 
         Returns
         -------
         str
-            32 hexadecimal digits.
+            40 hexadecimal digits.
 
         Examples
         --------
@@ -302,12 +308,7 @@ class LabelledImages:
         >>> digits.fingerprint == digits[::-1].fingerprint
         False
         """
-        digest = hashlib.blake2b(repr((self.pixels.shape, self.class_names)).encode(), digest_size=16)
-        for part in in_chunks(self.pixels, HASH_CHUNK):
-            digest.update(np.ascontiguousarray(part).data)
-        if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels).data)
-        return digest.hexdigest()
+        return _digest(self, [self.pixel_hashes], size=20)
 
     def plot(self, count: int = 10) -> Figure:
         """Draw images of as many classes as possible, each under its label, or its source where labels are unknown.
@@ -405,6 +406,23 @@ class LabelledImages:
         return np.take(table, self.labels)
 
 
+def earlier_fingerprint(images: LabelledImages) -> str:
+    """Compute a fingerprint as versions up to 0.2 did: of the pixels themselves, all of which are read; 32 digits."""
+    return _digest(images, in_chunks(images.pixels, HASH_CHUNK), size=16)
+
+
+def has_fingerprint(images: LabelledImages, noted: str) -> bool:
+    """Tell whether a noted fingerprint is that of images, whichever version noted it."""
+    return noted == (earlier_fingerprint(images) if len(noted) == 32 else images.fingerprint)
+
+
+def _digest(images: LabelledImages, parts: Iterable[ndarray], size: int) -> str:
+    digest = hashlib.blake2b(repr((images.pixels.shape, images.class_names)).encode(), digest_size=size)
+    for part in parts if images.labels is None else chain(parts, [images.labels]):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
+
+
 def hash_images(pixels: UInt8[ndarray, "n c h w"]) -> bytes:
     """Hash each image's pixels, as `LabelledImages.pixel_hashes` gives them; eight bytes each."""
     return b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
@@ -454,16 +472,20 @@ def expect_images(given: object, where: str) -> None:
         raise UsageError("images", where, f"{kind_of(given)} is no LabelledImages", remedy)
 
 
-def encode_labels(names: Shaped[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
+def encode_labels(names: Shaped[ndarray, " n"] | Sequence[str]) -> tuple[Int64[ndarray, " n"], tuple[str, ...]]:
     """Convert labels to positions in the class names: whole numbers in order of size, else words in alphabetical order.
 
     Where all are whole numbers, spellings of one value are one class. A value that is spelled in one way keeps it, such
     as 07; 3.0 becomes 3.
     """
-    found, positions = np.unique(names, return_inverse=True)
-    whole = [match for name in found.tolist() if (match := WHOLE_NUMBER.fullmatch(name))]
+    if isinstance(names, ndarray):
+        names = names.tolist()
+    found = sorted(set(names))
+    place = {name: i for i, name in enumerate(found)}  # np.unique sorts all of them, which takes seven times as long
+    positions = np.fromiter(map(place.__getitem__, names), dtype=np.int64, count=len(names))
+    whole = [match for name in found if (match := WHOLE_NUMBER.fullmatch(name))]
     if len(whole) < len(found):
-        return positions.astype(np.int64), tuple(found.tolist())
+        return positions, tuple(found)
     spellings: dict[int, set[str]] = {}
     for match in whole:
         spellings.setdefault(int(match[1]), set()).add(match[1])

@@ -154,7 +154,8 @@ class EfficientNetLite(nn.Module):
         inputs, size = 32, self.stem.size
         blocks: list[nn.Module] = []
         embedded: list[int] = []
-        self.num_features = last = 1280
+        widths: list[int] = []
+        last = 1280
         for number, stage in enumerate(STAGES):
             outputs = _width(stage.outputs * source.width)
             depth = stage.blocks if number in (0, len(STAGES) - 1) else math.ceil(stage.blocks * source.depth)
@@ -165,10 +166,12 @@ class EfficientNetLite(nn.Module):
                 inputs, size = outputs, block.depthwise.size
             if number in EMBEDDED_STAGES:
                 embedded.append(len(blocks) - 1)
-                self.num_features += outputs
+                widths.append(outputs)
         self.blocks = nn.Sequential(*blocks)
         self.embedded = tuple(embedded)
+        self.embedded_widths = (*widths, last)
         self.last = SameConv(inputs, last)
+        self.num_features = sum(self.embedded_widths)
         self.head = Dense(self.num_features, classes)
         self.head_kind = ""  # how it was fitted before any epoch
         nn.init.zeros_(self.head.weight)

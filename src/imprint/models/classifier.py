@@ -28,7 +28,7 @@ from imprint.models.inference import (
 )
 from imprint.models.model_file import MODEL_NAME, broken, find_model, inconsistent, read_model_file, write_model_file
 from imprint.models.networks import BUILT_IN, NETWORKS, build_networks, smallest_side
-from imprint.models.ood import MAX_RANK, WIDE, MahalanobisScore, count_embeddings, ood_detector_classes
+from imprint.models.ood import WIDE, MahalanobisScore, count_embeddings, ood_detector_classes
 from imprint.models.predictor import Predictor
 from imprint.models.summary import Layer, summarise
 from imprint.preprocessing.input_spec import InputSpec, describe
@@ -40,7 +40,7 @@ SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
 SCORE_TENSORS = ("centres", "whitening", "precision", "power")
 MAX_CLASSES = 100_000  # a file that claims more is not believed
 MAX_HEADER_LENGTH = 200  # characters of a column's name
-UNFITTED = MahalanobisScore(torch.empty(0, 0), torch.empty(0, 0, 0))  # until it is fitted
+UNFITTED = MahalanobisScore(torch.empty(0, 0))  # until it is fitted
 NEVER_UNSURE = 1e9  # more uncertainty than there is
 
 
@@ -462,11 +462,11 @@ def _check_tensors(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
 
 def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path: Path) -> MahalanobisScore:
     """Check the tensors of the OOD score against the embeddings of the network, which have `size` numbers."""
-    each_or_one = [(count, size, size) for count in (classes, 1)]
+    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, size)]}
     if size > WIDE:
-        each_or_one = [(1, size, rank) for rank in range(1, MAX_RANK + 1)]
-    shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, size)], "whitening": each_or_one}
-    shapes |= {"precision": [(size,)], "power": [()]} if size > WIDE else {}
+        shapes |= {"precision": [(size,)], "power": [()]}
+    else:
+        shapes["whitening"] = [(count, size, size) for count in (classes, 1)]
     for name, tensor in given.items():
         if tensor is None and (name not in shapes or name == "power"):
             continue
@@ -482,5 +482,5 @@ def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path
 def _never_far(classes: int, size: int) -> MahalanobisScore:
     """Make the OOD score of a stopped run, which has fitted none yet: all distances are 0."""
     if size > WIDE:
-        return MahalanobisScore(torch.zeros(classes, size), torch.zeros(1, size, 1), torch.zeros(size))
+        return MahalanobisScore(torch.zeros(classes, size), precision=torch.zeros(size))
     return MahalanobisScore(torch.zeros(classes, size), torch.zeros(1, size, size))

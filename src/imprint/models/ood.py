@@ -5,12 +5,14 @@ Also the transforms that make synthetic OOD images, for an OOD detector to learn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float32, Float64, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
@@ -20,12 +22,10 @@ from imprint.models.layers import ConvNet, Dense, Ensemble, ReLU, Residual, dens
 from imprint.recipes import Recipe
 
 OOD_MEMBERS = 2  # of an ensemble; `best` has two, and square matrices for `record`'s eight would outweigh them
-WIDE = 1024  # numbers in an embedding; a whole matrix of more would outweigh the network
-MAX_RANK = 32  # of the matrix then
-ITERATIONS = 4  # of the subspace that holds its directions
-# Of wide embeddings: the weight of uncorrelated numbers in the covariance, in images a number, and the least deviation
-# of a number, in medians: that a channel hardly answered to a hundred photos proves nothing of the next one.
-SHRINKAGE, LEAST_SPREAD = 0.1, 0.2
+WIDE = 1200  # numbers in an embedding; a whole matrix of more would outweigh the network
+# Of wide embeddings: the weight of the mean of all images in a class's mean, in images, and the least deviation of a
+# number, in medians: that a channel hardly answered to a hundred photos proves nothing of the next one.
+CENTRE_WEIGHT, LEAST_SPREAD = 30, 0.2
 FEWEST_TO_SHARPEN, MAX_POWER = 3, 20.0  # distances that tell how far they scatter; a higher power leaves float32
 MAX_MATRIX_NUMBERS = 3_000_000  # 12 MB, in one matrix a class; `best` on ten classes stays just below
 
@@ -36,7 +36,7 @@ def logits_and_embeddings(
     """Run a network over prepared images for its logits, and the embedding that the OOD score is computed from.
 
     Of our own networks that is each channel's mean behind each activation; where in the image a channel answers is left
-    out, since with it fewer OOD images were found (docs/log). Of any other it is the penultimate layer's.
+    out, since with it fewer OOD images were found (docs/log). Of any other it is the penultimate layer's, `levelled`.
     """
     if isinstance(network, Ensemble):
         each = [logits_and_embeddings(member, prepared) for member in network.members]
@@ -45,14 +45,28 @@ def logits_and_embeddings(
     if not isinstance(network, ConvNet):
         follows_protocol = cast(Any, network)
         features = follows_protocol.forward_features(prepared)
-        embedding = follows_protocol.forward_head(features, pre_logits=True)
-        return follows_protocol.forward_head(features).float(), embedding.float().flatten(1)
+        embedding = follows_protocol.forward_head(features, pre_logits=True).float().flatten(1)
+        widths = getattr(network, "embedded_widths", (int(embedding.shape[1]),))
+        return follows_protocol.forward_head(features).float(), levelled(embedding, widths)
     activations, means = prepared, []
     for layer in network.children():
         activations = layer(activations)
         if isinstance(layer, ReLU | Residual):
             means.append(_channel_means(dense(activations).float()))
     return activations.float(), torch.cat(means, dim=1)
+
+
+def levelled(embeddings: Float32[Tensor, "n features"], widths: Sequence[int]) -> Float32[Tensor, "n features"]:
+    """Take the cube roots of wide embeddings, and give those of each depth a mean square of 1; narrow ones stay.
+
+    Few photos tell little of channels that answer seldom and strongly, which would outweigh all others, as the last of
+    the depths, `widths` numbers each, would the first (docs/log/photos.md).
+    """
+    if embeddings.shape[1] <= WIDE:
+        return embeddings
+    roots = embeddings.sign() * embeddings.abs() ** (1 / 3)
+    parts = [F.normalize(part, dim=1) * math.sqrt(part.shape[1]) for part in roots.split(list(widths), dim=1)]
+    return torch.cat(parts, dim=1)
 
 
 def count_embeddings(network: nn.Module) -> int:
@@ -87,13 +101,12 @@ class MahalanobisScore:
     Parameters
     ----------
     centres : Tensor of float32, shape (classes, features)
-        The mean embedding of each class.
-    whitening : Tensor of float32, shape (classes or 1, features, features or rank)
+        The mean embedding of each class; of wide ones shrunk towards that of all images.
+    whitening : Tensor of float32, shape (classes or 1, features, features), or None, default=None
         Turns the difference between an embedding and its class's mean into uncorrelated numbers of unit variance; one
         matrix for all classes where one for each would be too large.
     precision : Tensor of float32, shape (features,), or None, default=None
-        For wide embeddings: the inverse variance of each number in all directions but the few of `whitening`, whose
-        squares are then subtracted.
+        For wide embeddings instead: the inverse variance of each number.
     power : Tensor of float32, shape (), or None, default=None
         With `precision`: what the distance is raised to. Of so many numbers it hardly varies among images, and an
         unusual one would not count beside low confidence.
@@ -101,8 +114,7 @@ class MahalanobisScore:
     References
     ----------
     Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
-    arXiv:1807.03888. With `precision` the covariance is that of probabilistic principal components: Tipping and Bishop,
-    Journal of the Royal Statistical Society B 61 (1999) 611-622.
+    arXiv:1807.03888.
 
     Examples
     --------
@@ -113,7 +125,7 @@ class MahalanobisScore:
     """
 
     centres: Float32[Tensor, "classes features"]
-    whitening: Float32[Tensor, "shapes features rank"]
+    whitening: Float32[Tensor, "shapes features features"] | None = None
     precision: Float32[Tensor, " features"] | None = None
     power: Float32[Tensor, ""] | None = None
 
@@ -163,15 +175,17 @@ class MahalanobisScore:
         self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
     ) -> Float32[Tensor, " n"]:
         """Compute them without asking a GPU which classes there are: Python would have to wait for it."""
-        if len(self.whitening) == 1:
+        if self.whitening is None or len(self.whitening) == 1:
             return self._squared(embeddings - self.centres[predicted], 0)
         each = [self._squared(embeddings - centre, label) for label, centre in enumerate(self.centres)]
         return torch.stack(each).gather(0, predicted[None])[0]
 
     def _squared(self, gaps: Float32[Tensor, "n features"], label: int) -> Float32[Tensor, " n"]:
         """Compute the squared lengths of differences from class means, by a class's matrix or the only one."""
-        along = (gaps @ self.whitening[label if len(self.whitening) > 1 else 0]).square().sum(dim=1)
-        return along if self.precision is None else gaps.square() @ self.precision - along
+        if self.precision is not None:
+            return gaps.square() @ self.precision
+        whitening = cast(Tensor, self.whitening)
+        return (gaps @ whitening[label if len(whitening) > 1 else 0]).square().sum(dim=1)
 
     def sharpened(self, distances: Float32[Tensor, " n"]) -> MahalanobisScore:
         """Choose the power for which the logarithms of images' distances have a standard deviation of 1.
@@ -189,7 +203,7 @@ class MahalanobisScore:
         Examples
         --------
         >>> import torch
-        >>> one = MahalanobisScore(torch.zeros(1, 2), torch.zeros(1, 2, 1), torch.ones(2))
+        >>> one = MahalanobisScore(torch.zeros(1, 2), precision=torch.ones(2))
         >>> some = torch.tensor([4.0, 8.0, 16.0])
         >>> one.sharpened(some).distances(torch.tensor([[0.0, 4.0]]), torch.tensor([0])).round(decimals=2)
         tensor([3.4000])
@@ -200,7 +214,7 @@ class MahalanobisScore:
         middle, spread = logs.median(), logs.std(correction=0)
         scale = (-middle).exp()
         power = (1 / spread.clamp_min(1 / MAX_POWER)).to(self.precision)
-        return replace(self, precision=self.precision * scale, whitening=self.whitening * scale.sqrt(), power=power)
+        return replace(self, precision=self.precision * scale, power=power)
 
     def to(self, device: torch.device) -> MahalanobisScore:
         """Copy it to another device.
@@ -221,8 +235,8 @@ class MahalanobisScore:
         >>> MahalanobisScore(torch.zeros(1, 2), torch.eye(2)[None]).to(torch.device("cpu")).centres.device
         device(type='cpu')
         """
-        precision, power = (None if one is None else one.to(device) for one in (self.precision, self.power))
-        return MahalanobisScore(self.centres.to(device), self.whitening.to(device), precision, power)
+        each = (self.centres, self.whitening, self.precision, self.power)
+        return MahalanobisScore(*(cast(Tensor, None if one is None else one.to(device)) for one in each))
 
 
 def fit_mahalanobis(
@@ -233,22 +247,22 @@ def fit_mahalanobis(
     # towards that of uncorrelated features by the weight of one (Friedman, JASA 84, 1989), so that it can be inverted
     # however few images there are. A class without an image has the mean of all images.
     # On the CPU, since Apple's GPUs know no float64: pytorch/pytorch issue 122602. Of wide ones float32 will do, since
-    # differences from the mean of all are taken before those from the class's.
+    # differences from the mean of all are taken before those from the class's, and no covariances, of which a hundred
+    # photos tell less than of variances.
     number, labels = embeddings.shape[1], labels.cpu()
     exact = embeddings.to("cpu", torch.float32 if number > WIDE else torch.float64, copy=True)
     middle = exact.mean(dim=0)
     within = exact.sub_(middle)  # in place: copies of 8,192 images' embeddings took 0.1 GB
     sums = torch.zeros(classes, number, dtype=exact.dtype).index_add_(0, labels, within)
-    gaps = sums / labels.bincount(minlength=classes).clamp_min(1)[:, None]
+    counts = labels.bincount(minlength=classes)[:, None]
+    gaps = sums / (counts + CENTRE_WEIGHT if number > WIDE else counts.clamp_min(1))
     centres, within = middle + gaps, within.sub_(gaps[labels])
     spread = within.square().mean(dim=0).sqrt()
     least = LEAST_SPREAD * float(spread.median()) if number > WIDE else 0.0
     spread = spread.clamp_min(max(least, 1e-6))  # a channel that is always 0 still has a size
-    scaled = within.div_(spread)
     if number > WIDE:
-        directions, precision = _principal(scaled)
-        whitening, precision = (directions / spread[:, None])[None], precision / spread.square()
-        return MahalanobisScore(centres, whitening.contiguous(), precision).to(embeddings.device)
+        return MahalanobisScore(centres, precision=spread.square().reciprocal()).to(embeddings.device)
+    scaled = within.div_(spread)
     unrelated = torch.eye(number, dtype=exact.dtype)
     common = (scaled.T @ scaled + number * unrelated) / (len(exact) + number)
     one_for_all = classes * number**2 > MAX_MATRIX_NUMBERS
@@ -256,28 +270,6 @@ def fit_mahalanobis(
     lower = torch.linalg.cholesky(torch.stack(each))
     whitening = torch.linalg.solve_triangular(lower, (unrelated / spread).expand_as(lower), upper=False).mT
     return MahalanobisScore(centres.float(), whitening.float().contiguous()).to(embeddings.device)
-
-
-def _principal(
-    scaled: Float32[Tensor, "n features"],
-) -> tuple[Float32[Tensor, "features rank"], Float32[Tensor, " features"]]:
-    """Fit a shrunk covariance with one variance in all directions but a few; gives what is added and subtracted.
-
-    By subspace iteration: Halko, Martinsson and Tropp, SIAM Review 53 (2011), algorithm 4.4. Of 800 images it takes a
-    third of the time of eigenvectors of their products.
-    """
-    count, number = scaled.shape
-    rank = min(MAX_RANK, count, number)
-    basis = torch.randn(number, min(2 * rank, count, number), generator=torch.Generator().manual_seed(0))
-    for _ in range(ITERATIONS):
-        basis = torch.linalg.qr(scaled.T @ (scaled @ basis)).Q
-    _, sizes, turn = torch.linalg.svd(scaled @ basis, full_matrices=False)
-    weight = SHRINKAGE * number
-    directions, along = basis @ turn[:rank].T, (sizes[:rank].square() + weight) / (count + weight)
-    rest = (scaled.square().sum() - sizes[:rank].square().sum()) / (number - rank)
-    others = ((rest + weight) / (count + weight)).clamp_min(1e-6)
-    surplus = (1 / others - 1 / torch.maximum(along, others)).sqrt()
-    return directions * surplus, (1 / others).expand(number)
 
 
 def _shrunk(

@@ -7,6 +7,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,14 +195,17 @@ class Predictions:
         source,label,confidence,unsure,why
         a.png,cat,1.0000,no,
         """
+        text = io.StringIO()
+        self._write_csv(text, probabilities)
+        return text.getvalue()
+
+    def _write_csv(self, file: io.TextIOBase, probabilities: bool) -> None:
         header, rows = self._table()
         if probabilities:
             header = [*header, *self._probability_columns(header)]
             shares = ([f"{share:.6g}" for share in row] for row in self.probabilities)
             rows = ([*row, *more] for row, more in zip(rows, shares, strict=True))
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        return text.getvalue()
+        csv.writer(file, lineterminator="\n").writerows(chain([header], rows))
 
     def _table(self) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         """Give the header and the rows of `to_csv`, without probabilities."""
@@ -313,8 +317,8 @@ class Predictions:
         >>> path.read_text()
         'ImageId,Label\n1,cat\n'
         """
-        with written_whole(path) as temporary:
-            temporary.write_text(self.to_csv(probabilities), encoding="utf-8", newline="")
+        with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            self._write_csv(file, probabilities)
 
 
 def _tile(image: UInt8[ndarray, "c h w"], fact: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from imprint.core import __version__
 from imprint.core.errors import DataError
-from imprint.data.images import LabelledImages, LoadedFrom
+from imprint.data.images import LabelledImages, LoadedFrom, has_fingerprint
 from imprint.data.load import load_again
 from imprint.data.remote import without_secrets
 from imprint.models.backbones import weights_source
@@ -72,7 +72,7 @@ class DataProvenance:
             cause = "they were made in Python, so nothing tells where they are"
             raise DataError("data", self.name, cause, "Name the run's data with --data.")
         images = load_again(LoadedFrom(self.path or "", self.options), path)
-        if images.fingerprint != self.fingerprint:
+        if not has_fingerprint(images, self.fingerprint):
             cause = "they are not the images and labels of the run: the data has changed, or is another"
             raise DataError("data", images.name, cause, "Name the run's data with --data, or train again.")
         return images

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from itertools import count
 from secrets import token_hex
@@ -18,9 +19,11 @@ from imprint.serve.problems import MEDIA_TYPE
 from imprint.serve.security import HEADERS, Door, Headers
 
 PREDICT = "/v1/predict"
-# Requests that are let in at once. Two batches of tiny images keep the worker busy while others are taken and answered;
-# with more, all wait longer and no more are answered (docs/log/serving.md). Half of all connections stay to be refused.
-MAX_TINY, MAX_ADMITTED = 32, 128
+# Requests that are let in at once, so that half of all connections stay to be refused. That many may come together; but
+# where more come than are answered, two batches of tiny images are enough: with more, all wait longer and no more are
+# answered (docs/log/serving.md).
+MAX_ADMITTED, MAX_TINY = 128, 32
+CALM = 0.5  # seconds without a refusal until more than two batches may come together again
 RETRY_AFTER = 1  # seconds, the least that can be said: the queue of tiny images is shorter
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -42,6 +45,7 @@ class Admission:
 
     def __init__(self, batcher: Batcher, counted: Metrics, door: Door, ids: RequestIds) -> None:
         self.admitted = 0
+        self._calm_at = 0.0
         self._batcher, self._metrics, self._door, self._ids = batcher, counted, door, ids
         detail = f"Too much work is queued. Try again in {RETRY_AFTER} s."
         self._problem = json.dumps({"title": "Overloaded", "status": 503, "detail": detail})[:-1].encode()
@@ -51,11 +55,13 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether any further request is one too many."""
-        tiny = self.admitted - self._batcher.heavy.held
-        return tiny >= MAX_TINY or self.admitted >= MAX_ADMITTED or not self._batcher.has_room
+        if self.admitted >= MAX_ADMITTED or not self._batcher.has_room:
+            return True
+        return self.admitted - self._batcher.heavy.held >= MAX_TINY and time.monotonic() < self._calm_at
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]] = (), closes: bool = False) -> bytes:
         """Count a request that is one too many, and give its whole answer; `closes` where the connection then ends."""
+        self._calm_at = time.monotonic() + CALM
         given = dict(headers)
         request_id = self._ids.of(given)
         self._metrics.observe(PREDICT, 503, 0.0)

@@ -1,8 +1,8 @@
-"""Micro-batching without a timer: a worker takes what has queued while it was busy.
+"""Micro-batching without a timer: what has queued while others were computed is taken together.
 
-An idle server so answers in the time of one image, and a busy one computes many at once. Two lanes, each with a worker,
-by estimated cost: tiny images, and all others, so that photos never hold up digits. Over a lane's limit of queued work
-a request is refused at once.
+An idle server so answers in the time of one image, and a busy one computes many at once. Two lanes by estimated cost:
+tiny images, and all others, so that photos never hold up digits. Each has a worker; tiny images of a quick model are
+computed in the event loop. Over a lane's limit of queued work a request is refused at once.
 """
 
 from __future__ import annotations
@@ -43,10 +43,14 @@ from imprint.serve.problems import Problem
 logger = logging.getLogger("imprint")
 
 BATCH_IMAGES, BATCH_COST = 32, 0.005  # seconds of estimated cost
+# Tiny images are computed in the event loop while one takes less than QUICK seconds, for some TURN seconds at a time:
+# worker and loop would wait for each other's hold of Python's lock longer than that takes (docs/log/serving.md).
+QUICK, TURN = 0.001, 0.003
 # Seconds of queued work. An accepted tiny image waits at most a moment; a photo has one anyway.
 LIGHT_LIMIT, HEAVY_LIMIT = 0.15, 1.0
 STUCK = 60.0  # seconds of one batch
 LEARNING_RATE = 0.05  # of how far estimated costs are from measured ones on this machine
+PACE_RATE = 0.25  # of how long an image takes, so that one batch tells a model that is not quick
 
 
 @dataclass(slots=True, eq=False)
@@ -110,8 +114,9 @@ class Lane:
     def __init__(self, name: str, limit: float) -> None:
         self.name, self.limit = name, limit
         self.items = deque[Item]()
-        self.changed = threading.Condition()
+        self.changed = threading.Condition()  # whose lock a thread may take twice
         self.cost, self.factor = 0.0, 1.0  # measured to estimated seconds, smoothed
+        self.pace = math.inf  # measured CPU seconds an image, smoothed; until then it may be any
         self.held = 0  # images, running or waiting
         self.batches = self.images = self.dropped = 0
         self.busy_since: float | None = None  # of the batch that is computed
@@ -138,26 +143,32 @@ class Lane:
             self.items.extend(items)
             self.held += len(items)
             self.cost += sum(item.cost for item in items)
+
+    def wake(self) -> None:
+        """Let the worker take what is queued."""
+        with self.changed:
             self.changed.notify()
 
-    def take(self) -> list[Item]:
-        """Wait for images, and take those that make a batch: of one model, few enough; none once it is closed."""
+    def wait(self) -> list[Item]:
+        """Wait for images, and take a batch; none once the lane is closed."""
         with self.changed:
             while not self.items and not self.closed:
                 self.changed.wait()
-            if not self.items:
-                return []
+            return self.take(BATCH_IMAGES)
+
+    def take(self, most: int) -> list[Item]:
+        """Take the images that make a batch: of one model, few enough."""
+        with self.changed:
             batch, cost = list[Item](), 0.0
-            engine = self.items[0].job.engine
-            while self.items and len(batch) < BATCH_IMAGES and cost < BATCH_COST:
-                if self.items[0].job.engine is not engine:
+            while self.items and len(batch) < most and cost < BATCH_COST:
+                if batch and self.items[0].job.engine is not batch[0].job.engine:
                     break
                 batch.append(self.items.popleft())
                 cost += batch[-1].cost
             return batch
 
-    def done(self, batch: Sequence[Item], seconds: float) -> None:
-        """Note that a batch has been answered, and how long that took."""
+    def done(self, batch: Sequence[Item], seconds: float, worked: float) -> None:
+        """Note that a batch has been answered: how long that took, and how long without waiting for Python's lock."""
         estimated = sum(item.cost for item in batch)
         with self.changed:
             self.held -= len(batch)
@@ -165,6 +176,8 @@ class Lane:
             if estimated:
                 ratio = min(max(seconds / estimated, 0.1), 20)
                 self.factor += LEARNING_RATE * (ratio - self.factor)
+            pace = worked / len(batch)
+            self.pace = pace if math.isinf(self.pace) else self.pace + PACE_RATE * (pace - self.pace)
             self.batches += 1
             self.images += len(batch)
 
@@ -178,6 +191,7 @@ class Batcher:
         self._workers = list[threading.Thread]()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
+        self._turn_due = False
 
     def start(self) -> None:
         """Start the workers, within the running event loop."""
@@ -225,7 +239,7 @@ class Batcher:
         job.future = self._loop.create_future()
         for lane, items in ((self.light, light), (self.heavy, heavy)):
             if items:
-                lane.put(items)
+                self._queue(lane, items)
         watcher = _Watcher(self._loop, job, receive)
         try:
             await job.future
@@ -233,14 +247,39 @@ class Batcher:
             job.gone = True
             watcher.stop()
 
+    def _queue(self, lane: Lane, items: Sequence[Item]) -> None:
+        lane.put(items)
+        self._go_on(lane)
+
+    def _go_on(self, lane: Lane) -> None:
+        """See to it that what is queued is taken: in the next turn of the loop, or by the worker."""
+        if lane is not self.light or lane.pace > QUICK:
+            lane.wake()
+        elif not self._turn_due and self._loop is not None:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Compute a few tiny images in the event loop, which then takes what came meanwhile."""
+        self._turn_due = False
+        if batch := self.light.take(min(BATCH_IMAGES, max(1, int(TURN / self.light.pace)))):
+            _deliver(self._timed(self.light, batch))
+        if self.light.items:
+            self._go_on(self.light)
+
     def _work(self, lane: Lane) -> None:
-        while batch := lane.take():
-            lane.busy_since = started = time.perf_counter()
-            finished = self._compute(lane, batch)
-            lane.busy_since = None
-            lane.done(batch, time.perf_counter() - started)
+        while batch := lane.wait():
+            finished = self._timed(lane, batch)
             if finished and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_deliver, finished)
+
+    def _timed(self, lane: Lane, batch: Sequence[Item]) -> Finished:
+        lane.busy_since = started = time.perf_counter()
+        worked = time.thread_time()
+        finished = self._compute(lane, batch)
+        lane.busy_since = None
+        lane.done(batch, time.perf_counter() - started, time.thread_time() - worked)
+        return finished
 
     def _compute(self, lane: Lane, batch: Sequence[Item]) -> Finished:
         """Answer a batch; gives the jobs that have all their answers, or an error for all of them."""
@@ -278,7 +317,7 @@ class Batcher:
                 continue
             try:
                 self.check_room(GLYPH_COST, self.heavy)
-                self.heavy.put([Item(item.job, item.index, item.image, GLYPH_COST)])
+                self._queue(self.heavy, [Item(item.job, item.index, item.image, GLYPH_COST)])
             except Problem as problem:
                 finished.append((item.job, problem))
         return kept

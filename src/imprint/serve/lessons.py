@@ -74,11 +74,11 @@ class Taught:
 
 def warm() -> None:
     """Do once what the first training would wait for: imports, and what this machine is fastest with."""
+    import imprint.models.onnx.graph  # noqa: F401, I001  # first, since it turns off onnxruntime's telemetry
     import onnxruntime  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import torch.onnx
 
-    import imprint.models.onnx.graph  # noqa: F401
     from imprint.models.hardware import choose_compute_config
 
     for precision in (PROBE.precision, "float32"):

@@ -25,7 +25,7 @@ from imprint.models.inference import (
     predict_with_embeddings,
     uncertainty_score,
 )
-from imprint.models.ood import fit_mahalanobis
+from imprint.models.ood import fit_mahalanobis, levelled
 from imprint.models.predictor import Predictions
 from imprint.preprocessing.input_spec import InputSpec
 from imprint.preprocessing.prepare import normalise, scale
@@ -73,7 +73,8 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
     temperature = fit_temperature(probabilities, labels)
     fitted_labels = torch.from_numpy(images.labels_among(images.class_names)[fitted])
     if recipe.is_probe and isinstance(network, EfficientNetLite):  # computed already, for the head
-        fitted_embeddings = frozen_features(network, images, spec)[fitted].to(embeddings.device)
+        features = frozen_features(network, images, spec)[fitted]
+        fitted_embeddings = levelled(features, network.embedded_widths).to(embeddings.device)
     else:
         _, fitted_embeddings = predict_with_embeddings(network, images.pixels, spec, fitted)
     ood_score = fit_mahalanobis(fitted_embeddings, fitted_labels, len(images.class_names))
@@ -106,10 +107,10 @@ def calibrate_probe(
     features = frozen_features(network, images, plan.spec)
     # Of a single group no image can be judged by heads of others; no score is claimed then, but «unsure» needs a limit.
     groups = plan.groups if len(np.unique(plan.groups)) > 1 else np.arange(len(images))
-    found = cross_validate(
-        features, labels.numpy(), groups, classes, network.head_kind, recipe.seed, recipe.class_balance
-    )
-    ood_score = fit_mahalanobis(features[plan.training[:OOD_IMAGES]], labels[plan.training[:OOD_IMAGES]], classes)
+    widths, kind = network.embedded_widths, network.head_kind
+    found = cross_validate(features, widths, labels.numpy(), groups, classes, kind, recipe.seed, recipe.class_balance)
+    fitted = plan.training[:OOD_IMAGES]
+    ood_score = fit_mahalanobis(levelled(features[fitted], widths), labels[fitted], classes)
     probabilities = tempered(found.probabilities, found.temperature)
     ood_score = ood_score.sharpened(found.distances)
     distances = found.distances

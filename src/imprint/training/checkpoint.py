@@ -286,7 +286,8 @@ class ResumableRun:
             if given != value:
                 remedy = "Leave the option out, or begin a new run."
                 raise UsageError(f"{key}={given}", "--resume", f"the run began with {key}={value}", remedy)
-        if data_fingerprint(plan) != self.facts["data"]:
+        noted = self.facts["data"]
+        if data_fingerprint(plan) != noted and data_fingerprint(plan, earlier=True) != noted:
             cause = f"it is not what the run in {self.path.parent} began with"
             raise DataError("data", plan.images.name, cause, "Give the same data, or begin a new run.")
         if (plan.device.type, machine_name(plan.device)) == (self.facts["device"], self.facts["machine"]):

@@ -7,6 +7,7 @@ of its images beside its model, those of its parent's among them.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,11 @@ class ImageKeys:
     def of(cls, images: LabelledImages) -> ImageKeys:
         """Hash images and the paths of their files."""
         paths = np.full(len(images), NO_SOURCE, dtype=np.int64)
-        if images.loaded_from is not None and images.sources.dtype.kind == "U":
-            for place, source in enumerate(images.sources.tolist()):
+        if images.loaded_from is not None and not images.from_pixel_table:
+            folders = dict[str, str]()
+            for place, source in enumerate(images.sources):
                 if source.lower().endswith(IMAGE_ENDINGS):
-                    name = str(Path(source).resolve()).encode("utf-8", "surrogateescape")
+                    name = _resolved(source, folders).encode("utf-8", "surrogateescape")
                     paths[place] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little", signed=True)
         return cls(images.pixel_hashes.view(np.int64), paths)
 
@@ -86,6 +88,15 @@ class ImageKeys:
         """Count these images to those that a model was trained on `earlier`; none of them counts as held out."""
         trained_on = self.all if earlier is None else np.union1d(earlier.trained_on, self.all)
         return SeenImages(trained_on, np.setdiff1d(held_out.all, trained_on))
+
+
+def _resolved(path: str, folders: dict[str, str]) -> str:
+    """Resolve a path as `Path.resolve` does, but each of its `folders` once: that is most of the work."""
+    folder, name = os.path.split(path)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    found = os.path.join(folders[folder], name)  # noqa: PTH118
+    return os.path.realpath(found) if os.path.islink(found) else found  # noqa: PTH114
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import in_chunks
 from imprint.core.scores import FEWEST_TO_TELL
 from imprint.data.duplicates import burst_share, connect, first_copies
-from imprint.data.images import LabelledImages, expect_images, kind_of
+from imprint.data.images import LabelledImages, earlier_fingerprint, expect_images, kind_of
 from imprint.data.quality import spelt_alike
 from imprint.data.readers.layout import label_in_names
 from imprint.data.split import split, split_further
@@ -70,6 +70,7 @@ CHOICES_BY_COST = (
     (224, 5),
     (192, 5),
     (224, 11),
+    (208, 11),
     (192, 11),
     (160, 11),
     (128, 11),
@@ -356,12 +357,15 @@ def _any_default(fields: RecipeFields) -> Recipe:
     raise UsageError(refusal.what, where, refusal.cause, refusal.remedy)
 
 
-def data_fingerprint(plan: Plan) -> str:
-    """Hash what a run learns from and is scored with (SHA-256): every pixel, label and class, and the split."""
+def data_fingerprint(plan: Plan, earlier: bool = False) -> str:
+    """Hash what a run learns from and is scored with (SHA-256): every pixel, label and class, and the split.
+
+    `earlier` gives what versions up to 0.2 noted.
+    """
     collections = (plan.images,) if plan.validation is None else (plan.images, plan.validation)
     digest = hashlib.sha256(plan.training.tobytes())
     for images in collections:
-        digest.update(images.fingerprint.encode())
+        digest.update((earlier_fingerprint(images) if earlier else images.fingerprint).encode())
     return digest.hexdigest()
 
 

@@ -24,7 +24,7 @@ from imprint.data.split import deal_folds
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.hardware import compute_settings, machine_name
 from imprint.models.inference import predict_with_embeddings
-from imprint.models.ood import fit_mahalanobis
+from imprint.models.ood import fit_mahalanobis, levelled
 from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 from imprint.training.plan import Plan
 
@@ -57,7 +57,7 @@ def frozen_features(
                     "shape": found.features.shape,
                     "dtype": "float32",
                     "network": found.network,
-                    "images": found.prints.tobytes().hex(),
+                    "images": found.prints,
                 }
         except OSError:
             pass  # the next run computes them again
@@ -95,7 +95,7 @@ def _find_features(network: EfficientNetLite, images: LabelledImages, spec: Inpu
     features = np.empty((len(images), network.num_features), dtype=np.float32)
     missing = np.ones(len(images), dtype=bool)
     for rows, facts in cache.matching(network=of_network):
-        earlier = np.frombuffer(bytes.fromhex(facts["images"]), dtype=np.uint64)
+        earlier = facts["images"]
         order = np.argsort(earlier)
         places = order[np.searchsorted(earlier, prints, sorter=order).clip(max=len(earlier) - 1)]
         same = missing & (earlier[places] == prints)
@@ -184,6 +184,7 @@ class CrossValidated:
 
 def cross_validate(
     features: Float32[Tensor, "n features"],
+    widths: Sequence[int],
     labels: Int64[ndarray, " n"],
     groups: Shaped[ndarray, " n"],
     classes: int,
@@ -192,27 +193,28 @@ def cross_validate(
     balance: float = 0.0,
 ) -> CrossValidated:
     """Predict each image by a head that was fitted to the others; groups, and copies, stay together."""
-    return predict_folds(features, labels, _deal(labels, groups, seed), classes, kind, balance)
+    return predict_folds(features, widths, labels, _deal(labels, groups, seed), classes, kind, balance)
 
 
 def predict_folds(
     features: Float32[Tensor, "n features"],
+    widths: Sequence[int],
     labels: Int64[ndarray, " n"],
     fold: Int64[ndarray, " n"],
     classes: int,
     kind: str,
     balance: float = 0.0,
 ) -> CrossValidated:
-    """Predict each fold by a head that was fitted to the others."""
-    scaled, folds = _Scaled.of(features), int(fold.max()) + 1
+    """Predict each fold by a head that was fitted to the others; the features are those of depths of `widths`."""
+    scaled, embeddings, folds = _Scaled.of(features), levelled(features, widths), int(fold.max()) + 1
     logits, distances = torch.zeros(len(labels), classes), torch.zeros(len(labels))
 
     def predict(seen: Int64[ndarray, " m"], unseen: Int64[ndarray, " k"]) -> None:
         products = None if scaled.products is None else _among(scaled.products, seen)
         weight, bias = _fit(kind, scaled.rows[seen], labels[seen], classes, scaled.width, balance, products)
         logits[unseen] = scaled.rows[unseen] @ weight + bias
-        score = fit_mahalanobis(features[seen], torch.from_numpy(labels[seen]), classes)
-        distances[unseen] = score.distances(features[unseen], logits[unseen].argmax(dim=1))
+        score = fit_mahalanobis(embeddings[seen], torch.from_numpy(labels[seen]), classes)
+        distances[unseen] = score.distances(embeddings[unseen], logits[unseen].argmax(dim=1))
 
     _for_each_fold(fold, predict)
     plain = logits.softmax(dim=1).numpy()

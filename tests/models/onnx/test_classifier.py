@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,15 @@ def without(blocked, *arguments):
 @pytest.fixture(scope="module")
 def loaded(onnx_file):
     return OnnxClassifier.load(onnx_file)
+
+
+def test_onnxruntime_tells_nobody(onnx_file, tmp_path):
+    """Its telemetry keeps an identifier below the home folder, and sends, unless it is turned off before it starts."""
+    folders = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"} | folders
+    script = f"import imprint; imprint.OnnxClassifier.load({str(onnx_file)!r})"
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name or "Microsoft" in path.name]
 
 
 def test_the_exported_model_predicts_as_the_model_does(loaded, model, digits):

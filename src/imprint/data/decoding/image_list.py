@@ -26,6 +26,7 @@ from PIL import Image
 from imprint.core.errors import DataError, UsageError
 from imprint.core.memmap import MIN_MAPPED, MORE_ROOM, available_memory
 from imprint.core.progress import say, track, warn
+from imprint.core.texts import text_array
 from imprint.data import cache
 from imprint.data.decoding.content import ImageSource, remedy_for
 from imprint.data.decoding.decode import NoRangeError, decode_in_thread, read_header, read_numbers, without_warnings
@@ -141,8 +142,9 @@ def read_images(
         say(f"{count:,} image{'s' * (count > 1)} of {listed.name}: {note}")
     if len(facts["notes"]) > MOST_NOTES:
         say(f"{len(facts['notes']) - MOST_NOTES:,} more such lines about {listed.name} are left out")
-    good = [i for i in range(len(listed.sources)) if i not in bad]
-    labels, class_names = (None, ()) if listed.labels is None else encode_labels(_select(listed.labels, good))
+    every = range(len(listed.sources))
+    good = [i for i in every if i not in bad] if bad else every
+    labels, class_names = (None, ()) if listed.labels is None else encode_labels([listed.labels[i] for i in good])
     return LabelledImages(
         pixels,
         labels,
@@ -151,7 +153,7 @@ def read_images(
         listed.name,
         (*unreadable, *listed.skipped),
         None if listed.groups is None else _select(listed.groups, good),
-        None if facts["sizes"] is None else np.array(facts["sizes"], dtype=np.int32),
+        facts["sizes"],
         ids=None if listed.ids is None else _select(listed.ids, good),
         headers=listed.headers,
         pixel_range=None if facts["pixel_range"] is None else tuple(facts["pixel_range"]),
@@ -183,8 +185,8 @@ def _commonest(unreadable: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str]
     return unreadable[kinds.index(kind)], count
 
 
-def _select(values: Sequence[str], positions: list[int]) -> Shaped[ndarray, " n"]:
-    return np.array([values[i] for i in positions], dtype=str)
+def _select(values: Sequence[str], positions: Sequence[int]) -> Shaped[ndarray, " n"]:
+    return text_array([values[i] for i in positions])
 
 
 def _no_images(listed: ImageList) -> DataError:
@@ -361,21 +363,22 @@ def _decode_all(listed: ImageList, settled: _Settled, key: str) -> PixelsAndFact
 def _decode_into(listed: ImageList, settled: _Settled, add: AddPixels) -> dict[str, Any]:
     """Decode all images in order; give the facts beside their pixels."""
     form, demands = settled.form, {"must_be_grey": settled.must_be_grey, "must_be_decided": settled.must_be_decided}
-    bad, sizes, notes = list[tuple[int, str]](), list[tuple[int, int]](), Counter[str]()
-    hashes = list[bytes]()
+    bad, notes = list[tuple[int, str]](), Counter[str]()
+    sizes, hashes = [np.empty((0, 2), dtype=np.int32)], list[bytes]()
     blocks = block_ranges(len(listed.sources), form)
     decoded = decode_blocks(listed.open, blocks, form, **demands)
     for block in track(decoded, "Reading images", total=len(blocks)):
         bad += block.bad
-        sizes += block.sizes
         notes.update(block.notes)
         if len(block.pixels):
             add(block.pixels)
+            sizes.append(np.array(block.sizes, dtype=np.int32))
             hashes.append(hash_images(block.pixels))
-    scaled = any(size != form.image_size for size in sizes)
-    shape = (len(sizes), form.channels, *form.image_size)
-    facts = {"name": listed.name, "shape": shape, "bad": bad, "notes": notes, "sizes": sizes if scaled else None}
-    facts["hashes"] = b"".join(hashes).hex()
+    each = np.concatenate(sizes)
+    scaled = bool((each != form.image_size).any())
+    shape = (len(each), form.channels, *form.image_size)
+    facts = {"name": listed.name, "shape": shape, "bad": bad, "notes": notes, "sizes": each if scaled else None}
+    facts["hashes"] = np.frombuffer(b"".join(hashes), dtype=np.uint64)
     decided = {"pixel_range": form.pixel_range, "background": form.background, "warnings": settled.warnings}
     return facts | decided
 

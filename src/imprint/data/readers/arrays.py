@@ -244,6 +244,8 @@ def _label_names(labels: ndarray, names: ndarray | None, count: int, where: str)
         labels = labels.astype(np.int64)
     if labels.dtype.kind == "b":
         labels = labels.astype(np.int64)
+    if labels.dtype.kind == "T":
+        labels = np.array(labels.tolist(), dtype=str)
     if labels.dtype.kind not in "iuUS":
         raise DataError("labels", where, f"type {labels.dtype} is no label", "Save whole numbers or text.")
     if names is None or labels.dtype.kind not in "iu":

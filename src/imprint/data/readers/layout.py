@@ -243,8 +243,8 @@ def _copy_inside(paths: Sequence[str], inside: str) -> str:
 
 def _initials(paths: Sequence[str], inside: str) -> bool:
     """Tell whether the outermost folders are the initials of those in them, as in a/airfield and b/bakery."""
-    folders = [path[len(inside) :].split("/")[:-1] for path in paths]
-    return bool(folders) and all(
+    folders = (path[len(inside) :].split("/")[:-1] for path in paths)
+    return bool(paths) and all(
         len(each) > 1 and len(each[0]) == 1 and each[1].lower().startswith(each[0].lower()) for each in folders
     )
 

@@ -73,7 +73,7 @@ def numbers_or_files(data: object) -> ndarray | list[Any]:
     array = _as_array(data)
     if array is None:
         raise DataError("data", "load", f"type {type(data).__name__} is neither path nor image", ACCEPTED)
-    if array.ndim == 1 and array.dtype.kind in "UO" and array.size:  # such as a column of paths
+    if array.ndim == 1 and array.dtype.kind in "UTO" and array.size:  # such as a column of paths
         return numbers_or_files(array.tolist())
     return array
 

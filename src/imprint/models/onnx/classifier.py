@@ -131,6 +131,7 @@ def _start_session(content: bytes, path: str | Path) -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise missing("onnxruntime") from None
+    onnxruntime.disable_telemetry_events()  # of Windows, where the environment says nothing
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # fatal alone: errors come as exceptions, and would be printed as well

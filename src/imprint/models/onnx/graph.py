@@ -7,6 +7,7 @@ writes only networks with layers that are not in `LAYERS`.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -226,15 +227,15 @@ def _uncertainty(nodes: _Nodes, model: Classifier, embeddings: str, prepared: st
     centres, whitening = model.ood_score.centres, model.ood_score.whitening
     # Values of an image stay in rows of one column up to the end: OpenCV 4 takes a vector for a row or a column.
     one, predicted = nodes.weight([1]), nodes.add("ArgMax", PROBABILITIES, axis=1, keepdims=1)
-    if len(whitening) == 1:
+    if whitening is None or len(whitening) == 1:
         one_hot = nodes.add("Equal", predicted, nodes.weight(list(range(len(centres)))))
         one_hot = nodes.add("Cast", one_hot, to=TensorProto.FLOAT)  # since OpenCV 4 gathers from no constant
         gap = nodes.add("Sub", embeddings, nodes.add("MatMul", one_hot, nodes.weight(centres)))
-        white = nodes.add("MatMul", gap, nodes.weight(whitening[0]))
-        distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=1)
-        if (precision := model.ood_score.precision) is not None:
-            around = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision[:, None]))
-            distance = nodes.add("Sub", around, distance)
+        if whitening is not None:
+            white = nodes.add("MatMul", gap, nodes.weight(whitening[0]))
+            distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=1)
+        elif (precision := model.ood_score.precision) is not None:
+            distance = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision[:, None]))
         if (power := model.ood_score.power) is not None:
             distance = nodes.add("Pow", nodes.add("Max", distance, nodes.weight(0.0)), nodes.weight(power))
     else:  # from every class, since fetching a matrix for each image takes longer
@@ -372,14 +373,21 @@ def _write_lite(nodes: _Nodes, network: EfficientNetLite, source: str, embedding
     def mean(maps: str) -> str:
         return nodes.add("Flatten", nodes.add("GlobalAveragePool", maps))
 
+    def level(part: str, width: int) -> str:  # as `ood.levelled` does
+        roots = nodes.add("Pow", nodes.add("Abs", part), nodes.weight(1 / 3))
+        length = nodes.add("ReduceL2", roots, nodes.weight([1]), keepdims=1)
+        scale = nodes.add("Div", nodes.weight(math.sqrt(width)), nodes.add("Max", length, nodes.weight(1e-12)))
+        return nodes.add("Mul", nodes.add("Mul", nodes.add("Sign", part), roots), scale)
+
     source, means = convolve(network.stem, source), []
     for place, block in enumerate(cast(Iterable[InvertedResidual], network.blocks)):
         expanded = convolve(block.expand, source) if isinstance(block.expand, SameConv) else source
         changed = convolve(block.project, convolve(block.depthwise, expanded), clipped=False)
         source = nodes.add("Add", source, changed) if block.adds else changed
         means += [mean(source)] if place in network.embedded else []
-    embedding = nodes.add("Concat", *means, mean(convolve(network.last, source)), axis=1)
-    embeddings.append(embedding)
+    means.append(mean(convolve(network.last, source)))
+    embeddings += [level(part, width) for part, width in zip(means, network.embedded_widths, strict=True)]
+    embedding = nodes.add("Concat", *means, axis=1)
     return nodes.add("Gemm", embedding, nodes.weight(network.head.weight), nodes.weight(network.head.bias))
 
 
