@@ -588,7 +588,7 @@ BEST = dataclasses.replace(
 RECORD = dataclasses.replace(BEST, name="record", networks=("deep", "broad") * 4, epochs=54)
 
 # Photos, where pretrained weights are not installed. Evidence: beside the residual network of before, half to learn
-# from, flowers +3.4 points (5 splits), trash +2.0 (4), CIFAR-10 with 150 a class +5.3 (2), hands and eggs as before;
+# from, flowers +3.4 points (5 splits), trash +2.2 (5), CIFAR-10 with 150 a class +5.3 (2), hands and eggs as before;
 # 3,068 photos in 136 s, once, two cores of an AMD EPYC (docs/log/photos.md).
 PHOTOS = Recipe(
     name="photos",

@@ -167,9 +167,8 @@ def sole_decoder(key: str) -> Iterator[None]:
 def writing(key: str, size: int = 0) -> Iterator[Writer]:
     """Write decoded images or features under a key, `size` bytes at most; they appear in the cache once they are whole.
 
-    The block adds numbers and sets `facts`, at least `name` and `shape`, and `dtype` where that is not uint8; those of
-    each image are best arrays, which are not written as text. Raises OSError when the disk refuses, and before anything
-    is written where so many bytes would fill it.
+    The block adds numbers and sets `facts`: `name`, `shape`, `dtype` where that is not uint8, and arrays of facts of
+    the images. Raises OSError when the disk refuses, and before anything is written where so many bytes would fill it.
     """
     folder().mkdir(parents=True, exist_ok=True)
     _make_room(size)
