@@ -9,7 +9,7 @@ import pytest
 
 from imprint.preprocessing.glyph import GlyphForm
 from imprint.preprocessing.input_spec import InputSpec
-from imprint.serve.batching import BATCH_IMAGES, HEAVY_LIMIT, QUICK, TURN, Batcher, Job
+from imprint.serve.batching import BATCH_IMAGES, FEW, HEAVY_LIMIT, QUICK, TURN, Batcher, Job
 from imprint.serve.bodies import Numbers, Upload
 from imprint.serve.engine import Engine
 from imprint.serve.predicting import GLYPH_COST, TINY_COST, estimate_cost
@@ -101,6 +101,18 @@ def test_tiny_images_of_a_quick_model_are_computed_in_the_event_loop():
         batcher.light.pace = QUICK / 2
         await batcher.answer(Job([TINY], Timed(10 * QUICK)), never)
         assert batcher.light.pace > QUICK  # one batch tells that it is quick no more
+
+    served(work)
+
+
+def test_many_tiny_images_of_a_request_are_the_workers():
+    engine = Timed()
+
+    async def work(batcher):
+        batcher.light.pace = QUICK / 2
+        await batcher.answer(Job([TINY] * (FEW + 1), engine), never)
+        assert engine.batches == [FEW + 1]
+        assert engine.threads == ["imprint-tiny"]
 
     served(work)
 

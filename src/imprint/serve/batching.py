@@ -46,6 +46,7 @@ BATCH_IMAGES, BATCH_COST = 32, 0.005  # seconds of estimated cost
 # Tiny images are computed in the event loop while one takes less than QUICK seconds, for some TURN seconds at a time:
 # worker and loop would wait for each other's hold of Python's lock longer than that takes (docs/log/serving.md).
 QUICK, TURN = 0.001, 0.003
+FEW = 8  # images of a request; more are computed by the worker, in larger batches
 # Seconds of queued work. An accepted tiny image waits at most a moment; a photo has one anyway.
 LIGHT_LIMIT, HEAVY_LIMIT = 0.15, 1.0
 STUCK = 60.0  # seconds of one batch
@@ -249,7 +250,10 @@ class Batcher:
 
     def _queue(self, lane: Lane, items: Sequence[Item]) -> None:
         lane.put(items)
-        self._go_on(lane)
+        if len(items) > FEW:
+            lane.wake()
+        else:
+            self._go_on(lane)
 
     def _go_on(self, lane: Lane) -> None:
         """See to it that what is queued is taken: in the next turn of the loop, or by the worker."""
