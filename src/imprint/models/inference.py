@@ -226,6 +226,17 @@ def features(
     return in_batches(network, pixels, spec, partial(_unit_embeddings, network), chosen)[0].cpu()
 
 
+def head_inputs(
+    network: nn.Module, pixels: UInt8[ndarray, "n c h w"], spec: InputSpec, chosen: Int64[ndarray, " m"]
+) -> Float32[Tensor, "m features"]:
+    """Compute what the last layer of a network gets of each image, on the CPU."""
+
+    def run(prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
+        return [_penultimate(network, to_layout(prepared))]
+
+    return in_batches(network, pixels, spec, run, chosen)[0].cpu()
+
+
 def _unit_embeddings(network: nn.Module, prepared: Tensor, to_layout: ToLayout) -> Sequence[Tensor]:
     parts = [F.normalize(_penultimate(member, to_layout(prepared))) for member in members_of(network)]
     return [F.normalize(torch.cat(parts, dim=1))]

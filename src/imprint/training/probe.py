@@ -23,13 +23,13 @@ from imprint.data.images import LabelledImages
 from imprint.data.split import deal_folds
 from imprint.models.backbones import EfficientNetLite, load_weights
 from imprint.models.hardware import compute_settings, machine_name
-from imprint.models.inference import predict_with_embeddings
+from imprint.models.inference import head_inputs
 from imprint.models.ood import fit_mahalanobis, levelled
 from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 from imprint.training.plan import Plan
 
 MIN_CACHED = 8  # images; the features of fewer are computed at once
-FEATURES_VERSION = 1  # raise it when the same network gives other features
+FEATURES_VERSION = 2  # raise it when the same network gives other features
 # Of an L2 penalty, for features that are scaled to a length of about 1: best or near it on every collection tried
 # (docs/log/photos.md), as are the shrinkage and the ridge.
 REGRESSION_PENALTY, RIDGE_PENALTY, SHRINKAGES = 8e-5, 1e-3, (0.5, 0.8)
@@ -47,7 +47,7 @@ def frozen_features(
     at_once = cpu_batch_size(spec) if network.head.weight.device.type == "cpu" else max(1, len(places))
     parts = [places[start : start + at_once] for start in range(0, len(places), at_once)]
     for part in track(parts, "computing features", total=len(parts)):
-        found.features[part] = predict_with_embeddings(network, images.pixels, spec, part)[1].cpu().numpy()
+        found.features[part] = head_inputs(network, images.pixels, spec, part).numpy()
     if len(images) >= MIN_CACHED and not found.whole:
         try:
             with cache.writing(found.key, found.features.nbytes) as writer:
