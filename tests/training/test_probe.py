@@ -14,7 +14,7 @@ import imprint
 from imprint import UsageError
 from imprint.data import cache
 from imprint.data.images import LabelledImages
-from imprint.models.inference import predict_with_embeddings
+from imprint.models.inference import head_inputs, predict_with_embeddings
 from imprint.report.run_report import write_report
 from imprint.runs.read_run import read_run
 from imprint.training import probe
@@ -74,6 +74,16 @@ def standardised(features):
 def logits_of(head, features):
     weight, bias, _ = head
     return (features @ weight + bias).numpy()
+
+
+def test_the_head_is_fitted_to_what_the_network_gives_it(prepared):
+    plan, features = prepared
+    network = pretrained_network(plan)
+    torch.nn.init.normal_(network.head.weight)
+    probabilities, _ = predict_with_embeddings(network, plan.images.pixels, plan.spec)
+    with torch.inference_mode():
+        expected = network.head(features).softmax(dim=1)
+    assert np.allclose(probabilities, expected.numpy(), atol=1e-4)
 
 
 def test_regression_is_scikit_learns(shapes, prepared):
@@ -212,9 +222,9 @@ def test_features_are_computed_once_and_only_for_what_is_new(shapes, monkeypatch
 
     def counted(network, pixels, spec, chosen):
         counts.append(len(chosen))
-        return predict_with_embeddings(network, pixels, spec, chosen)
+        return head_inputs(network, pixels, spec, chosen)
 
-    monkeypatch.setattr(probe, "predict_with_embeddings", counted)
+    monkeypatch.setattr(probe, "head_inputs", counted)
     assert torch.equal(frozen_features(network, shapes, plan.spec), first)
     assert counts == []
     more = drawn(45, seed=0)
