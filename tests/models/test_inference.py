@@ -18,6 +18,7 @@ from imprint.models.inference import (
 )
 from imprint.models.layers import Ensemble
 from imprint.models.networks import build_network
+from imprint.models.ood import MahalanobisScore
 from imprint.preprocessing.input_spec import CPU_BATCH, InputSpec
 from imprint.preprocessing.prepare import prepare
 
@@ -157,10 +158,11 @@ def test_other_versions_are_shifted_with_repeated_edges_or_mirrored():
 def test_uncertainty_joins_distance_confidence_and_the_ood_detector():
     probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.3, 0.3]], dtype=np.float32)
     distances = torch.ones(3)
-    plain = inference.uncertainty_score(probabilities, distances)
+    score = MahalanobisScore(torch.zeros(2, 1), torch.ones(1, 1, 1))
+    plain = inference.uncertainty_score(score, probabilities, distances)
     assert plain == pytest.approx([0, np.log(2), np.log(2)])
     known = np.array([1.0, 0.1, 0.0], dtype=np.float32)
-    added = inference.uncertainty_score(probabilities, distances, known) - plain
+    added = inference.uncertainty_score(score, probabilities, distances, known) - plain
     assert added == pytest.approx([0, -0.2 * np.log(0.1), -0.2 * np.log(1e-3)], abs=1e-6)
 
 

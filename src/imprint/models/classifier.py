@@ -37,7 +37,7 @@ from imprint.recipes import Recipe
 RESUME = "resume"  # the fact, and the start of tensors' names, that a checkpoint holds beyond a model
 # Starts of tensors' names in the file; a network's own begin with neither, since names of modules have no slash.
 SCORE_PREFIX, DETECTOR_PREFIX = "ood_score/", "ood_detector/"
-SCORE_TENSORS = ("centres", "whitening", "precision", "power")
+SCORE_TENSORS = ("centres", "whitening", "precision")
 MAX_CLASSES = 100_000  # a file that claims more is not believed
 MAX_HEADER_LENGTH = 200  # characters of a column's name
 UNFITTED = MahalanobisScore(torch.empty(0, 0))  # until it is fitted
@@ -127,7 +127,7 @@ class Classifier(Predictor):
         ood_score = self.ood_score.to(embeddings.device)
         distances = ood_score.distances(embeddings, torch.from_numpy(predicted).to(embeddings.device))
         known = None if self.ood_detector is None else in_distribution(self.ood_detector, pixels, self.spec, predicted)
-        return probabilities, uncertainty_score(probabilities, distances, known)
+        return probabilities, uncertainty_score(ood_score, probabilities, distances, known)
 
     def summary(self) -> list[Layer]:
         """List the network's layers as Keras would; of networks that a program registered, their children.
@@ -464,11 +464,11 @@ def _ood_score(given: Mapping[str, Tensor | None], classes: int, size: int, path
     """Check the tensors of the OOD score against the embeddings of the network, which have `size` numbers."""
     shapes: dict[str, Sequence[tuple[int, ...]]] = {"centres": [(classes, size)]}
     if size > WIDE:
-        shapes |= {"precision": [(size,)], "power": [()]}
+        shapes["precision"] = [(size,)]
     else:
         shapes["whitening"] = [(count, size, size) for count in (classes, 1)]
     for name, tensor in given.items():
-        if tensor is None and (name not in shapes or name == "power"):
+        if tensor is None and name not in shapes:
             continue
         if name not in shapes:
             raise broken(path, f"it holds tensor {SCORE_PREFIX}{name}, which its network has no use for")

@@ -25,7 +25,7 @@ from imprint.models.hardware import (
     is_out_of_memory,
 )
 from imprint.models.layers import ConvNet, members_of
-from imprint.models.ood import logits_and_embeddings
+from imprint.models.ood import MahalanobisScore, logits_and_embeddings
 from imprint.preprocessing.input_spec import InputSpec, cpu_batch_size
 from imprint.preprocessing.prepare import prepare
 
@@ -195,19 +195,21 @@ def in_distribution(
 
 
 def uncertainty_score(
+    score: MahalanobisScore,
     probabilities: Float32[ndarray, "n classes"],
     distances: Float32[Tensor, " n"],
     known: Float32[ndarray, " n"] | None = None,
 ) -> Float32[ndarray, " n"]:
     """Join the reasons to be unsure: a class no likelier than others, and an image unlike those trained on.
 
-    ``ln(distance / max(confidence, 1/2))``, with calibrated `probabilities` and `MahalanobisScore.distances`.
+    ``ln(distance / max(confidence, 1/2))``, with calibrated `probabilities` and the score's `distances`; the distance
+    alone where the score decides alone.
     """
     # Below one half another class may be as likely, and uncertainty rises no further; else OOD images would hide behind
     # a weak model's hard ones. With an OOD detector, ``-ln(max(known, 1/1000)) / 5`` of `in_distribution` is added.
     # Nothing in it is fitted: only the limit is chosen.
     far = distances.clamp_min(NEAREST).log().cpu().numpy()
-    uncertainty = far - np.log(probabilities.max(axis=1).clip(min=LEAST))
+    uncertainty = far if score.decides_alone else far - np.log(probabilities.max(axis=1).clip(min=LEAST))
     return np.asarray(
         uncertainty if known is None else uncertainty - DETECTOR_WEIGHT * np.log(known.clip(min=LEAST_DETECTED))
     )

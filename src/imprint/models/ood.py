@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +26,6 @@ WIDE = 1200  # numbers in an embedding; a whole matrix of more would outweigh th
 # Of wide embeddings: the weight of the mean of all images in a class's mean, in images, and the least deviation of a
 # number, in medians: that a channel hardly answered to a hundred photos proves nothing of the next one.
 CENTRE_WEIGHT, LEAST_SPREAD = 30, 0.2
-FEWEST_TO_SHARPEN, MAX_POWER = 3, 20.0  # distances that tell how far they scatter; a higher power leaves float32
 MAX_MATRIX_NUMBERS = 3_000_000  # 12 MB, in one matrix a class; `best` on ten classes stays just below
 
 
@@ -107,9 +106,6 @@ class MahalanobisScore:
         matrix for all classes where one for each would be too large.
     precision : Tensor of float32, shape (features,), or None, default=None
         For wide embeddings instead: the inverse variance of each number.
-    power : Tensor of float32, shape (), or None, default=None
-        With `precision`: what the distance is raised to. Of so many numbers it hardly varies among images, and an
-        unusual one would not count beside low confidence.
 
     References
     ----------
@@ -127,7 +123,11 @@ class MahalanobisScore:
     centres: Float32[Tensor, "classes features"]
     whitening: Float32[Tensor, "shapes features features"] | None = None
     precision: Float32[Tensor, " features"] | None = None
-    power: Float32[Tensor, ""] | None = None
+
+    @property
+    def decides_alone(self) -> bool:
+        """Whether low confidence adds nothing to it, since distances of wide embeddings vary less than that."""
+        return self.precision is not None
 
     def __repr__(self) -> str:
         classes, features = self.centres.shape
@@ -158,8 +158,7 @@ class MahalanobisScore:
         tensor([25.])
         """
         found = self._of_each_class if embeddings.device.type == "cpu" else self._of_all_at_once
-        squared = found(embeddings, predicted)
-        return squared if self.power is None else squared.clamp_min(0) ** self.power
+        return found(embeddings, predicted)
 
     def _of_each_class(
         self, embeddings: Float32[Tensor, "n features"], predicted: Int64[Tensor, " n"]
@@ -187,35 +186,6 @@ class MahalanobisScore:
         whitening = cast(Tensor, self.whitening)
         return (gaps @ whitening[label if len(whitening) > 1 else 0]).square().sum(dim=1)
 
-    def sharpened(self, distances: Float32[Tensor, " n"]) -> MahalanobisScore:
-        """Choose the power for which the logarithms of images' distances have a standard deviation of 1.
-
-        Parameters
-        ----------
-        distances : Tensor of float32, shape (n,)
-            Of images that the score was not fitted to, by a score without a power.
-
-        Returns
-        -------
-        MahalanobisScore
-            With distances of about 1 for such images; the same score where it has no `precision`.
-
-        Examples
-        --------
-        >>> import torch
-        >>> one = MahalanobisScore(torch.zeros(1, 2), precision=torch.ones(2))
-        >>> some = torch.tensor([4.0, 8.0, 16.0])
-        >>> one.sharpened(some).distances(torch.tensor([[0.0, 4.0]]), torch.tensor([0])).round(decimals=2)
-        tensor([3.4000])
-        """
-        if self.precision is None or len(distances) < FEWEST_TO_SHARPEN:
-            return self
-        logs = distances.clamp_min(1e-12).log()
-        middle, spread = logs.median(), logs.std(correction=0)
-        scale = (-middle).exp()
-        power = (1 / spread.clamp_min(1 / MAX_POWER)).to(self.precision)
-        return replace(self, precision=self.precision * scale, power=power)
-
     def to(self, device: torch.device) -> MahalanobisScore:
         """Copy it to another device.
 
@@ -235,7 +205,7 @@ class MahalanobisScore:
         >>> MahalanobisScore(torch.zeros(1, 2), torch.eye(2)[None]).to(torch.device("cpu")).centres.device
         device(type='cpu')
         """
-        each = (self.centres, self.whitening, self.precision, self.power)
+        each = (self.centres, self.whitening, self.precision)
         return MahalanobisScore(*(cast(Tensor, None if one is None else one.to(device)) for one in each))
 
 

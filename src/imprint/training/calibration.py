@@ -80,11 +80,9 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
     ood_score = fit_mahalanobis(fitted_embeddings, fitted_labels, len(images.class_names))
     calibrated = tempered(probabilities, temperature)
     predicted = calibrated.argmax(axis=1)
-    of = torch.from_numpy(predicted).to(embeddings.device)
-    ood_score = ood_score.sharpened(ood_score.distances(embeddings, of))
-    distances = ood_score.distances(embeddings, of)
+    distances = ood_score.distances(embeddings, torch.from_numpy(predicted).to(embeddings.device))
     known = None if ood_detector is None else in_distribution(ood_detector, pixels, seen_by, predicted)
-    limit = conformal_limit(uncertainty_score(calibrated, distances, known), MAX_FLAGGED) + ROUNDING_MARGIN
+    limit = conformal_limit(uncertainty_score(ood_score, calibrated, distances, known), MAX_FLAGGED) + ROUNDING_MARGIN
     return Classifier(network, images.class_names, spec, recipe, temperature, ood_score, limit, tta_below, ood_detector)
 
 
@@ -112,11 +110,7 @@ def calibrate_probe(
     fitted = plan.training[:OOD_IMAGES]
     ood_score = fit_mahalanobis(levelled(features[fitted], widths), labels[fitted], classes)
     probabilities = tempered(found.probabilities, found.temperature)
-    ood_score = ood_score.sharpened(found.distances)
-    distances = found.distances
-    if ood_score.power is not None:  # as it will be computed of new images
-        distances = (distances / distances.median()) ** ood_score.power
-    uncertainty = uncertainty_score(probabilities, distances)
+    uncertainty = uncertainty_score(ood_score, probabilities, found.distances)
     # Where no single image decides, the share itself is sought.
     limit = (conformal_limit if len(images) >= 2 / MAX_FLAGGED else normal_limit)(uncertainty, MAX_FLAGGED)
     limit, names = limit + ROUNDING_MARGIN, images.class_names

@@ -34,6 +34,9 @@ FEATURES_VERSION = 2  # raise it when the same network gives other features
 # (docs/log/photos.md), as are the shrinkage and the ridge.
 REGRESSION_PENALTY, RIDGE_PENALTY, SHRINKAGES = 8e-5, 1e-3, (0.5, 0.8)
 NO_IMAGE = -30.0  # logit of a class that has none
+# By how much logits are too small or too large, so that temperatures come to about 1: those of ridge, which aims at 0
+# and 1, always; those of LDA by how few images there are to each number of the features (docs/log/photos.md).
+RIDGE_SCALE, LDA_SCALE = 10.0, (4.0, 2.0)
 LEAVE_ONE_OUT_BELOW = 60  # images; more are divided into folds
 CHOOSING_IMAGES, CHOOSING_FOLDS = 1000, 5
 
@@ -412,7 +415,7 @@ def _ridge(
         fitted = (_solve(products.float(), penalty / weights, wanted).T @ rows).T
     gaps = weights @ (wanted - rows @ fitted)
     bias = gaps[:-1] / gaps[-1]
-    return fitted[:, :-1] - fitted[:, -1:] * bias, bias
+    return (fitted[:, :-1] - fitted[:, -1:] * bias) * RIDGE_SCALE, bias * RIDGE_SCALE
 
 
 def _shrunk_lda(
@@ -425,7 +428,7 @@ def _shrunk_lda(
 ) -> tuple[Float32[Tensor, "rank classes"], Float32[Tensor, " classes"]]:
     """Linear discriminant analysis, the covariance shrunk towards one variance for all `width` numbers.
 
-    Friedman, JASA 84 (1989) 165-175.
+    Friedman, JASA 84 (1989) 165-175. Logits are divided by what they are too large by.
     """
     counts, middle = targets.sum(dim=0), rows.mean(dim=0)
     means = targets / counts
@@ -444,7 +447,8 @@ def _shrunk_lda(
         contrasts -= along - targets @ (means.T @ along)
         weight = (contrasts.float().T @ rows).T * (scale / penalty)
     bias = (counts * counted / len(rows)).log() - ((centres + middle).T * weight).sum(dim=0) / 2
-    return weight, bias
+    too_large = LDA_SCALE[0] + LDA_SCALE[1] * width / len(rows)
+    return weight / too_large, bias / too_large
 
 
 def _among(products: Float64[Tensor, "n n"], some: Int64[ndarray, " m"]) -> Float64[Tensor, "m m"]:

@@ -236,20 +236,21 @@ def _uncertainty(nodes: _Nodes, model: Classifier, embeddings: str, prepared: st
             distance = nodes.add("ReduceSum", nodes.add("Mul", white, white), one, keepdims=1)
         elif (precision := model.ood_score.precision) is not None:
             distance = nodes.add("MatMul", nodes.add("Mul", gap, gap), nodes.weight(precision[:, None]))
-        if (power := model.ood_score.power) is not None:
-            distance = nodes.add("Pow", nodes.add("Max", distance, nodes.weight(0.0)), nodes.weight(power))
     else:  # from every class, since fetching a matrix for each image takes longer
         gaps = nodes.add("Sub", embeddings, nodes.weight(centres[:, None]))
         white = nodes.add("MatMul", gaps, nodes.weight(whitening))
         distances = nodes.add("ReduceSum", nodes.add("Mul", white, white), nodes.weight([2]), keepdims=0)
         distances = nodes.add("Transpose", distances, perm=[1, 0])
         distance = nodes.add("GatherElements", distances, predicted, axis=1)
-    log_distance = nodes.add("Log", nodes.add("Max", distance, nodes.weight(NEAREST)))
+    far = nodes.add("Log", nodes.add("Max", distance, nodes.weight(NEAREST)))
+    if model.ood_score.decides_alone:
+        nodes.add("Squeeze", far, one, output=UNCERTAINTY)
+        return
     confidence = nodes.add("Max", nodes.add("ReduceMax", PROBABILITIES, one, keepdims=1), nodes.weight(LEAST))
     certainty = nodes.add("Log", confidence)
     if model.ood_detector is not None:
         certainty = nodes.add("Add", certainty, _detect(nodes, model, model.ood_detector, prepared, predicted))
-    nodes.add("Squeeze", nodes.add("Sub", log_distance, certainty), one, output=UNCERTAINTY)
+    nodes.add("Squeeze", nodes.add("Sub", far, certainty), one, output=UNCERTAINTY)
 
 
 def _detect(nodes: _Nodes, model: Classifier, ood_detector: nn.Module, prepared: str, predicted: str) -> str:
