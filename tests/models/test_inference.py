@@ -166,6 +166,12 @@ def test_uncertainty_joins_distance_confidence_and_the_ood_detector():
     assert added == pytest.approx([0, -0.2 * np.log(0.1), -0.2 * np.log(1e-3)], abs=1e-6)
 
 
+def test_the_distance_of_wide_embeddings_decides_alone():
+    score = MahalanobisScore(torch.zeros(2, 1), precision=torch.ones(1))
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
+    assert inference.uncertainty_score(score, probabilities, torch.tensor([1.0, 2.0])) == pytest.approx([0, np.log(2)])
+
+
 def test_a_batch_too_large_for_the_memory_goes_in_halves(monkeypatch):
     monkeypatch.setattr(inference, "cpu_batch_size", lambda spec: 50)
     pixels = np.arange(120, dtype=np.uint8).repeat(4).reshape(120, 1, 2, 2)

@@ -10,6 +10,8 @@ from imprint.training.calibration import (
     confidence_limit,
     conformal_limit,
     coverage_statement,
+    likely_limit,
+    normal_limit,
     unknown_limit,
 )
 
@@ -27,6 +29,14 @@ def test_a_new_image_exceeds_the_limit_with_the_chance_promised(count):
 def test_of_few_images_few_are_flagged(count):
     drawn = np.random.default_rng(0).normal(size=(4_000, count + 1)).astype(np.float32)
     assert np.mean([row[-1] > conformal_limit(row[:-1], 0.01) for row in drawn]) < 0.02
+
+
+def test_the_share_itself_comes_to_count_with_the_number_of_images():
+    drawn = np.random.default_rng(0).lognormal(size=400).astype(np.float32)  # far from normal
+    both = [(normal_limit(drawn[:count], 0.01), conformal_limit(drawn[:count], 0.01)) for count in (100, 150, 200)]
+    found = [likely_limit(drawn[:count], 0.01) for count in (100, 150, 200)]
+    assert found == pytest.approx([both[0][0], sum(both[1]) / 2, both[2][1]])
+    assert abs(both[1][0] - both[1][1]) > 0.1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 import imprint
 from imprint import UsageError
+from imprint.core.metrics import tempered
 from imprint.data import cache
 from imprint.data.images import LabelledImages
 from imprint.models.inference import head_inputs, predict_with_embeddings
@@ -149,6 +150,22 @@ def test_folds_in_threads_of_their_own_give_the_same_and_leave_the_settings(prep
     torch.set_num_threads(before)
     assert np.allclose(found[0].probabilities, found[1].probabilities, atol=1e-3)
     assert torch.allclose(found[0].distances, found[1].distances, rtol=1e-3)
+
+
+@pytest.mark.parametrize("images", [100, 300])
+@pytest.mark.parametrize("kind", ["regression", "lda", "ridge"])
+def test_confidence_fits_accuracy_whatever_the_head(kind, images):
+    """Classes that overlap, in more numbers than images: LDA's own probabilities are nearly all 0 and 1."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(images + 400) % 4
+    features = rng.normal(size=(len(labels), 1776)) + 0.15 * rng.normal(size=(4, 1776))[labels]
+    features = torch.from_numpy(features).float()
+    of_all = probe.fit_head(features[:images], labels[:images], np.arange(images), 4, kind)
+    found = cross_validate(features[:images], (1776,), labels[:images], np.arange(images), 4, of_all[2], 7)
+    assert 0.2 < found.temperature < 5
+    logits = logits_of(of_all, features[images:])
+    sure = tempered(torch.from_numpy(logits).softmax(1).numpy(), found.temperature).max(1).mean()
+    assert abs(sure - (logits.argmax(1) == labels[images:]).mean()) < 0.1
 
 
 def test_nobody_is_judged_by_a_head_that_saw_him(prepared):

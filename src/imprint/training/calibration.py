@@ -111,9 +111,7 @@ def calibrate_probe(
     ood_score = fit_mahalanobis(levelled(features[fitted], widths), labels[fitted], classes)
     probabilities = tempered(found.probabilities, found.temperature)
     uncertainty = uncertainty_score(ood_score, probabilities, found.distances)
-    # Where no single image decides, the share itself is sought.
-    limit = (conformal_limit if len(images) >= 2 / MAX_FLAGGED else normal_limit)(uncertainty, MAX_FLAGGED)
-    limit, names = limit + ROUNDING_MARGIN, images.class_names
+    limit, names = likely_limit(uncertainty, MAX_FLAGGED) + ROUNDING_MARGIN, images.class_names
     model = Classifier(network, names, plan.spec, recipe, found.temperature, ood_score, limit, 0.0)
     preview = np.array(images.pixels[:TILES])
     return model, Predictions(probabilities, names, images.sources, uncertainty, limit, preview=preview), found
@@ -147,6 +145,15 @@ def normal_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
     upper = uncertainty[uncertainty >= middle] - middle
     spread = math.sqrt(float(np.square(upper).mean()) * (1 + 1 / count))
     return middle + float(stdtrit(max(1, len(upper) - 1), 1 - share)) * spread
+
+
+def likely_limit(uncertainty: Float32[ndarray, " n"], share: float) -> float:
+    """Find the limit that a share of new images will likely exceed: the normal bound, the share itself where it tells.
+
+    It comes to count from ``1 / share`` images on, and counts alone from twice as many, where no single image decides.
+    """
+    weight = min(max(len(uncertainty) * share - 1, 0.0), 1.0)
+    return weight * conformal_limit(uncertainty, share) + (1 - weight) * normal_limit(uncertainty, share)
 
 
 BASES = ("certified", "estimated", "unreached", "unknown", "off")  # what a limit of confidence rests on
