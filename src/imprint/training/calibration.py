@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped, UInt8
 from numpy import ndarray
-from torch import nn
+from torch import Tensor, nn
 
 from imprint.core.html import TILES
 from imprint.core.memmap import in_chunks
@@ -20,6 +20,7 @@ from imprint.core.scores import STRANGE
 from imprint.models.backbones import EfficientNetLite
 from imprint.models.classifier import Classifier
 from imprint.models.inference import (
+    NEAREST,
     apply_tta,
     in_distribution,
     predict_with_embeddings,
@@ -32,7 +33,7 @@ from imprint.preprocessing.prepare import normalise, scale
 from imprint.recipes import PRETRAINED, Recipe
 from imprint.training.augmentation import augment
 from imprint.training.plan import Plan
-from imprint.training.probe import CrossValidated, cross_validate, frozen_features
+from imprint.training.probe import CrossValidated, cross_validate, deal, frozen_features
 
 MAX_FLAGGED = 0.01  # share of in-distribution images that may be flagged unsure
 OOD_IMAGES = 8192  # training images that the OOD score is fitted on; four times as many changed nothing
@@ -82,8 +83,36 @@ def calibrate(network: nn.Module, ood_detector: nn.Module | None, plan: Plan, re
     predicted = calibrated.argmax(axis=1)
     distances = ood_score.distances(embeddings, torch.from_numpy(predicted).to(embeddings.device))
     known = None if ood_detector is None else in_distribution(ood_detector, pixels, seen_by, predicted)
-    limit = conformal_limit(uncertainty_score(ood_score, calibrated, distances, known), MAX_FLAGGED) + ROUNDING_MARGIN
+    uncertainty = uncertainty_score(ood_score, calibrated, distances, known)
+    if held_out and ood_score.decides_alone and len(held) < 1 / MAX_FLAGGED - 1:
+        apart = _cross_validated_distances(fitted_embeddings.cpu(), fitted_labels, plan.groups[fitted], recipe.seed)
+        limit = (
+            likely_limit(np.append(uncertainty, apart.clamp_min(NEAREST).log().numpy()), MAX_FLAGGED) + ROUNDING_MARGIN
+        )
+    else:
+        limit = conformal_limit(uncertainty, MAX_FLAGGED) + ROUNDING_MARGIN
     return Classifier(network, images.class_names, spec, recipe, temperature, ood_score, limit, tta_below, ood_detector)
+
+
+def _cross_validated_distances(
+    embeddings: Float32[Tensor, "n features"],
+    labels: Int64[Tensor, " n"],
+    groups: Shaped[ndarray, " n"],
+    seed: int,
+) -> Float32[Tensor, " n"]:
+    """Compute the distance of each training image from its class by a score that was fitted to others.
+
+    A network changes its wide embeddings so little in training that unseen images lie as far (docs/log/photos.md), and
+    a limit by the few held out would lie beyond most strangers.
+    """
+    fold, distances = deal(labels.numpy(), groups, seed), torch.zeros(len(labels))
+    if not fold.any():  # a single group, whose images no others judge
+        return distances[:0]
+    for number in range(int(fold.max()) + 1):
+        out = torch.from_numpy(fold == number)
+        score = fit_mahalanobis(embeddings[~out], labels[~out], int(labels.max()) + 1)
+        distances[out] = score.distances(embeddings[out], labels[out])
+    return distances
 
 
 def count_ood_images(plan: Plan) -> int:

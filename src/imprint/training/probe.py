@@ -196,7 +196,7 @@ def cross_validate(
     balance: float = 0.0,
 ) -> CrossValidated:
     """Predict each image by a head that was fitted to the others; groups, and copies, stay together."""
-    return predict_folds(features, widths, labels, _deal(labels, groups, seed), classes, kind, balance)
+    return predict_folds(features, widths, labels, deal(labels, groups, seed), classes, kind, balance)
 
 
 def predict_folds(
@@ -295,7 +295,7 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def _deal(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int) -> Int64[ndarray, " n"]:
+def deal(labels: Int64[ndarray, " n"], groups: Shaped[ndarray, " n"], seed: int) -> Int64[ndarray, " n"]:
     """Deal images into folds: each group alone where they are few, else ten, five or three folds with even classes."""
     if len(labels) < LEAVE_ONE_OUT_BELOW:
         return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
