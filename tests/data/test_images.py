@@ -90,6 +90,11 @@ def test_images_turned_by_numpy_can_be_used(model, digits):
     assert len(model.predict(mirrored)) == len(digits)
 
 
+def test_channels_last_are_refused():
+    with pytest.raises(DataError, match="28 channels are more than 4"):
+        LabelledImages(np.zeros((5, 28, 28, 3), dtype=np.uint8), None, (), np.arange(5))
+
+
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="no stack of images"):
         two()[0:0]

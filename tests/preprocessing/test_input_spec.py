@@ -37,6 +37,20 @@ def test_colour_becomes_luminance_and_grey_is_repeated():
     assert (fit(image[..., :1], InputSpec(3, (6, 6), (6, 6))) == image[..., 0]).all()
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_of_any_meaning_are_scaled_each_by_itself(channels):
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, channels), dtype=np.uint8)
+    one = InputSpec(1, (12, 12), (12, 12))
+    alone = [fit(image[..., channel : channel + 1], one)[0] for channel in range(channels)]
+    assert np.array_equal(fit(image, replace(one, channels=channels)), np.stack(alone))
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(3, 4), (1, 2), (4, 3), (4, 1)])
+def test_channels_of_unknown_meaning_are_not_guessed(given, wanted):
+    with pytest.raises(DataError, match=rf"{given} channels? at an image: the model was trained on images of {wanted}"):
+        fit(np.zeros((9, 9, given), dtype=np.uint8), InputSpec(wanted, (9, 9), (9, 9)))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
 def test_slivers_are_fitted_without_growing_first(size):
     assert fit(np.full((*size, 1), 9, dtype=np.uint8), InputSpec(1, (28, 28), (28, 28))).tolist() == [[[9] * 28] * 28]

@@ -19,6 +19,7 @@ from imprint.core.errors import DataError, UsageError, brief, did_you_mean
 from imprint.core.memmap import in_chunks, keep_hashes, kept_hashes, select_rows
 from imprint.core.texts import text_array
 from imprint.preprocessing.depth import Range
+from imprint.preprocessing.input_spec import MAX_CHANNELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,8 +65,8 @@ class LabelledImages:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, channels, height, width)
-        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue. Do not write to them where
-        they are mapped from a file, since they may be read from it again.
+        Brightness from 0 (black) to 255; 1 channel is grey, 3 are red, green and blue, and 2 or 4 may be anything. Do
+        not write to them where they are mapped from a file, since they may be read from it again.
     labels : ndarray of int64, shape (n,), or None
         Positions in `class_names`; None when the labels are unknown.
     class_names : tuple of str
@@ -133,6 +134,8 @@ class LabelledImages:
                 raise self._error(what, f"{kind_of(values)} is not the right type")
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or not self.pixels.size:
             raise self._error("pixels", f"shape {self.pixels.shape} of {self.pixels.dtype} is no stack of images")
+        if (channels := self.pixels.shape[1]) > MAX_CHANNELS:
+            raise self._error("pixels", f"{channels} channels are more than {MAX_CHANNELS}")
         if self.labels is not None and self.labels.shape != (len(self),):
             raise self._error("labels", f"{len(self.labels)} labels cannot belong to {len(self)} images")
         if self.labels is not None and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):

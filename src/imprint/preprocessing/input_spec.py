@@ -21,6 +21,7 @@ from imprint.preprocessing.transparency import BLACK, WHITE
 VERSION = 2  # of the contract's form, within model files and ONNX files
 READ_VERSIONS = (1, 2)  # 1 knew neither pixel_range nor background, which both None says
 LOAD_FOR_MODEL = "Load them with spec=model.spec, or give the model their path."
+MAX_CHANNELS = 4
 MAX_SIDE = 4096  # pixels; a file that claims more is not believed
 CPU_BATCH = 128  # 28,000 digits took 0.55 s with 64, 0.45 with 128, 0.53 with 256, which leaves the cache
 MAX_CPU_NUMBERS = 2**20  # in a batch, so that one of photos has fewer images
@@ -192,7 +193,7 @@ class InputSpec:
         pixel_range, background = _range_of(values.get("pixel_range")), values.get("background")
         sizes = (height, width), (input_height, input_width)
         spec = cls(int(values["channels"]), *sizes, glyph, mean, std, pixel_range, background)
-        if not 1 <= spec.channels <= 4:
+        if not 1 <= spec.channels <= MAX_CHANNELS:
             raise ValueError("channels")
         if not 1 <= min(*spec.image_size, *spec.input_size) <= max(*spec.image_size, *spec.input_size) <= MAX_SIDE:
             raise ValueError("image sizes")
@@ -236,10 +237,15 @@ def fit(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H 
 
     It is scaled, bilinear and anti-aliased, until it covers that form, and its middle is cut out; an image of that size
     passes untouched. Colour becomes grey as its luminance (ITU-R BT.601), grey is repeated for colour.
+    `DataError` where channels of another meaning would have to be guessed.
     """
     if spec.glyph is not None:
         return fit_glyph(image, spec.glyph, spec.image_size)
     height, width, channels = image.shape
+    if channels != spec.channels and not {channels, spec.channels} <= {1, 3}:
+        remedy = "Give LabelledImages with those channels."
+        cause = f"the model was trained on images of {spec.channels}"
+        raise DataError(f"{channels} channel{'s' * (channels > 1)}", "an image", cause, remedy)
     if channels != 1 and spec.channels == 1:
         image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
     if (height, width) != spec.image_size:
@@ -275,10 +281,13 @@ def _cover(image: UInt8[ndarray, "h w k"], size: tuple[int, int]) -> UInt8[ndarr
     share = min(height / size[0], width / size[1])
     across, down = min(share * size[1], width), min(share * size[0], height)  # rounding may exceed the image
     left, top = (width - across) / 2, (height - down) / 2
-    whole = Image.fromarray(image[..., 0] if channels == 1 else image)
     box = (left, top, left + across, top + down)
-    part = whole.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
-    return np.asarray(part).reshape(*size, channels)
+    # What is neither grey nor colour is scaled channel by channel: Pillow would take the fourth for transparency.
+    planes = [image] if channels == 3 else [image[..., channel] for channel in range(channels)]
+    parts = [
+        np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR, box=box)) for plane in planes
+    ]
+    return np.dstack(parts)
 
 
 def scaling_weights(given: int, wanted: int) -> Float32[ndarray, "given wanted"]:

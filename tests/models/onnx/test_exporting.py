@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 import imprint
 from helpers import run_imprint
-from imprint import DataError, ImprintError, OnnxClassifier, UsageError, export
+from imprint import DataError, ImprintError, LabelledImages, OnnxClassifier, UsageError, export, train
 from imprint.cli.app import app
 from imprint.models.onnx.exporting import Rounding, sample_images
 from imprint.preprocessing.input_spec import InputSpec
@@ -43,6 +43,16 @@ def test_the_file_is_unsure_where_the_model_is_and_says_why(model, digits, tmp_p
         expected = model.predict(images)
         assert np.array_equal(loaded.predict(images).why, expected.why)
         assert set(expected.why) >= {"low confidence" if images is digits else "strange"}
+
+
+def test_a_model_of_four_channels_is_exported(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 10, 10), dtype=np.uint8)
+    images = LabelledImages(pixels, np.arange(60) % 2, ("even", "odd"), np.arange(1, 61))
+    run = train(images, "quick", epochs=1, min_steps=1, validation=0.5, verbose=False)
+    assert export(run.model, tmp_path / "four.onnx").difference <= 1e-4
+    assert np.array_equal(
+        OnnxClassifier.load(tmp_path / "four.onnx").predict(images).labels, run.model.predict(images).labels
+    )
 
 
 def test_a_name_without_the_suffix_is_refused(model, tmp_path):
@@ -197,7 +207,7 @@ def test_a_missing_folder_is_named(model, tmp_path):
         export(model, tmp_path / "nowhere" / "d.onnx")
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sample_images_are_real_and_differ(channels):
     pixels = sample_images(InputSpec(channels, (20, 30), (20, 30))).pixels
     assert pixels.shape == (300, channels, 20, 30)

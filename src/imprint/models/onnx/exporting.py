@@ -254,7 +254,8 @@ def sample_images(spec: InputSpec) -> LabelledImages:
     Digits where the model reads glyphs, else parts of photos.
     """
     if spec.glyph is None:
-        name, images = "two photos", _parts_of_photos()
+        colours = [0, 1, 2] if spec.channels in (1, 3) else [i % 3 for i in range(spec.channels)]
+        name, images = "two photos", [part[..., colours] for part in _parts_of_photos()]
     else:
         digits = load("digits").pixels
         name = "digits"
