@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imprint import DataError, LabelledImages, UsageError
+from imprint import RECIPES, DataError, LabelledImages, UsageError
 from imprint.training.plan import decoding_side, make_plan, may_hflip
 
 
@@ -94,14 +94,23 @@ def test_a_pretrained_network_takes_small_images_enlarged_fivefold_at_most():
 
 def test_time_is_settled_as_size_blocks_and_epochs_and_told_before():
     few, many = make_plan(photos("cat", "dog", side=300), "finetune"), photos("cat", "dog", side=300)
-    assert (few.recipe.largest_side, few.recipe.frozen_blocks, few.recipe.time_budget) == (224, 0, 0.0)
-    assert f"{few.recipe.epochs} epochs, about" in str(few)
+    assert (few.recipe.largest_side, few.recipe.frozen_blocks, few.recipe.time_budget) == (256, 5, 0.0)
+    assert f"{few.recipe.epochs} epochs, 5 blocks frozen, about" in str(few)
     again = make_plan(many, few.recipe)
     assert again.recipe == few.recipe
     short = make_plan(many, "finetune", time_budget=4.0).recipe
-    assert (short.largest_side, short.frozen_blocks) < (few.recipe.largest_side, 1)
+    assert (short.largest_side, short.frozen_blocks) < (few.recipe.largest_side, 5)
     given = make_plan(many, "finetune", epochs=3, largest_side=96, frozen_blocks=5).recipe
     assert (given.epochs, given.largest_side, given.frozen_blocks) == (3, 96, 5)
+
+
+def test_photos_as_large_as_those_of_the_weights_change_the_network_less():
+    small, large = (make_plan(photos("cat", "dog", side=side), "finetune").recipe for side in (100, 300))
+    assert (small.frozen_blocks, small.learning_rate) == (0, RECIPES["finetune"].learning_rate)
+    assert large.frozen_blocks == 5
+    assert large.learning_rate == pytest.approx(RECIPES["finetune"].learning_rate * (40 / 12_000) ** (1 / 3), rel=0.05)
+    given = make_plan(photos("cat", "dog", side=300), "finetune", learning_rate=3e-4, frozen_blocks=0).recipe
+    assert (given.frozen_blocks, given.learning_rate) == (0, 3e-4)
 
 
 def test_epochs_that_were_asked_for_are_trained_whatever_the_time():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from sklearn.datasets import load_sample_images
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -25,6 +26,7 @@ from imprint.training.plan import make_plan
 from imprint.training.probe import cross_validate, fit_head, frozen_features, pretrained_network
 
 CLASSES = ("disc", "square", "triangle")
+CORNERS = [(0, 0), (0, 400), (200, 100), (220, 420)]  # of parts of photos
 
 
 def drawn(count, seed=0, side=64):
@@ -285,6 +287,18 @@ def test_finetune_learns_and_ends_the_same_when_resumed(shapes, tmp_path):
     assert any(same)
     assert not all(same)
     assert "a score needs" in run.no_score_because
+
+
+def test_strangers_show_after_finetuning_though_few_images_are_held_out(shapes):
+    """The eight held out alone would set a limit beyond all of these photos."""
+    options = {"epochs": 1, "largest_side": 64, "smallest_side": 64, "frozen_blocks": 11, "seed": 3}
+    model = imprint.train(shapes, "finetune", validation=0.2, verbose=False, **options).model
+    photos = [
+        photo[top : top + 200, left : left + 200] for photo in load_sample_images().images for top, left in CORNERS
+    ]
+    found = model.predict([np.ascontiguousarray(photo) for photo in photos])
+    assert (found.uncertainty > model.unsure_above).all()
+    assert (model.predict(drawn(60, seed=9)).uncertainty <= model.unsure_above).mean() > 0.95
 
 
 def test_a_probe_starts_from_the_models_own_backbone_where_the_package_is_missing(run, shapes, monkeypatch, tmp_path):

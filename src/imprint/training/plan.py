@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -62,20 +63,10 @@ DIRECTION_WORDS = {
 # and a pixel, and the share of that which is left where the first blocks are frozen.
 SECONDS_AN_IMAGE, SECONDS_A_PIXEL = 0.9e-3, 0.66e-6
 SHARE_BY_FROZEN = {0: 1.0, 5: 0.63, 11: 0.43}
-# Shorter side and frozen blocks, the most accurate first: all blocks at a good size, else fewer blocks, else smaller.
-CHOICES_BY_COST = (
-    (224, 0),
-    (192, 0),
-    (160, 0),
-    (224, 5),
-    (192, 5),
-    (224, 11),
-    (208, 11),
-    (192, 11),
-    (160, 11),
-    (128, 11),
-    (96, 11),
-)
+SIDES = (256, 224, 208, 192, 160, 128, 96)  # shorter side, in pixels; a larger one gains more than more blocks do
+# From this shorter side on photos show things as ImageNet's do: the first blocks stay, and the others change the less
+# the fewer images there are, up to a number that takes the recipe's whole learning rate.
+LARGE_SIDE, FULL_RATE_IMAGES = 192, 12_000
 KEPT_SIZE = 96  # pixels; images whose shorter side has so many are not enlarged to be trained on
 FEWEST_IN_CLASS, FEWEST_IN_ALL = 5, FEWEST_TO_TELL  # images, for a score to be claimed
 SEED_STEP = 0x9E3779B1  # between the seeds of networks that are dealt, far from the next seed of a series
@@ -468,14 +459,23 @@ def _with_fields(recipe: Recipe, fields: RecipeFields) -> Recipe:
 
 
 def _settled_cost(recipe: Recipe, images: LabelledImages, fields: RecipeFields) -> Recipe:
-    """Turn the time that training may take into size, frozen blocks and epochs, but for those that were given."""
+    """Turn the time that training may take into size, frozen blocks and epochs, but for those that were given.
+
+    Large photos, if few, take a lower learning rate.
+    """
     count, size = len(images), images.shape[1:]
+    is_large = min(size) >= LARGE_SIDE
+    if is_large and "learning_rate" not in fields:
+        share = min(1.0, (count / FULL_RATE_IMAGES) ** (1 / 3))
+        recipe = replace(recipe, learning_rate=float(f"{share * recipe.learning_rate:.2g}"))
     budget = min(recipe.time_budget, 40 + 0.065 * count)
     given = "epochs" in fields
     wanted = recipe.epochs if given else max(1, round(30 * count**-0.2))  # 12 for 100 images, 7 for 1,400, 5 for 10,000
     least = wanted if given else max(1, round(0.65 * wanted))
-    for side, frozen in CHOICES_BY_COST:
-        sides = {"largest_side": side, "smallest_side": 0 if min(size) >= KEPT_SIZE else side}
+    frozen_choices = [blocks for blocks in SHARE_BY_FROZEN if blocks or not is_large]
+    for side, frozen in product(SIDES, frozen_choices):
+        smallest = 0 if min(size) >= KEPT_SIZE else min(side, recipe.smallest_side)
+        sides = {"largest_side": side, "smallest_side": smallest}
         changed = replace(recipe, **(sides | {"frozen_blocks": frozen} | _given(recipe, fields)), time_budget=0.0)
         seen = input_size(changed.networks, size, changed.largest_side, changed.smallest_side)
         possible = int(budget / (count * _pass_seconds(seen, changed.frozen_blocks)))
