@@ -635,7 +635,6 @@ PROBE = Recipe(
 FINETUNE = dataclasses.replace(
     PROBE,
     name="finetune",
-    class_balance=0.0,
     epochs=10,
     learning_rate=4e-4,
     head="regression",
