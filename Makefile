@@ -25,7 +25,7 @@ EPOCHS ?= 50
 KILLS ?= 200
 CASES ?= 10000
 
-.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu bench-colour scale clean
+.PHONY: demo test test-fast check docs lesson kills fuzz disk bench bench-tutorial bench-recipes bench-photos bench-pretrained bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing bench-gpu bench-colour scale clean
 
 demo: $(INSTALLED)
 	$(BIN)/imprint train digits --validation 0.2
@@ -61,7 +61,7 @@ lesson: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python scripts/api_page.py
 
-bench: bench-tutorial bench-recipes bench-photos bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing
+bench: bench-tutorial bench-recipes bench-photos bench-pretrained bench-growth bench-reading bench-doctor bench-glyphs bench-broken bench-memory bench-unsure bench-serving bench-serve bench-lesson bench-importing
 
 bench-tutorial: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/tutorial.py $(DATA) --keras $(KERAS_VENV)/bin/python
@@ -71,6 +71,9 @@ bench-recipes: $(INSTALLED) $(KERAS)
 
 bench-photos: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/photos.py $(PHOTOS) --keras $(KERAS_VENV)/bin/python --seeds $(SEEDS)
+
+bench-pretrained: $(INSTALLED) $(KERAS)
+	$(BIN)/python benchmarks/pretrained.py photos=$(PHOTOS):0.5 --keras $(KERAS_VENV)/bin/python --seeds $(SEEDS)
 
 bench-colour: $(INSTALLED) $(KERAS)
 	$(BIN)/python benchmarks/colour.py $(COLOUR) --keras $(KERAS_VENV)/bin/python --recipes $(filter quick best,$(RECIPES)) --seeds $(SEEDS) --epochs $(EPOCHS)

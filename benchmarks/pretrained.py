@@ -3,14 +3,18 @@
     .venv/bin/python benchmarks/pretrained.py NAME=FOLDER[:SHARE or COUNT]… [--seeds 5] [--recipes probe finetune]
 
 Each split learns from a share of the images, or a count of each class, and is judged by the others; a folder with a
-test part is split as it stands. Peers that fine-tune cannot fetch their weights where this was measured.
+test part is split as it stands. With `--keras`, the python of an environment that has tensorflow-cpu, Keras's
+image-classification tutorial is trained on the same splits, from random weights: peers that fine-tune cannot fetch
+their weights where this was measured.
 """
 
 import argparse
+import tempfile
 import time
 
 import numpy as np
 import torch
+from common import Keras
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -46,6 +50,22 @@ def regression(learn, judge):
     return float((model.predict(theirs) == judge.labels_among(learn.class_names)).mean())
 
 
+def keras_tutorial(python, learn, judge, seed):
+    """Accuracy and seconds of Keras's tutorial network after its 15 epochs."""
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = {
+            f"{part}_{key}": array
+            for part, images in (("train", learn), ("test", judge))
+            for key, array in (
+                ("pixels", images.pixels.transpose(0, 2, 3, 1)),
+                ("labels", images.labels_among(learn.class_names)),
+            )
+        }
+        np.savez(f"{folder}/photos.npz", **arrays)
+        answer = Keras(python, "keras_photos.py", f"{folder}/photos.npz").ask(f"tutorial {seed} 15")
+    return answer["accuracy"], answer["seconds"]
+
+
 def main():
     """Print a line for each split, and the mean and standard deviation of each recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,6 +73,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--recipes", nargs="+", default=["probe", "finetune"])
     parser.add_argument("--most", type=int, default=1000, help="judge by at most so many images")
+    parser.add_argument("--keras", help="python of the environment that has tensorflow-cpu")
     options = parser.parse_args()
     for collection in options.collections:
         name, _, rest = collection.partition("=")
@@ -68,6 +89,8 @@ def main():
                 others = np.random.default_rng(seed).permutation(others)[: options.most]
                 learn, judge = whole[chosen], whole[others]
             row = {"regression": regression(learn, judge)}
+            if options.keras:
+                row["Keras"], row["Keras s"] = keras_tutorial(options.keras, learn, judge, seed)
             truth = judge.labels_among(learn.class_names)
             for recipe in options.recipes:
                 started = time.perf_counter()

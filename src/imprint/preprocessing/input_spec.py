@@ -235,9 +235,8 @@ def describe(shape: tuple[int, int, int]) -> str:
 def fit(image: UInt8[ndarray, "h w k"], spec: InputSpec) -> UInt8[ndarray, "c H W"]:
     """Bring one image of any size, grey or colour, into the form that a model was trained on.
 
-    It is scaled, bilinear and anti-aliased, until it covers that form, and its middle is cut out; an image of that size
-    passes untouched. Colour becomes grey as its luminance (ITU-R BT.601), grey is repeated for colour.
-    `DataError` where channels of another meaning would have to be guessed.
+    It is scaled, bilinear and anti-aliased, to cover that form, and its middle is cut out. Colour becomes grey as
+    its luminance (ITU-R BT.601), grey is repeated for colour; `DataError` where channels would have to be guessed.
     """
     if spec.glyph is not None:
         return fit_glyph(image, spec.glyph, spec.image_size)
