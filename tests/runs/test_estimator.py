@@ -157,7 +157,8 @@ def test_everything_that_a_classifier_takes(model_file, digits, tmp_path):
         found = classifier.predict_proba(given)
         wanted = classifier.model_.predict_proba(given) if form == "inverted" else expected
         assert np.array_equal(found, wanted), form
-    assert np.array_equal(classifier.predict_proba(pixels[3]), expected[3:4])
+    alone = classifier.predict_proba(pixels[3])  # one image may be added up in another order than twenty
+    assert np.allclose(alone, expected[3:4], atol=1e-6)
 
 
 def test_fitted_on_files(digits, tmp_path):
